@@ -1,0 +1,20 @@
+"""Non-local Neural Networks (CVPR 2018) for Detectron2.
+
+Importing the package registers its backbones, keypoint head and embedded data set.
+"""
+
+import importlib.util
+
+if importlib.util.find_spec("detectron2") is None:
+    raise ImportError(
+        "nl_detectron extends Detectron2, which is not installed and not on PyPI. Run `make setup` "
+        "in a checkout of nl_detectron, or install it by Detectron2's own guide (its INSTALL.md)."
+    )
+
+from . import data, modeling
+from .config import add_nonlocal_config, check_config
+
+data.register_all()
+
+__version__ = "0.1.0"
+__all__ = ["add_nonlocal_config", "check_config", "data", "modeling"]

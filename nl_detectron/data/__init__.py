@@ -1,0 +1,6 @@
+"""The embedded data set ``nl_shapes``: drawn, written in COCO's format, registered."""
+
+from .register import cache_root, register_all, register_generated
+from .shapes import make_shapes
+
+__all__ = ["cache_root", "make_shapes", "register_all", "register_generated"]

@@ -1,0 +1,248 @@
+"""From drawn pictures to a folder in COCO's format."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+from detectron2.data.datasets.builtin_meta import (
+    COCO_PERSON_KEYPOINT_NAMES,
+    KEYPOINT_CONNECTION_RULES,
+)
+from tqdm import tqdm
+
+from nl_detectron.errors import UserError
+
+from .canvas import SCALE
+
+MIN_POLYGON_AREA = 3.0
+"""Visible fragments of fewer square pixels are left out of a mask."""
+
+_NO_KEYPOINTS = [0] * (3 * len(COCO_PERSON_KEYPOINT_NAMES))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image, RGB uint8 ``(H, W, 3)``, and COCO annotations that lack only their ids."""
+
+    image: np.ndarray
+    annotations: list[dict[str, Any]]
+
+
+def instance(
+    category_id: int, visible: np.ndarray, keypoints: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Return the annotation of one object.
+
+    Box, area and keypoint visibility follow from the same visible mask as the polygons. Objects
+    without keypoints get a list of zeros, as COCO's evaluation of keypoints expects the key on
+    every annotation and ignores those that have none.
+
+    Args:
+        category_id: COCO category id.
+        visible: which sub-pixels show the object, bool ``(H * SCALE, W * SCALE)``.
+        keypoints: ``(17, 2)`` in pixels, NaN where the object does not show the point.
+
+    Raises:
+        ValueError: nothing is left of the object but fragments.
+    """
+    polygons = mask_to_polygons(visible)
+    if not polygons:
+        raise ValueError("the object is not visible")
+    height, width = (n // SCALE for n in visible.shape)
+    points = np.concatenate(polygons)
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    segmentation = [p.ravel().tolist() for p in polygons]
+    rle = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+    triplets = _NO_KEYPOINTS if keypoints is None else _keypoints(keypoints, visible)
+    return {
+        "category_id": category_id,
+        "bbox": [float(v) for v in (x0, y0, x1 - x0, y1 - y0)],
+        "segmentation": segmentation,
+        "area": float(mask_util.area(rle)),
+        "iscrowd": 0,
+        "keypoints": triplets,
+        "num_keypoints": int(np.count_nonzero(triplets[2::3])),
+    }
+
+
+def crowd(category_id: int, visible: np.ndarray) -> dict[str, Any]:
+    """Return the annotation of a region with many objects: ``iscrowd`` and a run-length mask.
+
+    Arguments are those of :func:`instance`.
+    """
+    height, width = (n // SCALE for n in visible.shape)
+    size = (width, height)
+    mask = cv2.resize(visible.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+    flat = np.concatenate([[False], mask.ravel(order="F")])  # the first run counts zeros
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)), [mask.size]])
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x0, y0 = int(columns[0]), int(rows[0])
+    return {
+        "category_id": category_id,
+        "bbox": [x0, y0, int(columns[-1]) + 1 - x0, int(rows[-1]) + 1 - y0],
+        "segmentation": {"size": [height, width], "counts": np.diff(starts).tolist()},
+        "area": float(mask.sum()),
+        "iscrowd": 1,
+        "keypoints": _NO_KEYPOINTS,
+        "num_keypoints": 0,
+    }
+
+
+def mask_to_polygons(mask: np.ndarray) -> list[np.ndarray]:
+    """Return polygons ``(N, 2)`` in pixels for a mask of sub-pixels, the smallest left out.
+
+    A hole is reached through a cut from its surrounding polygon: the cut is passed in both
+    directions and encloses nothing, so the hole stays a hole in formats that know polygons only.
+    """
+    # OpenCV joins the centres of the outermost sub-pixels, half a sub-pixel inside the edge.
+    # Among the corners of the sub-pixels, instead of their centres, it finds the edge itself.
+    corners = cv2.dilate(
+        np.pad(mask.astype(np.uint8), (0, 1)), np.ones((2, 2), np.uint8), anchor=(1, 1)
+    )
+    found, tree = cv2.findContours(corners, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    polygons: dict[int, np.ndarray] = {}
+    limit = MIN_POLYGON_AREA * SCALE**2
+    for hole in (False, True):  # outer contours first
+        for i, contour in enumerate(found):
+            parent = tree[0][i][3]
+            if (parent >= 0) != hole or cv2.contourArea(contour) < limit:
+                continue
+            contour = cv2.approxPolyDP(contour, 0.8, True)[:, 0]
+            if not hole:
+                polygons[i] = contour
+            elif parent in polygons:
+                polygons[parent] = _cut(polygons[parent], contour)
+    return [p / SCALE for p in polygons.values()]
+
+
+def _cut(outer: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Join a hole to its polygon at their nearest corners."""
+    distance = ((outer[:, None] - hole[None]) ** 2).sum(axis=2)
+    i, j = np.unravel_index(distance.argmin(), distance.shape)
+    around = np.concatenate([hole[j:], hole[: j + 1]])
+    return np.concatenate([outer[: i + 1], around, outer[i:]])
+
+
+def _keypoints(points: np.ndarray, visible: np.ndarray) -> list[int]:
+    """Return COCO's flat ``x, y, v``: 2 is visible, 1 is behind something, 0 is not there."""
+    height, width = visible.shape
+    triplets: list[int] = []
+    for x, y in points:
+        column, row = x * SCALE, y * SCALE
+        if not (0 <= column < width and 0 <= row < height):  # false for NaN, too
+            triplets += [0, 0, 0]
+        else:  # COCO counts whole pixels
+            triplets += [int(x), int(y), 2 if visible[int(row), int(column)] else 1]
+    return triplets
+
+
+def categories(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return COCO's table of categories, ids from 1 in the order of `names`."""
+    table: list[dict[str, Any]] = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    index = {name: i for i, name in enumerate(COCO_PERSON_KEYPOINT_NAMES, 1)}
+    for entry in table:
+        if entry["name"] == "person":
+            entry["keypoints"] = list(COCO_PERSON_KEYPOINT_NAMES)
+            entry["skeleton"] = [[index[a], index[b]] for a, b, _ in KEYPOINT_CONNECTION_RULES]
+    return table
+
+
+def annotation_file(folder: Path, split: str) -> Path:
+    """Return where :func:`write` puts the annotations of `split`."""
+    return folder / "annotations" / f"instances_{split}.json"
+
+
+def image_folder(folder: Path, split: str) -> Path:
+    """Return where :func:`write` puts the images of `split`."""
+    return folder / split
+
+
+def write(
+    folder: Path,
+    class_names: Sequence[str],
+    splits: Mapping[str, int],
+    draw: Callable[[str, int], Picture],
+    *,
+    description: str,
+    progress: bool = True,
+) -> None:
+    """Write a data set in COCO's format, whole or not at all.
+
+    It is made in a folder beside `folder` and then renamed. Where two processes do so at once,
+    the first to finish wins, and the other one discards its own.
+
+    Args:
+        folder: becomes ``annotations/instances_{split}.json`` and ``{split}/000001.jpg``, ...
+        class_names: names of the categories; ids count from 1.
+        splits: number of images by name of the split.
+        draw: returns picture `index` of a split. It must depend on nothing else.
+        description: goes into the files, and stands before the progress bar.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        unfinished.mkdir(parents=True)
+        bar = tqdm(total=sum(splits.values()), desc=description, unit="image", disable=not progress)
+        with bar:
+            for split, count in splits.items():
+                pictures = _counted((draw(split, i) for i in range(count)), bar)
+                _write_split(unfinished, split, class_names, pictures, description)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write {description} to {folder}: {error.strerror}; set NL_DETECTRON_CACHE "
+            "to a folder with space that can be written"
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _counted(pictures: Iterable[Picture], bar: tqdm) -> Iterator[Picture]:
+    for picture in pictures:
+        yield picture
+        bar.update()
+
+
+def _write_split(
+    folder: Path,
+    split: str,
+    class_names: Sequence[str],
+    pictures: Iterable[Picture],
+    description: str,
+) -> None:
+    image_root = image_folder(folder, split)
+    image_root.mkdir()
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, picture in enumerate(pictures, 1):
+        name = f"{image_id:06d}.jpg"
+        bgr = np.ascontiguousarray(picture.image[..., ::-1])
+        encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        (image_root / name).write_bytes(encoded.tobytes())
+        height, width = picture.image.shape[:2]
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        for annotation in picture.annotations:
+            annotations.append(annotation | {"id": len(annotations) + 1, "image_id": image_id})
+    content = {
+        "info": {"description": description},
+        "images": images,
+        "annotations": annotations,
+        "categories": categories(class_names),
+    }
+    path = annotation_file(folder, split)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")), encoding="utf-8")

@@ -1,0 +1,84 @@
+"""Names of the generated data sets in Detectron2's catalogs; they are made at first use."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
+from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets.builtin_meta import (
+    COCO_PERSON_KEYPOINT_FLIP_MAP,
+    COCO_PERSON_KEYPOINT_NAMES,
+    KEYPOINT_CONNECTION_RULES,
+)
+
+from .coco import annotation_file, image_folder
+from .shapes import CLASSES, make_shapes
+
+
+def cache_root() -> Path:
+    """Return the folder of generated data sets.
+
+    It is ``NL_DETECTRON_CACHE``, else ``nl_detectron`` under ``XDG_CACHE_HOME``, else
+    ``~/.cache/nl_detectron``.
+    """
+    if own := os.environ.get("NL_DETECTRON_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nl_detectron"
+
+
+class GeneratedMetadata(Metadata):
+    """Metadata of a data set that does not exist before somebody asks where it is.
+
+    ``json_file`` and ``image_root`` are what ``register_coco_instances`` would have set, so
+    COCOEvaluator finds the annotations whether or not the data set has been loaded.
+    """
+
+    @property
+    def json_file(self) -> str:
+        """Path of the annotations; the data set is made if need be."""
+        return str(annotation_file(self.make(), self.split))
+
+    @property
+    def image_root(self) -> str:
+        """Folder of the images; the data set is made if need be."""
+        return str(image_folder(self.make(), self.split))
+
+
+def register_generated(
+    name: str, split: str, classes: Sequence[str], make: Callable[[], Path]
+) -> None:
+    """Register one split of a generated data set with COCO's person keypoints.
+
+    Does nothing if there is a data set of this name already.
+
+    Args:
+        name: name in the catalogs.
+        split: which split it is.
+        classes: names of the categories; their ids in the file count from 1 in this order.
+        make: makes the data set unless it exists, and returns its folder.
+    """
+    if name in DatasetCatalog:
+        return
+    metadata = GeneratedMetadata(
+        name=name,
+        split=split,
+        make=make,
+        evaluator_type="coco",
+        thing_classes=list(classes),
+        thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(classes))},
+        keypoint_names=COCO_PERSON_KEYPOINT_NAMES,
+        keypoint_flip_map=COCO_PERSON_KEYPOINT_FLIP_MAP,
+        keypoint_connection_rules=KEYPOINT_CONNECTION_RULES,
+    )
+    MetadataCatalog[name] = metadata
+    DatasetCatalog.register(
+        name, lambda: load_coco_json(metadata.json_file, metadata.image_root, name)
+    )
+
+
+def register_all() -> None:
+    """Register ``nl_shapes_train`` and ``nl_shapes_val``; calling it again is harmless."""
+    for split in ("train", "val"):
+        register_generated(f"nl_shapes_{split}", split, CLASSES, lambda: make_shapes(cache_root()))

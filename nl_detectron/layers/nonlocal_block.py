@@ -1,0 +1,211 @@
+"""The non-local block, equation 6 of the paper: ``z = W_z y + x``."""
+
+import copy
+
+import torch
+from detectron2.layers import CNNBlockBase, FrozenBatchNorm2d, get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .nonlocal_ops import (
+    at_least_float32,
+    check_pairwise,
+    concatenation_of_scalars,
+    nonlocal_operation,
+    pairwise_weights,
+)
+
+_CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_MAX_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+INIT_STD = 0.01  # of every convolution, as in the official code
+
+
+class NonLocalBlock(CNNBlockBase):
+    """``z_i = W_z y_i + x_i`` with ``y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j)`` (section 3.3).
+
+    Input and output are (N, C, *spatial) with `dims` spatial axes, of one shape, type and memory
+    format. j runs over x̂, which is x max-pooled over space; pooling comes before the phi and g
+    convolutions, as in the official code. A fresh block is the identity: the norm's scale starts
+    at zero, or W_z does where there is no norm with a trained scale.
+
+    Args:
+        in_channels: C.
+        inter_channels: channels of theta, phi and g; half of C if None.
+        pairwise: f, one of ``nonlocal_ops.PAIRWISE_FORMS``. The Gaussian form has no theta and
+            phi; concatenation has a parameter `w_f`, theta's half first.
+        subsample: stride of the max-pooling over space, 1 for none. A partial window counts. In
+            3-D, time is not pooled.
+        norm: the norm after W_z: what ``detectron2.layers.get_norm`` takes, "" for none.
+        scale: softmax forms divide the product by the square root of its width.
+        dims: number of spatial axes: 1, 2 or 3 (time first).
+
+    Raises:
+        ValueError: for an argument outside these, and in `forward` for an input of another rank.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        inter_channels: int | None = None,
+        pairwise: str = "embedded_gaussian",
+        subsample: int = 2,
+        norm: str = "BN",
+        scale: bool = True,
+        dims: int = 2,
+    ) -> None:
+        super().__init__(in_channels, in_channels, stride=1)
+        if inter_channels is None:
+            inter_channels = max(in_channels // 2, 1)
+        check_pairwise(pairwise)
+        if dims not in _CONVS:
+            raise ValueError(f"dims is {dims}, not 1, 2 or 3")
+        for name, value in (("inter_channels", inter_channels), ("subsample", subsample)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, not a positive number")
+        self.inter_channels = inter_channels
+        self.pairwise = pairwise
+        self.subsample = subsample
+        self.scale = scale
+        self.dims = dims
+
+        conv = _CONVS[dims]
+        if pairwise != "gaussian":
+            self.theta = conv(in_channels, inter_channels, 1)
+            self.phi = conv(in_channels, inter_channels, 1)
+        self.g = conv(in_channels, inter_channels, 1)
+        self.out = conv(inter_channels, in_channels, 1)
+        if pairwise == "concatenation":
+            self.w_f = nn.Parameter(torch.empty(2 * inter_channels))
+        if norm:
+            self.norm = build_norm(norm, channels=in_channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights ~ N(0, 0.01), biases 0, and the block the identity."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("norm."):
+                continue
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.normal_(parameter, std=INIT_STD)
+        if self._norm_has_scale:
+            nn.init.zeros_(self.norm.weight)
+            nn.init.zeros_(self.norm.bias)
+        else:
+            nn.init.zeros_(self.out.weight)
+
+    @property
+    def _norm_has_scale(self) -> bool:
+        # A frozen norm's scale is a buffer: at zero it would keep the block the identity for good.
+        return hasattr(self, "norm") and isinstance(self.norm.weight, nn.Parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check_rank(x)
+        x_hat = self._pool(x)
+        g = _rows(self.g(x_hat))
+        if self.pairwise == "concatenation":
+            y = concatenation_of_scalars(*self._scalars(x, x_hat), g)
+        else:
+            theta, phi = self._embed(x, x_hat)
+            y = nonlocal_operation(theta, phi, g, pairwise=self.pairwise, scale=self.scale)
+        y = self.out(y.transpose(1, 2).unflatten(2, x.shape[2:]))
+        return (x + self._normalize(y)).to(x.dtype)
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """The weights ``f(x_i, x_j) / C(x)``: (N, positions of x, positions of x̂)."""
+        self._check_rank(x)
+        theta, phi = self._embed(x, self._pool(x))
+        w_f = self.w_f if self.pairwise == "concatenation" else None
+        return pairwise_weights(theta, phi, pairwise=self.pairwise, scale=self.scale, w_f=w_f)
+
+    def extra_repr(self) -> str:
+        return f"{self.pairwise}, subsample={self.subsample}, scale={self.scale}, dims={self.dims}"
+
+    def _check_rank(self, x: Tensor) -> None:
+        if x.dim() != self.dims + 2:
+            raise ValueError(
+                f"input of shape {tuple(x.shape)} given to a block of {self.dims} spatial axes"
+            )
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """x̂: the positions that j runs over."""
+        if self.subsample == 1:
+            return x
+        stride = (1, self.subsample, self.subsample) if self.dims == 3 else self.subsample
+        return _MAX_POOLS[self.dims](x, stride, stride=stride, ceil_mode=True)
+
+    def _embed(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """theta (N, P, D) and phi (N, M, D); the Gaussian form compares x itself."""
+        if self.pairwise == "gaussian":
+            theta = _rows(x)
+            return theta, theta if x_hat is x else _rows(x_hat)
+        return _rows(self.theta(x)), _rows(self.phi(x_hat))
+
+    def _scalars(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """``w_theta . theta_i`` (N, P) and ``w_phi . phi_j`` (N, M), in float32 or wider.
+
+        Only these scalars of theta and phi count, so w_f goes into the convolutions, which then
+        have a single output channel.
+        """
+        w_theta, w_phi = self.w_f.split(self.inter_channels)
+        return _weighted(self.theta, w_theta, x), _weighted(self.phi, w_phi, x_hat)
+
+    def _normalize(self, y: Tensor) -> Tensor:
+        if not hasattr(self, "norm"):
+            return y
+        # Norms act on channels alone; as (N, C, positions, 1) the 2-D ones serve every `dims`.
+        flat = y.flatten(2).unsqueeze(3)
+        norm = self.norm
+        if type(norm) is nn.BatchNorm2d and self.training and flat.numel() <= self.out_channels:
+            # A single value per channel has no variance: torch refuses, the running one serves.
+            statistics = norm.running_mean, norm.running_var
+            flat = F.batch_norm(flat, *statistics, norm.weight, norm.bias, False, 0.0, norm.eps)
+        else:
+            flat = norm(flat)
+        return flat.squeeze(3).unflatten(2, y.shape[2:])
+
+
+def fold_norm(block: NonLocalBlock) -> NonLocalBlock:
+    """A copy of `block` for inference with its norm folded into W_z; `block` stays as it is.
+
+    Exact to rounding for norms that are affine in inference: BN, SyncBN, FrozenBN, or none.
+    Raises ValueError for the others (GN, LN), whose statistics come from each input.
+    """
+    folded = copy.deepcopy(block).eval()
+    if not hasattr(folded, "norm"):
+        return folded
+    norm = folded.norm
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm | FrozenBatchNorm2d):
+        raise ValueError(f"{type(norm).__name__} takes statistics from its input: cannot fold it")
+    with torch.no_grad():
+        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        folded.out.weight.mul_(factor.view(-1, *[1] * (folded.dims + 1)))
+        folded.out.bias.sub_(norm.running_mean).mul_(factor).add_(norm.bias)
+    del folded.norm
+    return folded
+
+
+def build_norm(norm: str, *, channels: int) -> nn.Module | None:
+    """Detectron2's norm of that name, None for ""; ValueError for a name it does not know."""
+    try:
+        return get_norm(norm, channels)
+    except KeyError:
+        raise ValueError(
+            f"norm is '{norm}', not BN, SyncBN, FrozenBN, GN, LN, \"\" or another name that "
+            "detectron2.layers.get_norm takes"
+        ) from None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, C, *spatial) -> (N, positions, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def _weighted(conv: nn.Module, w: Tensor, x: Tensor) -> Tensor:
+    """``w . conv(x)`` at each position, (N, positions), for a 1x1 convolution `conv`."""
+    x = at_least_float32(x).flatten(2)
+    weight, w = conv.weight.flatten(1).to(x.dtype), w.to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return (w @ weight) @ x + w @ conv.bias.to(x.dtype)

@@ -1,0 +1,96 @@
+"""Sums over the pairs with ``a_i + b_j > 0``, without visiting the pairs.
+
+The concatenation form's ``f(x_i, x_j) = ReLU(w_f^T [theta_i, phi_j])`` depends on two scalars,
+``a_i = w_theta . theta_i`` and ``b_j = w_phi . phi_j``, and is nonzero only for ``b_j > -a_i``.
+With the b in descending order those j come first, so every sum over them is a prefix sum, read at
+one place: O((N + M) log M) to sort and search, O((N + M) C) to sum.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Channels summed at once: bounds the extra memory without making the loops short.
+CHUNK_CHANNELS = 32
+
+
+def relu_pair_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """``y_i = sum_j ReLU(a_i + b_j) g_j`` for `a` (N, P), `b` (N, M), `g` (N, M, C).
+
+    `a` and `b` are float32 or float64 and sums run in their type; y is (N, P, C) in g's type.
+    Differentiable any number of times; ReLU's derivative at zero is zero, as torch has it.
+    A b or g that is NaN or infinite makes every y_i NaN, such an a_i its own y_i.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        # A tracer records torch's own operators only, and those have derivatives too.
+        _, ramps = _read_sums(*_search(a, b), g.transpose(1, 2))
+        return ramps.to(g.dtype).transpose(1, 2)
+    return _PairSums.apply(a, b, g)[1]
+
+
+def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """a (N, 1, P), b in descending order (N, 1, M), that order, and for each i the number of j
+    with ``a_i + b_j > 0``."""
+    # Adding 0 * v turns infinities into NaN, which the sums then spread.
+    a, b = a + 0 * a, b + 0 * b
+    negated, order = (-b).sort(dim=1)
+    count = torch.searchsorted(negated, a.contiguous())
+    return a.unsqueeze(1), -negated.unsqueeze(1), order.unsqueeze(1), count.unsqueeze(1)
+
+
+def _read_sums(
+    a: Tensor, b: Tensor, order: Tensor, count: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``sum_j H(a_i + b_j) g_j``, H the unit step, and ``sum_j ReLU(a_i + b_j) g_j``.
+
+    The first four are those of `_search`; `g` is (N, c, M), the results (N, c, P) in a's type.
+    """
+    channels = g.shape[1]
+    g = g.to(a.dtype).contiguous().gather(2, order.expand(-1, channels, -1))
+    count = count.expand(-1, channels, -1)
+    steps = _read_prefix(g, count)
+    return steps, torch.addcmul(_read_prefix(b * g, count), a, steps)
+
+
+def _read_prefix(values: Tensor, count: Tensor) -> Tensor:
+    """The sum of the first `count` of `values` along the last axis; NaN if any value is."""
+    sums = F.pad(values.cumsum(-1), (1, 0))
+    return sums.gather(-1, count) + 0 * sums[..., -1:]
+
+
+class _PairSums(torch.autograd.Function):
+    """The sums of `_read_sums` for all channels, both (N, P, C).
+
+    The gradients are sums of the same kind with the roles swapped: for the second result y,
+    ``dg_j = sum_i ReLU(a_i + b_j) dy_i``, ``da_i = dy_i . sum_j H(a_i + b_j) g_j`` and
+    ``db_j = g_j . sum_i H(a_i + b_j) dy_i``; for the first only g has one.
+    """
+
+    @staticmethod
+    def forward(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        places, g = _search(a, b), g.transpose(1, 2)
+        shape = *g.shape[:2], a.shape[1]
+        # Sums of the step go over thousands of positions: too large for half precision.
+        steps, ramps = a.new_empty(shape), g.new_empty(shape)
+        for start in range(0, g.shape[1], CHUNK_CHANNELS):
+            some = slice(start, start + CHUNK_CHANNELS)
+            steps[:, some], ramps[:, some] = _read_sums(*places, g[:, some])
+        return steps.transpose(1, 2), ramps.transpose(1, 2)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs, output[0])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, grad_steps: Tensor | None, grad_ramps: Tensor | None):
+        a, b, g, steps = ctx.saved_tensors
+        grad_a = grad_b = grad_g = None
+        if grad_ramps is not None:
+            steps_back, grad_g = _PairSums.apply(b, a, grad_ramps)
+            grad_a = (grad_ramps * steps).sum(-1)
+            grad_b = (g * steps_back).sum(-1)
+        if grad_steps is not None:  # the second derivative asks for it
+            more = _PairSums.apply(b, a, grad_steps)[0].to(g.dtype)
+            grad_g = more if grad_g is None else grad_g + more
+        return grad_a, grad_b, grad_g
