@@ -1,0 +1,3 @@
+from ..detectron2_zoo import load
+
+dataloader = load("data/coco.py", "dataloader")

@@ -1,0 +1,3 @@
+from .detectron2_zoo import load
+
+train = load("train.py", "train")

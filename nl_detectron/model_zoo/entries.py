@@ -1,0 +1,394 @@
+"""The table of the zoo: one entry for each config, with everything known about its model.
+
+Published figures stand here. What this project measures is written by tools into two CSV files
+beside this one and read from them: ``measured.csv`` (AP on COCO val2017) and ``complexity.csv``
+(parameters and multiply-adds).
+"""
+
+import csv
+import re
+from dataclasses import dataclass, fields, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+TABLE_5 = "Table 5: instance segmentation"
+TABLE_6 = "Table 6: keypoints"
+DETECTION = "Object detection"
+FORM = "Ablation: form of f"
+STAGE = "Ablation: stage"
+NUMBER = "Ablation: number of blocks"
+SUBSAMPLING = "Ablation: subsampling"
+NORM = "Ablation: norm after W_z"
+
+Task = Literal["box", "mask", "keypoint"]
+
+
+@dataclass(frozen=True)
+class AP:
+    """Average precision in per cent, at IoU (OKS for keypoints) 0.50:0.95, 0.50 and 0.75.
+
+    None where the source does not give it.
+    """
+
+    ap: float
+    ap50: float | None = None
+    ap75: float | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a model scores on COCO val2017; None where there is no figure."""
+
+    box: AP | None = None
+    mask: AP | None = None
+    keypoint: AP | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model: where it is, and the SHA-256 (hexadecimal) of the file."""
+
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One model of the zoo.
+
+    Attributes:
+        config: file name relative to ``configs/``, with ``.yaml``; a ``.py`` of the same name is
+            the same model.
+        section: the table of the README that it belongs to.
+        blocks: its non-local blocks, in words; empty for a baseline.
+        baseline: config of the same model without them; None for a baseline.
+        paper: the paper's figures, given to the config whose recipe is nearest to the paper's.
+        detectron2: the figures of Detectron2's own model with the same recipe, without blocks.
+        measured: our figures; empty where nobody has run it yet.
+        parameters: learned and frozen weights of the whole model.
+        multiply_adds: of one forward pass, on the input that ``complexity.csv`` states.
+        checkpoint: a model trained with this config; None where there is none.
+    """
+
+    config: str
+    section: str
+    blocks: str = ""
+    baseline: str | None = None
+    paper: Results = Results()
+    detectron2: Results = Results()
+    measured: Results = Results()
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def task(self) -> Task:
+        """What is predicted: boxes alone, or boxes and the other thing."""
+        tasks: dict[str, Task] = {"faster": "box", "mask": "mask", "keypoint": "keypoint"}
+        return tasks[self._name["detector"]]
+
+    @property
+    def model(self) -> str:
+        """Detector and backbone, e.g. ``Mask R-CNN R50-FPN``."""
+        depth = self._name["backbone"].replace("_", "", 1).replace("_", "-")
+        return f"{self._name['detector'].capitalize()} R-CNN {depth}-FPN"
+
+    @property
+    def schedule(self) -> str:
+        """``1x``, ``s1x``, ``1.44x`` or ``3x``."""
+        return self._name["schedule"]
+
+    @property
+    def _name(self) -> re.Match[str]:
+        """The parts of the config's file name, which follows Detectron2's pattern."""
+        pattern = r"(?P<detector>[a-z]+)_rcnn_(?P<backbone>.+?)_FPN_(.*_)?(?P<schedule>[^_]+)\.yaml"
+        match = re.fullmatch(pattern, Path(self.config).name)
+        if match is None:
+            raise ValueError(f"{self.config} does not follow the pattern of the zoo's names")
+        return match
+
+
+def find_entry(config_path: str) -> Entry | None:
+    """Return the entry of a config, ``.yaml`` or ``.py``, or None when the zoo has none."""
+    name = config_path.removesuffix(".py").removesuffix(".yaml") + ".yaml"
+    return next((entry for entry in ENTRIES if entry.config == name), None)
+
+
+# Sources. Paper: arXiv 1711.07971, Tables 5 and 6. Detectron2: its MODEL_ZOO.md.
+_PUBLISHED = (
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+        section=TABLE_5,
+        paper=Results(box=AP(38.0, 59.6, 41.0), mask=AP(34.6, 56.4, 36.5)),
+        detectron2=Results(box=AP(38.6), mask=AP(35.2)),
+    ),
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml",
+        section=TABLE_5,
+        blocks="1 in res4",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+        paper=Results(box=AP(39.0, 61.1, 41.9), mask=AP(35.5, 58.0, 37.4)),
+    ),
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_1x.yaml",
+        section=TABLE_5,
+        paper=Results(box=AP(39.5, 61.4, 42.9), mask=AP(36.0, 58.1, 38.3)),
+    ),
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_NL_1x.yaml",
+        section=TABLE_5,
+        blocks="1 in res4",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_1x.yaml",
+        paper=Results(box=AP(40.8, 63.1, 44.5), mask=AP(37.1, 59.9, 39.2)),
+    ),
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_1.44x.yaml",
+        section=TABLE_5,
+        paper=Results(box=AP(44.1, 66.4, 48.4), mask=AP(39.7, 63.2, 42.2)),
+    ),
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_NL_1.44x.yaml",
+        section=TABLE_5,
+        blocks="1 in res4",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_1.44x.yaml",
+        paper=Results(box=AP(45.0, 67.8, 48.9), mask=AP(40.3, 64.4, 42.8)),
+    ),
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
+        section=TABLE_5,
+        detectron2=Results(box=AP(41.0), mask=AP(37.2)),
+    ),
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_3x.yaml",
+        section=TABLE_5,
+        blocks="1 in res4",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
+    ),
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml",
+        section=TABLE_5,
+        detectron2=Results(box=AP(42.9), mask=AP(38.6)),
+    ),
+    Entry(
+        config="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_NL_3x.yaml",
+        section=TABLE_5,
+        blocks="1 in res4",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml",
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_1x.yaml",
+        section=TABLE_6,
+        paper=Results(keypoint=AP(65.1, 86.8, 70.4)),
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_1x.yaml",
+        section=TABLE_6,
+        blocks="4 in the keypoint head",
+        baseline="COCO-Keypoints/keypoint_rcnn_R_101_FPN_1x.yaml",
+        paper=Results(keypoint=AP(66.0, 87.1, 71.7)),
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_1x.yaml",
+        section=TABLE_6,
+        blocks="4 in the keypoint head, 1 in res4",
+        baseline="COCO-Keypoints/keypoint_rcnn_R_101_FPN_1x.yaml",
+        paper=Results(keypoint=AP(66.5, 87.3, 72.8)),
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_s1x.yaml",
+        section=TABLE_6,
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_s1x.yaml",
+        section=TABLE_6,
+        blocks="4 in the keypoint head",
+        baseline="COCO-Keypoints/keypoint_rcnn_R_101_FPN_s1x.yaml",
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_s1x.yaml",
+        section=TABLE_6,
+        blocks="4 in the keypoint head, 1 in res4",
+        baseline="COCO-Keypoints/keypoint_rcnn_R_101_FPN_s1x.yaml",
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+        section=TABLE_6,
+        detectron2=Results(box=AP(53.6), keypoint=AP(64.0)),
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_1x.yaml",
+        section=TABLE_6,
+        blocks="4 in the keypoint head",
+        baseline="COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_backbone_1x.yaml",
+        section=TABLE_6,
+        blocks="4 in the keypoint head, 1 in res4",
+        baseline="COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_s1x.yaml",
+        section=TABLE_6,
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_s1x.yaml",
+        section=TABLE_6,
+        blocks="4 in the keypoint head",
+        baseline="COCO-Keypoints/keypoint_rcnn_R_50_FPN_s1x.yaml",
+    ),
+    Entry(
+        config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_backbone_s1x.yaml",
+        section=TABLE_6,
+        blocks="4 in the keypoint head, 1 in res4",
+        baseline="COCO-Keypoints/keypoint_rcnn_R_50_FPN_s1x.yaml",
+    ),
+    Entry(
+        config="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        section=DETECTION,
+        detectron2=Results(box=AP(37.9)),
+    ),
+    Entry(
+        config="COCO-Detection/faster_rcnn_R_50_FPN_NL_1x.yaml",
+        section=DETECTION,
+        blocks="1 in res4",
+        baseline="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="COCO-Detection/faster_rcnn_R_101_FPN_1x.yaml",
+        section=DETECTION,
+    ),
+    Entry(
+        config="COCO-Detection/faster_rcnn_R_101_FPN_NL_1x.yaml",
+        section=DETECTION,
+        blocks="1 in res4",
+        baseline="COCO-Detection/faster_rcnn_R_101_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_gaussian_1x.yaml",
+        section=FORM,
+        blocks="1 in res4, Gaussian",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_dot_product_1x.yaml",
+        section=FORM,
+        blocks="1 in res4, dot product",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_concatenation_1x.yaml",
+        section=FORM,
+        blocks="1 in res4, concatenation",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_freeze_stem_1x.yaml",
+        section=STAGE,
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_res2_1x.yaml",
+        section=STAGE,
+        blocks="1 in res2",
+        baseline="Ablations/mask_rcnn_R_50_FPN_freeze_stem_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_res3_1x.yaml",
+        section=STAGE,
+        blocks="1 in res3",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_res5_1x.yaml",
+        section=STAGE,
+        blocks="1 in res5",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_5_blocks_1x.yaml",
+        section=NUMBER,
+        blocks="2 in res3, 3 in res4",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_10_blocks_1x.yaml",
+        section=NUMBER,
+        blocks="4 in res3, 6 in res4",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_101_FPN_NL_5_blocks_1x.yaml",
+        section=NUMBER,
+        blocks="2 in res3, 3 in res4",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_101_FPN_NL_10_blocks_1x.yaml",
+        section=NUMBER,
+        blocks="4 in res3, 6 in res4",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_no_subsampling_1x.yaml",
+        section=SUBSAMPLING,
+        blocks="1 in res4, no subsampling",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_BN_1x.yaml",
+        section=NORM,
+        blocks="1 in res4, BN",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_SyncBN_1x.yaml",
+        section=NORM,
+        blocks="1 in res4, SyncBN",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+    Entry(
+        config="Ablations/mask_rcnn_R_50_FPN_NL_GN_1x.yaml",
+        section=NORM,
+        blocks="1 in res4, GN",
+        baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    ),
+)
+
+
+def _rows(name: str) -> dict[str, dict[str, str]]:
+    """Read a CSV file of this package, by config."""
+    text = files("nl_detectron.model_zoo").joinpath(name).read_text(encoding="utf-8")
+    return {row["config"]: row for row in csv.DictReader(text.splitlines())}
+
+
+def _measured(row: dict[str, str]) -> Results:
+    def value(column: str) -> float | None:
+        return float(row[column]) if row[column] else None
+
+    def precision(task: str) -> AP | None:
+        ap = value(f"{task}_AP")
+        return None if ap is None else AP(ap, value(f"{task}_AP50"), value(f"{task}_AP75"))
+
+    return Results(*(precision(field.name) for field in fields(Results)))
+
+
+def _table() -> tuple[Entry, ...]:
+    measured, complexity = _rows("measured.csv"), _rows("complexity.csv")
+    entries = []
+    for entry in _PUBLISHED:
+        if row := measured.pop(entry.config, None):
+            entry = replace(entry, measured=_measured(row))
+        if row := complexity.pop(entry.config, None):
+            entry = replace(
+                entry,
+                parameters=int(row["parameters"]),
+                multiply_adds=int(row["multiply_adds"]),
+            )
+        entries.append(entry)
+    if measured or complexity:
+        raise ValueError(f"figures for configs that the zoo does not have: {measured} {complexity}")
+    return tuple(entries)
+
+
+ENTRIES = _table()

@@ -1,0 +1,276 @@
+"""The YAML configs: each builds, is what its name says, and differs from its baseline in blocks."""
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from torch import nn
+
+import nl_detectron
+from nl_detectron import model_zoo
+from nl_detectron.model_zoo import ENTRIES, Entry
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+LEAVES = sorted(
+    path.relative_to(CONFIGS).as_posix()
+    for path in CONFIGS.rglob("*.yaml")
+    if path.parent.name != "base"
+)
+TWINS = [entry for entry in ENTRIES if entry.baseline is not None]
+MAIN = "COCO-InstanceSegmentation/mask_rcnn_{}_FPN_NL_1x.yaml"
+RESIDUAL_BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def difference(a: CfgNode, b: CfgNode) -> dict[str, tuple[Any, Any]]:
+    one, other = dict(flat(a)), dict(flat(b))
+    assert one.keys() == other.keys()
+    return {key: (one[key], other[key]) for key in one if one[key] != other[key]}
+
+
+def build(cfg: CfgNode) -> nn.Module:
+    """The model on the meta device: without its memory and without its initialisation."""
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        return build_model(cfg)
+
+
+_shapes: dict[str, dict[str, torch.Size]] = {}
+
+
+def state_dict_shapes(config: str) -> dict[str, torch.Size]:
+    cfg = model_zoo.get_config(config)
+    model = cfg.MODEL.dump()  # models of two schedules are one
+    if model not in _shapes:
+        _shapes[model] = {key: value.shape for key, value in build(cfg).state_dict().items()}
+    return _shapes[model]
+
+
+def blocks_asked_for(config: str) -> int:
+    model = model_zoo.get_config(config).MODEL
+    after, every = (
+        model.RESNETS.NON_LOCAL.AFTER_BLOCKS,
+        model.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS,
+    )
+    in_head = len(model.ROI_KEYPOINT_HEAD.CONV_DIMS) // every if every else 0
+    return sum(map(len, after)) + in_head
+
+
+@pytest.mark.parametrize("config", LEAVES)
+def test_every_config_builds_with_the_blocks_it_asks_for(config: str) -> None:
+    shapes = state_dict_shapes(config)
+    outs = [key for key in shapes if "nonlocal" in key and key.endswith("out.weight")]
+    assert len(outs) == blocks_asked_for(config)
+
+    entry = model_zoo.find_entry(config)
+    if entry is None or entry.baseline is None:
+        return
+    without = state_dict_shapes(entry.baseline)
+    assert not any("nonlocal" in key for key in without)
+    assert all("nonlocal" in key for key in shapes.keys() - without.keys())
+    assert {key: shapes[key] for key in without} == without
+    counts = re.findall(r"(\d+) in (res\d|the keypoint head)", entry.blocks)
+    for count, place in counts:
+        part = "keypoint_head" if "head" in place else place
+        assert sum(f".{part}." in key for key in outs) == int(count)
+    assert sum(int(count) for count, _ in counts) == len(outs)
+
+
+@pytest.mark.parametrize("entry", TWINS, ids=lambda entry: entry.config)
+def test_a_twin_differs_from_its_baseline_in_nothing_but_the_blocks(entry: Entry) -> None:
+    changed = difference(model_zoo.get_config(entry.config), model_zoo.get_config(entry.baseline))
+    parts = set()
+    for key in changed:
+        match = re.fullmatch(
+            r"MODEL\.(BACKBONE\.NAME|RESNETS\.NON_LOCAL\.\w+"
+            r"|ROI_KEYPOINT_HEAD\.NAME|ROI_KEYPOINT_HEAD\.NON_LOCAL\.\w+)",
+            key,
+        )
+        assert match, key
+        parts.add("head" if "KEYPOINT" in key else "backbone")
+    assert ("backbone" in parts) == ("in res" in entry.blocks)
+    assert ("head" in parts) == ("in the keypoint head" in entry.blocks)
+
+
+@pytest.mark.parametrize(
+    ("ablation", "key", "value"),
+    [
+        ("R_50_FPN_NL_gaussian_1x", "PAIRWISE", "gaussian"),
+        ("R_50_FPN_NL_dot_product_1x", "PAIRWISE", "dot_product"),
+        ("R_50_FPN_NL_concatenation_1x", "PAIRWISE", "concatenation"),
+        ("R_50_FPN_NL_res3_1x", "AFTER_BLOCKS", [[], [-2], [], []]),
+        ("R_50_FPN_NL_res5_1x", "AFTER_BLOCKS", [[], [], [], [-2]]),
+        ("R_50_FPN_NL_5_blocks_1x", "AFTER_BLOCKS", [[], [1, 3], [1, 3, 5], []]),
+        ("R_50_FPN_NL_10_blocks_1x", "AFTER_BLOCKS", [[], [*range(4)], [*range(6)], []]),
+        ("R_101_FPN_NL_5_blocks_1x", "AFTER_BLOCKS", [[], [1, 3], [6, 13, 20], []]),
+        (
+            "R_101_FPN_NL_10_blocks_1x",
+            "AFTER_BLOCKS",
+            [[], [*range(4)], [1, 5, 9, 13, 17, 21], []],
+        ),
+        ("R_50_FPN_NL_no_subsampling_1x", "SUBSAMPLE", 1),
+        ("R_50_FPN_NL_BN_1x", "NORM", "BN"),
+        ("R_50_FPN_NL_SyncBN_1x", "NORM", "SyncBN"),
+        ("R_50_FPN_NL_GN_1x", "NORM", "GN"),
+    ],
+)
+def test_an_ablation_changes_one_thing(ablation: str, key: str, value: Any) -> None:
+    main = model_zoo.get_config(MAIN.format(ablation.split("_FPN")[0]))
+    changed = difference(model_zoo.get_config(f"Ablations/mask_rcnn_{ablation}.yaml"), main)
+    assert {name: new for name, (new, _) in changed.items()} == {
+        f"MODEL.RESNETS.NON_LOCAL.{key}": value
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "block"),
+    [
+        (MAIN.format("R_50"), 4),
+        (MAIN.format("R_101"), 21),
+        ("COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_NL_1.44x.yaml", 34),
+        ("COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_1x.yaml", 21),
+        ("COCO-Detection/faster_rcnn_R_101_FPN_NL_1x.yaml", 21),
+    ],
+)
+def test_the_papers_block_is_right_before_the_last_residual_block_of_res4(
+    config: str, block: int
+) -> None:
+    cfg = model_zoo.get_config(config)
+    in_stage = RESIDUAL_BLOCKS[cfg.MODEL.RESNETS.DEPTH][2]
+    assert [
+        [index % in_stage for index in stage] for stage in cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS
+    ] == [[], [], [block], []]
+    assert block == in_stage - 2
+
+
+@pytest.mark.parametrize("config", LEAVES)
+def test_no_block_sits_in_a_frozen_stage(config: str) -> None:
+    model = model_zoo.get_config(config).MODEL
+    frozen = model.RESNETS.NON_LOCAL.AFTER_BLOCKS[: max(model.BACKBONE.FREEZE_AT - 1, 0)]
+    assert not any(frozen), "it would stay the identity"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.config)
+def test_a_config_is_what_its_name_says(entry: Entry) -> None:
+    cfg = model_zoo.get_config(entry.config)
+    model, solver = cfg.MODEL, cfg.SOLVER
+    assert (entry.task == "mask", entry.task == "keypoint") == (model.MASK_ON, model.KEYPOINT_ON)
+    names = {"keypoint": "keypoints_coco_2017"}.get(entry.task, "coco_2017")
+    assert (f"{names}_train",) == cfg.DATASETS.TRAIN
+    assert (f"{names}_val",) == cfg.DATASETS.TEST
+
+    images, one_x = solver.MAX_ITER * solver.IMS_PER_BATCH, 90_000 * 16
+    times = {"1x": 1, "s1x": 130 / 90, "1.44x": 1.444, "3x": 3}[entry.schedule]
+    assert images / one_x == pytest.approx(times, abs=1e-3)
+    assert pytest.approx(0.02 / 16) == solver.BASE_LR / solver.IMS_PER_BATCH
+    assert [step // 1000 for step in (*solver.STEPS, solver.MAX_ITER)] in (
+        [60, 80, 90],
+        [100, 120, 130],
+        [200, 240, 260],
+        [210, 250, 270],
+    )
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.config)
+def test_weights_fit_the_backbone(entry: Entry) -> None:
+    model = model_zoo.get_config(entry.config).MODEL
+    resnets = model.RESNETS
+    name, depth, groups, width, stride_in_1x1 = {
+        "R50": ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", 50, 1, 64, True),
+        "R101": ("detectron2://ImageNetPretrained/MSRA/R-101.pkl", 101, 1, 64, True),
+        "X152": ("catalog://ImageNetPretrained/FAIR/X-152-32x8d-IN5k", 152, 32, 8, False),
+    }[entry.model.split()[-1].split("-")[0]]
+    assert (name, depth) == (model.WEIGHTS, resnets.DEPTH)
+    assert (groups, width) == (resnets.NUM_GROUPS, resnets.WIDTH_PER_GROUP)
+    assert stride_in_1x1 == resnets.STRIDE_IN_1X1
+    # All three were trained on BGR in 0..255, their deviation folded into the first convolution,
+    # and their norms have to stay frozen.
+    assert model.PIXEL_MEAN == [103.53, 116.28, 123.675]
+    assert model.PIXEL_STD == [1.0, 1.0, 1.0]
+    assert resnets.NORM == "FrozenBN"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
+        "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml",
+        "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+    ],
+)
+def test_a_baseline_is_detectron2s_own_of_the_same_name(config: str) -> None:
+    theirs = get_cfg()
+    nl_detectron.add_nonlocal_config(theirs)
+    theirs.merge_from_file(
+        str(files("detectron2").joinpath("model_zoo", "configs", *config.split("/")))
+    )
+    changed = difference(model_zoo.get_config(config), theirs)
+    if not theirs.MODEL.MASK_ON:  # then nobody reads the mask head's keys
+        changed = {key: value for key, value in changed.items() if "ROI_MASK_HEAD" not in key}
+    assert changed == {}
+
+
+def test_leaves_are_short_and_base_files_are_used() -> None:
+    used = set()
+    for path in CONFIGS.rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        if path.parent.name != "base" and path.name != "quickstart.yaml":
+            assert len(text.splitlines()) <= 9, path
+        assert "detectron2://" not in "".join(re.findall(r"_BASE_:.*(?:\n +- .*)*", text)), path
+        used |= {Path(name).name for name in re.findall(r"[\w./-]+\.yaml", text)}
+    assert {path.name for path in (CONFIGS / "base").glob("*.yaml")} <= used
+
+
+def added_keys() -> set[str]:
+    ours = get_cfg()
+    nl_detectron.add_nonlocal_config(ours)
+    return dict(flat(ours)).keys() - dict(flat(get_cfg())).keys()
+
+
+OTHER_VALUES = {
+    "AFTER_BLOCKS": [[], [], [0], []],
+    "EVERY_CONVS": 4,
+    "PAIRWISE": "gaussian",
+    "REDUCTION": 4,
+    "SUBSAMPLE": 1,
+    "NORM": "GN",
+    "SCALE": False,
+}
+
+
+@pytest.mark.parametrize("key", sorted(key for key in added_keys() if "NON_LOCAL" in key))
+def test_every_key_of_a_block_changes_the_model(key: str) -> None:
+    cfg = model_zoo.get_config("COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_backbone_1x.yaml")
+    before = str(build(cfg))
+    cfg.merge_from_list([key, OTHER_VALUES[key.rsplit(".", 1)[1]]])
+    assert str(build(cfg)) != before
+
+
+def test_every_other_key_we_add_is_read_by_some_code() -> None:
+    read = set()
+    for path in (ROOT / "nl_detectron").rglob("*.py"):
+        if path.name == "config.py" or "configs" in path.parts:  # it only adds and checks them
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                read.add(node.attr)
+    others = {key for key in added_keys() if "NON_LOCAL" not in key}
+    assert others
+    assert {key.rsplit(".", 1)[1] for key in others} <= read
