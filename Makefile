@@ -1,0 +1,39 @@
+# Every target sets up what it needs; `make help` lists them.
+
+# Another Python for .venv than the first suitable one found: make setup PYTHON=/path/to/python
+PYTHON ?=
+
+venv := .venv/bin
+quickstart := output/quickstart
+
+.PHONY: help setup test lint bench quickstart
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile | expand -t 18
+
+setup:  ## make .venv with everything in it; seconds when that has been done
+	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    exec "$$python" tools/setup_env.py; \
+	  fi; \
+	done; \
+	echo "error: $(or $(PYTHON),python3) is not Python 3.11 or newer: install one, or name one" \
+	  "with PYTHON=/path/to/python" >&2; exit 1
+
+test: setup  ## run every test
+	OMP_NUM_THREADS=1 $(venv)/python -m pytest tests
+
+lint: setup  ## check style and types
+	$(venv)/ruff check .
+	$(venv)/ruff format --check .
+	$(venv)/mypy
+
+bench: setup  ## run the benchmarks, each as a table of ratios
+	$(venv)/python tools/benchmark.py
+
+quickstart: setup  ## train, evaluate and draw on the embedded data set
+	$(venv)/python train_net.py --config-file configs/quickstart.yaml OUTPUT_DIR $(quickstart)
+	$(venv)/python demo/demo.py --config-file $(quickstart)/config.yaml \
+	  --input dataset:nl_shapes_val:6 --output $(quickstart)/demo \
+	  --opts MODEL.WEIGHTS $(quickstart)/model_final.pth
+	@echo "numbers: $(quickstart)/metrics.json   pictures: $(quickstart)/demo"

@@ -1,0 +1,280 @@
+"""`make setup`: its steps, its stamp, and what a person reads when it fails."""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import provision_detectron2
+import pytest
+import setup_env
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Stands for .venv's Python: notes its arguments, and lets pip and others fail on demand.
+STUB = """\
+#!/bin/sh
+here=$(dirname "$0")
+echo "$@" >> "$here/calls"
+case "$*" in
+  *"pip --disable"*) cat "$here/pip_output" 2>/dev/null; test ! -e "$here/pip_fails" ;;
+  *"import cv2"*) test ! -e "$here/no_libgl" ;;
+  *provision_detectron2.py*) test ! -e "$here/provision_fails" ;;
+esac
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of the files that the set-up works on, with a .venv whose Python is STUB."""
+    (tmp_path / "tools").mkdir()
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "constraints.txt",
+        "tools/provision_detectron2.py",
+        "tools/setup_env.py",
+    ):
+        shutil.copy(ROOT / name, tmp_path / name)
+    bin_folder = tmp_path / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    (bin_folder / "python").write_text(STUB)
+    (bin_folder / "python").chmod(0o755)
+    site_packages = tmp_path / ".venv/lib/python3.11/site-packages"
+    (site_packages / "torch").mkdir(parents=True)
+
+    def run():
+        (bin_folder / "calls").unlink(missing_ok=True)
+        command = [sys.executable, tmp_path / "tools/setup_env.py"]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        calls = bin_folder / "calls"
+        return done, calls.read_text().splitlines() if calls.exists() else []
+
+    return SimpleNamespace(root=tmp_path, bin=bin_folder, site_packages=site_packages, run=run)
+
+
+def assert_one_line_error(done, *parts):
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_installs_the_package_then_detectron2(tree):
+    done, calls = tree.run()
+    assert done.returncode == 0, done.stderr
+    install = next(i for i, call in enumerate(calls) if "install --editable .[" in call)
+    provision = next(i for i, call in enumerate(calls) if "provision_detectron2.py" in call)
+    assert install < provision
+
+
+def test_second_run_finds_everything_done(tree):
+    tree.run()
+    done, calls = tree.run()
+    assert done.returncode == 0
+    assert calls == []
+    assert "already" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_a_changed_input_is_installed(tree, name):
+    tree.run()
+    with (tree.root / name).open("a") as file:
+        file.write("# changed\n")
+    _, calls = tree.run()
+    assert any("install --editable" in call for call in calls)
+
+
+def test_goes_on_after_a_failure(tree):
+    (tree.bin / "pip_fails").touch()
+    done, calls = tree.run()
+    assert_one_line_error(done, str(tree.root / ".venv/setup.log"))
+    assert not any("provision_detectron2.py" in call for call in calls)
+
+    (tree.bin / "pip_fails").unlink()
+    done, calls = tree.run()
+    assert done.returncode == 0
+    assert any("provision_detectron2.py" in call for call in calls)
+
+
+def test_a_failed_provisioning_is_a_failed_setup(tree):
+    (tree.bin / "provision_fails").touch()
+    assert tree.run()[0].returncode == 1
+    assert tree.run()[0].returncode == 1  # and is not taken for done
+
+
+def test_half_installed_packages_are_installed_again(tree):
+    for name, files in {"whole": ["METADATA", "RECORD"], "half": ["METADATA"]}.items():
+        folder = tree.site_packages / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        for file in files:
+            (folder / file).touch()
+    tree.run()
+    kept = {path.name for path in tree.site_packages.glob("*.dist-info")}
+    assert kept == {"whole-1.0.dist-info"}
+
+
+def test_headless_opencv_where_the_system_has_no_libgl(tree):
+    _, calls = tree.run()
+    assert not any("opencv-python-headless" in call for call in calls)
+    (tree.root / ".venv/setup.stamp").unlink()
+    (tree.bin / "no_libgl").touch()
+    done, calls = tree.run()
+    assert done.returncode == 0
+    assert any("opencv-python-headless" in call for call in calls)
+
+
+def test_full_disk_is_told_before_anything_is_downloaded(tree, monkeypatch):
+    (tree.site_packages / "torch").rmdir()
+    monkeypatch.setattr(setup_env, "VENV", tree.root / ".venv")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2.5e9))
+    with pytest.raises(provision_detectron2.SetupError, match=r"needs \d+ GB .* 2\.5 GB free"):
+        setup_env.install_packages()
+
+
+def test_full_disk_under_our_own_files_is_told_as_such(tree, monkeypatch, capsys):
+    def write_text(path, *arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(setup_env, "make_venv", lambda: Path("stamp").write_text(""))
+    monkeypatch.setattr(setup_env, "STAMP", tree.root / "none")
+    monkeypatch.setattr(Path, "write_text", write_text)
+    assert setup_env.main() == 1
+    assert capsys.readouterr().err.startswith("error: the disk is full: ")
+
+
+@pytest.mark.parametrize(
+    ("output", "cause"),
+    [
+        (
+            "Collecting torch\nERROR: Could not install packages due to an OSError: [Errno 28] "
+            "No space left on device\n",
+            "the disk is full",
+        ),
+        (
+            "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. ...\n",
+            "does not have the sha256",
+        ),
+        (
+            "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError'\n"
+            "ERROR: No matching distribution found for hatchling\n",
+            "PyPI cannot be reached",
+        ),
+        (
+            "ERROR: No matching distribution found for torch==2.14.1\n",
+            "PyPI has no torch==2.14.1 for this Python",
+        ),
+        ("something else\n", "pip failed"),
+    ],
+)
+def test_failures_of_pip_are_one_line_each(tree, output, cause):
+    (tree.bin / "pip_fails").touch()
+    (tree.bin / "pip_output").write_text(output)
+    log = tree.root / ".venv/setup.log"
+    assert_one_line_error(tree.run()[0], cause, str(log))
+    assert output in log.read_text()
+
+
+def test_no_network_is_recognised_in_what_pip_really_prints(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    nowhere = ["--index-url", "http://127.0.0.1:9/", "--retries", "1", "--dest", str(tmp_path)]
+    with pytest.raises(provision_detectron2.SetupError, match="PyPI cannot be reached"):
+        provision_detectron2.run_pip(["download", *nowhere, "torch"], log=tmp_path / "log")
+
+
+def test_broken_venv_is_not_thrown_away(tree):
+    (tree.bin / "python").unlink()
+    (tree.bin / "python").symlink_to(tree.root / "gone")
+    assert_one_line_error(tree.run()[0], f"remove {tree.root / '.venv'}")
+    assert (tree.site_packages / "torch").exists()
+
+
+def make_setup(tree, python):
+    return subprocess.run(
+        ["make", "setup", f"PYTHON={python}"], cwd=tree.root, capture_output=True, text=True
+    )
+
+
+def python_of_version(folder, version):
+    """A command that checks its version as if it were `version`, and only tells of scripts."""
+    pretend = f"import sys; sys.version_info = {version}; exec(sys.argv[1])"
+    command = folder / "python"
+    command.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] || exec echo "ran $*"\n'
+        f'exec "{sys.executable}" -c "{pretend}" "$2"\n'
+    )
+    command.chmod(0o755)
+    return command
+
+
+def test_wrong_python_is_one_line(tree):
+    for python in (python_of_version(tree.root, (3, 10, 9)), tree.root / "no-such-python"):
+        done = make_setup(tree, python)
+        assert done.returncode != 0
+        errors = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+        assert len(errors) == 1
+        assert f"error: {python} is not Python 3.11 or newer" in errors[0]
+
+
+def test_make_setup_uses_the_python_that_it_is_given(tree):
+    done = make_setup(tree, python_of_version(tree.root, (3, 11, 0)))
+    assert done.returncode == 0
+    assert done.stdout == "ran tools/setup_env.py\n"
+
+
+def test_constraints_pin_the_whole_closure():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            assert re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+            name, version = line.split("==")
+            pins[canonicalize_name(name)] = version
+    assert pins["torch"] == "2.14.1"
+    assert pins["torchvision"] == "0.29.1"
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert set(setup_env.EXTRAS.split(",")) <= set(extras)
+    installed = [*project["dependencies"]]
+    for extra in setup_env.EXTRAS.split(","):
+        installed += extras[extra]
+    # Each requirement, with the extras that it is asked for with.
+    todo = [Requirement(text) for text in installed]
+    seen = set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if name == "nl-detectron":
+            continue
+        assert name in pins, f"{requirement} is not pinned in constraints.txt"
+        assert pins[name] in requirement.specifier, f"{requirement} excludes {pins[name]}"
+        for extra in ("", *requirement.extras):
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            for text in metadata.requires(name) or []:
+                needed = Requirement(text)
+                if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                    todo.append(needed)
+
+
+def test_every_installed_pin_is_the_one_in_the_file():
+    """The environment that the tests run in is the one that constraints.txt describes."""
+    text = (ROOT / "constraints.txt").read_text()
+    for name, version in re.findall(r"^([\w.-]+)==(.+)$", text, re.MULTILINE):
+        try:
+            assert metadata.version(name) == version
+        except metadata.PackageNotFoundError:
+            assert name == "opencv-python-headless"  # only where there is no libGL
