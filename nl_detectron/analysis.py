@@ -1,0 +1,266 @@
+"""Parameters and multiply-adds of a detector, part by part, with and without non-local blocks.
+
+A multiply-add is one product with its addition. Counted are convolutions, linear layers and the
+non-local operation; not norms, activations, sums, pooling, RoIAlign and post-processing. The
+picture is padded as Detectron2 pads it. The heads get a fixed number of regions: `proposals` the
+box head, `detections` the mask and keypoint heads. Parameters are those of ``parameters()``, of
+frozen stages too; the statistics and scales of a frozen batch norm are buffers and do not count.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, instantiate
+from detectron2.modeling import ResNet, build_model
+from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .errors import UserError
+from .layers import NonLocalBlock, relu_sum
+
+# The size to which Detectron2 enlarges a COCO picture of 3:5, in pixels, and how many regions its
+# heads get there: MODEL.RPN.POST_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE.
+HEIGHT, WIDTH = 800, 1333
+PROPOSALS, DETECTIONS = 1000, 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockCost:
+    """A non-local block: its `name` in the model, its form, its input (N, C, H, W), its cost.
+
+    `convolutions` are the multiply-adds of theta, phi, g and W_z, `operation` those of
+    equation 1.
+    """
+
+    name: str
+    pairwise: str
+    input_shape: tuple[int, ...]
+    parameters: int
+    convolutions: int
+    operation: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.convolutions + self.operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartCost:
+    """A part of a model: what it costs without its non-local blocks, and the blocks."""
+
+    name: str
+    parameters_without: int
+    multiply_adds_without: int
+    blocks: tuple[BlockCost, ...]
+
+    @property
+    def parameters(self) -> int:
+        return self.parameters_without + sum(block.parameters for block in self.blocks)
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.multiply_adds_without + sum(block.multiply_adds for block in self.blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """The parts of a model, for one picture of `height` x `width` pixels."""
+
+    height: int
+    width: int
+    proposals: int
+    detections: int
+    parts: tuple[PartCost, ...]
+
+    @property
+    def total(self) -> PartCost:
+        return PartCost(
+            name="total",
+            parameters_without=sum(part.parameters_without for part in self.parts),
+            multiply_adds_without=sum(part.multiply_adds_without for part in self.parts),
+            blocks=tuple(block for part in self.parts for block in part.blocks),
+        )
+
+
+def increase(with_blocks: int, without: int) -> float:
+    """The difference in per cent of `without`; 0 for nothing at all."""
+    return 100 * (with_blocks - without) / without if without else 0.0
+
+
+def build_on_meta(cfg: CfgNode | DictConfig) -> nn.Module:
+    """Return the model of a YAML or LazyConfig without memory for its weights."""
+    with torch.device("meta"):
+        if isinstance(cfg, DictConfig):
+            return instantiate(cfg.model).eval()
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "meta"
+        return build_model(cfg).eval()
+
+
+def analyze(
+    model: GeneralizedRCNN,
+    *,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    proposals: int = PROPOSALS,
+    detections: int = DETECTIONS,
+) -> Analysis:
+    """Count an R-CNN on a ResNet, with or without FPN; takes a second on the meta device.
+
+    Raises:
+        UserError: for another architecture: its parts are not known.
+    """
+    _check_architecture(model)
+    backbone, rpn, heads = model.backbone, model.proposal_generator, model.roi_heads
+    resnet = getattr(backbone, "bottom_up", backbone)
+    divisor = max(backbone.size_divisibility, 1)
+    padded = [math.ceil(side / divisor) * divisor for side in (height, width)]
+    picture = torch.empty(1, 3, *padded, device=model.device)
+    channels = backbone.output_shape()[heads.box_in_features[0]].channels
+
+    def regions(count: int, pooler: Any) -> Tensor:
+        return torch.empty(count, channels, *pooler.output_size, device=model.device)
+
+    names = {module: name for name, module in model.named_modules()}
+    costs: list[PartCost] = []
+    with torch.no_grad(), _bypassed_blocks(model) as inputs:
+
+        def add(name: str, modules: list[nn.Module], multiply_adds: int) -> None:
+            inside = {module for part in modules for module in part.modules()}
+            blocks = [block for block in inputs if block in inside]
+            costs.append(
+                PartCost(
+                    name=name,
+                    parameters_without=_parameters(*modules) - _parameters(*blocks),
+                    multiply_adds_without=multiply_adds,
+                    blocks=tuple(block_cost(b, inputs[b], name=names[b]) for b in blocks),
+                )
+            )
+
+        x = picture
+        for name in ("stem", *resnet.stage_names):
+            module = getattr(resnet, name)
+            count, x = _count(module, x)
+            add(name, [module], count)
+        count, features = _count(backbone, picture)
+        if backbone is not resnet:
+            pyramid = [m for name, m in backbone.named_children() if m is not resnet]
+            add("FPN", pyramid, count - sum(part.multiply_adds_without for part in costs))
+        count, _ = _count(rpn.rpn_head, [features[name] for name in rpn.in_features])
+        add("RPN", [rpn], count)
+        box = nn.Sequential(heads.box_head, heads.box_predictor)
+        add("box head", [box], _count(box, regions(proposals, heads.box_pooler))[0])
+        if heads.mask_on:
+            x = regions(detections, heads.mask_pooler)
+            add("mask head", [heads.mask_head], _count(heads.mask_head.layers, x)[0])
+        if heads.keypoint_on:
+            x = regions(detections, heads.keypoint_pooler)
+            add("keypoint head", [heads.keypoint_head], _count(heads.keypoint_head.layers, x)[0])
+
+    analysis = Analysis(
+        height=height, width=width, proposals=proposals, detections=detections, parts=tuple(costs)
+    )
+    if analysis.total.parameters != _parameters(model):
+        raise UserError(f"{type(model).__name__} has parameters outside of the known parts")
+    return analysis
+
+
+def block_cost(block: NonLocalBlock, input_shape: tuple[int, ...], *, name: str = "") -> BlockCost:
+    """What `block` costs for an input (N, C, *spatial), by the formulas below.
+
+    With P positions, M of them after subsampling, and D channels inside:
+
+    | form | theta and phi | equation 1 |
+    |---|---|---|
+    | gaussian | none | ``P M (C + D)`` |
+    | embedded_gaussian | ``(P + M) C D`` | ``2 P M D`` |
+    | dot_product | ``(P + M) C D`` | ``2 P M D`` or ``(P + M) D D``, the smaller |
+    | concatenation | ``(P + M) C``, and ``2 C D`` once | ``(2 M + P) D`` or ``P M D`` |
+
+    g takes ``M C D`` and W_z ``P D C``. Concatenation folds w_f into theta and phi, which leaves
+    one channel of each; its prefix sums, of g and of b g, add each element of g twice, and each
+    element of y is read from them by one multiply-add. A small map is multiplied out instead.
+    """
+    batch, channels, *spatial = input_shape
+    inner = block.inter_channels
+    pooled = spatial[1:] if block.dims == 3 else spatial
+    positions = math.prod(spatial)
+    others = math.prod(math.ceil(side / block.subsample) for side in pooled)
+    if block.dims == 3:
+        others *= spatial[0]
+
+    both = positions + others
+    by_map = 2 * positions * others * inner
+    small = positions * others <= relu_sum.EXPLICIT_MAX_PER_POSITION * both
+    by_sums = (positions * others if small else 2 * others + positions) * inner
+    embed, operation = {
+        "gaussian": (0, positions * others * (channels + inner)),
+        "embedded_gaussian": (both * channels * inner, by_map),
+        "dot_product": (both * channels * inner, min(by_map, both * inner * inner)),
+        "concatenation": (both * channels, by_sums),
+    }[block.pairwise]
+    once = 2 * channels * inner if block.pairwise == "concatenation" else 0
+    return BlockCost(
+        name=name,
+        pairwise=block.pairwise,
+        input_shape=tuple(input_shape),
+        parameters=_parameters(block),
+        convolutions=batch * (embed + both * channels * inner) + once,
+        operation=batch * operation,
+    )
+
+
+@contextmanager
+def _bypassed_blocks(model: nn.Module) -> Iterator[dict[NonLocalBlock, tuple[int, ...]]]:
+    """Let every block hand on its input; yields the shapes of the inputs, as they come."""
+    inputs: dict[NonLocalBlock, tuple[int, ...]] = {}
+
+    def bypass(block: NonLocalBlock) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            inputs[block] = tuple(x.shape)
+            return x
+
+        return forward
+
+    blocks = [module for module in model.modules() if isinstance(module, NonLocalBlock)]
+    for block in blocks:
+        block.forward = bypass(block)  # type: ignore[assignment, method-assign]
+    try:
+        yield inputs
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
+    with FlopCounterMode(display=False) as counter:
+        result = run(*inputs)
+    return counter.get_total_flops() // 2, result
+
+
+def _parameters(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def _check_architecture(model: GeneralizedRCNN) -> None:
+    if not isinstance(model, GeneralizedRCNN):
+        raise UserError(f"{type(model).__name__} cannot be counted, only GeneralizedRCNN")
+    resnet = getattr(model.backbone, "bottom_up", model.backbone)
+    for what, part, known in (
+        ("MODEL.BACKBONE", resnet, ResNet),
+        ("MODEL.PROPOSAL_GENERATOR", model.proposal_generator, RPN),
+        ("MODEL.ROI_HEADS", model.roi_heads, StandardROIHeads),
+    ):
+        if not isinstance(part, known) or isinstance(part, CascadeROIHeads):
+            raise UserError(
+                f"{what}: {type(part).__name__} cannot be counted, only {known.__name__}"
+            )

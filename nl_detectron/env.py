@@ -1,0 +1,17 @@
+"""For scripts that do not know this package, such as Detectron2's own ``tools/train_net.py``:
+
+    DETECTRON2_ENV_MODULE=nl_detectron.env python train_net.py --config-file ...
+
+Detectron2 imports the named module and calls its `setup_environment`. Importing this one has
+imported the package, which registers everything. ``SOLVER.ACCUMULATE_STEPS`` is the one key that
+only this package's trainer reads.
+"""
+
+from detectron2.config import defaults
+
+from .config import add_nonlocal_config
+
+
+def setup_environment() -> None:
+    """Add this package's keys to Detectron2's defaults, so that every ``get_cfg()`` has them."""
+    add_nonlocal_config(defaults._C)

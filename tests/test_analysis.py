@@ -1,0 +1,258 @@
+"""Counts against counts by hand, against what really runs, and against the committed tables."""
+
+import csv
+import json
+from itertools import product
+
+import analyze_model
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tiny_run import ROOT, run
+from torch.utils.flop_counter import FlopCounterMode
+
+from nl_detectron import model_zoo
+from nl_detectron.analysis import Analysis, PartCost, analyze, block_cost, build_on_meta, increase
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, relu_sum
+from nl_detectron.model_zoo import ENTRIES
+
+aten = torch.ops.aten
+SCRIPT = ROOT / "tools" / "analyze_model.py"
+R50, R101 = (f"COCO-InstanceSegmentation/mask_rcnn_R_{n}_FPN_NL_1x.yaml" for n in (50, 101))
+X152 = "COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_NL_1.44x.yaml"
+KEYPOINTS = "COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_1x.yaml"
+CONCATENATION = "Ablations/mask_rcnn_R_50_FPN_NL_concatenation_1x.yaml"
+
+AGNOSTIC = ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True")  # what a cascade demands
+
+_results: dict[str, Analysis] = {}
+
+
+def analysis_of(config: str) -> Analysis:
+    if config not in _results:
+        _results[config] = analyze(build_on_meta(model_zoo.get_config(config)))
+    return _results[config]
+
+
+def billions(count: int) -> float:
+    return round(count / 1e9, 1)
+
+
+def test_the_papers_block_by_hand() -> None:
+    """At 800 x 1333 res4 has 50 x 84 positions, and 25 x 42 of them after pooling."""
+    (block,) = analysis_of(R50).total.blocks
+    assert block.input_shape == (1, 1024, 50, 84)
+    assert block.convolutions == (4200 + 1050 + 1050 + 4200) * 1024 * 512
+    assert block.operation == 4200 * 1050 * 512 + 4200 * 1050 * 512
+    counts = (block.convolutions, block.operation, block.multiply_adds)
+    assert [billions(count) for count in counts] == [5.5, 4.5, 10.0]
+
+    with torch.device("meta"):
+        unpooled = block_cost(NonLocalBlock(1024, subsample=1), (1, 1024, 50, 84))
+    assert unpooled.multiply_adds == 4 * 4200 * 1024 * 512 + 2 * 4200 * 4200 * 512
+    assert billions(unpooled.multiply_adds) == 26.9
+
+
+def test_the_other_forms_by_hand() -> None:
+    shape, p, m, c, d = (1, 1024, 50, 84), 4200, 1050, 1024, 512
+    g_and_out = (m + p) * c * d
+    expected = {
+        "gaussian": (g_and_out, p * m * (c + d)),
+        "embedded_gaussian": (2 * g_and_out, 2 * p * m * d),
+        # phi^T g is d x d, and cheaper than the map
+        "dot_product": (2 * g_and_out, (p + m) * d * d),
+        # one channel of theta and phi each; the sums of g and of b g, and one read
+        "concatenation": (g_and_out + (p + m) * c + 2 * c * d, (2 * m + p) * d),
+    }
+    assert expected.keys() == set(PAIRWISE_FORMS)
+    for pairwise, counts in expected.items():
+        with torch.device("meta"):
+            cost = block_cost(NonLocalBlock(c, pairwise=pairwise), shape)
+        assert (cost.convolutions, cost.operation) == counts, pairwise
+
+
+def mv_flop(matrix_shape, vector_shape, *_, out_shape=None) -> int:
+    return 2 * matrix_shape[0] * matrix_shape[1]
+
+
+def cumsum_flop(shape, *_, out_shape=None) -> int:
+    return 2 * shape.numel()
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+@pytest.mark.parametrize(
+    ("channels", "size"), [(4, (9,)), (16, (5, 7)), (64, (3, 4)), (4, (2, 5, 3)), (8, (1, 1))]
+)
+@pytest.mark.parametrize("subsample", [1, 2, 3])
+@pytest.mark.parametrize("by_sums", [False, True])
+def test_a_block_costs_what_it_runs(
+    pairwise, channels, size, subsample, by_sums, monkeypatch
+) -> None:
+    """Sizes for which either order of the dot product is the cheaper one."""
+    if by_sums:
+        monkeypatch.setattr(relu_sum, "EXPLICIT_MAX_PER_POSITION", 0)
+    block = NonLocalBlock(channels, pairwise=pairwise, subsample=subsample, dims=len(size))
+    x = torch.randn(2, channels, *size)
+    formulas = {aten.mv: mv_flop, aten.cumsum: cumsum_flop}
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
+    with torch.no_grad(), counter:
+        block.eval()(x)
+    ran = counter.get_total_flops() // 2
+    if pairwise == "concatenation" and by_sums:  # the sums are read by element-wise products
+        ran += x.numel() // channels * block.inter_channels
+    cost = block_cost(block, tuple(x.shape))
+    assert cost.multiply_adds == ran
+    assert cost.parameters == sum(p.numel() for p in block.parameters())
+
+
+def small_keypoint_rcnn(cfg: CfgNode) -> CfgNode:
+    cfg.MODEL.BACKBONE.NAME = "build_nonlocal_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[0], [], [-2, -1], []]
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NAME = "NonLocalKRCNNConvDeconvUpsampleHead"
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS = 2
+    return cfg
+
+
+def test_a_model_costs_what_it_runs(fpn_cfg) -> None:
+    """The real model on the CPU, nothing passed by."""
+    cfg = small_keypoint_rcnn(fpn_cfg)
+    result = analyze(build_on_meta(cfg), height=50, width=90, proposals=3, detections=2)
+    assert [part.name for part in result.parts] == [
+        *("stem", "res2", "res3", "res4", "res5", "FPN", "RPN", "box head", "keypoint head")
+    ]
+    assert [block.name for block in result.total.blocks] == [
+        "backbone.bottom_up.res2.nonlocal_after_0",
+        "backbone.bottom_up.res4.nonlocal_after_0",
+        "backbone.bottom_up.res4.nonlocal_after_1",
+        *(f"roi_heads.keypoint_head.nonlocal_after_conv_fcn_relu{n}" for n in (2, 4, 6, 8)),
+    ]
+    model = build_model(cfg).eval()
+    heads = model.roi_heads
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        features = model.backbone(torch.rand(1, 3, 64, 96))
+        model.proposal_generator.rpn_head(list(features.values()))
+        heads.box_predictor(heads.box_head(torch.rand(3, 16, 14, 14)))
+        heads.keypoint_head.layers(torch.rand(2, 16, 14, 14))
+    assert result.total.multiply_adds == counter.get_total_flops() // 2
+    assert result.total.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_a_counted_model_is_left_as_it_was(fpn_cfg) -> None:
+    model = build_model(small_keypoint_rcnn(fpn_cfg)).eval()
+    block = model.backbone.bottom_up.res4.nonlocal_after_0
+    torch.nn.init.ones_(block.norm.weight)
+    x = torch.rand(1, 256, 4, 4)
+    before = block(x)
+    analyze(model, height=32, width=32, proposals=1, detections=1)
+    assert torch.equal(block(x), before)
+    assert not torch.equal(before, x)
+
+
+@pytest.mark.parametrize("config", [R50, KEYPOINTS])
+def test_without_its_blocks_a_model_costs_what_its_baseline_does(config) -> None:
+    result = analysis_of(config)
+    entry = model_zoo.find_entry(config)
+    baseline = analysis_of(entry.baseline)
+    assert not baseline.total.blocks
+
+    def without(part: PartCost) -> tuple:
+        return part.name, part.parameters_without, part.multiply_adds_without
+
+    assert [without(part) for part in result.parts] == [without(part) for part in baseline.parts]
+    assert result.total.multiply_adds > baseline.total.multiply_adds
+    assert baseline.total.multiply_adds == baseline.total.multiply_adds_without
+
+
+@pytest.mark.parametrize(("config", "most"), [(R50, 5), (R101, 4), (X152, 2)])
+def test_the_papers_block_is_cheap(config, most) -> None:
+    """Section 6: the block adds less than 5% of computation to R50."""
+    total = analysis_of(config).total
+    assert len(total.blocks) == 1
+    assert 0 < increase(total.multiply_adds, total.multiply_adds_without) < most
+
+
+def test_the_keypoint_heads_blocks_by_hand() -> None:
+    """100 regions of 14 x 14 positions, 7 x 7 of them after pooling."""
+    (head,) = (part for part in analysis_of(KEYPOINTS).parts if part.name == "keypoint head")
+    assert len(head.blocks) == 4
+    for block in head.blocks:
+        assert block.convolutions == 100 * 2 * (196 + 49) * 512 * 256
+        assert block.operation == 100 * 2 * 196 * 49 * 256
+    assert head.multiply_adds_without == 100 * (
+        196 * 9 * 256 * 512 + 7 * 196 * 9 * 512 * 512 + 196 * 16 * 512 * 17
+    )
+
+
+@pytest.mark.parametrize("config", [R50, KEYPOINTS])
+def test_both_kinds_of_config_give_the_same(config) -> None:
+    lazy = model_zoo.get_config(config.replace(".yaml", ".py"))
+    assert analyze(build_on_meta(lazy)) == analysis_of(config)
+
+
+@pytest.mark.parametrize("config", [*analyze_model.IN_PARTS, CONCATENATION])
+def test_the_committed_tables_are_true(config) -> None:
+    result = analysis_of(config)
+    with open(analyze_model.FIGURES, encoding="utf-8") as file:
+        rows = {row["config"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [entry.config for entry in ENTRIES]
+    assert rows[config] == {
+        "config": config,
+        "height": "800",
+        "width": "1333",
+        "parameters": str(result.total.parameters),
+        "multiply_adds": str(result.total.multiply_adds),
+    }
+    text = analyze_model.TABLE.read_text(encoding="utf-8")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert analyze_model.zoo_row(model_zoo.find_entry(config), result) in lines
+    assert all(any(f"../configs/{e.config})" in line[0] for line in lines) for e in ENTRIES)
+    if config in analyze_model.IN_PARTS:
+        assert f"## {config}\n\n{analyze_model.as_text(result, 'github')}\n" in text
+    assert analyze_model.CONVENTIONS.strip() in text
+
+
+def test_the_script_prints_tables_or_json(tmp_path) -> None:
+    small = ("--config-file", ROOT / "configs/quickstart.yaml", "--input-size", 128, 160)
+    text, as_json = run(SCRIPT, *small), run(SCRIPT, *small, "--json", "--detections", 7)
+    assert text.returncode == as_json.returncode == 0, text.stderr + as_json.stderr
+    assert "keypoint head" in text.stdout
+    assert "roi_heads.keypoint_head.nonlocal_after_conv_fcn_relu4" in text.stdout
+    result = json.loads(as_json.stdout)
+    assert result["input"] == {"height": 128, "width": 160, "proposals": 1000, "detections": 7}
+    parts = {part["name"]: part for part in result["parts"]}
+    for key, sign in product(("parameters", "multiply_adds"), ("", "_without_blocks")):
+        assert result["total"][key + sign] == sum(part[key + sign] for part in parts.values())
+    blocks = sum(block["multiply_adds"] for block in result["blocks"])
+    total = result["total"]
+    assert blocks == total["multiply_adds"] - total["multiply_adds_without_blocks"] > 0
+    assert total["multiply_adds_increase"] == pytest.approx(
+        100 * blocks / total["multiply_adds_without_blocks"]
+    )
+    assert {len(block["input_shape"]) for block in result["blocks"]} == {4}
+    assert parts["res4"]["multiply_adds"] > parts["res4"]["multiply_adds_without_blocks"]
+    assert result["blocks"][-1]["input_shape"][0] == 7
+
+
+@pytest.mark.parametrize(
+    ("config", "opts", "complaint"),
+    [
+        ("configs/quickstrat.yaml", (), "Did you mean 'configs/quickstart.yaml'?"),
+        ("configs/quickstart.yaml", ("MODEL.DEPHT", "3"), "unknown key 'MODEL.DEPHT'"),
+        ("configs/quickstart.yaml", ("--input-size", "0", "5"), "--input-size"),
+        (
+            "configs/quickstart.yaml",
+            ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", *AGNOSTIC),
+            "MODEL.ROI_HEADS: CascadeROIHeads cannot be counted, only StandardROIHeads",
+        ),
+    ],
+)
+def test_errors_are_one_line(config, opts, complaint, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["analyze_model.py", "--config-file", config, *opts])
+    with pytest.raises(SystemExit) as stop:
+        analyze_model.run_script(analyze_model.main)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert complaint in error

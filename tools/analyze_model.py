@@ -1,0 +1,228 @@
+#!/usr/bin/env python
+"""Count a model's parameters and multiply-adds, part by part, with and without non-local blocks."""
+
+import argparse
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from omegaconf import DictConfig
+from tabulate import tabulate
+from tqdm import tqdm
+
+from nl_detectron import analysis, model_zoo
+from nl_detectron.analysis import Analysis, BlockCost, PartCost, analyze, build_on_meta, increase
+from nl_detectron.engine import load_config, load_lazy_config
+from nl_detectron.errors import UserError, run_script
+from nl_detectron.model_zoo import ENTRIES, Entry
+
+TEXT = ("part", "block", "form", "input", "config", "blocks")  # columns of words
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "docs" / "complexity.md"
+FIGURES = ROOT / "nl_detectron" / "model_zoo" / "complexity.csv"
+CONVENTIONS = (analysis.__doc__ or "").partition("\n\n")[2]
+
+# Of these the table of the zoo also shows the parts.
+IN_PARTS = (
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml",
+    "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_NL_1x.yaml",
+    "COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_NL_1.44x.yaml",
+    "COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_1x.yaml",
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    new = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=CONVENTIONS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = new.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config-file", metavar="FILE", help="a .yaml or a LazyConfig .py file")
+    what.add_argument(
+        "--zoo",
+        action="store_true",
+        help="instead, all of the model zoo: write docs/complexity.md and the zoo's figures",
+    )
+    new.add_argument(
+        "--input-size",
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        default=(analysis.HEIGHT, analysis.WIDTH),
+        help=f"of the picture in pixels (default: {analysis.HEIGHT} {analysis.WIDTH})",
+    )
+    new.add_argument(
+        "--proposals",
+        type=int,
+        metavar="N",
+        default=analysis.PROPOSALS,
+        help="regions for the box head (default: %(default)s)",
+    )
+    new.add_argument(
+        "--detections",
+        type=int,
+        metavar="N",
+        default=analysis.DETECTIONS,
+        help="regions for the mask and keypoint heads (default: %(default)s)",
+    )
+    new.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    new.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    new.add_argument("opts", nargs="*", help="KEY VALUE ... (for a .py config: key=value ...)")
+    return new
+
+
+def main() -> None:
+    args = parser().parse_args()
+    if min(*args.input_size, args.proposals, args.detections) < 1:
+        raise UserError("--input-size, --proposals and --detections need numbers above 0")
+    if args.zoo:
+        write_zoo()
+        return
+    result = analyze(
+        build_on_meta(load(args.config_file, args.opts)),
+        height=args.input_size[0],
+        width=args.input_size[1],
+        proposals=args.proposals,
+        detections=args.detections,
+    )
+    print(json.dumps(as_dict(result), indent=2) if args.json else as_text(result))
+
+
+def load(config_file: str, opts: list[str]) -> CfgNode | DictConfig:
+    # Nothing is computed, so a config for a GPU can be counted without one.
+    if config_file.endswith(".py"):
+        return load_lazy_config(config_file, [*opts, "train.device=cpu"])
+    return load_config(config_file, [*opts, "MODEL.DEVICE", "cpu"])
+
+
+def as_dict(result: Analysis) -> dict:
+    """What ``--json`` prints: parameters and multiply-adds are numbers, increases per cent."""
+
+    def part(cost: PartCost) -> dict:
+        return {
+            "name": cost.name,
+            "parameters": cost.parameters,
+            "parameters_without_blocks": cost.parameters_without,
+            "parameters_increase": increase(cost.parameters, cost.parameters_without),
+            "multiply_adds": cost.multiply_adds,
+            "multiply_adds_without_blocks": cost.multiply_adds_without,
+            "multiply_adds_increase": increase(cost.multiply_adds, cost.multiply_adds_without),
+        }
+
+    total = result.total
+    return {
+        "input": {
+            "height": result.height,
+            "width": result.width,
+            "proposals": result.proposals,
+            "detections": result.detections,
+        },
+        "parts": [part(cost) for cost in result.parts],
+        "total": part(total),
+        "blocks": [{**asdict(b), "multiply_adds": b.multiply_adds} for b in total.blocks],
+    }
+
+
+def as_text(result: Analysis, table_format: str = "simple") -> str:
+    """The parts and the blocks as tables."""
+    parts = [[part.name, *with_and_without(part)] for part in (*result.parts, result.total)]
+    headers = ["part", "parameters, M", "with blocks", "increase"]
+    headers += ["multiply-adds, G", "with blocks", "increase"]
+    text = table(parts, headers, table_format)
+    if result.total.blocks:
+        blocks = [block_row(block) for block in result.total.blocks]
+        headers = ["block", "form", "input", "parameters, M", "multiply-adds, G"]
+        headers += ["convolutions", "equation 1"]
+        text += "\n\n" + table(blocks, headers, table_format)
+    return text
+
+
+def with_and_without(part: PartCost) -> list[str]:
+    return [
+        f"{part.parameters_without / 1e6:.2f}",
+        f"{part.parameters / 1e6:.2f}",
+        per_cent(part.parameters, part.parameters_without),
+        f"{part.multiply_adds_without / 1e9:.2f}",
+        f"{part.multiply_adds / 1e9:.2f}",
+        per_cent(part.multiply_adds, part.multiply_adds_without),
+    ]
+
+
+def block_row(block: BlockCost) -> list[str]:
+    return [
+        block.name,
+        block.pairwise,
+        " x ".join(map(str, block.input_shape)),
+        f"{block.parameters / 1e6:.2f}",
+        f"{block.multiply_adds / 1e9:.2f}",
+        f"{block.convolutions / 1e9:.2f}",
+        f"{block.operation / 1e9:.3f}",
+    ]
+
+
+def per_cent(with_blocks: int, without: int) -> str:
+    return f"+{increase(with_blocks, without):.2f}%" if with_blocks != without else "="
+
+
+def table(rows: list[list[str]], headers: list[str], table_format: str) -> str:
+    align = ["left" if headers[i] in TEXT else "right" for i in range(len(headers))]
+    return tabulate(rows, headers, tablefmt=table_format, disable_numparse=True, colalign=align)
+
+
+def write_zoo() -> None:
+    results = {
+        entry.config: analyze(build_on_meta(model_zoo.get_config(entry.config)))
+        for entry in tqdm(ENTRIES, unit="config")
+    }
+    TABLE.write_text(zoo_table(results), encoding="utf-8")
+    with open(FIGURES, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["config", "height", "width", "parameters", "multiply_adds"])
+        for config, result in results.items():
+            total = result.total
+            size = (result.height, result.width)
+            writer.writerow([config, *size, total.parameters, total.multiply_adds])
+    print(f"wrote {TABLE} and {FIGURES}; now run python tools/generate_model_zoo.py")
+
+
+def zoo_table(results: dict[str, Analysis]) -> str:
+    """Return the text of ``docs/complexity.md``."""
+    first = next(iter(results.values()))
+    rows = [zoo_row(entry, results[entry.config]) for entry in ENTRIES]
+    headers = ["config", "blocks", "parameters, M", "of them blocks", "increase"]
+    headers += ["multiply-adds, G", "of them blocks", "increase"]
+    sections = [
+        "# What the models and their non-local blocks cost",
+        "Generated by `python tools/analyze_model.py --zoo`; for one config, of yours too, "
+        "`--config-file FILE`.",
+        CONVENTIONS.strip(),
+        f"Here the picture has {first.height} x {first.width} pixels, and there are "
+        f"{first.proposals} proposals and {first.detections} detections. The increase is that "
+        "over the same model without its blocks.",
+        "## All models of the zoo",
+        table(rows, headers, "github"),
+    ]
+    for config in IN_PARTS:
+        sections += [f"## {config}", as_text(results[config], "github")]
+    return "\n\n".join(sections) + "\n"
+
+
+def zoo_row(entry: Entry, result: Analysis) -> list[str]:
+    total = result.total
+    row = [f"[{Path(entry.config).stem}](../configs/{entry.config})", entry.blocks or "none"]
+    for with_blocks, without, unit in (
+        (total.parameters, total.parameters_without, 1e6),
+        (total.multiply_adds, total.multiply_adds_without, 1e9),
+    ):
+        blocks = with_blocks - without
+        row += [f"{with_blocks / unit:.2f}", f"{blocks / unit:.2f}" if blocks else ""]
+        row.append(per_cent(with_blocks, without) if blocks else "")
+    return row
+
+
+if __name__ == "__main__":
+    run_script(main)
