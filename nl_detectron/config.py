@@ -17,6 +17,8 @@ MODEL:
       ...                              # and PAIRWISE to SCALE as above
 SOLVER:
   ACCUMULATE_STEPS: 1                  # batches of IMS_PER_BATCH that make up one update
+WANDB:
+  PROJECT: ""                          # of Weights & Biases, where curves go too; "" is off
 ```
 """
 
@@ -61,6 +63,7 @@ def add_nonlocal_config(cfg: CfgNode) -> None:
     cfg.MODEL.RESNETS.NON_LOCAL = CfgNode({"AFTER_BLOCKS": [[] for _ in STAGES], **defaults})
     cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL = CfgNode({"EVERY_CONVS": 0, **defaults})
     cfg.SOLVER.ACCUMULATE_STEPS = 1
+    cfg.WANDB = CfgNode({"PROJECT": ""})
 
 
 def check_config(cfg: CfgNode) -> None:

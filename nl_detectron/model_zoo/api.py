@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from nl_detectron.config import add_nonlocal_config
-from nl_detectron.errors import UserError, nearest
-
+from ..checkpoint import Checkpointer
+from ..config import add_nonlocal_config
+from ..errors import UserError, nearest
 from .entries import ENTRIES, Checkpoint, find_entry
 
 
@@ -99,7 +98,7 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
     else:
         model = instantiate(cfg.model).to(device or cfg.train.device)
         weights = cfg.train.init_checkpoint
-    DetectionCheckpointer(model).load(trained_weights or weights)
+    Checkpointer(model).load(trained_weights or weights)
     return model
 
 

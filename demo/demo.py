@@ -1,0 +1,359 @@
+#!/usr/bin/env python
+"""Draw what a model finds in pictures, a video or a webcam."""
+
+import argparse
+import glob
+import itertools
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch.nn.functional as F
+from detectron2.data import DatasetCatalog, Metadata
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import Instances
+from detectron2.utils.logger import setup_logger
+from detectron2.utils.video_visualizer import VideoVisualizer
+from detectron2.utils.visualizer import Visualizer
+from tqdm import tqdm
+
+from nl_detectron.engine import check_datasets
+from nl_detectron.errors import UserError, run_script
+from nl_detectron.inference import Predictor, to_coco_results
+
+WINDOW = "nl_detectron"
+MIN_DRAWN_SIZE = 480  # pixels of the shorter side, below which labels cover the picture
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""examples:
+  demo.py --config-file output/quickstart/config.yaml --input photos/ more/*.jpg --output drawn \\
+      --opts MODEL.WEIGHTS output/quickstart/model_final.pth
+  demo.py --config-file F --video-input in.mp4 --output out.mp4 --opts MODEL.WEIGHTS W
+  demo.py --config-file F --input nl_shapes_val:4 --output drawn --json found.json \\
+      --opts MODEL.WEIGHTS W""",
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input",
+        nargs="+",
+        metavar="WHAT",
+        help="pictures, folders of them, patterns such as 'photos/*.jpg', a data set's name, or "
+        "NAME:COUNT for its first few",
+    )
+    source.add_argument("--video-input", metavar="FILE", help="a video")
+    source.add_argument("--webcam", action="store_true", help="the first camera; ESC ends it")
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="folder (or, for one input, file) to write drawn pictures to; default: a window",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write predictions in COCO's result format")
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="show instances with at least this score (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="pictures that go through the network at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where an error comes from, not one line"
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys to change, last on the line",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_arguments()
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size}: at least 1 is needed")
+    show = args.output is None
+    if show and not has_screen() and (args.json is None or args.webcam):
+        raise UserError("there is no screen to show a window on: give --output, or --json")
+    show = show and has_screen()
+    files = list_pictures(args.input) if args.input else []
+    setup_logger(name="fvcore")
+    threshold = str(args.confidence_threshold)
+    predictor = Predictor(
+        args.config_file,
+        opts=[
+            *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", threshold),
+            *("MODEL.RETINANET.SCORE_THRESH_TEST", threshold),
+            *args.opts,
+        ],
+    )
+    if args.input:
+        return run_pictures(predictor, files, args, show)
+    return run_video(predictor, args, show)
+
+
+def has_screen() -> bool:
+    """Whether OpenCV could open a window here."""
+    if sys.platform.startswith("linux"):
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return True
+
+
+def list_pictures(inputs: Iterable[str]) -> list[Path]:
+    """Return the files that are meant, in order; whether they are pictures shows on reading."""
+    files: list[Path] = []
+    for item in inputs:
+        name, _, count = item.partition(":")
+        if name in DatasetCatalog and not Path(item).exists():
+            if count and not count.isdecimal():
+                raise UserError(f"--input {item}: '{count}' is no number")
+            check_datasets([name])
+            records = DatasetCatalog.get(name)[: int(count) if count else None]
+            found = [Path(record["file_name"]) for record in records]
+        elif Path(item).is_dir():
+            found = sorted(p for p in Path(item).iterdir() if p.is_file() and p.name[0] != ".")
+        elif Path(item).exists():
+            found = [Path(item)]
+        else:
+            found = sorted(Path(name) for name in glob.glob(os.path.expanduser(item)))
+        if not found:
+            raise UserError(f"--input {item}: there is no such file, or it is an empty folder")
+        files += found
+    return files
+
+
+def run_pictures(
+    predictor: Predictor, files: list[Path], args: argparse.Namespace, show: bool
+) -> int:
+    """Predict, draw and write; return 1 if any file could not be read."""
+    targets = output_files(files, args.output) if args.output else {}
+    numbers = image_numbers(files)
+    results, bad, instance_count = [], [], 0
+    progress = tqdm(total=len(files), unit="picture")
+    for start in range(0, len(files), args.batch_size):
+        chunk = files[start : start + args.batch_size]
+        pictures: list[tuple[Path, np.ndarray]] = []
+        for file in chunk:
+            try:
+                pictures.append((file, read_image(str(file), format="BGR")))
+            except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on bad files
+                bad.append(file)
+                progress.write(f"skipped {file}: {error}", file=sys.stderr)
+        found = predictor([image for _, image in pictures], batch_size=args.batch_size)
+        for (file, image), instances in zip(pictures, found, strict=True):
+            instance_count += len(instances)
+            for result in to_coco_results(instances, numbers[file], predictor.metadata):
+                results.append({**result, "file_name": str(file)})
+            if args.output or show:
+                drawn = draw(image, instances, predictor.metadata)
+                if args.output:
+                    write_picture(targets[file], drawn)
+                if show and not show_window(drawn, wait=True):
+                    show = False
+        progress.update(len(chunk))
+    progress.close()
+    if args.json:
+        write_json(args.json, results)
+    print(f"{len(files) - len(bad)} pictures, {instance_count} instances", end="")
+    print(f", drawn in {args.output}" if args.output else "")
+    if bad:
+        names = ", ".join(str(file) for file in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        print(f"error: {len(bad)} of {len(files)} files are no pictures: {names}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def run_video(predictor: Predictor, args: argparse.Namespace, show: bool) -> int:
+    """The same for every frame of a video or of the first camera."""
+    source = 0 if args.webcam else args.video_input
+    if not args.webcam and not Path(source).is_file():
+        raise UserError(f"--video-input {source}: no such file")
+    video = cv2.VideoCapture(source)
+    if not video.isOpened():
+        raise UserError("there is no camera" if args.webcam else f"{source} is no video")
+    rate = video.get(cv2.CAP_PROP_FPS)
+    rate = rate if math.isfinite(rate) and rate > 0 else 25.0
+    count = None if args.webcam else max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) or None
+    visualizer = VideoVisualizer(predictor.metadata)
+    writer: VideoWriter | None = None
+    results, index = [], 0
+    progress = tqdm(total=count, unit="frame")
+    try:
+        frames = read_frames(video)
+        while chunk := list(itertools.islice(frames, args.batch_size)):
+            for frame, instances in zip(chunk, predictor(chunk), strict=True):
+                results += to_coco_results(instances, index, predictor.metadata)
+                index += 1
+                progress.update()
+                if not (args.output or show):
+                    continue
+                drawn = draw(frame, instances, predictor.metadata, visualizer)
+                if args.output:
+                    writer = writer or VideoWriter(args.output, source, rate, drawn.shape[:2])
+                    writer.write(drawn)
+                if show and not show_window(drawn, wait=False):
+                    return 0
+    finally:
+        progress.close()
+        video.release()
+        if writer:
+            writer.close()
+        if args.json:
+            write_json(args.json, results)
+    if index == 0:
+        raise UserError(f"{source} has no frame that can be read")
+    print(f"{index} frames" + (f", drawn in {writer.path}" if writer else ""))
+    return 0
+
+
+def read_frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    while True:
+        there, frame = video.read()
+        if not there:
+            return
+        yield frame
+
+
+def draw(
+    image: np.ndarray,
+    instances: Instances,
+    metadata: Metadata,
+    video: VideoVisualizer | None = None,
+) -> np.ndarray:
+    """Return `image` (H, W, 3; BGR) with what was found drawn on it; a small one is enlarged."""
+    factor = max(1, round(MIN_DRAWN_SIZE / min(image.shape[:2])))
+    size = (image.shape[1] * factor, image.shape[0] * factor)
+    large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
+    instances = enlarge(without_foreign_keypoints(instances, metadata), factor)
+    rgb = np.ascontiguousarray(large[:, :, ::-1])
+    if video is None:
+        drawn = Visualizer(rgb, metadata).draw_instance_predictions(instances)
+    else:
+        drawn = video.draw_instance_predictions(rgb, instances)
+    return np.ascontiguousarray(drawn.get_image()[:, :, ::-1])
+
+
+def without_foreign_keypoints(instances: Instances, metadata: Metadata) -> Instances:
+    """The keypoint head answers for every instance; a skeleton on a car would be nonsense."""
+    names = metadata.get("thing_classes", [])
+    if not instances.has("pred_keypoints") or len(names) < 2 or "person" not in names:
+        return instances
+    keypoints = instances.pred_keypoints.clone()
+    keypoints[instances.pred_classes != names.index("person"), :, 2] = 0
+    shown = Instances(instances.image_size, **instances.get_fields())
+    shown.pred_keypoints = keypoints
+    return shown
+
+
+def enlarge(instances: Instances, factor: int) -> Instances:
+    """Return the instances of a picture that is `factor` times as large."""
+    if factor == 1:
+        return instances
+    height, width = instances.image_size
+    large = Instances((height * factor, width * factor))
+    for name, value in instances.get_fields().items():
+        if name == "pred_boxes":
+            value = value.clone()
+            value.scale(factor, factor)
+        elif name == "pred_masks":
+            soft = value[:, None].float()
+            value = F.interpolate(soft, scale_factor=factor, mode="bilinear")[:, 0] > 0.5
+        elif name == "pred_keypoints":
+            value = value * value.new_tensor([factor, factor, 1])
+        if name != "pred_keypoint_heatmaps":
+            large.set(name, value)
+    return large
+
+
+def output_files(files: list[Path], output: str) -> dict[Path, Path]:
+    """Return where each drawn picture goes; two inputs never share a file."""
+    target = Path(output)
+    if len(files) == 1 and target.suffix.lower() in (".jpg", ".jpeg", ".png"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return {files[0]: target}
+    if target.is_file():
+        raise UserError(f"--output {output} is a file; for several pictures give a folder")
+    target.mkdir(parents=True, exist_ok=True)
+    chosen: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for number, file in enumerate(files):
+        suffix = file.suffix if file.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
+        name = file.stem + suffix
+        if name in taken:
+            name = f"{file.stem}_{number}{suffix}"
+        taken.add(name)
+        chosen[file] = target / name
+    return chosen
+
+
+def image_numbers(files: list[Path]) -> dict[Path, int]:
+    """COCO's image id is the number in the file's name; files named otherwise are counted."""
+    if all(file.stem.isdecimal() for file in files):
+        own = {file: int(file.stem) for file in files}
+        if len(set(own.values())) == len(own):
+            return own
+    return {file: number for number, file in enumerate(files)}
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), image):
+        raise UserError(f"cannot write {path}")
+
+
+def write_json(path: str, results: list[dict]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(results), encoding="utf-8")
+
+
+def show_window(image: np.ndarray, *, wait: bool) -> bool:
+    """Show `image`; return whether the user wants more (ESC: no)."""
+    try:
+        cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
+        cv2.imshow(WINDOW, image)
+        return cv2.waitKey(0 if wait else 1) != 27
+    except cv2.error as error:
+        raise UserError("this OpenCV cannot open a window: give --output") from error
+
+
+class VideoWriter:
+    """Writes frames with the first codec that works here: MPEG-4, else Motion JPEG."""
+
+    def __init__(self, output: str, source: str | int, rate: float, size: tuple[int, int]) -> None:
+        path = Path(output)
+        if path.is_dir() or not path.suffix:
+            path = path / (f"{Path(str(source)).stem}.mp4" if source != 0 else "webcam.mp4")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = size
+        for codec, candidate in (("mp4v", path), ("MJPG", path.with_suffix(".avi"))):
+            self.path = candidate
+            code = cv2.VideoWriter.fourcc(*codec)
+            self._writer = cv2.VideoWriter(str(candidate), code, rate, (width, height))
+            if self._writer.isOpened():
+                return
+        raise UserError(f"cannot write a video to {path}: OpenCV has no codec for it")
+
+    def write(self, frame: np.ndarray) -> None:
+        self._writer.write(frame)
+
+    def close(self) -> None:
+        self._writer.release()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,85 @@
+"""What can be wrong with image files. They are read as training reads them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from detectron2.data.detection_utils import read_image
+from tqdm import tqdm
+
+from .coco import Entry, image_name, shown_error
+from .kinds import Problem, error
+
+THREADS = 4
+
+MISSING = error(
+    "missing-image", "an image's file is not there", "add the file, or remove the image's entry"
+)
+EMPTY = error("empty-image-file", "an image's file has no bytes", "copy the image again")
+TRUNCATED = error("truncated-image", "an image's file is cut off", "copy the image again")
+UNREADABLE = error(
+    "unreadable-image", "an image's file cannot be read as an image", "copy or convert it again"
+)
+SIZE = error(
+    "image-size",
+    "an image has another size than its entry says; Detectron2 refuses it",
+    "correct width and height: of the image as its EXIF orientation turns it",
+)
+
+
+def problems_of_images(
+    images: Sequence[Entry], folder: Path, *, decode: bool = True, progress: bool = False
+) -> Iterator[Problem]:
+    """Yield what is wrong with the files of `images` in `folder`.
+
+    Args:
+        images: entries of an annotation file.
+        folder: what their ``file_name`` is relative to.
+        decode: read every image; otherwise only see whether its file is there and has bytes.
+        progress: show a progress bar on standard error.
+    """
+
+    def look(image: Entry) -> Problem | None:
+        path = os.path.join(folder, image["file_name"])
+        fault = file_fault(path) if not decode else image_fault(path, image_size(image))
+        return fault and Problem(fault[0], image_name(image), f"{path!r}: {fault[1]}")
+
+    named = [image for image in images if image.get("file_name") is not None]
+    # Decoding holds no lock of the interpreter, so threads suffice.
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        found = pool.map(look, named)
+        yield from filter(None, tqdm(found, total=len(named), unit="image", disable=not progress))
+
+
+def image_size(image: Entry) -> tuple[int, int] | None:
+    """Return width and height as an entry or a dataset dict gives them, None if it does not."""
+    width, height = image.get("width"), image.get("height")
+    return None if width is None or height is None else (width, height)
+
+
+def file_fault(path: str) -> tuple[str, str] | None:
+    """Return the kind and the detail of what is wrong with a file, without reading it."""
+    if not os.path.isfile(path):
+        return MISSING, "it is a folder" if os.path.isdir(path) else "no such file"
+    return (EMPTY, "0 bytes") if os.path.getsize(path) == 0 else None
+
+
+def image_fault(path: str, expected_size: tuple[int, int] | None) -> tuple[str, str] | None:
+    """Return the kind and the detail of what is wrong with an image, as `file_fault` does.
+
+    Args:
+        path: the image's file.
+        expected_size: width and height; None if they are unknown.
+    """
+    if fault := file_fault(path):
+        return fault
+    try:
+        height, width = read_image(path, format="RGB").shape[:2]
+    except Exception as failure:  # Pillow's decoders raise errors of any type on hostile bytes
+        is_cut_off = isinstance(failure, OSError) and "truncated" in str(failure)
+        return (TRUNCATED if is_cut_off else UNREADABLE), shown_error(failure)
+    if expected_size is not None and (width, height) != expected_size:
+        expected = "x".join(map(str, expected_size))
+        return SIZE, f"the file has {width}x{height} pixels, the annotations say {expected}"
+    return None

@@ -1,0 +1,73 @@
+"""Training curves in Weights & Biases, for those who ask for it."""
+
+import os
+from typing import Any
+
+from detectron2.utils.events import EventWriter, get_event_storage
+
+from ..errors import UserError
+
+
+class WandbWriter(EventWriter):
+    """Send every scalar of Detectron2's event storage to a run of Weights & Biases.
+
+    Without network set ``WANDB_MODE=offline``: ``wandb sync DIR`` sends the run later. Resuming
+    in the same folder goes on with the same run.
+
+    Args:
+        project: name of the project in Weights & Biases.
+        output_dir: the run's folder; its ``wandb`` folder takes the files, its name is the run's.
+        config: what to show as the run's configuration.
+        window_size: scalars are medians over so many iterations, as in ``metrics.json``.
+
+    Raises:
+        UserError: the package ``wandb`` is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        output_dir: str,
+        config: dict[str, Any] | None = None,
+        window_size: int = 20,
+    ) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                "Weights & Biases is asked for, but wandb is not installed: "
+                "pip install 'nl_detectron[wandb]'"
+            ) from error
+        self._window_size = window_size
+        self._last_write = -1
+        output_dir = os.path.abspath(output_dir)
+        os.makedirs(output_dir, exist_ok=True)
+        id_file = os.path.join(output_dir, "wandb_run_id")
+        run_id = None
+        if os.path.exists(id_file):
+            with open(id_file, encoding="utf-8") as file:
+                run_id = file.read().strip()
+        self._run = wandb.init(
+            project=project,
+            name=os.path.basename(output_dir),
+            dir=output_dir,
+            config=config,
+            id=run_id,
+            resume="allow",
+        )
+        with open(id_file, "w", encoding="utf-8") as file:
+            file.write(self._run.id)
+
+    def write(self) -> None:
+        latest = get_event_storage().latest_with_smoothing_hint(self._window_size)
+        by_iteration: dict[int, dict[str, float]] = {}
+        for name, (value, iteration) in latest.items():
+            if iteration > self._last_write:
+                by_iteration.setdefault(iteration, {})[name] = value
+        for iteration in sorted(by_iteration):
+            self._run.log(by_iteration[iteration], step=iteration)
+            self._last_write = iteration
+
+    def close(self) -> None:
+        self._run.finish()

@@ -1,0 +1,153 @@
+"""Predictions for pictures: from a config and its weights in three lines.
+
+```python
+from nl_detectron.inference import Predictor
+predict = Predictor("configs/quickstart.yaml", weights="output/quickstart/model_final.pth")
+people, street = predict(["people.jpg", "street.jpg"])
+```
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import read_image
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+
+from .checkpoint import Checkpointer
+from .engine import load_config
+from .errors import UserError
+
+Picture = np.ndarray | str | os.PathLike[str]
+
+
+class Predictor:
+    """A trained model that takes pictures and returns Detectron2's `Instances`, one per picture.
+
+    Args:
+        config: a YAML file, or a config that is complete already.
+        weights: checkpoint; default: the config's ``MODEL.WEIGHTS``.
+        device: ``cuda`` or ``cpu``; default: the config's, and where that says nothing a GPU if
+            there is one.
+        half: run in half precision under autocast: bfloat16, or float16 on GPUs without it.
+        opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
+
+    Raises:
+        UserError: there are no weights, or they cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: CfgNode | str | os.PathLike[str],
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | None = None,
+        half: bool = False,
+        opts: Sequence[str] = (),
+    ) -> None:
+        if isinstance(config, CfgNode):
+            if opts:
+                raise ValueError("opts are for a config file; merge them into the config instead")
+            cfg = config.clone()
+            cfg.defrost()
+        else:
+            chosen = [*opts, *(("MODEL.DEVICE", device) if device else ())]
+            cfg = load_config(config, chosen)
+        if device is not None:
+            cfg.MODEL.DEVICE = device
+        if weights is not None:
+            cfg.MODEL.WEIGHTS = os.fspath(weights)
+        if not cfg.MODEL.WEIGHTS:
+            raise UserError(
+                "MODEL.WEIGHTS is empty, and random weights predict nothing: give a checkpoint, "
+                "such as OUTPUT_DIR/model_final.pth of the training"
+            )
+        self.cfg = cfg
+        names = cfg.DATASETS.TEST
+        self.metadata: Metadata = MetadataCatalog.get(names[0]) if names else Metadata()
+        self.model = build_model(cfg).eval()
+        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self._resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self._device_type = torch.device(cfg.MODEL.DEVICE).type
+        self._half_dtype: torch.dtype | None = None
+        if half:
+            has_bfloat16 = self._device_type != "cuda" or torch.cuda.is_bf16_supported()
+            self._half_dtype = torch.bfloat16 if has_bfloat16 else torch.float16
+
+    def __call__(self, pictures: Sequence[Picture], *, batch_size: int = 8) -> list[Instances]:
+        """Return the instances found in each picture, in the picture's own pixels, on the CPU.
+
+        Pictures that have one size for the network go through it together, up to `batch_size` at
+        once; others never do, since padding would let one picture change another's result.
+
+        Args:
+            pictures: files, or arrays (H, W, 3) of uint8 in BGR order as OpenCV reads them.
+        """
+        inputs = [self._input(picture) for picture in pictures]
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(inputs):
+            by_size.setdefault(tuple(item["image"].shape), []).append(index)
+        found: dict[int, Instances] = {}
+        for indices in by_size.values():
+            for start in range(0, len(indices), batch_size):
+                chunk = indices[start : start + batch_size]
+                outputs = self._run([inputs[index] for index in chunk])
+                found.update(zip(chunk, outputs, strict=True))
+        return [found[index] for index in range(len(inputs))]
+
+    def _input(self, picture: Picture) -> dict[str, Any]:
+        wanted = self.cfg.INPUT.FORMAT
+        if isinstance(picture, np.ndarray):
+            if picture.ndim != 3 or picture.shape[2] != 3:
+                raise ValueError(f"a picture is (H, W, 3), but this array is {picture.shape}")
+            image = picture[:, :, ::-1] if wanted == "RGB" else picture
+        else:
+            image = read_image(os.fspath(picture), format=wanted)
+        height, width = image.shape[:2]
+        resized = self._resize.get_transform(image).apply_image(image)
+        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1), np.float32))
+        return {"image": tensor, "height": height, "width": width}
+
+    @torch.no_grad()
+    def _run(self, batch: list[dict[str, Any]]) -> list[Instances]:
+        if self._half_dtype is None:
+            precision: Any = contextlib.nullcontext()
+        else:
+            precision = torch.autocast(self._device_type, dtype=self._half_dtype)
+        with precision:
+            outputs = self.model(batch)
+        return [_in_full_precision(output["instances"].to("cpu")) for output in outputs]
+
+
+def _in_full_precision(instances: Instances) -> Instances:
+    for name, value in instances.get_fields().items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            instances.set(name, value.float())
+    return instances
+
+
+def to_coco_results(
+    instances: Instances, image_id: int, metadata: Metadata | None = None
+) -> list[dict[str, Any]]:
+    """Return predictions in COCO's result format: one dict per instance, ready for JSON.
+
+    Boxes are ``[x, y, width, height]`` in pixels, masks run-length encoded, keypoints a flat list
+    of x, y and score. With `metadata`, categories have the numbers of the data set's own file;
+    without, or where it has none, they count from 0 as in the model.
+    """
+    to_contiguous: Mapping[int, int] = (
+        metadata.get("thing_dataset_id_to_contiguous_id", {}) if metadata else {}
+    )
+    to_dataset = {contiguous: own for own, contiguous in to_contiguous.items()}
+    results = instances_to_coco_json(instances.to("cpu"), image_id)
+    for result in results:
+        result["category_id"] = to_dataset.get(result["category_id"], result["category_id"])
+    return results

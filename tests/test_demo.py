@@ -1,0 +1,219 @@
+"""``demo/demo.py``: what it reads, what it writes, and how it says that something was wrong."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import tiny_run
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import Metadata
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+from nl_detectron.engine import load_config
+from nl_detectron.errors import UserError
+
+DEMO = tiny_run.ROOT / "demo" / "demo.py"
+NO_SCREEN = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
+
+
+@pytest.fixture(scope="module")
+def demo() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("demo_script", DEMO)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    tiny_run.write_run(folder, heads=True)
+    torch.manual_seed(3)
+    DetectionCheckpointer(build_model(load_config(folder / "tiny.yaml")), str(folder)).save("w")
+    return folder
+
+
+def run_demo(folder: Path, *arguments: object):
+    return tiny_run.run(
+        DEMO, "--config-file", folder / "tiny.yaml", "--confidence-threshold", 0, *arguments,
+        "--opts", "MODEL.WEIGHTS", folder / "w.pth", environment=NO_SCREEN,
+    )  # fmt: skip
+
+
+def test_good_files_are_drawn_and_bad_ones_named(folder: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in (1, 2, 3):
+        source = folder / "images" / f"{number:03}.png"
+        (pictures / f"{number:012}.png").write_bytes(source.read_bytes())
+    whole = (folder / "images" / "004.png").read_bytes()
+    (pictures / "000000000004.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "notes.txt").write_text("no picture")
+    done = run_demo(
+        folder, "--input", pictures, tmp_path / "note*.txt", "--output", tmp_path / "drawn",
+        *("--json", tmp_path / "found.json", "--batch-size", 2),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "error: 2 of 5 files are no pictures" in done.stderr
+    assert "skipped" in done.stderr
+    assert "000000000004.png" in done.stderr
+    assert "notes.txt" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "3 pictures" in done.stdout
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert [path.name for path in drawn] == [f"{n:012}.png" for n in (1, 2, 3)]
+    picture = cv2.imread(str(drawn[0]))
+    assert picture.shape == (512, 512, 3)  # a small picture is enlarged before it is drawn on
+    original = cv2.imread(str(pictures / "000000000001.png"))
+    enlarged = cv2.resize(original, (512, 512), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(picture.astype(int) - enlarged).mean() > 2
+    results = json.loads((tmp_path / "found.json").read_text())
+    assert {result["file_name"] for result in results} == {str(pictures / d.name) for d in drawn}
+    assert {"image_id", "category_id", "bbox", "score", "segmentation", "keypoints"} <= results[
+        0
+    ].keys()
+
+
+def test_every_frame_of_a_video_is_written(folder: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.avi", tmp_path / "out.mp4"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for number in range(7):
+        writer.write(cv2.imread(str(folder / "images" / f"{number:03}.png")))
+    writer.release()
+    done = run_demo(
+        folder, "--video-input", source, "--output", target, "--batch-size", 3,
+        "--json", tmp_path / "frames.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "7 frames" in done.stdout
+    video = cv2.VideoCapture(str(target))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    shapes = []
+    while (frame := video.read())[0]:
+        shapes.append(frame[1].shape)
+    assert shapes == [(512, 512, 3)] * 7
+    results = json.loads((tmp_path / "frames.json").read_text())
+    assert {result["image_id"] for result in results} == set(range(7))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--input", "{}/images"), "no screen"),
+        (("--webcam",), "no screen"),
+        (("--input", "{}/no*.png", "--output", "{}/o"), "there is no such file"),
+        (("--video-input", "{}/no.mp4", "--output", "{}/o"), "no such file"),
+        (("--video-input", "{}/tiny.json", "--output", "{}/o"), "is no video"),
+    ],
+)
+def test_what_cannot_work_is_an_error(
+    demo: ModuleType,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    line = ["--config-file", str(folder / "tiny.yaml"), *(a.format(folder) for a in arguments)]
+    monkeypatch.setattr(
+        "sys.argv", ["demo.py", *line, "--opts", "MODEL.WEIGHTS", f"{folder}/w.pth"]
+    )
+    monkeypatch.setattr(demo, "has_screen", lambda: False)
+    with pytest.raises(UserError, match=message):
+        demo.main()
+
+
+def test_video_falls_back_to_another_codec(
+    demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cv2.VideoWriter
+
+    class WithoutMpeg4:
+        fourcc = real.fourcc
+
+        def __new__(cls, path: str, code: int, *rest):
+            writable = code != real.fourcc(*"mp4v")
+            return real(path if writable else "/no/such/folder/x.mp4", code, *rest)
+
+    monkeypatch.setattr(demo.cv2, "VideoWriter", WithoutMpeg4)
+    writer = demo.VideoWriter(str(tmp_path / "out.mp4"), "in.mp4", 10.0, (32, 48))
+    writer.write(np.zeros((32, 48, 3), np.uint8))
+    writer.close()
+    assert writer.path == tmp_path / "out.avi"
+    assert cv2.VideoCapture(str(writer.path)).read()[1].shape == (32, 48, 3)
+
+
+def test_inputs_are_files_folders_patterns_and_data_sets(
+    demo: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = folder / "images"
+    records = [{"file_name": str(images / "002.png")}, {"file_name": str(images / "005.png")}]
+    catalog = {"some_set": records}
+    monkeypatch.setattr(demo, "DatasetCatalog", catalog)
+    monkeypatch.setattr(demo, "check_datasets", lambda names: None)
+
+    def names(*inputs: str) -> list[str]:
+        return [path.name for path in demo.list_pictures(inputs)]
+
+    assert names(str(images)) == [f"{n:03}.png" for n in range(8)]
+    assert names(str(images / "00[67].png"), str(images / "001.png")) == [
+        "006.png", "007.png", "001.png",
+    ]  # fmt: skip
+    assert names("some_set") == ["002.png", "005.png"]
+    assert names("some_set:1") == ["002.png"]
+    with pytest.raises(UserError, match="'x' is no number"):
+        names("some_set:x")
+
+
+def test_two_inputs_never_share_an_output(demo: ModuleType, tmp_path: Path) -> None:
+    files = [Path("a/p.jpg"), Path("b/p.jpg"), Path("p.gif"), Path("p.webp")]
+    one = tmp_path / "new" / "one.jpg"
+    assert demo.output_files(files[:1], str(one)) == {files[0]: one}
+    assert one.parent.is_dir()
+    chosen = demo.output_files(files, str(tmp_path))
+    assert len(set(chosen.values())) == 4
+    assert chosen[files[0]] == tmp_path / "p.jpg"
+    assert chosen[files[2]].suffix == ".png"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        demo.output_files(files, str(tmp_path / "file"))
+
+
+def test_image_numbers_are_cocos_where_names_are_numbers(demo: ModuleType) -> None:
+    assert list(demo.image_numbers([Path("0012.jpg"), Path("7.jpg")]).values()) == [12, 7]
+    assert list(demo.image_numbers([Path("0012.jpg"), Path("x.jpg")]).values()) == [0, 1]
+    assert list(demo.image_numbers([Path("a/1.jpg"), Path("b/1.jpg")]).values()) == [0, 1]
+
+
+def test_drawing_is_where_it_belongs_and_only_people_have_skeletons(demo: ModuleType) -> None:
+    found = Instances(
+        (60, 90),
+        pred_boxes=Boxes(torch.tensor([[10.0, 20, 30, 50], [50, 10, 80, 40]])),
+        scores=torch.tensor([0.9, 0.8]),
+        pred_classes=torch.tensor([0, 1]),
+        pred_masks=torch.zeros(2, 60, 90, dtype=torch.bool),
+        pred_keypoints=torch.tensor([[[15.0, 25, 0.9]], [[60.0, 20, 0.9]]]),
+    )
+    found.pred_masks[0, 20:50, 10:30] = True
+    metadata = Metadata(thing_classes=["person", "car"], keypoint_names=["nose"])
+    large = demo.enlarge(demo.without_foreign_keypoints(found, metadata), 8)
+    assert large.image_size == (480, 720)
+    assert demo.enlarge(found[[False, False]], 8).pred_masks.shape == (0, 480, 720)
+    assert large.pred_boxes.tensor[0].tolist() == [80, 160, 240, 400]
+    assert large.pred_masks[0].nonzero().amin(0).tolist() == [160, 80]
+    assert large.pred_keypoints[:, 0].tolist() == [
+        pytest.approx([120, 200, 0.9]),
+        pytest.approx([480, 160, 0]),
+    ]
+    assert found.pred_keypoints[1, 0, 2] == pytest.approx(0.9)
+    drawn = demo.draw(np.full((60, 90, 3), 128, np.uint8), found, metadata)
+    changed = (drawn != 128).any(axis=2)
+    assert changed[170:390, 90:230].mean() > 0.9
+    assert changed[420:, :].mean() < 0.02

@@ -1,0 +1,127 @@
+"""The Python API for predictions."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny_run
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import Metadata
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from pycocotools.coco import COCO
+
+from nl_detectron.engine import load_config
+from nl_detectron.errors import UserError
+from nl_detectron.inference import Predictor, to_coco_results
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures, a config and a checkpoint of random weights, which predict something at least."""
+    folder = tmp_path_factory.mktemp("inference")
+    tiny_run.write_run(folder, heads=True)
+    torch.manual_seed(3)
+    cfg = load_config(folder / "tiny.yaml")
+    DetectionCheckpointer(build_model(cfg), str(folder)).save("weights")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> Predictor:
+    return Predictor(folder / "tiny.yaml", weights=folder / "weights.pth")
+
+
+def assert_same(a: Instances, b: Instances, tolerance: float = 1e-4) -> None:
+    assert a.image_size == b.image_size
+    assert len(a) == len(b)
+    assert len(a) > 0
+    assert a.pred_classes.equal(b.pred_classes)
+    for x, y in [
+        (a.pred_boxes.tensor, b.pred_boxes.tensor),
+        (a.scores, b.scores),
+        (a.pred_keypoints, b.pred_keypoints),
+    ]:
+        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
+    assert (a.pred_masks == b.pred_masks).float().mean() > 0.999
+
+
+def test_a_batch_gives_what_single_pictures_give(folder: Path, predictor: Predictor) -> None:
+    files = sorted((folder / "images").iterdir())[:3]
+    pictures = [read_image(str(file), format="BGR") for file in files]
+    # Another shape in between: it must neither be padded nor pad the others.
+    mixed = [pictures[0], pictures[1][:40], files[1], pictures[2]]
+    together = predictor(mixed, batch_size=8)
+    apart = [predictor([picture])[0] for picture in mixed]
+    assert [found.image_size for found in together] == [(64, 64), (40, 64), (64, 64), (64, 64)]
+    for a, b in zip(together, apart, strict=True):
+        assert_same(a, b)
+
+
+def test_it_agrees_with_detectron2s_predictor(folder: Path, predictor: Predictor) -> None:
+    picture = cv2.imread(str(folder / "images" / "000.png"))
+    large = cv2.resize(picture, (100, 80))
+    theirs = DefaultPredictor(predictor.cfg)(large)["instances"]
+    assert_same(predictor([large])[0], theirs)
+
+
+def test_a_model_for_rgb_gets_rgb(folder: Path) -> None:
+    predictor = Predictor(
+        folder / "tiny.yaml", weights=folder / "weights.pth", opts=["INPUT.FORMAT", "RGB"]
+    )
+    file = folder / "images" / "000.png"
+    bgr = cv2.imread(str(file))
+    bgr[:, :, 0] //= 2
+    cv2.imwrite(str(folder / "coloured.png"), bgr)
+    from_file, from_array = predictor([folder / "coloured.png", bgr])
+    assert_same(from_file, from_array)
+    assert torch.equal(predictor._input(bgr)["image"][2], torch.from_numpy(bgr[:, :, 0]).float())
+
+
+def test_half_precision_is_close(folder: Path, predictor: Predictor) -> None:
+    half = Predictor(folder / "tiny.yaml", weights=folder / "weights.pth", half=True)
+    picture = folder / "images" / "000.png"
+    exact, rough = predictor([picture])[0], half([picture])[0]
+    assert len(rough) > 0
+    assert rough.scores.max() == pytest.approx(exact.scores.max().item(), abs=0.05)
+    assert not torch.equal(rough.scores, exact.scores)
+    assert rough.pred_boxes.tensor.isfinite().all()
+
+
+def test_a_config_may_be_given_complete(folder: Path, predictor: Predictor) -> None:
+    cfg = load_config(folder / "tiny.yaml", ["MODEL.WEIGHTS", str(folder / "weights.pth")])
+    picture = folder / "images" / "001.png"
+    assert_same(Predictor(cfg, device="cpu")([picture])[0], predictor([picture])[0])
+    with pytest.raises(ValueError, match="opts"):
+        Predictor(cfg, opts=["A", "1"])
+
+
+def test_no_pictures_no_predictions(predictor: Predictor) -> None:
+    assert predictor([]) == []
+
+
+def test_what_cannot_work_is_an_error(folder: Path, predictor: Predictor) -> None:
+    with pytest.raises(UserError, match=r"MODEL.WEIGHTS is empty"):
+        Predictor(folder / "tiny.yaml")
+    with pytest.raises(UserError, match=r"cannot read the checkpoint '.*no.pth'"):
+        Predictor(folder / "tiny.yaml", weights=folder / "no.pth")
+    with pytest.raises(ValueError, match=r"this array is \(64, 64\)"):
+        predictor([np.zeros((64, 64), np.uint8)])
+
+
+def test_coco_results_load_and_have_the_data_sets_categories(
+    folder: Path, predictor: Predictor
+) -> None:
+    (found,) = predictor([folder / "images" / "000.png"])
+    results = to_coco_results(found, 0, Metadata(thing_dataset_id_to_contiguous_id={1: 0, 2: 1}))
+    assert [r["category_id"] for r in results] == (found.pred_classes + 1).tolist()
+    x0, y0, x1, y1 = found.pred_boxes.tensor[0].tolist()
+    assert results[0]["bbox"] == pytest.approx([x0, y0, x1 - x0, y1 - y0])
+    loaded = COCO(folder / "tiny.json").loadRes(results)
+    assert len(loaded.anns) == len(found)
+    assert {"segmentation", "keypoints", "score"} <= loaded.anns[1].keys()
+    assert to_coco_results(found, 0)[0]["category_id"] == found.pred_classes[0]

@@ -1,0 +1,153 @@
+#!/usr/bin/env python
+"""Find everything that is wrong with data sets in COCO's format, before a run does."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog
+from tabulate import tabulate
+
+from nl_detectron.dataset_check import (
+    KINDS,
+    Expected,
+    Report,
+    Run,
+    check_file,
+    check_registered,
+    check_run,
+)
+from nl_detectron.engine import check_datasets, load_config, load_lazy_config
+from nl_detectron.errors import UserError, run_script
+
+
+def parser() -> argparse.ArgumentParser:
+    new = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""
+Errors stop training or evaluation, or silently lose data; warnings do not. The exit status is 0
+without errors, 1 with errors, 2 for a wrong command line. --list says what is looked for.
+
+examples:
+  a file and the folder of its images:
+    check_dataset.py annotations/train.json images/train
+  a data set that is registered, without decoding its images:
+    check_dataset.py coco_2017_val --no-images
+  all data sets of a config, and whether they fit the model and each other:
+    check_dataset.py --config-file configs/quickstart.yaml""",
+    )
+    new.add_argument(
+        "dataset", nargs="?", metavar="DATA SET", help="annotation file, or a data set's name"
+    )
+    new.add_argument("images", nargs="?", metavar="IMAGE_DIR", help="folder of the file's images")
+    new.add_argument(
+        "--config-file", metavar="FILE", help="check the data sets of a config instead"
+    )
+    new.add_argument(
+        "--no-images",
+        action="store_true",
+        help="do not decode images, only see whether their files are there (seconds, not minutes)",
+    )
+    new.add_argument(
+        "--mask-format",
+        choices=("polygon", "bitmask"),
+        default="polygon",
+        help="INPUT.MASK_FORMAT of the training to come (default: %(default)s)",
+    )
+    new.add_argument(
+        "--examples",
+        type=int,
+        default=3,
+        metavar="N",
+        help="name the first N of each problem (default: %(default)s)",
+    )
+    new.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    new.add_argument("--list", action="store_true", help="list what is looked for, and stop")
+    new.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    new.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys to change, last on the line",
+    )
+    return new
+
+
+def main() -> int:
+    command_line = parser()
+    args = command_line.parse_args()
+    if args.list:
+        print(list_of_checks())
+        return 0
+    if (args.dataset is None) == (args.config_file is None):
+        command_line.error("give an annotation file and its images, a name, or --config-file")
+    if args.examples < 1:
+        raise UserError(f"--examples {args.examples}: at least 1")
+    reports = check(args)
+    if args.json:
+        print(json.dumps([report.as_dict() for report in reports], indent=2))
+    else:
+        print("\n\n".join(report.as_text() for report in reports))
+    return int(any(report.errors for report in reports))
+
+
+def check(args: argparse.Namespace) -> list[Report]:
+    decode, max_examples = not args.no_images, args.examples
+    progress = sys.stderr.isatty() or not args.json
+    if args.config_file is not None:
+        if args.config_file.endswith(".py"):
+            cfg = load_lazy_config(args.config_file, [*args.opts, "train.device=cpu"])
+            run = Run.from_lazy_config(cfg)
+        else:
+            cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+            run = Run.from_config(cfg)
+        check_datasets(run.train + run.test)
+        return check_run(run, decode=decode, progress=progress, max_examples=max_examples)
+    expected = Expected(mask_format=args.mask_format)
+    if args.dataset in DatasetCatalog:
+        check_datasets([args.dataset])
+        return [
+            check_registered(
+                args.dataset,
+                expected=expected,
+                decode=decode,
+                progress=progress,
+                max_examples=max_examples,
+            )
+        ]
+    if not Path(args.dataset).exists():
+        raise UserError(
+            f"'{args.dataset}' is neither a file nor a registered data set; registered are "
+            f"{', '.join(n for n in DatasetCatalog if n.startswith(('nl_', 'coco_2017')))}, ..."
+        )
+    if args.images is None and not args.no_images:
+        raise UserError(
+            "give the folder of the images after the annotation file, or --no-images to check "
+            "only the annotations"
+        )
+    if args.images is not None and not Path(args.images).is_dir():
+        raise UserError(f"'{args.images}' is no folder; IMAGE_DIR is where the images are")
+    return [
+        check_file(
+            Path(args.dataset),
+            None if args.images is None else Path(args.images),
+            expected=expected,
+            decode=decode,
+            progress=progress,
+            max_examples=max_examples,
+        )
+    ]
+
+
+def list_of_checks(table_format: str = "simple") -> str:
+    """Return the table of all kinds of problems, errors first."""
+    kinds = sorted(KINDS.values(), key=lambda kind: kind.severity)
+    rows = [[kind.severity, kind.name, kind.meaning, kind.way_out] for kind in kinds]
+    return tabulate(rows, ["", "problem", "what it means", "way out"], tablefmt=table_format)
+
+
+if __name__ == "__main__":
+    run_script(main)
