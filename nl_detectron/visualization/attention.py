@@ -1,0 +1,333 @@
+"""Where a position attends: rows of the blocks' maps, brought into the picture's coordinates.
+
+    from nl_detectron.inference import Predictor
+    from nl_detectron.visualization import draw_sheet, look
+    predict = Predictor("run/config.yaml", weights="run/model_final.pth")
+    draw_sheet(look(predict, picture, points=[(120.5, 80.5)])).savefig("attention.png")
+
+Of a block with P positions in x and M in x̂, only the rows that are looked at are computed: (Q, M)
+for Q queries, never (P, M).
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from detectron2.modeling import ResNet
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from ..errors import UserError, nearest
+from ..inference import Predictor
+from ..layers import NonLocalBlock, pairwise_weights
+from ..layers.nonlocal_ops import SOFTMAX_FORMS
+from .geometry import FloatArray, Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A point that is looked from.
+
+    Args:
+        x, y: in the picture's continuous coordinates; the centre of pixel (3, 5) is (3.5, 5.5).
+        label: what is there, for people.
+    """
+
+    x: float
+    y: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """One row of one block's map: where `query` attends.
+
+    Args:
+        block: the block's name in the model.
+        weights: ``f(x_i, x_j) / C(x)`` of the drawn windows of `grid`, (M_y, M_x).
+        signed: the form has no softmax: weights are no shares, and may be negative.
+        even: what each weight would be if the block did not care: 1 / M. A softmax form's only.
+        padding: share of the row's absolute weight that lies in the padding beside the picture.
+    """
+
+    block: str
+    query: Query
+    grid: Grid
+    weights: FloatArray
+    signed: bool
+    even: float
+    padding: float
+
+    @property
+    def peak(self) -> float:
+        """The largest absolute weight, where the colour scale ends."""
+        return float(np.abs(self.weights).max())
+
+    def strongest(self, count: int) -> list[tuple[float, float, float]]:
+        """The `count` windows of largest absolute weight as (x, y, weight), strongest first.
+
+        x and y are the centre of the window's part inside the picture. Windows of weight zero
+        are not among them.
+        """
+        flat = self.weights.ravel()
+        order = np.argsort(-np.abs(flat), kind="stable")[:count]
+        rows, columns = np.unravel_index(order[flat[order] != 0], self.weights.shape)
+        xs, ys = self.grid.x.centres()[columns], self.grid.y.centres()[rows]
+        values = self.weights[rows, columns]
+        return [(float(x), float(y), float(w)) for x, y, w in zip(xs, ys, values, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A picture, what was found in it, and where the blocks looked.
+
+    Args:
+        image: (H, W, 3), RGB, uint8.
+        instances: the detections, in the picture's coordinates.
+        class_names: of ``instances.pred_classes``; a class without one is called by its number.
+        attentions: by block in the model's order, then by query.
+    """
+
+    image: np.ndarray
+    instances: Instances
+    class_names: Sequence[str]
+    attentions: list[Attention]
+
+    def describe(self, index: int) -> str:
+        """A detection for people: its number, counted from 1, and its class."""
+        number = int(self.instances.pred_classes[index])
+        known = number < len(self.class_names)
+        return f"{index + 1} {self.class_names[number] if known else f'class {number}'}"
+
+
+def find_blocks(model: nn.Module, names: Sequence[str] = ()) -> dict[str, NonLocalBlock]:
+    """The non-local blocks of `model` called `names`, or all of them, in the model's order.
+
+    Raises:
+        UserError: the model has no block, or none of such a name.
+    """
+    found = {n: block for n, block in model.named_modules() if isinstance(block, NonLocalBlock)}
+    if not found:
+        raise UserError(
+            "the model has no non-local block to look at: MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS "
+            "and MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS put them in"
+        )
+    for name in names:
+        if name not in found:
+            raise UserError(
+                f"the model has no block '{name}'.{nearest(name, list(found))} "
+                f"It has {', '.join(found)}"
+            )
+    return {name: block for name, block in found.items() if not names or name in names}
+
+
+def attention_rows(block: NonLocalBlock, x: Tensor, positions: Sequence[int]) -> Tensor:
+    """Some rows of ``block.attention_map``, without the others.
+
+    Args:
+        x: (C, H, W), the block's input.
+        positions: the Q rows, each a number below H * W.
+
+    Returns:
+        (Q, H', W'), the weights over the positions of x̂.
+    """
+    x = x.to(block.g.weight.dtype).unsqueeze(0)
+    x_hat = block._pool(x)
+    # theta is a 1x1 convolution: it may as well run on the chosen positions alone.
+    chosen = x.flatten(2)[:, :, list(positions)].unsqueeze(3)
+    theta, phi = block._embed(chosen, x_hat)
+    w_f = block.w_f if block.pairwise == "concatenation" else None
+    rows = pairwise_weights(theta, phi, pairwise=block.pairwise, scale=block.scale, w_f=w_f)
+    return rows[0].unflatten(1, x_hat.shape[2:])
+
+
+@torch.no_grad()
+def look(
+    predictor: Predictor,
+    image: np.ndarray,
+    *,
+    points: Sequence[tuple[float, float]] = (),
+    blocks: Sequence[str] = (),
+    max_detections: int = 5,
+) -> Look:
+    """Run the model on a picture and look where its blocks attend.
+
+    Args:
+        image: (H, W, 3), BGR, uint8.
+        points: where to look from, (x, y) in the picture's continuous coordinates; a block of the
+            keypoint head is looked at for each detected box that a point lies in. Without
+            points: from the centre of each detection and, in the keypoint head, from each of its
+            keypoints.
+        blocks: names as ``named_modules`` has them; default: all.
+        max_detections: look at this many of the detections, those of highest score.
+
+    Raises:
+        UserError: for a block that the model does not have or a point outside the picture.
+    """
+    chosen = find_blocks(predictor.model, blocks)
+    strides = {name: _stride(predictor.model, name) for name in chosen}
+    height, width = image.shape[:2]
+    for x, y in points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise UserError(
+                f"the point ({x:g}, {y:g}) is outside the picture of {width} x {height} pixels"
+            )
+    with _record(predictor.model, chosen) as record:
+        instances = predictor([image])[0]
+    seen = Look(
+        image=np.ascontiguousarray(image[:, :, ::-1]),
+        instances=instances,
+        class_names=predictor.metadata.get("thing_classes", []),
+        attentions=[],
+    )
+    given = [Query(x=x, y=y, label=f"({int(x)}, {int(y)})") for x, y in points]
+    top = instances.scores.argsort(descending=True)[:max_detections].tolist()
+    for name, block in chosen.items():
+        stride = strides[name]
+        if stride is not None:
+            features = record.inputs[name][0]
+            grid = Grid.of_picture(
+                features.shape[1:],
+                stride=stride,
+                subsample=block.subsample,
+                network_size=record.network_size,
+                size=(height, width),
+            )
+            seen.attentions.extend(
+                _attend(name, block, features, grid, given or _centres(seen, top))
+            )
+            continue
+        for index in (i for i in top if has_keypoints(seen, i)):
+            features = record.inputs[name][int(instances.region[index])]
+            grid = Grid.of_region(
+                features.shape[1:],
+                box=instances.pred_boxes.tensor[index].tolist(),
+                subsample=block.subsample,
+            )
+            inside = [
+                replace(query, label=f"{query.label} in {seen.describe(index)}")
+                for query in given
+                if grid.contains(query.x, query.y)
+            ]
+            joints = predictor.metadata.get("keypoint_names", [])
+            queries = inside if given else _keypoints(seen, index, joints)
+            seen.attentions.extend(_attend(name, block, features, grid, queries))
+    return seen
+
+
+def has_keypoints(seen: Look, index: int) -> bool:
+    """Whether a detection's keypoints mean anything: the head answers for cars as well."""
+    names = list(seen.class_names)
+    if not seen.instances.has("pred_keypoints"):
+        return False
+    person = names.index("person") if "person" in names else None
+    return person is None or int(seen.instances.pred_classes[index]) == person
+
+
+@dataclass
+class _Record:
+    """What one picture's way through the model leaves behind.
+
+    Args:
+        network_size: height and width of the resized picture, without padding.
+        inputs: of each block, (1, C, H, W), or (R, C, H, W) in the head.
+    """
+
+    network_size: tuple[int, int] = (0, 0)
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+
+
+@contextmanager
+def _record(model: nn.Module, blocks: dict[str, NonLocalBlock]) -> Iterator[_Record]:
+    """Fill a record while the model runs; the head's instances get their number as `region`.
+
+    That field stays with an instance when the detector drops others whose boxes are empty.
+    """
+    record = _Record()
+
+    def see_picture(_: nn.Module, arguments: tuple) -> None:
+        height, width = arguments[0][0]["image"].shape[1:]
+        record.network_size = (height, width)
+
+    def see_instances(_: nn.Module, arguments: tuple) -> None:
+        for instances in arguments[1]:
+            instances.region = torch.arange(len(instances), device=instances.scores.device)
+
+    def see_block(name: str) -> Callable[[nn.Module, tuple], None]:
+        def see(_: nn.Module, arguments: tuple) -> None:
+            record.inputs[name] = arguments[0].detach()
+
+        return see
+
+    handles = [model.register_forward_pre_hook(see_picture)]
+    handles += [block.register_forward_pre_hook(see_block(name)) for name, block in blocks.items()]
+    if (head := _keypoint_head(model)) is not None:
+        handles.append(head.register_forward_pre_hook(see_instances))
+    try:
+        yield record
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keypoint_head(model: nn.Module) -> nn.Module | None:
+    return getattr(getattr(model, "roi_heads", None), "keypoint_head", None)
+
+
+def _stride(model: nn.Module, name: str) -> int | None:
+    """The stride of a backbone block's input; None for a block of the keypoint head."""
+    block = model.get_submodule(name)
+    head = _keypoint_head(model)
+    if head is not None and block in head.modules():
+        return None
+    for resnet in (module for module in model.modules() if isinstance(module, ResNet)):
+        stride = resnet.stem.stride
+        for layer in itertools.chain.from_iterable(resnet.stages):
+            if layer is block:
+                return stride
+            stride *= layer.stride
+    raise UserError(
+        f"cannot tell where in the picture block '{name}' looks: it is in neither a ResNet's "
+        "stages nor the keypoint head"
+    )
+
+
+def _centres(seen: Look, indices: Sequence[int]) -> list[Query]:
+    centres = seen.instances.pred_boxes.get_centers().tolist()
+    return [Query(x=centres[i][0], y=centres[i][1], label=seen.describe(i)) for i in indices]
+
+
+def _keypoints(seen: Look, index: int, names: Sequence[str]) -> list[Query]:
+    return [
+        Query(
+            x=x,
+            y=y,
+            label=f"{seen.describe(index)}: {names[k].replace('_', ' ') if names else k + 1}",
+        )
+        for k, (x, y, _) in enumerate(seen.instances.pred_keypoints[index].tolist())
+    ]
+
+
+def _attend(
+    name: str, block: NonLocalBlock, features: Tensor, grid: Grid, queries: Sequence[Query]
+) -> Iterator[Attention]:
+    """The rows of `queries`; `features` (C, H, W) is what the block saw."""
+    if not queries:
+        return
+    positions = [grid.position(query.x, query.y) for query in queries]
+    maps = attention_rows(block, features, positions).double().cpu().numpy()
+    rows, columns = len(grid.y.windows()), len(grid.x.windows())
+    for query, whole in zip(queries, maps, strict=True):
+        drawn, total = whole[:rows, :columns], np.abs(whole).sum()
+        yield Attention(
+            block=name,
+            query=query,
+            grid=grid,
+            weights=drawn,
+            signed=block.pairwise not in SOFTMAX_FORMS,
+            even=1 / whole.size,
+            padding=float(1 - np.abs(drawn).sum() / total) if total else 0.0,
+        )

@@ -1,0 +1,242 @@
+"""Pictures of attention: heat map, arrows, and a sheet with all of them."""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from textwrap import fill
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import Metadata
+from detectron2.structures import Instances
+from detectron2.utils.visualizer import Visualizer
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
+
+from .attention import Attention, Look, has_keypoints
+
+QUERY_COLOUR = "#00e5ff"
+VEIL = 0.4  # how much the picture is darkened and greyed below a heat map
+BELOW_SCALE = "#3a3d42"  # a dark picture's colour, below the transparent end of the colour bar
+LEAST_PEAK = 4  # the colour scale goes at least to so many times an even share
+SHORT_SIDE = 480  # pixels of the shorter side, below which detections are drawn enlarged
+COLUMNS = 4  # of a sheet, at most
+MAX_PANELS = 8  # of each block in a sheet
+PANEL_INCHES = 4.0
+NOTE_WIDTH = 40  # characters below a panel
+DPI = 110
+
+
+def palette(*, signed: bool) -> np.ndarray:
+    """The 256 colours of a heat map: (256, 4), RGBA from 0 to 1.
+
+    Without sign from weight 0 to `scale_end`, with sign from minus to plus `scale_end`: blue is
+    negative, red positive. Both are the more opaque the further from zero.
+    """
+    steps = np.linspace(-1 if signed else 0, 1, 256)
+    if signed:
+        # The middle of the scale is transparent, so only its two arms are used.
+        colours = colormaps["RdBu_r"](0.5 + np.sign(steps) * (0.25 + 0.2 * np.abs(steps)))
+    else:
+        colours = colormaps["inferno"](0.15 + 0.85 * steps)
+    colours[:, 3] = 0.9 * np.abs(steps) ** 0.6
+    return colours
+
+
+def scale_end(attention: Attention) -> float:
+    """The weight of the strongest colour: the peak, unless attention is nearly even.
+
+    A map that is even to a few per cent must look flat, not full of peaks.
+    """
+    if attention.signed:
+        return attention.peak or 1.0
+    return max(attention.peak, LEAST_PEAK * attention.even)
+
+
+def heat_map(attention: Attention, *, height: int, width: int) -> np.ndarray:
+    """The weights over the grid's box as numbers of `palette`: (height, width), uint8."""
+    values = attention.grid.sample(attention.weights, height=height, width=width)
+    values = values / scale_end(attention)
+    if attention.signed:
+        values = (values + 1) / 2
+    return np.round(255 * values).clip(0, 255).astype(np.uint8)
+
+
+def veiled(image: np.ndarray) -> np.ndarray:
+    """`image` (H, W, 3) as it is below a heat map: greyer and darker."""
+    grey = image.mean(axis=2, keepdims=True)
+    return np.round((1 - VEIL) * (0.5 * image + 0.5 * grey)).astype(np.uint8)
+
+
+def format_weight(attention: Attention, weight: float) -> str:
+    """A weight for people: a share in per cent, or a signed number."""
+    return f"{weight:.3g}" if attention.signed else f"{100 * weight:.3g}%"
+
+
+def explain(attention: Attention) -> str:
+    """One line on the colour scale, with the numbers at its ends."""
+    if attention.signed:
+        text = f"signed weights f/C (no softmax), on a symmetric scale, ±{attention.peak:.3g}"
+    else:
+        times = attention.peak / attention.even
+        text = f"share of attention; the strongest is {times:.3g} times an even one"
+    if attention.padding >= 0.005:
+        text += f"; {attention.padding:.0%} lies in the padding"
+    return text
+
+
+def draw_attention(look: Look, attention: Attention, *, arrows: int = 8) -> np.ndarray:
+    """The picture with heat map, arrows and query: (H, W, 3), RGB, uint8, of the picture's size."""
+    height, width = look.image.shape[:2]
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    _draw_panel(axes, look, attention, arrows=arrows, zoom=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def draw_detections(look: Look, metadata: Metadata) -> np.ndarray:
+    """The picture with boxes, masks, skeletons and labels, enlarged if small: (H', W', 3), RGB."""
+    factor = max(1, round(SHORT_SIDE / min(look.image.shape[:2])))
+    shown = _enlarged(look.instances, factor)
+    if shown.has("pred_keypoints"):
+        for index in range(len(shown)):
+            if not has_keypoints(look, index):
+                shown.pred_keypoints[index, :, 2] = 0  # the score: what is 0 is not drawn
+    size = (look.image.shape[1] * factor, look.image.shape[0] * factor)
+    image = cv2.resize(look.image, size, interpolation=cv2.INTER_CUBIC)
+    return Visualizer(image, metadata).draw_instance_predictions(shown).get_image()
+
+
+def _enlarged(instances: Instances, factor: int) -> Instances:
+    """A copy of what is drawn of `instances`, for a picture `factor` times as large.
+
+    (Visualizer's own scale would enlarge the dots of keypoints and the lines as well.)
+    """
+    height, width = instances.image_size
+    large = Instances((height * factor, width * factor))
+    large.scores, large.pred_classes = instances.scores, instances.pred_classes
+    large.pred_boxes = instances.pred_boxes.clone()
+    large.pred_boxes.scale(factor, factor)
+    if instances.has("pred_masks"):
+        masks = instances.pred_masks
+        large.pred_masks = masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    if instances.has("pred_keypoints"):
+        large.pred_keypoints = instances.pred_keypoints * torch.tensor([factor, factor, 1])
+    return large
+
+
+def draw_sheet(
+    look: Look, *, detections: np.ndarray | None = None, arrows: int = 8, title: str = ""
+) -> Figure:
+    """A sheet with the picture, its detections, and for each block up to MAX_PANELS queries.
+
+    Args:
+        detections: what `draw_detections` gives; None leaves that panel out.
+        arrows: how many of the strongest positions an arrow goes to.
+    """
+    groups = [
+        (block, _some(list(group), MAX_PANELS))
+        for block, group in groupby(look.attentions, key=lambda attention: attention.block)
+    ]
+    rows = [1, *(math.ceil(len(group) / COLUMNS) for _, group in groups)]
+    height, width = look.image.shape[:2]
+    panel_height = PANEL_INCHES * min(max(height / width, 0.5), 1.5) + 0.7
+    columns = min(COLUMNS, max([2, *(len(group) for _, group in groups)]))
+    figure = Figure(figsize=(columns * PANEL_INCHES, sum(rows) * panel_height + 0.4), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    parts = figure.subfigures(len(rows), squeeze=False, height_ratios=rows)[:, 0]
+
+    panels = [(title or "picture", look.image)]
+    if detections is not None:
+        panels.append((f"{len(look.instances)} detections", detections))
+    for axes, (name, image) in zip(_axes(parts[0], 1, columns), panels, strict=False):
+        axes.imshow(image)
+        axes.set_title(name, fontsize=10)
+    for part, count, (block, group) in zip(parts[1:], rows[1:], groups, strict=True):
+        part.suptitle(block, fontsize=12, fontweight="bold", x=0.01, ha="left")
+        for axes, attention in zip(_axes(part, count, columns), group, strict=False):
+            heat = _draw_panel(axes, look, attention, arrows=arrows, zoom=True)
+            axes.set_title(attention.query.label, fontsize=10)
+            bar = part.colorbar(heat, ax=axes, fraction=0.04, pad=0.02)
+            ends = [-1, 0, 1] if attention.signed else [0, 1]
+            bar.set_ticks([0, 127.5, 255] if attention.signed else [0, 255])
+            labels = [format_weight(attention, end * scale_end(attention)) for end in ends]
+            bar.set_ticklabels(labels, fontsize=8)
+            bar.ax.set_facecolor(BELOW_SCALE)
+            axes.set_xlabel(fill(explain(attention), NOTE_WIDTH), fontsize=8)
+    return figure
+
+
+def _axes(part: SubFigure, rows: int, columns: int) -> list[Axes]:
+    """Empty panels without ticks and frame, row by row."""
+    axes = list(part.subplots(rows, columns, squeeze=False).ravel())
+    for one in axes:
+        one.set(xticks=[], yticks=[], frame_on=False)
+    return axes
+
+
+def _some(attentions: Sequence[Attention], count: int) -> Sequence[Attention]:
+    """At most `count`, evenly from the whole list."""
+    return attentions[:: math.ceil(len(attentions) / count)]
+
+
+def _draw_panel(
+    axes: Axes, look: Look, attention: Attention, *, arrows: int, zoom: bool
+) -> AxesImage:
+    """Draw into `axes`, whose coordinates become the picture's; return what a colour bar needs."""
+    height, width = look.image.shape[:2]
+    x0, y0, x1, y1 = attention.grid.box
+    axes.imshow(veiled(look.image), extent=(0, width, height, 0), interpolation="bilinear")
+    columns, rows = max(1, math.ceil(x1 - x0)), max(1, math.ceil(y1 - y0))
+    shown = axes.imshow(
+        heat_map(attention, height=max(rows, 64), width=max(columns, 64)),
+        cmap=ListedColormap(palette(signed=attention.signed)),
+        vmin=0,
+        vmax=255,
+        extent=(x0, x1, y1, y0),
+        interpolation="nearest",
+    )
+    query = attention.query
+    outline = [withStroke(linewidth=2.5, foreground="black")]
+    for x, y, weight in attention.strongest(arrows):
+        strength = abs(weight) / attention.peak
+        axes.annotate(
+            "",
+            xy=(x, y),
+            xytext=(query.x, query.y),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "shrinkA": 4,
+                "shrinkB": 0,
+                "mutation_scale": 9,
+                "linewidth": 0.6 + 1.2 * strength,
+                "color": "#7fb8ff" if weight < 0 else "white",
+                "alpha": 0.35 + 0.65 * strength,
+                "path_effects": [withStroke(linewidth=2.6, foreground=(0, 0, 0, 0.45))],
+            },
+        )
+    axes.plot(query.x, query.y, "o", ms=6, mfc=QUERY_COLOUR, mec="black", path_effects=outline)
+    left, top, right, bottom = zoomed(attention, width, height) if zoom else (0, 0, width, height)
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
+    return shown
+
+
+def zoomed(attention: Attention, width: int, height: int) -> tuple[float, float, float, float]:
+    """What of the picture to show: the grid's box and a fifth around it, at most the picture."""
+    x0, y0, x1, y1 = attention.grid.box
+    margin = max(x1 - x0, y1 - y0) / 5
+    return (
+        max(0.0, x0 - margin),
+        max(0.0, y0 - margin),
+        min(float(width), x1 + margin),
+        min(float(height), y1 + margin),
+    )

@@ -1,0 +1,124 @@
+"""One self-contained HTML page to browse attention: no network, no libraries."""
+
+import base64
+import html
+import io
+import json
+import math
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .attention import Attention, Look
+from .drawing import explain, format_weight, heat_map, palette, scale_end, zoomed
+
+LONGEST_SIDE = 1280  # of a picture inside the page
+HEAT_SIDE = 160  # of a heat map inside the page; the browser smooths it
+LEGEND_STEPS = 16
+
+
+class Page:
+    """Collects pictures; `html` is the page. Only what the page shows is kept of each.
+
+    Args:
+        title: heading of the page.
+        subtitle: a line below it, such as config and weights.
+        arrows: how many of the strongest positions an arrow goes to.
+    """
+
+    def __init__(self, *, title: str, subtitle: str = "", arrows: int = 8) -> None:
+        self.title = title
+        self.subtitle = subtitle
+        self.arrows = arrows
+        self._pictures: list[dict[str, Any]] = []
+
+    def add(self, name: str, look: Look, *, detections: np.ndarray) -> None:
+        """Add a picture under `name`; `detections` is what `draw_detections` gives."""
+        height, width = look.image.shape[:2]
+        self._pictures.append(
+            {
+                "name": name,
+                "width": width,
+                "height": height,
+                "original": _jpeg(look.image),
+                "detections": _jpeg(detections),
+                "found": len(look.instances),
+                "views": [self._view(a, width=width, height=height) for a in look.attentions],
+            }
+        )
+
+    def html(self) -> str:
+        """The whole page."""
+        legend = {
+            "share": _gradient(palette(signed=False)),
+            "signed": _gradient(palette(signed=True)),
+        }
+        data = json.dumps({"pictures": self._pictures, "legend": legend})
+        template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+        for mark, text in (
+            ("__TITLE__", html.escape(self.title)),
+            ("__SUBTITLE__", html.escape(self.subtitle)),
+            # Inside a script element only "</" could end it.
+            ("__DATA__", data.replace("</", "<\\/")),
+        ):
+            template = template.replace(mark, text)
+        return template
+
+    def _view(self, attention: Attention, *, width: int, height: int) -> dict[str, Any]:
+        x0, y0, x1, y1 = attention.grid.box
+        scale = HEAT_SIDE / max(x1 - x0, y1 - y0)
+        size = [max(1, math.ceil(side * scale)) for side in (y1 - y0, x1 - x0)]
+        return {
+            "block": attention.block,
+            "label": attention.query.label,
+            "query": _rounded(attention.query.x, attention.query.y),
+            "box": _rounded(x0, y0, x1, y1),
+            "zoom": _rounded(*zoomed(attention, width, height)),
+            "heat": _heat_png(attention, height=size[0], width=size[1]),
+            "arrows": [
+                [
+                    *_rounded(x, y),
+                    round(weight / attention.peak, 3),
+                    format_weight(attention, weight),
+                ]
+                for x, y, weight in attention.strongest(self.arrows)
+            ],
+            "signed": attention.signed,
+            "end": format_weight(attention, scale_end(attention)),
+            "note": explain(attention),
+        }
+
+
+def _rounded(*values: float) -> list[float]:
+    return [round(value, 2) for value in values]
+
+
+def _gradient(colours: np.ndarray) -> str:
+    """CSS stops of a palette, as it looks over a dark picture."""
+    chosen = colours[np.linspace(0, 255, LEGEND_STEPS).round().astype(int)]
+    return ", ".join(
+        "rgba({:.0f}, {:.0f}, {:.0f}, {:.2f})".format(*(255 * c[:3]), c[3]) for c in chosen
+    )
+
+
+def _heat_png(attention: Attention, *, height: int, width: int) -> str:
+    image = Image.fromarray(heat_map(attention, height=height, width=width)).convert("L")
+    colours = np.round(255 * palette(signed=attention.signed)).astype(np.uint8)
+    image.putpalette(colours[:, :3].tobytes())
+    with io.BytesIO() as buffer:
+        image.save(buffer, "PNG", transparency=colours[:, 3].tobytes(), optimize=True)
+        return _data_uri("png", buffer.getvalue())
+
+
+def _jpeg(image: np.ndarray) -> str:
+    picture = Image.fromarray(image)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    with io.BytesIO() as buffer:
+        picture.save(buffer, "JPEG", quality=88)
+        return _data_uri("jpeg", buffer.getvalue())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,165 @@
+#!/usr/bin/env python
+"""Draw where a model's non-local blocks look: heat maps and arrows, as PNGs and one HTML page."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from detectron2.utils.logger import setup_logger
+from tqdm import tqdm
+
+from nl_detectron.errors import UserError, run_script
+from nl_detectron.inference import Predictor
+from nl_detectron.visualization import Page, draw_detections, draw_sheet, find_blocks, look
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""
+Without --query, blocks in the backbone are looked at from the centre of each detection, blocks
+in the keypoint head from each keypoint of each person. With it, a block in the keypoint head is
+looked at where the pixel lies in a person's box. Written are DIR/<picture>.png and
+DIR/index.html, which needs no network.
+
+examples:
+  visualize_attention.py --config-file output/quickstart/config.yaml --input photo.jpg \\
+      --output attention --opts MODEL.WEIGHTS output/quickstart/model_final.pth
+  visualize_attention.py --config-file F --input a.jpg b.jpg --output attention \\
+      --query 120 80 --query 300 200 --block backbone.bottom_up.res4.nonlocal_after_4""",
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
+    parser.add_argument("--input", required=True, nargs="+", metavar="IMAGE", help="pictures")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--query",
+        action="append",
+        nargs=2,
+        type=int,
+        default=[],
+        metavar=("X", "Y"),
+        help="a pixel to look from, counted from the top left pixel, 0 0; may be repeated",
+    )
+    parser.add_argument(
+        "--block",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a block's name in the model, may be repeated; default: all; a wrong one lists them",
+    )
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="look at detections with at least this score (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-detections",
+        type=int,
+        default=5,
+        metavar="N",
+        help="look from at most N detections of each picture (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--arrows",
+        type=int,
+        default=8,
+        metavar="N",
+        help="draw arrows to the N strongest positions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where an error comes from, not one line"
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys to change, last on the line",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_arguments()
+    files = [Path(name) for name in args.input]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"--input {file}: no such file")
+    for name in ("max_detections", "arrows"):
+        if getattr(args, name) < 0:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 0")
+    for file in files if args.query else []:  # rather now than after an hour of pictures
+        check_queries(args.query, file)
+    setup_logger(name="fvcore")
+    threshold = str(args.confidence_threshold)
+    predictor = Predictor(
+        args.config_file,
+        opts=[
+            *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", threshold),
+            *("MODEL.RETINANET.SCORE_THRESH_TEST", threshold),
+            *args.opts,
+        ],
+    )
+    find_blocks(predictor.model, args.block)  # a wrong name, before anything is written
+
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    subtitle = f"{args.config_file}, {predictor.cfg.MODEL.WEIGHTS}"
+    page = Page(title="Where non-local blocks look", subtitle=subtitle, arrows=args.arrows)
+    bad = []
+    progress = tqdm(files, unit="picture")
+    for number, file in enumerate(progress):
+        image = read_picture(file)
+        if image is None:
+            bad.append(file)
+            progress.write(f"skipped {file}: not a picture that can be read", file=sys.stderr)
+            continue
+        seen = look(
+            predictor,
+            image,
+            points=[(x + 0.5, y + 0.5) for x, y in args.query],
+            blocks=args.block,
+            max_detections=args.max_detections,
+        )
+        if not seen.attentions:
+            reason = "no query is in a person's box" if args.query else "nothing was detected"
+            progress.write(f"{file}: {reason}, so there is nowhere to look from", file=sys.stderr)
+        detections = draw_detections(seen, predictor.metadata)
+        sheet = draw_sheet(seen, detections=detections, arrows=args.arrows, title=file.name)
+        taken = file.stem in (other.stem for other in files[:number])
+        sheet.savefig(output / (f"{file.stem}_{number}.png" if taken else f"{file.stem}.png"))
+        page.add(file.name, seen, detections=detections)
+    if len(bad) < len(files):
+        (output / "index.html").write_text(page.html(), encoding="utf-8")
+        print(f"{len(files) - len(bad)} pictures; page: {output / 'index.html'}")
+    if bad:
+        names = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise UserError(f"{len(bad)} of {len(files)} files are no pictures: {names}")
+    return 0
+
+
+def read_picture(file: Path) -> np.ndarray | None:
+    """The picture (H, W, 3) in BGR order, or None if it cannot be read."""
+    try:
+        return read_image(str(file), format="BGR")
+    except (OSError, ValueError, SyntaxError):  # what Pillow raises on bad files
+        return None
+
+
+def check_queries(queries: list[list[int]], file: Path) -> None:
+    image = read_picture(file)
+    height, width = image.shape[:2] if image is not None else (sys.maxsize, sys.maxsize)
+    for x, y in queries:
+        if not (0 <= x < width and 0 <= y < height):
+            raise UserError(
+                f"--query {x} {y} is outside {file}, which has {width} x {height} pixels"
+            )
+
+
+if __name__ == "__main__":
+    run_script(main)
