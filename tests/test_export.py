@@ -1,0 +1,147 @@
+"""Exported files compute what the model computes, at sizes that the exporter has not seen."""
+
+import sys
+
+import cv2
+import export_model
+import numpy as np
+import onnx
+import pytest
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+
+from nl_detectron import export
+from nl_detectron.errors import UserError
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
+
+
+@pytest.fixture
+def cfg(fpn_cfg):
+    """A detector with blocks in backbone and keypoint head."""
+    fpn_cfg.MODEL.BACKBONE.NAME = "build_nonlocal_resnet_fpn_backbone"
+    fpn_cfg.MODEL.RESNETS.NORM = "BN"
+    fpn_cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[], [], [-2], []]
+    head = fpn_cfg.MODEL.ROI_KEYPOINT_HEAD
+    head.NAME = "NonLocalKRCNNConvDeconvUpsampleHead"
+    head.CONV_DIMS = [16]
+    head.NON_LOCAL.EVERY_CONVS = 1
+    fpn_cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
+    fpn_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    return fpn_cfg
+
+
+def build(cfg):
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for module in model.modules():
+        if isinstance(module, NonLocalBlock):  # no longer the identity
+            nn.init.normal_(module.norm.weight)
+            nn.init.normal_(module.out.weight, std=0.1)
+    nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.3)
+    return model
+
+
+def run_export(cfg, path, part, file_format, pictures=()):
+    return export.export_part(
+        build(cfg), part=part, file_format=file_format, path=path, pictures=pictures
+    )
+
+
+def assert_agree(checks, inputs):
+    assert [check.input for check in checks] == inputs
+    assert max(check.error for check in checks) <= 1e-4
+
+
+@pytest.mark.parametrize("file_format", export.SUFFIXES)
+@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+def test_the_keypoint_head_takes_any_number_of_regions(cfg, tmp_path, pairwise, file_format):
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.PAIRWISE = pairwise
+    checks = run_export(cfg, tmp_path / "head", "keypoint_head", file_format)
+    assert_agree(checks, [f"{regions} x 16 x 14 x 14" for regions in (0, 1, 20)])
+
+
+@pytest.mark.parametrize("file_format", export.SUFFIXES)
+def test_the_backbone_takes_any_size(cfg, tmp_path, file_format):
+    checks = run_export(cfg, tmp_path / "backbone", "backbone", file_format)
+    assert_agree(checks, ["2 x 3 x 128 x 160", "1 x 3 x 96 x 224", "1 x 3 x 192 x 96"])
+
+
+@pytest.mark.parametrize("file_format", export.SUFFIXES)
+def test_the_detector_takes_any_size_and_may_find_nothing(cfg, tmp_path, file_format):
+    generator = torch.Generator().manual_seed(0)
+    sizes = (64, 96), (96, 75), (50, 128)
+    pictures = [torch.rand(3, *size, generator=generator) * 255 for size in sizes]
+    checks = run_export(cfg, tmp_path / "detector", "detector", file_format, pictures)
+    assert_agree(checks, ["3 x 64 x 96", "3 x 96 x 75", "3 x 50 x 128", "3 x 50 x 128"])
+    assert [check.found != "0 found" for check in checks] == [True, True, True, False]
+    assert [file.name for file in tmp_path.iterdir()] == ["detector"]
+    if file_format == "onnx":
+        outputs = {output.name for output in onnx.load(tmp_path / "detector").graph.output}
+        assert outputs == {"pred_boxes", "pred_classes", "pred_keypoint_heatmaps", "scores"}
+
+
+def test_a_difference_is_seen(cfg, tmp_path, monkeypatch):
+    """A file that keeps the example's number of regions must not pass."""
+    layers = type(build(cfg).roi_heads.keypoint_head).layers
+
+    def layers_of_two(head, x):
+        return layers(head, x) + float(x.mean())  # a trace holds this number fixed
+
+    monkeypatch.setattr(type(build(cfg).roi_heads.keypoint_head), "layers", layers_of_two)
+    checks = run_export(cfg, tmp_path / "head", "keypoint_head", "torchscript")
+    assert not all(check.passed for check in checks)
+
+
+def test_detections_may_come_in_another_order():
+    expected = {
+        "pred_boxes": torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 9], [4, 4, 8, 8]]),
+        "pred_classes": torch.tensor([0, 1, 1]),
+        "scores": torch.tensor([0.5, 0.5, 0.5]),
+    }
+    shuffled = {name: value[[2, 0, 1]] for name, value in expected.items()}
+    reordered = export._in_order_of(expected, shuffled)
+    assert all(torch.equal(expected[name], reordered[name]) for name in expected)
+
+
+def test_a_part_that_the_model_lacks(cfg, tmp_path):
+    cfg.MODEL.KEYPOINT_ON = False
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS = 0
+    with pytest.raises(UserError, match="no keypoint_head to export; it has: backbone, detector"):
+        run_export(cfg, tmp_path / "head", "keypoint_head", "onnx")
+
+
+@pytest.fixture
+def command(cfg, tmp_path, monkeypatch):
+    """The script's command line for a config and weights on disk."""
+    weights, config, picture = (tmp_path / name for name in ("w.pth", "c.yaml", "p.png"))
+    torch.save({"model": build(cfg).state_dict()}, weights)
+    config.write_text(cfg.dump())
+    cv2.imwrite(str(picture), np.full((64, 80, 3), 90, np.uint8))
+    command = ["export_model.py", "--config-file", config, "--format", "torchscript"]
+    command += ["--output", tmp_path / "out", "--input", picture, tmp_path / "gone.png"]
+    sizes = ["INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 128]
+    tail = ["--opts", "MODEL.WEIGHTS", weights, *sizes]
+
+    def run(*more):
+        monkeypatch.setattr(sys, "argv", [*map(str, [*command, *more, *tail])])
+        return export_model.main()
+
+    return run
+
+
+def test_the_script_writes_checks_and_tells(command, tmp_path, capsys, monkeypatch):
+    assert command("--part", "keypoint_head", "--part", "backbone") == 0
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"keypoint_head.ts", "backbone.ts"}
+    table = capsys.readouterr().out
+    assert "20 x 16 x 14 x 14" in table
+    assert "DIFFERS" not in table
+
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    assert command("--part", "keypoint_head") == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_a_picture_that_is_not_there_is_named(command):
+    with pytest.raises(UserError, match=r"--input .*gone\.png"):
+        command("--part", "detector")

@@ -1,0 +1,120 @@
+#!/usr/bin/env python
+"""Write a trained model and its parts as TorchScript or ONNX, and check each file against it."""
+
+import argparse
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data.detection_utils import build_augmentation
+from tabulate import tabulate
+from torch import Tensor
+from tqdm import tqdm
+
+from nl_detectron import export
+from nl_detectron.errors import UserError, run_script
+from nl_detectron.inference import Predictor
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"""
+Written are DIR/backbone, DIR/keypoint_head and DIR/detector, .ts or .onnx. Each is loaded again,
+ONNX in onnxruntime, and run next to the model: the backbone on three sizes, the head on 0, 1 and
+20 regions, the detector on pictures and with no detection at all. A table says what was compared;
+the exit status is 0 only if all agree to {export.TOLERANCE:g} of the largest value.
+
+inputs and outputs, with any H, W, N and R:
+  backbone       image (N, 3, H, W), normalised and padded -> its maps by name
+  keypoint_head  regions (R, C, S, S) -> heatmaps (R, keypoints, 4S, 4S), logits
+  detector       image (3, H, W), resized, values 0 to 255 -> pred_boxes (R, 4) in its pixels,
+                 scores, pred_classes, pred_masks (R, 1, 28, 28) inside the boxes, ...
+
+what Detectron2's own code does not let through:
+  - a detector takes one picture at a time: a trace fixes the number
+  - a detector in ONNX ends at pred_keypoint_heatmaps; its pred_keypoints come from a loop over
+    the regions that no ONNX exporter takes (detectron2.structures.heatmaps_to_keypoints does it)
+  - detectors other than GeneralizedRCNN with StandardROIHeads: backbone only
+
+examples:
+  export_model.py --config-file output/quickstart/config.yaml --format onnx --output exported \\
+      --opts MODEL.WEIGHTS output/quickstart/model_final.pth
+  export_model.py --config-file F --format torchscript --output DIR --part keypoint_head""",
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
+    parser.add_argument(
+        "--format", required=True, choices=list(export.SUFFIXES), help="kind of files to write"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=export.PARTS,
+        help="what to export, may be repeated; default: all that the model has",
+    )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        metavar="IMAGE",
+        help="pictures to check the detector on; default: three of the embedded data set",
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys to change, such as MODEL.WEIGHTS",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where an error comes from, not one line"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    predictor = Predictor(arguments.config_file, device="cpu", opts=arguments.opts)
+    parts = arguments.part or export.parts_of(predictor.model)
+    pictures = _pictures(predictor.cfg, arguments.input) if "detector" in parts else []
+    folder = Path(arguments.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to --output {folder}: {error.strerror}") from error
+
+    checks = []
+    for part in tqdm(parts, unit="file"):
+        checks += export.export_part(
+            predictor.model,
+            part=part,
+            file_format=arguments.format,
+            path=folder / (part + export.SUFFIXES[arguments.format]),
+            pictures=pictures,
+        )
+    rows = [(c.part, c.input, c.found, c.error, "ok" if c.passed else "DIFFERS") for c in checks]
+    print(tabulate(rows, headers=["part", "input", "", "difference", ""], floatfmt=".1e"))
+    print(f"written to {folder}")
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def _pictures(cfg: CfgNode, files: list[str] | None) -> list[Tensor]:
+    """Pictures as the network takes them; by default three of different shapes."""
+    if files is None:
+        by_shape = {(d["height"], d["width"]): d for d in DatasetCatalog.get("nl_shapes_val")}
+        files = [picture["file_name"] for picture in list(by_shape.values())[:3]]
+    mapper = DatasetMapper(
+        is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT
+    )
+    pictures = []
+    for file in files:
+        try:
+            pictures.append(mapper({"file_name": file})["image"].float())
+        except OSError as error:
+            raise UserError(f"cannot read --input {file}: {error.strerror or error}") from error
+    return pictures
+
+
+if __name__ == "__main__":
+    run_script(main)
