@@ -1,0 +1,304 @@
+"""What a row of the paper's tables asks for: its recipe, its command and what it will cost."""
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from nl_detectron.engine import Trainer, load_config
+from nl_detectron.errors import ConfigError, UserError, nearest
+from nl_detectron.model_zoo import ENTRIES, Entry, Results, find_entry, get_config_file
+from nl_detectron.model_zoo.entries import TABLE_5, TABLE_6
+
+TABLES = {5: TABLE_5, 6: TABLE_6}
+REFERENCE_GPUS = 8  # the batch, rate and schedule of every config are meant for so many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """A published training speed: of an iteration of `images` images on `gpus` GPUs together."""
+
+    seconds: float
+    images: int = 16
+    gpus: int = 8
+    source: str = "Detectron2's MODEL_ZOO, V100"
+
+    @property
+    def gpu_seconds_per_image(self) -> float:
+        return self.seconds * self.gpus / self.images
+
+
+# Of the baselines. The time of an iteration does not depend on how many there are, so that of 3x
+# stands for 1x and s1x where only 3x was published.
+SPEEDS = {
+    "Mask R-CNN R50-FPN": Speed(seconds=0.261),
+    "Mask R-CNN R101-FPN": Speed(seconds=0.340),
+    "Mask R-CNN X152-32x8d-FPN": Speed(
+        seconds=1.188, images=8, source="Detectron's MODEL_ZOO, P100"
+    ),
+    "Keypoint R-CNN R50-FPN": Speed(seconds=0.315),
+    "Keypoint R-CNN R101-FPN": Speed(seconds=0.390),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """Where a run takes place: ``train_net.py``'s flags of the same names."""
+
+    num_gpus: int = 1
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+
+    @property
+    def world_size(self) -> int:
+        return self.num_gpus * self.num_machines
+
+    def check(self) -> None:
+        """Raise :class:`UserError` for what ``train_net.py`` would refuse for every row."""
+        if self.num_gpus < 1 or not 0 <= self.machine_rank < self.num_machines:
+            raise UserError(
+                f"--num-gpus {self.num_gpus} --num-machines {self.num_machines} --machine-rank "
+                f"{self.machine_rank}: there must be at least one process, and ranks start at 0"
+            )
+        if self.num_machines > 1 and self.dist_url == "auto":
+            raise UserError("several machines need --dist-url tcp://<first machine>:<port>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A schedule as it will run.
+
+    Attributes:
+        images: of one update, over all GPUs and accumulated batches.
+        accumulate_steps: batches of which an update consists.
+        learning_rate: after the warm-up.
+        iterations: updates in all.
+        drops: iterations at which the rate is divided by ten.
+        warmup: iterations of warm-up.
+    """
+
+    images: int
+    accumulate_steps: int
+    learning_rate: float
+    iterations: int
+    drops: tuple[int, ...]
+    warmup: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table as it will be trained.
+
+    Attributes:
+        entry: of the model zoo.
+        folder: of the run.
+        recipe: after scaling to the number of GPUs.
+        command: what trains it, goes on with it, and evaluates it.
+        settings: what else than the config decides the result; see :func:`check_folders`.
+        datasets: names of those that the run reads.
+    """
+
+    entry: Entry
+    folder: Path
+    recipe: Recipe
+    command: tuple[str, ...]
+    settings: dict[str, object]
+    datasets: tuple[str, ...]
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Estimated from the published speed of the baseline, in which evaluation is not counted.
+
+        A GPU's time per image is taken to be the same on any number of GPUs, and non-local blocks
+        to take time in proportion to their multiply-adds. None where there is nothing published.
+        """
+        if self.entry.model not in SPEEDS:
+            return None
+        images = self.recipe.images * self.recipe.iterations
+        seconds = images * SPEEDS[self.entry.model].gpu_seconds_per_image
+        baseline = find_entry(self.entry.baseline or "")
+        if baseline and baseline.multiply_adds and self.entry.multiply_adds:
+            seconds *= self.entry.multiply_adds / baseline.multiply_adds
+        return seconds / 3600
+
+    def describe(self) -> str:
+        """The lines that a dry run prints."""
+        recipe, speed = self.recipe, SPEEDS.get(self.entry.model)
+        batches = (
+            f"{recipe.accumulate_steps} batches of {recipe.images // recipe.accumulate_steps}"
+            if recipe.accumulate_steps > 1
+            else "one batch"
+        )
+        drops = " and ".join(f"{drop:,}" for drop in recipe.drops) or "never"
+        hours = "unknown: no speed has been published for this model"
+        if self.gpu_hours is not None and speed is not None:
+            hours = (
+                f"about {self.gpu_hours:,.0f} (source: {speed.source}: {speed.seconds:.3f} s per "
+                f"iteration of {speed.images} images on {speed.gpus}, without blocks)"
+            )
+        return "\n".join(
+            (
+                f"{row_name(self.entry)}: {self.entry.model}, {self.entry.blocks or 'baseline'}",
+                f"  command: {shlex.join(self.command)}",
+                f"  images per update: {recipe.images} ({batches}), learning rate: "
+                f"{recipe.learning_rate:g}",
+                f"  iterations: {recipe.iterations:,}, drops at: {drops}, warm-up: "
+                f"{recipe.warmup:,}",
+                f"  GPU-hours: {hours}",
+            )
+        )
+
+
+def row_name(entry: Entry) -> str:
+    """Return a short name, e.g. ``R50``, ``X152-NL``, ``R101-NL-head-backbone``, ``R50-NL-3x``.
+
+    The schedule is left out where it is the one of the paper's row (1x, and 1.44x for X152).
+    """
+    pattern = r"[a-z]+_rcnn_([A-Z])_(\d+)(?:_\d+x\d+d)?_FPN(?:_(NL.*))?_([^_]+)"
+    match = re.fullmatch(pattern, Path(entry.config).stem)
+    if match is None:
+        raise ValueError(f"{entry.config} does not follow the pattern of the zoo's names")
+    kind, depth, blocks, schedule = match.groups()
+    parts = [kind + depth]
+    if blocks:
+        parts.append(blocks.replace("_", "-"))
+    if schedule not in ("1x", "1.44x"):
+        parts.append(schedule)
+    return "-".join(parts)
+
+
+def run_folder(output: Path, config: str) -> Path:
+    """Return the folder of a row's run: under `output`, named after its config."""
+    return output / Path(config).stem
+
+
+def select(table: int, names: Sequence[str] = ()) -> list[Entry]:
+    """Return rows of a table in its order; without names, those that the paper has figures for.
+
+    Args:
+        table: 5 or 6.
+        names: short names (see :func:`row_name`) or names of configs, in any case of letters.
+
+    Raises:
+        UserError: for a name that the table does not have, with the nearest ones.
+    """
+    entries = [entry for entry in ENTRIES if entry.section == TABLES[table]]
+    if not names:
+        return [entry for entry in entries if entry.paper != Results()]
+    known = {}
+    for entry in entries:
+        path = Path(entry.config)
+        for name in (row_name(entry), entry.config, path.name, path.stem):
+            known[name.lower()] = entry.config
+    wanted = set()
+    for name in names:
+        if name.lower() not in known:
+            rows = [row_name(entry) for entry in entries]
+            guess = nearest(name.upper(), rows)
+            raise UserError(f"Table {table} has no row '{name}'.{guess} It has {', '.join(rows)}")
+        wanted.add(known[name.lower()])
+    return [entry for entry in entries if entry.config in wanted]
+
+
+def plan(
+    entry: Entry,
+    *,
+    train_script: Path,
+    output: Path,
+    machines: Machines,
+    accumulate: bool = False,
+    opts: Sequence[str] = (),
+) -> Row:
+    """Return the row with its recipe scaled to the number of GPUs.
+
+    Every recipe is for 8 GPUs. On another number, Detectron2's ``SOLVER.REFERENCE_WORLD_SIZE``
+    keeps the images per GPU, and scales the rate with the batch and the iterations against it.
+    `accumulate` keeps batch, rate and iterations instead, so that an update on N GPUs is the mean
+    over the same 8 parts of a batch as on 8.
+
+    Args:
+        train_script: path of ``train_net.py``, or of one with the same flags.
+        output: folder in which the row gets one of its own, named after its config.
+        machines: where it will run.
+        accumulate: for 1, 2 and 4 GPUs: do in turn what 8 would do at once.
+        opts: ``KEY VALUE ...`` for the config.
+
+    Raises:
+        UserError: for options or a number of GPUs that cannot work.
+    """
+    machines.check()
+    folder = run_folder(output, entry.config)
+    config_file = get_config_file(entry.config)
+    world_size = machines.world_size
+    own: list[str] = []
+    if accumulate:
+        if REFERENCE_GPUS % world_size:
+            raise UserError(
+                f"--accumulate makes {REFERENCE_GPUS} GPUs of 1, 2, 4 or {REFERENCE_GPUS}, not of "
+                f"{world_size}"
+            )
+        solver = load_config(config_file, opts).SOLVER
+        steps = REFERENCE_GPUS // world_size
+        if solver.IMS_PER_BATCH % steps:
+            raise UserError(f"a batch of {solver.IMS_PER_BATCH} cannot be made of {steps} equal")
+        own = ["SOLVER.IMS_PER_BATCH", str(solver.IMS_PER_BATCH // steps)]
+        own += ["SOLVER.ACCUMULATE_STEPS", str(solver.ACCUMULATE_STEPS * steps)]
+        all_opts = [*opts, *own]
+    else:
+        # First, so that the user's own value has the last word.
+        all_opts = ["SOLVER.REFERENCE_WORLD_SIZE", str(REFERENCE_GPUS), *opts]
+    cfg = load_config(config_file, all_opts)
+    recipe = _recipe(cfg, world_size)
+    flags = ["--num-gpus", machines.num_gpus]
+    if machines.num_machines > 1:
+        flags += ["--num-machines", machines.num_machines, "--machine-rank", machines.machine_rank]
+    if machines.dist_url != "auto":
+        flags += ["--dist-url", machines.dist_url]
+    return Row(
+        entry=entry,
+        folder=folder,
+        recipe=recipe,
+        command=(
+            _short(sys.executable),
+            _short(train_script),
+            "--config-file",
+            _short(config_file),
+            "--resume",
+            *map(str, flags),
+            "OUTPUT_DIR",
+            str(folder),
+            *all_opts,
+        ),
+        settings={"opts": list(opts), "processes": world_size, "accumulate": accumulate},
+        datasets=(*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST),
+    )
+
+
+def _recipe(cfg: CfgNode, world_size: int) -> Recipe:
+    reference, images = cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH
+    parts = reference or world_size
+    if images % parts:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH {images} cannot be divided among {parts} GPUs; give another, "
+            "or SOLVER.REFERENCE_WORLD_SIZE 0 for a schedule that is not scaled"
+        )
+    solver = Trainer.auto_scale_workers(cfg, world_size).SOLVER
+    return Recipe(
+        images=solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS,
+        accumulate_steps=solver.ACCUMULATE_STEPS,
+        learning_rate=solver.BASE_LR,
+        iterations=solver.MAX_ITER,
+        drops=tuple(solver.STEPS),
+        warmup=solver.WARMUP_ITERS,
+    )
+
+
+def _short(path: str | Path) -> str:
+    """Return `path` as seen from here if it is below, for a command that is easy to read."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

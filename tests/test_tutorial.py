@@ -1,0 +1,96 @@
+"""The tutorial notebook, run from top to bottom."""
+
+import base64
+import io
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "docs/tutorial.ipynb"
+CELL_TIMEOUT = 600  # seconds; the longest cell trains for about half a minute on a free core
+
+# Run last, in the notebook's kernel: what its text says must be so.
+FACTS = """
+import json
+
+print(json.dumps({
+    "missing": loaded.missing_keys,
+    "unexpected": loaded.unexpected_keys,
+    "new": sorted(set(model.state_dict()) - set(checkpoint["model"])),
+    "identical": {level: torch.equal(before[level], after[level]) for level in before},
+    "results": results,
+    "added": [added_share(model), added_share(trained)],
+    "attention": [float(a.weights.sum() + a.padding) for a in seen.attentions],
+}))
+"""
+
+
+def execute(notebook: nbformat.NotebookNode, cwd: Path) -> None:
+    """Run all cells in a kernel of the interpreter that runs the tests."""
+    # Without folders to search, the kernel is ipykernel's own, not one installed for a user.
+    specs = KernelSpecManager(kernel_dirs=[])
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
+    NotebookClient(notebook, km=manager, timeout=CELL_TIMEOUT).execute(cwd=str(cwd))
+
+
+def text(cell: nbformat.NotebookNode) -> str:
+    return "".join(o.text for o in cell.outputs if o.get("name") == "stdout")
+
+
+def pictures(cell: nbformat.NotebookNode) -> list[Image.Image]:
+    encoded = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+    return [Image.open(io.BytesIO(base64.b64decode(png))) for png in encoded]
+
+
+def test_notebook_is_stored_without_outputs():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+
+
+def test_notebook_runs_and_what_it_says_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    for name in ("TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(FACTS, id="facts"))
+    execute(notebook, tmp_path)
+    cells = {cell.id: cell for cell in notebook.cells}
+    facts = json.loads(text(cells["facts"]))
+
+    assert facts["missing"]
+    assert set(facts["missing"]) <= set(facts["new"])
+    assert all("nonlocal" in key for key in facts["new"])
+    assert facts["unexpected"] == []
+    assert facts["identical"] == dict.fromkeys(("p2", "p3", "p4", "p5", "p6"), True)
+    assert text(cells["identity"]).count("bit-identical: True") == 5
+
+    results = facts["results"]
+    assert results["with a block, not trained"] == results["baseline"]
+    assert results["baseline"]["AP50"] > 1  # it has learned something; chance finds nothing
+    assert results["baseline, trained on"] != results["baseline"]
+    assert results["with a block, trained on"] != results["baseline"]
+    table = text(cells["compare"])
+    for name, result in results.items():
+        assert f"{name:26}{result['AP']:6.1f}{result['AP50']:7.1f}\n" in table
+
+    fresh, trained = facts["added"]
+    assert fresh == 0
+    assert 0 < trained < 0.01  # "a small fraction of a per cent"
+    assert facts["attention"] == pytest.approx([1, 1, 1], abs=1e-4)
+
+    for name in ("look-at-data", "predictions", "attention"):
+        (picture,) = pictures(cells[name])
+        assert min(picture.size) > 300
+        assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 1000  # not blank

@@ -1,0 +1,146 @@
+#!/usr/bin/env python
+"""Train the rows of the paper's Table 5 or 6 on COCO and put the results beside the paper's."""
+
+import argparse
+from importlib.resources import files
+from pathlib import Path
+
+from nl_detectron.engine import check_datasets
+from nl_detectron.errors import UserError, run_script
+from nl_detectron.reproduction import (
+    Machines,
+    as_csv,
+    as_markdown,
+    check_folders,
+    collect,
+    plan,
+    save_measured,
+    select,
+    train,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+EPILOG = """
+Every recipe is for 8 GPUs. On another number, Detectron2's SOLVER.REFERENCE_WORLD_SIZE keeps the
+images per GPU and scales rate and schedule; --accumulate keeps the recipe itself on 1, 2 or 4.
+
+A row is trained by train_net.py in a folder of its own under --output. Started again, this goes on
+with rows that were cut off, and skips those that are done. A row that fails does not stop the
+others. The exit status is 0 only if every row asked for has been trained and evaluated, whether or
+not its figures are within the tolerance.
+
+examples:
+  what would be done, and what it would cost:   %(prog)s --table 5 --num-gpus 8 --dry-run
+  the paper's Table 5; its R50 rows only:       %(prog)s --table 5 --num-gpus 8 [--rows R50 R50-NL]
+  keypoints on one GPU with the recipe for 8:   %(prog)s --table 6 --accumulate
+  what there is by now:                         %(prog)s --table 5 --collect-only
+  2 machines, one --output on a disk they share, the same command on each but for the rank:
+    %(prog)s --table 5 --num-gpus 8 --num-machines 2 --machine-rank <0 or 1> \\
+        --dist-url tcp://<first machine>:29500
+  another batch, unscaled:
+    %(prog)s --table 5 --opts SOLVER.REFERENCE_WORLD_SIZE 0 SOLVER.IMS_PER_BATCH 2
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    new = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    new.add_argument("--table", type=int, choices=(5, 6), required=True, help="of the paper")
+    new.add_argument(
+        "--rows",
+        nargs="+",
+        default=(),
+        metavar="ROW",
+        help="short names (R50, R101-NL, R50-NL-3x, R101-NL-head) or configs; default: the paper's",
+    )
+    new.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, or CPU processes")
+    new.add_argument("--num-machines", type=int, default=1)
+    new.add_argument("--machine-rank", type=int, default=0, help="0 for the first machine")
+    new.add_argument("--dist-url", default="auto", help="tcp://<first machine>:<port>")
+    new.add_argument(
+        "--accumulate",
+        action="store_true",
+        help="on fewer than 8 GPUs, keep the batch of the recipe",
+    )
+    new.add_argument(
+        "--output",
+        type=Path,
+        default=Path("output/reproduce"),
+        help="folder of the runs and of table_<n>.md and .csv (default: %(default)s)",
+    )
+    what = new.add_mutually_exclusive_group()
+    what.add_argument(
+        "--dry-run", action="store_true", help="only print commands, schedules and GPU-hours"
+    )
+    what.add_argument(
+        "--collect-only", action="store_true", help="train nothing, report what the folders hold"
+    )
+    new.add_argument(
+        "--save-measured",
+        action="store_true",
+        help="write finished rows into the model zoo, if they were trained without --opts",
+    )
+    new.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    new.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ... for every row; last"
+    )
+    return new
+
+
+def main() -> int:
+    args = parser().parse_args()
+    entries = select(args.table, args.rows)
+    machines = Machines(
+        num_gpus=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+    )
+    failed: dict[str, str] = {}
+    if not args.collect_only:
+        rows = [
+            plan(
+                entry,
+                train_script=ROOT / "train_net.py",
+                output=args.output,
+                machines=machines,
+                accumulate=args.accumulate,
+                opts=args.opts,
+            )
+            for entry in entries
+        ]
+        if args.dry_run:
+            print("\n\n".join(row.describe() for row in rows))
+            print(f"\nall rows: about {sum(row.gpu_hours or 0 for row in rows):,.0f} GPU-hours")
+            return 0
+        check_folders(rows)
+        check_datasets(name for row in rows for name in row.datasets)
+        failed = train(rows, machines)
+        if args.machine_rank != 0:  # the first machine reports
+            return 1 if failed else 0
+    elif not args.output.is_dir():
+        raise UserError(f"nothing to collect: there is no folder {args.output}")
+    states = collect(entries, args.output)
+    markdown = as_markdown(entries, states, failed)
+    table = args.output / f"table_{args.table}.md"
+    write(table, markdown)
+    write(table.with_suffix(".csv"), as_csv(entries, states, failed))
+    print(f"\n{markdown}\nwrote {table} and {table.with_suffix('.csv')}")
+    if args.save_measured:
+        path = Path(str(files("nl_detectron.model_zoo"))) / "measured.csv"
+        count = save_measured(path, entries, states)
+        print(f"wrote {count} rows into {path}; now run python tools/generate_model_zoo.py")
+    done = [entry for entry in entries if states[entry.config].results]
+    return 0 if len(done) == len(entries) and not failed else 1
+
+
+def write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror})") from error
+
+
+if __name__ == "__main__":
+    run_script(main)
