@@ -2,32 +2,28 @@
 """Draw what a model finds in pictures, a video or a webcam."""
 
 import argparse
-import glob
 import itertools
 import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch.nn.functional as F
-from detectron2.data import DatasetCatalog, Metadata
-from detectron2.data.detection_utils import read_image
+from detectron2.data import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.video_visualizer import VideoVisualizer
-from detectron2.utils.visualizer import Visualizer
 from tqdm import tqdm
 
-from nl_detectron.engine import check_datasets
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.inference import Predictor, to_coco_results
+from nl_detectron.pictures import WHAT, list_pictures, read_picture, report_bad
+from nl_detectron.visualization import draw_instances
 
 WINDOW = "nl_detectron"
-MIN_DRAWN_SIZE = 480  # pixels of the shorter side, below which labels cover the picture
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,8 +43,7 @@ def parse_arguments() -> argparse.Namespace:
         "--input",
         nargs="+",
         metavar="WHAT",
-        help="pictures, folders of them, patterns such as 'photos/*.jpg', a data set's name, or "
-        "NAME:COUNT for its first few",
+        help=WHAT,
     )
     source.add_argument("--video-input", metavar="FILE", help="a video")
     source.add_argument("--webcam", action="store_true", help="the first camera; ESC ends it")
@@ -85,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
+def main() -> None:
     args = parse_arguments()
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: at least 1 is needed")
@@ -105,8 +100,9 @@ def main() -> int:
         ],
     )
     if args.input:
-        return run_pictures(predictor, files, args, show)
-    return run_video(predictor, args, show)
+        run_pictures(predictor, files, args, show)
+    else:
+        run_video(predictor, args, show)
 
 
 def has_screen() -> bool:
@@ -116,33 +112,10 @@ def has_screen() -> bool:
     return True
 
 
-def list_pictures(inputs: Iterable[str]) -> list[Path]:
-    """Return the files that are meant, in order; whether they are pictures shows on reading."""
-    files: list[Path] = []
-    for item in inputs:
-        name, _, count = item.partition(":")
-        if name in DatasetCatalog and not Path(item).exists():
-            if count and not count.isdecimal():
-                raise UserError(f"--input {item}: '{count}' is no number")
-            check_datasets([name])
-            records = DatasetCatalog.get(name)[: int(count) if count else None]
-            found = [Path(record["file_name"]) for record in records]
-        elif Path(item).is_dir():
-            found = sorted(p for p in Path(item).iterdir() if p.is_file() and p.name[0] != ".")
-        elif Path(item).exists():
-            found = [Path(item)]
-        else:
-            found = sorted(Path(name) for name in glob.glob(os.path.expanduser(item)))
-        if not found:
-            raise UserError(f"--input {item}: there is no such file, or it is an empty folder")
-        files += found
-    return files
-
-
 def run_pictures(
     predictor: Predictor, files: list[Path], args: argparse.Namespace, show: bool
-) -> int:
-    """Predict, draw and write; return 1 if any file could not be read."""
+) -> None:
+    """Predict, draw and write; UserError in the end if any file could not be read."""
     targets = output_files(files, args.output) if args.output else {}
     numbers = image_numbers(files)
     results, bad, instance_count = [], [], 0
@@ -152,10 +125,10 @@ def run_pictures(
         pictures: list[tuple[Path, np.ndarray]] = []
         for file in chunk:
             try:
-                pictures.append((file, read_image(str(file), format="BGR")))
-            except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on bad files
+                pictures.append((file, read_picture(file)))
+            except UserError as error:
                 bad.append(file)
-                progress.write(f"skipped {file}: {error}", file=sys.stderr)
+                progress.write(f"skipped {error}", file=sys.stderr)
         found = predictor([image for _, image in pictures], batch_size=args.batch_size)
         for (file, image), instances in zip(pictures, found, strict=True):
             instance_count += len(instances)
@@ -173,13 +146,10 @@ def run_pictures(
         write_json(args.json, results)
     print(f"{len(files) - len(bad)} pictures, {instance_count} instances", end="")
     print(f", drawn in {args.output}" if args.output else "")
-    if bad:
-        names = ", ".join(str(file) for file in bad[:5]) + (", ..." if len(bad) > 5 else "")
-        print(f"error: {len(bad)} of {len(files)} files are no pictures: {names}", file=sys.stderr)
-    return 1 if bad else 0
+    report_bad(bad, len(files))
 
 
-def run_video(predictor: Predictor, args: argparse.Namespace, show: bool) -> int:
+def run_video(predictor: Predictor, args: argparse.Namespace, show: bool) -> None:
     """The same for every frame of a video or of the first camera."""
     source = 0 if args.webcam else args.video_input
     if not args.webcam and not Path(source).is_file():
@@ -208,7 +178,7 @@ def run_video(predictor: Predictor, args: argparse.Namespace, show: bool) -> int
                     writer = writer or VideoWriter(args.output, source, rate, drawn.shape[:2])
                     writer.write(drawn)
                 if show and not show_window(drawn, wait=False):
-                    return 0
+                    return
     finally:
         progress.close()
         video.release()
@@ -219,7 +189,6 @@ def run_video(predictor: Predictor, args: argparse.Namespace, show: bool) -> int
     if index == 0:
         raise UserError(f"{source} has no frame that can be read")
     print(f"{index} frames" + (f", drawn in {writer.path}" if writer else ""))
-    return 0
 
 
 def read_frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
@@ -236,49 +205,9 @@ def draw(
     metadata: Metadata,
     video: VideoVisualizer | None = None,
 ) -> np.ndarray:
-    """Return `image` (H, W, 3; BGR) with what was found drawn on it; a small one is enlarged."""
-    factor = max(1, round(MIN_DRAWN_SIZE / min(image.shape[:2])))
-    size = (image.shape[1] * factor, image.shape[0] * factor)
-    large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
-    instances = enlarge(without_foreign_keypoints(instances, metadata), factor)
-    rgb = np.ascontiguousarray(large[:, :, ::-1])
-    if video is None:
-        drawn = Visualizer(rgb, metadata).draw_instance_predictions(instances)
-    else:
-        drawn = video.draw_instance_predictions(rgb, instances)
-    return np.ascontiguousarray(drawn.get_image()[:, :, ::-1])
-
-
-def without_foreign_keypoints(instances: Instances, metadata: Metadata) -> Instances:
-    """The keypoint head answers for every instance; a skeleton on a car would be nonsense."""
-    names = metadata.get("thing_classes", [])
-    if not instances.has("pred_keypoints") or len(names) < 2 or "person" not in names:
-        return instances
-    keypoints = instances.pred_keypoints.clone()
-    keypoints[instances.pred_classes != names.index("person"), :, 2] = 0
-    shown = Instances(instances.image_size, **instances.get_fields())
-    shown.pred_keypoints = keypoints
-    return shown
-
-
-def enlarge(instances: Instances, factor: int) -> Instances:
-    """Return the instances of a picture that is `factor` times as large."""
-    if factor == 1:
-        return instances
-    height, width = instances.image_size
-    large = Instances((height * factor, width * factor))
-    for name, value in instances.get_fields().items():
-        if name == "pred_boxes":
-            value = value.clone()
-            value.scale(factor, factor)
-        elif name == "pred_masks":
-            soft = value[:, None].float()
-            value = F.interpolate(soft, scale_factor=factor, mode="bilinear")[:, 0] > 0.5
-        elif name == "pred_keypoints":
-            value = value * value.new_tensor([factor, factor, 1])
-        if name != "pred_keypoint_heatmaps":
-            large.set(name, value)
-    return large
+    """`draw_instances` for OpenCV, whose colours are BGR."""
+    drawn = draw_instances(np.ascontiguousarray(image[:, :, ::-1]), instances, metadata, video)
+    return np.ascontiguousarray(drawn[:, :, ::-1])
 
 
 def output_files(files: list[Path], output: str) -> dict[Path, Path]:

@@ -15,8 +15,11 @@ from detectron2.data import Metadata
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
+from nl_detectron import pictures
 from nl_detectron.engine import load_config
 from nl_detectron.errors import UserError
+from nl_detectron.pictures import list_pictures
+from nl_detectron.visualization.detections import enlarge, without_foreign_keypoints
 
 DEMO = tiny_run.ROOT / "demo" / "demo.py"
 NO_SCREEN = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
@@ -156,11 +159,11 @@ def test_inputs_are_files_folders_patterns_and_data_sets(
     images = folder / "images"
     records = [{"file_name": str(images / "002.png")}, {"file_name": str(images / "005.png")}]
     catalog = {"some_set": records}
-    monkeypatch.setattr(demo, "DatasetCatalog", catalog)
-    monkeypatch.setattr(demo, "check_datasets", lambda names: None)
+    monkeypatch.setattr(pictures, "DatasetCatalog", catalog)
+    monkeypatch.setattr(pictures, "check_datasets", lambda names: None)
 
     def names(*inputs: str) -> list[str]:
-        return [path.name for path in demo.list_pictures(inputs)]
+        return [path.name for path in list_pictures(inputs)]
 
     assert names(str(images)) == [f"{n:03}.png" for n in range(8)]
     assert names(str(images / "00[67].png"), str(images / "001.png")) == [
@@ -203,9 +206,9 @@ def test_drawing_is_where_it_belongs_and_only_people_have_skeletons(demo: Module
     )
     found.pred_masks[0, 20:50, 10:30] = True
     metadata = Metadata(thing_classes=["person", "car"], keypoint_names=["nose"])
-    large = demo.enlarge(demo.without_foreign_keypoints(found, metadata), 8)
+    large = enlarge(without_foreign_keypoints(found, metadata), 8)
     assert large.image_size == (480, 720)
-    assert demo.enlarge(found[[False, False]], 8).pred_masks.shape == (0, 480, 720)
+    assert enlarge(found[[False, False]], 8).pred_masks.shape == (0, 480, 720)
     assert large.pred_boxes.tensor[0].tolist() == [80, 160, 240, 400]
     assert large.pred_masks[0].nonzero().amin(0).tolist() == [160, 80]
     assert large.pred_keypoints[:, 0].tolist() == [

@@ -483,7 +483,7 @@ def test_tool(
     )
     without_blocks = (after_blocks, "[[],[],[],[]]", every_convs, 0)
     for arguments, message in (
-        (("--input", tmp_path / "none.jpg"), "none.jpg: no such file"),
+        (("--input", tmp_path / "none.jpg"), "none.jpg: there is no such file"),
         (("--input", picture, "--query", 331, 0), "--query 331 0 is outside"),
         (("--input", picture, "--block", "res4"), f"It has {BACKBONE_BLOCK}"),
         (

@@ -5,13 +5,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-from detectron2.data.detection_utils import read_image
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.inference import Predictor
+from nl_detectron.pictures import WHAT, list_pictures, read_picture, report_bad
 from nl_detectron.visualization import Page, draw_detections, draw_sheet, find_blocks, look
 
 
@@ -32,7 +31,7 @@ examples:
       --query 120 80 --query 300 200 --block backbone.bottom_up.res4.nonlocal_after_4""",
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
-    parser.add_argument("--input", required=True, nargs="+", metavar="IMAGE", help="pictures")
+    parser.add_argument("--input", required=True, nargs="+", metavar="WHAT", help=WHAT)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
         "--query",
@@ -84,12 +83,9 @@ examples:
     return parser.parse_args()
 
 
-def main() -> int:
+def main() -> None:
     args = parse_arguments()
-    files = [Path(name) for name in args.input]
-    for file in files:
-        if not file.is_file():
-            raise UserError(f"--input {file}: no such file")
+    files = list_pictures(args.input)
     for name in ("max_detections", "arrows"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 0")
@@ -114,10 +110,11 @@ def main() -> int:
     bad = []
     progress = tqdm(files, unit="picture")
     for number, file in enumerate(progress):
-        image = read_picture(file)
-        if image is None:
+        try:
+            image = read_picture(file)
+        except UserError as error:
             bad.append(file)
-            progress.write(f"skipped {file}: not a picture that can be read", file=sys.stderr)
+            progress.write(f"skipped {error}", file=sys.stderr)
             continue
         seen = look(
             predictor,
@@ -137,23 +134,14 @@ def main() -> int:
     if len(bad) < len(files):
         (output / "index.html").write_text(page.html(), encoding="utf-8")
         print(f"{len(files) - len(bad)} pictures; page: {output / 'index.html'}")
-    if bad:
-        names = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise UserError(f"{len(bad)} of {len(files)} files are no pictures: {names}")
-    return 0
-
-
-def read_picture(file: Path) -> np.ndarray | None:
-    """The picture (H, W, 3) in BGR order, or None if it cannot be read."""
-    try:
-        return read_image(str(file), format="BGR")
-    except (OSError, ValueError, SyntaxError):  # what Pillow raises on bad files
-        return None
+    report_bad(bad, len(files))
 
 
 def check_queries(queries: list[list[int]], file: Path) -> None:
-    image = read_picture(file)
-    height, width = image.shape[:2] if image is not None else (sys.maxsize, sys.maxsize)
+    try:
+        height, width = read_picture(file).shape[:2]
+    except UserError:
+        return  # it will be skipped, with a word
     for x, y in queries:
         if not (0 <= x < width and 0 <= y < height):
             raise UserError(

@@ -24,6 +24,7 @@ from ..errors import UserError, nearest
 from ..inference import Predictor
 from ..layers import NonLocalBlock, pairwise_weights
 from ..layers.nonlocal_ops import SOFTMAX_FORMS
+from .detections import is_person
 from .geometry import FloatArray, Grid
 
 
@@ -185,6 +186,7 @@ def look(
     )
     given = [Query(x=x, y=y, label=f"({int(x)}, {int(y)})") for x, y in points]
     top = instances.scores.argsort(descending=True)[:max_detections].tolist()
+    people = is_person(instances, predictor.metadata)
     for name, block in chosen.items():
         stride = strides[name]
         if stride is not None:
@@ -200,7 +202,7 @@ def look(
                 _attend(name, block, features, grid, given or _centres(seen, top))
             )
             continue
-        for index in (i for i in top if has_keypoints(seen, i)):
+        for index in (i for i in top if people[i]):
             features = record.inputs[name][int(instances.region[index])]
             grid = Grid.of_region(
                 features.shape[1:],
@@ -216,15 +218,6 @@ def look(
             queries = inside if given else _keypoints(seen, index, joints)
             seen.attentions.extend(_attend(name, block, features, grid, queries))
     return seen
-
-
-def has_keypoints(seen: Look, index: int) -> bool:
-    """Whether a detection's keypoints mean anything: the head answers for cars as well."""
-    names = list(seen.class_names)
-    if not seen.instances.has("pred_keypoints"):
-        return False
-    person = names.index("person") if "person" in names else None
-    return person is None or int(seen.instances.pred_classes[index]) == person
 
 
 @dataclass

@@ -5,12 +5,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from textwrap import fill
 
-import cv2
 import numpy as np
-import torch
 from detectron2.data import Metadata
-from detectron2.structures import Instances
-from detectron2.utils.visualizer import Visualizer
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,13 +15,13 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
-from .attention import Attention, Look, has_keypoints
+from .attention import Attention, Look
+from .detections import draw_instances
 
 QUERY_COLOUR = "#00e5ff"
 VEIL = 0.4  # how much the picture is darkened and greyed below a heat map
 BELOW_SCALE = "#3a3d42"  # a dark picture's colour, below the transparent end of the colour bar
 LEAST_PEAK = 4  # the colour scale goes at least to so many times an even share
-SHORT_SIDE = 480  # pixels of the shorter side, below which detections are drawn enlarged
 COLUMNS = 4  # of a sheet, at most
 MAX_PANELS = 8  # of each block in a sheet
 PANEL_INCHES = 4.0
@@ -104,33 +100,7 @@ def draw_attention(look: Look, attention: Attention, *, arrows: int = 8) -> np.n
 
 def draw_detections(look: Look, metadata: Metadata) -> np.ndarray:
     """The picture with boxes, masks, skeletons and labels, enlarged if small: (H', W', 3), RGB."""
-    factor = max(1, round(SHORT_SIDE / min(look.image.shape[:2])))
-    shown = _enlarged(look.instances, factor)
-    if shown.has("pred_keypoints"):
-        for index in range(len(shown)):
-            if not has_keypoints(look, index):
-                shown.pred_keypoints[index, :, 2] = 0  # the score: what is 0 is not drawn
-    size = (look.image.shape[1] * factor, look.image.shape[0] * factor)
-    image = cv2.resize(look.image, size, interpolation=cv2.INTER_CUBIC)
-    return Visualizer(image, metadata).draw_instance_predictions(shown).get_image()
-
-
-def _enlarged(instances: Instances, factor: int) -> Instances:
-    """A copy of what is drawn of `instances`, for a picture `factor` times as large.
-
-    (Visualizer's own scale would enlarge the dots of keypoints and the lines as well.)
-    """
-    height, width = instances.image_size
-    large = Instances((height * factor, width * factor))
-    large.scores, large.pred_classes = instances.scores, instances.pred_classes
-    large.pred_boxes = instances.pred_boxes.clone()
-    large.pred_boxes.scale(factor, factor)
-    if instances.has("pred_masks"):
-        masks = instances.pred_masks
-        large.pred_masks = masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    if instances.has("pred_keypoints"):
-        large.pred_keypoints = instances.pred_keypoints * torch.tensor([factor, factor, 1])
-    return large
+    return draw_instances(look.image, look.instances, metadata)
 
 
 def draw_sheet(

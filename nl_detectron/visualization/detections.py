@@ -1,0 +1,73 @@
+"""Pictures with what was found drawn on them."""
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.data import Metadata
+from detectron2.structures import Instances
+from detectron2.utils.video_visualizer import VideoVisualizer
+from detectron2.utils.visualizer import Visualizer
+
+SHORT_SIDE = 480  # pixels of the shorter side, below which labels would cover the picture
+
+
+def draw_instances(
+    image: np.ndarray,
+    instances: Instances,
+    metadata: Metadata,
+    video: VideoVisualizer | None = None,
+) -> np.ndarray:
+    """`image` (H, W, 3), RGB, with boxes, masks, skeletons and labels; a small one is enlarged.
+
+    With `video`, colours stay with an object from frame to frame.
+    """
+    factor = max(1, round(SHORT_SIDE / min(image.shape[:2])))
+    size = (image.shape[1] * factor, image.shape[0] * factor)
+    large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
+    shown = enlarge(without_foreign_keypoints(instances, metadata), factor)
+    if video is not None:
+        return video.draw_instance_predictions(large, shown).get_image()
+    return Visualizer(large, metadata).draw_instance_predictions(shown).get_image()
+
+
+def is_person(instances: Instances, metadata: Metadata) -> torch.Tensor:
+    """Which instances (R,) the keypoint head means something for: it answers for cars as well."""
+    names = metadata.get("thing_classes", [])
+    if len(names) < 2 or "person" not in names:
+        return torch.ones(len(instances), dtype=torch.bool)
+    return instances.pred_classes == names.index("person")
+
+
+def without_foreign_keypoints(instances: Instances, metadata: Metadata) -> Instances:
+    """The same instances with no skeleton where it would be nonsense."""
+    if not instances.has("pred_keypoints"):
+        return instances
+    keypoints = instances.pred_keypoints.clone()
+    keypoints[~is_person(instances, metadata), :, 2] = 0  # the score: what is 0 is not drawn
+    shown = Instances(instances.image_size, **instances.get_fields())
+    shown.pred_keypoints = keypoints
+    return shown
+
+
+def enlarge(instances: Instances, factor: int) -> Instances:
+    """The instances of a picture that is `factor` times as large.
+
+    (Visualizer's own scale would enlarge the dots of keypoints and the lines as well.)
+    """
+    if factor == 1:
+        return instances
+    height, width = instances.image_size
+    large = Instances((height * factor, width * factor))
+    for name, value in instances.get_fields().items():
+        if name == "pred_boxes":
+            value = value.clone()
+            value.scale(factor, factor)
+        elif name == "pred_masks":
+            soft = value[:, None].float()
+            value = F.interpolate(soft, scale_factor=factor, mode="bilinear")[:, 0] > 0.5
+        elif name == "pred_keypoints":
+            value = value * value.new_tensor([factor, factor, 1])
+        if name != "pred_keypoint_heatmaps":
+            large.set(name, value)
+    return large
