@@ -34,6 +34,6 @@ bench: setup  ## run the benchmarks, each as a table of ratios
 quickstart: setup  ## train, evaluate and draw on the embedded data set
 	$(venv)/python train_net.py --config-file configs/quickstart.yaml OUTPUT_DIR $(quickstart)
 	$(venv)/python demo/demo.py --config-file $(quickstart)/config.yaml \
-	  --input dataset:nl_shapes_val:6 --output $(quickstart)/demo \
+	  --input nl_shapes_val:6 --output $(quickstart)/demo \
 	  --opts MODEL.WEIGHTS $(quickstart)/model_final.pth
 	@echo "numbers: $(quickstart)/metrics.json   pictures: $(quickstart)/demo"

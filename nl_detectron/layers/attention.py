@@ -6,15 +6,14 @@ Equation 4 of the paper's section 3.2: ``y = softmax(theta phi^T) g``.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # On a CPU, maps of at most this many elements (32 MB in float32) are multiplied out: there the
 # plain product beats the fused kernel in training. `make bench` shows where the two cross.
 EXPLICIT_MAX_ELEMENTS = 2**23
 
-# Queries handled at once by `ChunkedAttention`: large enough for the matrix products to run at
-# full speed, small enough for the chunk's rows of the map to stay in the caches.
-CHUNK_QUERIES = 512
+# Queries handled at once where the map is made in chunks: enough for the matrix products to run
+# at full speed, few enough for their rows of the map to take little memory.
+CHUNK_QUERIES = 384
 
 
 def explicit_attention(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
@@ -38,8 +37,8 @@ class ChunkedAttention(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_y: Tensor):
+        _refuse_second_derivatives()
         theta, phi, g, y, log_sums = ctx.saved_tensors
         grad_theta, grad_phi = torch.empty_like(theta), torch.zeros_like(phi)
         grad_g = torch.zeros_like(g)
@@ -72,8 +71,8 @@ class ChunkedSelfAttention(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_y: Tensor):
+        _refuse_second_derivatives()
         x, g, y, log_sums = ctx.saved_tensors
         grad_x, grad_g = torch.zeros_like(x), torch.zeros_like(g)
         mean_grad = (grad_y * y).sum(-1, keepdim=True)
@@ -97,6 +96,15 @@ class ChunkedSelfAttention(torch.autograd.Function):
             grad_x[:, rows].baddbmm_(grad_scores, x[:, onward])
             grad_x[:, onward].baddbmm_(grad_scores.transpose(1, 2), x[:, rows])
         return grad_x, grad_g, None
+
+
+def _refuse_second_derivatives() -> None:
+    # Torch's `once_differentiable` leaves the missing term out where x is used elsewhere as well.
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "softmax attention without a map is differentiable once; for second derivatives set "
+            "nl_detectron.layers.attention.EXPLICIT_MAX_ELEMENTS above the size of the map"
+        )
 
 
 def _attend_by_chunks(
@@ -126,12 +134,13 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = Tr
 
     Compiled, exported, on an accelerator or in half precision it is torch's fused attention. On a
     CPU small maps are multiplied out and large ones never made. The fused kernels are
-    differentiable once: for a second derivative select ``SDPBackend.MATH`` with
-    ``torch.nn.attention.sdpa_kernel``.
+    differentiable once and raise RuntimeError beyond: for a second derivative select
+    ``SDPBackend.MATH`` with ``torch.nn.attention.sdpa_kernel`` or raise EXPLICIT_MAX_ELEMENTS.
     """
     factor = theta.shape[2] ** -0.5 if scale else 1.0
     device = theta.device.type
-    eager = not torch.compiler.is_compiling() and not torch.is_autocast_enabled(device)
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    eager = not recorded and not torch.is_autocast_enabled(device)
     if device == "cpu" and eager and theta.dtype in (torch.float32, torch.float64):
         if theta.shape[0] * theta.shape[1] * phi.shape[1] <= EXPLICIT_MAX_ELEMENTS:
             return explicit_attention(theta, phi, g, factor)
@@ -140,5 +149,9 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = Tr
         if theta.shape[2] != g.shape[2]:
             return ChunkedAttention.apply(theta, phi, g, factor)
     # One head per image. Kernels want rows in one piece; without them the map would be built.
-    heads = [rows.unsqueeze(1).contiguous() for rows in (theta, phi, g)]
-    return F.scaled_dot_product_attention(*heads, scale=factor).squeeze(1)
+    query, key, value = (rows.unsqueeze(1).contiguous() for rows in (theta, phi, g))
+    y = F.scaled_dot_product_attention(query, key, value, scale=factor).squeeze(1)
+    if device == "cpu":
+        # The CPU's kernel makes zeros of a NaN query. Zero times NaN or infinity is NaN.
+        y = y + (0 * theta.detach()).sum(-1, keepdim=True)
+    return y

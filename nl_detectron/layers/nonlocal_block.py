@@ -1,6 +1,7 @@
 """The non-local block, equation 6 of the paper: ``z = W_z y + x``."""
 
 import copy
+from typing import Any
 
 import torch
 from detectron2.layers import CNNBlockBase, FrozenBatchNorm2d, get_norm
@@ -78,7 +79,7 @@ class NonLocalBlock(CNNBlockBase):
         if pairwise == "concatenation":
             self.w_f = nn.Parameter(torch.empty(2 * inter_channels))
         if norm:
-            self.norm = build_norm(norm, channels=in_channels)
+            self.norm: Any = build_norm(norm, channels=in_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -110,7 +111,8 @@ class NonLocalBlock(CNNBlockBase):
         else:
             theta, phi = self._embed(x, x_hat)
             y = nonlocal_operation(theta, phi, g, pairwise=self.pairwise, scale=self.scale)
-        y = self.out(y.transpose(1, 2).unflatten(2, x.shape[2:]))
+        y = y.transpose(1, 2).reshape(x.shape[0], self.inter_channels, *x.shape[2:])
+        y = self.out(y)
         return (x + self._normalize(y)).to(x.dtype)
 
     def attention_map(self, x: Tensor) -> Tensor:
@@ -155,8 +157,10 @@ class NonLocalBlock(CNNBlockBase):
     def _normalize(self, y: Tensor) -> Tensor:
         if not hasattr(self, "norm"):
             return y
-        # Norms act on channels alone; as (N, C, positions, 1) the 2-D ones serve every `dims`.
-        flat = y.flatten(2).unsqueeze(3)
+        # Norms act on channels alone; as (N, C, 1, positions) the 2-D ones serve every `dims`.
+        # Not (N, C, positions, 1): the strides that y can have then mislead torch's batch norm,
+        # and its gradients come out wrong, without an error.
+        flat = y.flatten(2).unsqueeze(2)
         norm = self.norm
         if type(norm) is nn.BatchNorm2d and self.training and flat.numel() <= self.out_channels:
             # A single value per channel has no variance: torch refuses, the running one serves.
@@ -164,7 +168,7 @@ class NonLocalBlock(CNNBlockBase):
             flat = F.batch_norm(flat, *statistics, norm.weight, norm.bias, False, 0.0, norm.eps)
         else:
             flat = norm(flat)
-        return flat.squeeze(3).unflatten(2, y.shape[2:])
+        return flat.reshape(y.shape)
 
 
 def fold_norm(block: NonLocalBlock) -> NonLocalBlock:
@@ -176,8 +180,8 @@ def fold_norm(block: NonLocalBlock) -> NonLocalBlock:
     folded = copy.deepcopy(block).eval()
     if not hasattr(folded, "norm"):
         return folded
-    norm = folded.norm
-    if not isinstance(norm, nn.modules.batchnorm._BatchNorm | FrozenBatchNorm2d):
+    norm: Any = folded.norm
+    if not isinstance(folded.norm, nn.modules.batchnorm._BatchNorm | FrozenBatchNorm2d):
         raise ValueError(f"{type(norm).__name__} takes statistics from its input: cannot fold it")
     with torch.no_grad():
         factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
@@ -203,9 +207,10 @@ def _rows(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def _weighted(conv: nn.Module, w: Tensor, x: Tensor) -> Tensor:
+def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
     """``w . conv(x)`` at each position, (N, positions), for a 1x1 convolution `conv`."""
     x = at_least_float32(x).flatten(2)
-    weight, w = conv.weight.flatten(1).to(x.dtype), w.to(x.dtype)
+    weight, bias, w = (v.to(x.dtype) for v in (conv.weight.flatten(1), conv.bias, w))
     with torch.autocast(x.device.type, enabled=False):
-        return (w @ weight) @ x + w @ conv.bias.to(x.dtype)
+        # As a convolution it takes and gives gradients in the layout of x.
+        return F.conv1d(x, (w @ weight).view(1, -1, 1), (w @ bias).view(1)).squeeze(1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from .attention import softmax_attention
 from .relu_sum import relu_pair_sum
 
+HALF = (torch.float16, torch.bfloat16)
 SOFTMAX_FORMS = ("gaussian", "embedded_gaussian")
 PAIRWISE_FORMS = (*SOFTMAX_FORMS, "dot_product", "concatenation")
 
@@ -75,16 +76,23 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     ``theta (phi^T g)`` takes (P + M) D E multiply-adds, ``(theta phi^T) g`` takes P M (D + E).
     A compiled or exported graph, whose sizes may change, has the first.
     """
-    batch, positions, width = theta.shape
+    positions, width = theta.shape[1:]
     others, out_width = g.shape[1:]
-    start = g.new_zeros(())
-    # alpha acts on the float32 accumulator, so half precision neither overflows nor underflows.
-    by_count = {"beta": 0, "alpha": 1 / others}
+    # Transposed, as (N, channels, positions), results and gradients suit a convolution as they are.
+    theta_t, g_t = theta.transpose(1, 2), g.transpose(1, 2)
     if not torch.compiler.is_compiling() and not torch.jit.is_tracing():
         by_map = positions * others * (width + out_width)
         if by_map < (positions + others) * width * out_width:
-            return torch.baddbmm(start, theta, phi.transpose(1, 2), **by_count) @ g
-    return theta @ torch.baddbmm(start, phi.transpose(1, 2), g, **by_count)
+            return (g_t @ _product_over(others, phi, theta_t)).transpose(1, 2)
+    return (_product_over(others, g_t, phi) @ theta_t).transpose(1, 2)
+
+
+def _product_over(count: int, left: Tensor, right: Tensor) -> Tensor:
+    """``left right / count``, divided before the sums could overflow half precision."""
+    if left.dtype in HALF or torch.is_autocast_enabled(left.device.type):
+        # alpha acts on the float32 accumulator; its gradient takes a pass over both factors.
+        return torch.baddbmm(left.new_zeros(()), left, right, beta=0, alpha=1 / count)
+    return (left @ right) / count
 
 
 def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor | None) -> Tensor:
@@ -113,7 +121,7 @@ def _concatenation_scalars(theta: Tensor, phi: Tensor, w_f: Tensor | None) -> tu
 
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32 if it is of a narrower type."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.float() if x.dtype in HALF else x
 
 
 def check_pairwise(pairwise: str) -> None:

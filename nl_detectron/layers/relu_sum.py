@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# A map of at most this many elements per position of a and b is multiplied out: that is faster.
+EXPLICIT_MAX_PER_POSITION = 256
+
 # Channels summed at once: bounds the extra memory without making the loops short.
 CHUNK_CHANNELS = 32
 
@@ -19,22 +22,30 @@ def relu_pair_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
 
     `a` and `b` are float32 or float64 and sums run in their type; y is (N, P, C) in g's type.
     Differentiable any number of times; ReLU's derivative at zero is zero, as torch has it.
-    A b or g that is NaN or infinite makes every y_i NaN, such an a_i its own y_i.
+    No y_i is finite that a NaN or infinite b or g, or its own a_i, went into.
     """
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         # A tracer records torch's own operators only, and those have derivatives too.
         _, ramps = _read_sums(*_search(a, b), g.transpose(1, 2))
         return ramps.to(g.dtype).transpose(1, 2)
+    positions, others = a.shape[1], b.shape[1]
+    if positions * others <= EXPLICIT_MAX_PER_POSITION * (positions + others):
+        a, b = _nan_for_infinite(a), _nan_for_infinite(b)
+        weights = torch.relu(a.unsqueeze(2) + b.unsqueeze(1))
+        return (g.transpose(1, 2).to(a.dtype) @ weights.transpose(1, 2)).to(g.dtype).transpose(1, 2)
     return _PairSums.apply(a, b, g)[1]
+
+
+def _nan_for_infinite(x: Tensor) -> Tensor:
+    return x + 0 * x
 
 
 def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """a (N, 1, P), b in descending order (N, 1, M), that order, and for each i the number of j
     with ``a_i + b_j > 0``."""
-    # Adding 0 * v turns infinities into NaN, which the sums then spread.
-    a, b = a + 0 * a, b + 0 * b
+    a, b = _nan_for_infinite(a), _nan_for_infinite(b)  # the sums spread NaN
     negated, order = (-b).sort(dim=1)
-    count = torch.searchsorted(negated, a.contiguous())
+    count = _count_below(negated, a)
     return a.unsqueeze(1), -negated.unsqueeze(1), order.unsqueeze(1), count.unsqueeze(1)
 
 
@@ -94,3 +105,13 @@ class _PairSums(torch.autograd.Function):
             more = _PairSums.apply(b, a, grad_steps)[0].to(g.dtype)
             grad_g = more if grad_g is None else grad_g + more
         return grad_a, grad_b, grad_g
+
+
+def _count_below(ordered: Tensor, values: Tensor) -> Tensor:
+    """How many of the ascending `ordered` (N, M) lie below each of `values` (N, P)."""
+    if not torch.onnx.is_in_onnx_export():
+        return torch.searchsorted(ordered, values.contiguous())
+    # ONNX has no such operator, but a sort, which keeps the order of equal values.
+    order = torch.cat([values, ordered], dim=1).sort(dim=1).indices
+    below = (order >= values.shape[1]).long().cumsum(1)
+    return torch.zeros_like(order).scatter(1, order, below)[:, : values.shape[1]]

@@ -1,0 +1,173 @@
+"""The block in what surrounds a model: compilers, exporters, copies, processes, checkpointing."""
+
+import copy
+import io
+import socket
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.distributed import destroy_process_group, init_process_group
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, relu_sum
+
+DYNAMIC = torch.export.Dim.DYNAMIC
+OTHER_SIZES = [(7, 5), (6, 8), (3, 11), (12, 12)]
+
+
+def make(form: str, norm: str = "BN", subsample: int = 2) -> NonLocalBlock:
+    torch.manual_seed(1)
+    block = NonLocalBlock(16, pairwise=form, norm=norm, subsample=subsample)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return block
+
+
+def image(height: int, width: int, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 16, height, width)
+
+
+@pytest.fixture(params=["small", "large"])
+def path(request, monkeypatch):
+    """The ways of small inputs, and of large ones in several chunks, at any size."""
+    small = request.param == "small"
+    monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", 10**9 if small else 0)
+    monkeypatch.setattr(attention, "CHUNK_QUERIES", 8)
+    monkeypatch.setattr(relu_sum, "EXPLICIT_MAX_PER_POSITION", 10**9 if small else 0)
+    monkeypatch.setattr(relu_sum, "CHUNK_CHANNELS", 3)
+
+
+def assert_same(got, expected):
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_compile_in_one_graph(form):
+    """Forward and backward, at several sizes. The back end is one that needs no C compiler."""
+    torch._dynamo.reset()
+    block = make(form)
+    compiled = torch.compile(copy.deepcopy(block), fullgraph=True, backend="aot_eager")
+    for size in OTHER_SIZES[:3]:
+        x = image(*size).requires_grad_()
+        expected_x = x.detach().clone().requires_grad_()
+        z, expected = compiled(x), block(expected_x)
+        assert_same(z, expected)
+        z.square().sum().backward()
+        expected.square().sum().backward()
+        torch.testing.assert_close(x.grad, expected_x.grad, rtol=1e-3, atol=1e-4)
+    for got, want in zip(compiled.parameters(), block.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, want.grad, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_trace_serves_other_sizes(form, path):
+    block = make(form).eval()
+    buffer = io.BytesIO()
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(block, image(9, 10)), buffer)
+        buffer.seek(0)
+        traced = torch.jit.load(buffer)
+        for size in OTHER_SIZES:
+            x = image(*size, batch=3)
+            assert_same(traced(x), block(x))
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_export_with_dynamic_height_and_width(form):
+    block = make(form).eval()
+    exported = torch.export.export(
+        block, (image(9, 10),), dynamic_shapes=({2: DYNAMIC, 3: DYNAMIC},)
+    ).module()
+    for size in OTHER_SIZES:
+        x = image(*size)
+        assert_same(exported(x), block(x))
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_onnx_at_other_sizes(form):
+    block = make(form).eval()
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        block, (image(9, 10),), dynamic_shapes=({2: DYNAMIC, 3: DYNAMIC},), verbose=False
+    ).save(buffer)
+    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    for size in OTHER_SIZES:
+        x = image(*size)
+        (z,) = session.run(None, {entry.name: x.numpy()})
+        np.testing.assert_allclose(z, block(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_deepcopy(form):
+    block = make(form)
+    block(image(6, 6)).sum().backward()
+    twin = copy.deepcopy(block).eval()
+    block.eval()
+    x = image(7, 5)
+    assert torch.equal(twin(x), block(x))
+    with torch.no_grad():
+        twin.out.weight.zero_()
+    assert not torch.equal(twin(x), block(x))
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_gradient_checkpointing(form, use_reentrant, path):
+    block = make(form, norm="LN")
+    twin = copy.deepcopy(block)
+    x = image(7, 5).requires_grad_()
+    twin_x = x.detach().clone().requires_grad_()
+    checkpoint(block, x, use_reentrant=use_reentrant).square().sum().backward()
+    twin(twin_x).square().sum().backward()
+    assert torch.equal(x.grad, twin_x.grad)
+    for got, want in zip(block.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(got.grad, want.grad)
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_double_backward_of_small_inputs(form):
+    """A gradient penalty, against the same in float64 by finite differences."""
+    block = make(form, norm="").double()
+    x = torch.randn(1, 16, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(block, (x,))
+
+
+def _train_in_a_group(rank: int, port: int, forms: tuple[str, ...], results) -> None:
+    torch.set_num_threads(1)
+    init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    try:
+        for form in forms:
+            model = DistributedDataParallel(make(form, norm="LN"))
+            model(_images_of(rank)).square().sum().backward()
+            if rank == 0:
+                results[form] = [p.grad.numpy() for p in model.parameters()]
+    finally:
+        destroy_process_group()
+
+
+def _images_of(rank: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(rank)
+    return torch.randn(1, 16, 5 + rank, 6, generator=generator)
+
+
+def test_ddp_averages_the_gradients_of_two_processes():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(
+            _train_in_a_group, args=(port, PAIRWISE_FORMS, results), nprocs=2
+        )
+        gradients = dict(results)
+    for form in PAIRWISE_FORMS:
+        block = make(form, norm="LN")
+        for rank in range(2):
+            (block(_images_of(rank)).square().sum() / 2).backward()
+        for got, parameter in zip(gradients[form], block.parameters(), strict=True):
+            torch.testing.assert_close(torch.from_numpy(got), parameter.grad, rtol=1e-4, atol=1e-4)

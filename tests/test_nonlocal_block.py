@@ -1,0 +1,390 @@
+"""The block: the paper's equation 6, the identity at start, every shape, folding of the norm."""
+
+import copy
+import itertools
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, fold_norm, relu_sum
+
+SPATIAL = {1: (11,), 2: (5, 7), 3: (3, 5, 4)}
+NORMS = ["BN", "GN", "LN", "SyncBN", "FrozenBN", "nnSyncBN", ""]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Fresh inputs in every run; pytest prints the seed with a failure."""
+    value = random.SystemRandom().randrange(2**31)
+    print(f"torch.manual_seed({value})")
+    torch.manual_seed(value)
+
+
+def awake(block: NonLocalBlock) -> NonLocalBlock:
+    """The block with all parameters and statistics random, so that nothing hides behind a zero."""
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    for name, buffer in block.named_buffers():
+        if name.endswith(("running_var", "norm.weight")):
+            nn.init.uniform_(buffer, 0.5, 2)
+        elif buffer.is_floating_point():
+            nn.init.normal_(buffer, std=0.3)
+    return block
+
+
+def make(channels=32, **options) -> NonLocalBlock:
+    return awake(NonLocalBlock(channels, **options))
+
+
+def channels_at(tensor):
+    return tensor.flatten(2).transpose(1, 2)
+
+
+def formula(block: NonLocalBlock, x: torch.Tensor) -> torch.Tensor:
+    """Equation 6, written out from the block's weights; `block` and `x` are float64."""
+    dims = x.dim() - 2
+    x_hat = x
+    if block.subsample > 1:
+        windows = []  # a partial window counts: pad with -inf
+        pool = [1 if dims == 3 and axis == 0 else block.subsample for axis in range(dims)]
+        padding = []
+        for size, stride in zip(reversed(x.shape[2:]), reversed(pool), strict=True):
+            padding += [0, -size % stride]
+        padded = F.pad(x, padding, value=-torch.inf)
+        for offsets in itertools.product(*(range(stride) for stride in pool)):
+            picks = [slice(o, None, s) for o, s in zip(offsets, pool, strict=True)]
+            windows.append(padded[(..., *picks)])
+        x_hat = torch.stack(windows).max(0).values  # of equal ones the first, as pooling has it
+
+    def embed(conv, of):
+        return channels_at(of) @ conv.weight.flatten(1).T + conv.bias
+
+    g = embed(block.g, x_hat)
+    if block.pairwise == "gaussian":
+        theta, phi = channels_at(x), channels_at(x_hat)
+    else:
+        theta, phi = embed(block.theta, x), embed(block.phi, x_hat)
+    if block.pairwise == "concatenation":
+        pairs = torch.cat([
+            theta[:, :, None, :].expand(-1, -1, phi.shape[1], -1),
+            phi[:, None, :, :].expand(-1, theta.shape[1], -1, -1),
+        ], dim=-1)  # fmt: skip
+        weights = torch.relu(pairs @ block.w_f) / phi.shape[1]
+    else:
+        weights = torch.einsum("nid,njd->nij", theta, phi)
+        if block.pairwise == "dot_product":
+            weights = weights / phi.shape[1]
+        else:
+            weights = weights / theta.shape[2] ** 0.5 if block.scale else weights
+            weights = weights.softmax(-1)
+    y = torch.einsum("nij,nje->nie", weights, g) @ block.out.weight.flatten(1).T + block.out.bias
+    y = y.transpose(1, 2)
+    if hasattr(block, "norm"):
+        norm, shape = block.norm, (1, -1, 1)
+        if isinstance(norm, nn.GroupNorm):
+            grouped = y.unflatten(1, (norm.num_groups, -1))
+            var, mean = torch.var_mean(grouped, (2, 3), correction=0, keepdim=True)
+            y = ((grouped - mean) / (var + norm.eps).sqrt()).flatten(1, 2)
+        else:
+            mean, var = norm.running_mean, norm.running_var
+            if block.training and not isinstance(norm, FrozenBatchNorm2d):
+                var, mean = torch.var_mean(y, (0, 2), correction=0)
+            y = (y - mean.view(shape)) / (var.view(shape) + norm.eps).sqrt()
+        y = y * norm.weight.view(shape) + norm.bias.view(shape)
+    return x + y.view_as(x)
+
+
+def assert_is_the_formula(block, x, grad=None, *, tolerance=1e-5, gradient_tolerance=1e-4):
+    exact = copy.deepcopy(block).double()
+    x = x.detach().requires_grad_()
+    exact_x = x.detach().double().requires_grad_()
+    z, expected = block(x), formula(exact, exact_x)
+    assert z.shape == x.shape
+    assert z.dtype == x.dtype
+    assert (z - expected).norm() <= tolerance * expected.norm()
+    grad = torch.randn_like(z) if grad is None else grad
+    leaves = {"x": x, **dict(block.named_parameters())}
+    exact_leaves = {"x": exact_x, **dict(exact.named_parameters())}
+    grads = torch.autograd.grad(z, list(leaves.values()), grad)
+    exact_grads = torch.autograd.grad(expected, list(exact_leaves.values()), grad.double())
+    # Some gradients are zero but for rounding (a bias before a norm): those against the largest.
+    least = max(e.norm() for e in exact_grads) * (1e-2 if x.dtype == torch.float32 else 1e-1)
+    for name, got, want in zip(leaves, grads, exact_grads, strict=True):
+        error = (got.double() - want).norm()
+        assert error <= gradient_tolerance * max(want.norm(), least), name
+
+
+@pytest.fixture(params=["small", "large"])
+def path(request, monkeypatch):
+    """The ways of small inputs, and of large ones in several chunks, at any size."""
+    small = request.param == "small"
+    monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", 10**9 if small else 0)
+    monkeypatch.setattr(attention, "CHUNK_QUERIES", 8)
+    monkeypatch.setattr(relu_sum, "EXPLICIT_MAX_PER_POSITION", 10**9 if small else 0)
+    monkeypatch.setattr(relu_sum, "CHUNK_CHANNELS", 3)
+
+
+@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
+@pytest.mark.parametrize("subsample", [1, 2, 3])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_is_the_formula(form, dims, subsample, norm, path):
+    # Sharp attention: positions that all come out alike have no variance for a norm to divide by.
+    block = make(64, pairwise=form, dims=dims, subsample=subsample, norm=norm)
+    assert_is_the_formula(block, torch.randn(2, 64, *SPATIAL[dims]))
+
+
+LAYOUTS = {
+    "contiguous": torch.Tensor.contiguous,
+    "channels last": lambda t: t.movedim(1, -1).contiguous().movedim(-1, 1),
+}
+
+
+@pytest.mark.parametrize("grad_layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("norm", ["BN", "GN"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_gradients_in_every_layout(form, dims, norm, layout, grad_layout):
+    """Torch's batch norm has wrong gradients for some strides: the block must not hand it those."""
+    block = make(64, pairwise=form, dims=dims, norm=norm)
+    x, grad = (torch.randn(2, 64, *SPATIAL[dims]) for _ in range(2))
+    assert_is_the_formula(block, LAYOUTS[layout](x), LAYOUTS[grad_layout](grad))
+
+
+@pytest.mark.parametrize("subsample", [1, 2])
+@pytest.mark.parametrize("form", ["gaussian", "embedded_gaussian"])
+def test_without_scale_is_the_formula(form, subsample, path):
+    block = make(16, pairwise=form, subsample=subsample, norm="", scale=False)
+    assert_is_the_formula(block, torch.randn(2, 16, 5, 7))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 3), (14, 14), (2, 31)])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_every_size(form, size):
+    block = make(pairwise=form, norm="")
+    assert_is_the_formula(block, torch.randn(2, 32, *size))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)], ids=str
+)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_half_precision(form, dtype, tolerance, path):
+    block = make(pairwise=form, norm="").to(dtype)
+    x = torch.randn(2, 32, 5, 7).to(dtype)
+    assert_is_the_formula(block, x, tolerance=tolerance, gradient_tolerance=2 * tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)], ids=str
+)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_autocast(form, dtype, tolerance, path):
+    block = make(pairwise=form, norm="GN")
+    x = torch.randn(2, 32, 5, 7, requires_grad=True)
+    with torch.autocast("cpu", dtype):
+        z = block(x)
+    z.sum().backward()
+    expected = formula(copy.deepcopy(block).double(), x.double())
+    assert z.dtype == x.dtype
+    assert (z - expected).norm() <= tolerance * expected.norm()
+    assert all(p.grad.isfinite().all() for p in block.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gaussian_under_autocast_with_a_real_res4(dtype):
+    """1024 channels in the tens: the products exceed float16 by far."""
+    block = make(1024, pairwise="gaussian", norm="", subsample=1)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.01)
+    x = torch.rand(1, 1024, 5, 7) * 60
+    with torch.autocast("cpu", dtype):
+        z = block(x)
+    expected = formula(copy.deepcopy(block).double(), x.double())
+    assert (z - expected).norm() <= 1e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_is_the_identity_at_start(form, norm, dims, training):
+    block = NonLocalBlock(32, pairwise=form, norm=norm, dims=dims).train(training)
+    if "Sync" in norm and training:
+        block.norm.eval()  # synchronised statistics need a GPU; their scale is what counts here
+    x = torch.randn(2, 32, *SPATIAL[dims])
+    assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_learns_from_the_identity(norm):
+    """One of its zeros gets a gradient, or the block would stay the identity for good."""
+    block = NonLocalBlock(32, norm=norm)
+    if "Sync" in norm:
+        block.norm.eval()
+    x = torch.randn(2, 32, 5, 7)
+    (block(x) * torch.randn_like(x)).sum().backward()
+    zeros = [p for n, p in block.named_parameters() if n.endswith("weight") and not p.any()]
+    assert zeros
+    assert all(p.grad.any() for p in zeros)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_permuting_positions_permutes_the_output(form, dims, path):
+    block = make(pairwise=form, dims=dims, subsample=1, norm="GN")
+    x = torch.randn(2, 32, *SPATIAL[dims])
+    order = torch.randperm(x[0, 0].numel())
+    permuted = x.flatten(2)[:, :, order].view_as(x)
+    expected = block(x).flatten(2)[:, :, order].view_as(x)
+    torch.testing.assert_close(block(permuted), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("subsample", [1, 2])
+@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_empty_batch(form, norm, subsample, training, path):
+    block = make(pairwise=form, norm=norm, subsample=subsample).train(training)
+    before = {name: buffer.clone() for name, buffer in block.named_buffers()}
+    x = torch.zeros(0, 32, 6, 5, requires_grad=True)
+    z = block(x)
+    assert z.shape == x.shape
+    z.sum().backward()
+    assert x.grad.shape == x.shape
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
+    for name, buffer in block.named_buffers():
+        if name.startswith("norm.running"):
+            assert torch.equal(buffer, before[name])
+
+
+def test_a_single_value_per_channel_trains():
+    """One image of one position has no variance: torch's batch norm refuses it."""
+    block = make(norm="BN")
+    expected_statistics = copy.deepcopy(block.norm.state_dict())
+    x = torch.randn(1, 32, 1, 1, requires_grad=True)
+    z = block(x)
+    z.sum().backward()
+    assert z.isfinite().all()
+    torch.testing.assert_close(z, block.eval()(x))
+    assert torch.equal(block.norm.running_mean, expected_statistics["running_mean"])
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_layout_does_not_matter_and_is_kept(form, path):
+    block = make(pairwise=form, norm="GN")
+    x = torch.randn(2, 32, 6, 8)
+    expected = block(x)
+    assert expected.is_contiguous()
+    last = block(x.to(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last, expected, rtol=1e-4, atol=1e-4)
+    wide = torch.randn(2, 32, 12, 8)
+    wide[:, :, ::2] = x
+    torch.testing.assert_close(block(wide[:, :, ::2]), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_sizes_change_from_call_to_call(form):
+    block = make(pairwise=form, norm="GN").eval()
+    images = [torch.randn(1, 32, h, w) for h, w in ((7, 5), (2, 3), (9, 9), (7, 5))]
+    for x in images:
+        expected = formula(copy.deepcopy(block).double(), x.double())
+        torch.testing.assert_close(block(x).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_nothing_finite_comes_of_nan_and_inf(form, bad, path):
+    """The bad position itself is never finite again; another image is untouched."""
+    block = make(pairwise=form, norm="", subsample=1)
+    x = torch.randn(2, 32, 5, 7)
+    clean = block(x)
+    x[0, 3, 2, 2] = bad
+    z = block(x)
+    assert not z[0, :, 2, 2].isfinite().any()
+    if bad != bad:
+        assert not z[0].isfinite().any()
+    torch.testing.assert_close(z[1], clean[1])
+
+
+@pytest.mark.parametrize("subsample", [1, 2])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_attention_map_is_what_the_block_sums_by(form, subsample, path):
+    block = make(pairwise=form, subsample=subsample, norm="")
+    x = torch.randn(2, 32, 5, 7)
+    x_hat = F.max_pool2d(x, subsample, ceil_mode=True)
+    weights = block.attention_map(x)
+    assert weights.shape == (2, 35, x_hat[0, 0].numel())
+    y = (weights @ channels_at(block.g(x_hat))).transpose(1, 2).unflatten(2, (5, 7))
+    torch.testing.assert_close(block(x), x + block.out(y), rtol=1e-4, atol=1e-4)
+    if "gaussian" in form:
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 35))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("norm", ["BN", "SyncBN", "nnSyncBN", "FrozenBN", ""])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_fold_norm(form, norm, dims):
+    block = make(pairwise=form, norm=norm, dims=dims)
+    if "Sync" not in norm:
+        block(torch.randn(2, 32, *SPATIAL[dims]))  # other statistics than the first
+    before = copy.deepcopy(block.state_dict())
+    folded = fold_norm(block)
+    x = torch.randn(2, 32, *SPATIAL[dims])
+    assert not hasattr(folded, "norm")
+    assert not folded.training
+    assert block.training
+    for name, value in block.state_dict().items():
+        assert torch.equal(value, before[name])
+    expected = block.eval()(x)
+    assert (folded(x) - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("norm", ["GN", "LN"])
+def test_fold_norm_refuses_norms_with_statistics_of_the_input(norm):
+    with pytest.raises(ValueError, match="cannot fold it"):
+        fold_norm(NonLocalBlock(32, norm=norm))
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_names_and_shapes_of_the_weights(form):
+    block = NonLocalBlock(32, inter_channels=8, pairwise=form, dims=3)
+    shapes = {name: tuple(p.shape) for name, p in block.named_parameters()}
+    expected = {"out.weight": (32, 8, 1, 1, 1), "out.bias": (32,), "norm.weight": (32,),
+                "norm.bias": (32,)}  # fmt: skip
+    for conv in ("g",) if form == "gaussian" else ("g", "theta", "phi"):
+        expected |= {f"{conv}.weight": (8, 32, 1, 1, 1), f"{conv}.bias": (8,)}
+    if form == "concatenation":
+        expected["w_f"] = (16,)
+    assert shapes == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairwise": "cosine"}, "'cosine', not one of gaussian"),
+        ({"dims": 4}, "dims is 4, not 1, 2 or 3"),
+        ({"subsample": 0}, "subsample is 0"),
+        ({"inter_channels": 0}, "inter_channels is 0"),
+        ({"norm": "BatchNorm"}, "norm is 'BatchNorm'"),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        NonLocalBlock(32, **options)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_input_of_another_rank_is_an_error(dims):
+    block = NonLocalBlock(8, dims=dims)
+    for other in {1, 2, 3} - {dims}:
+        x = torch.randn(1, 8, *SPATIAL[other])
+        for method in (block, block.attention_map):
+            with pytest.raises(ValueError, match=f"block of {dims} spatial axes"):
+                method(x)
