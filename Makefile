@@ -31,8 +31,9 @@ lint: setup  ## check style and types
 bench: setup  ## run the benchmarks, each as a table of ratios
 	$(venv)/python tools/benchmark.py
 
+# PASSIVE: waiting threads that spin cost minutes as soon as anything else runs on the machine.
 quickstart: setup  ## train, evaluate and draw on the embedded data set
-	$(venv)/python train_net.py --config-file configs/quickstart.yaml OUTPUT_DIR $(quickstart)
+	OMP_WAIT_POLICY=PASSIVE $(venv)/python train_net.py --config-file configs/quickstart.yaml OUTPUT_DIR $(quickstart)
 	$(venv)/python demo/demo.py --config-file $(quickstart)/config.yaml \
 	  --input nl_shapes_val:6 --output $(quickstart)/demo \
 	  --opts MODEL.WEIGHTS $(quickstart)/model_final.pth
