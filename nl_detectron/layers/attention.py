@@ -13,7 +13,7 @@ EXPLICIT_MAX_ELEMENTS = 2**23
 
 # Queries handled at once where the map is made in chunks: enough for the matrix products to run
 # at full speed, few enough for their rows of the map to take little memory.
-CHUNK_QUERIES = 384
+CHUNK_QUERIES = 320
 
 
 def explicit_attention(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
@@ -153,5 +153,7 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = Tr
     y = F.scaled_dot_product_attention(query, key, value, scale=factor).squeeze(1)
     if device == "cpu":
         # The CPU's kernel makes zeros of a NaN query. Zero times NaN or infinity is NaN.
-        y = y + (0 * theta.detach()).sum(-1, keepdim=True)
+        largest = torch.linalg.vector_norm(theta.detach(), torch.inf, dim=-1, keepdim=True)
+        if recorded or not largest.isfinite().all():
+            y = y + 0 * largest
     return y
