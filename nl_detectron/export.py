@@ -182,6 +182,10 @@ class _Detector(nn.Module):
             for name in ("box_pooler", "mask_pooler", "keypoint_pooler"):
                 if hasattr(heads, name):
                     setattr(heads, name, _PoolerOfKnownRank(getattr(heads, name)))
+            for name in ("mask_head", "keypoint_head"):
+                if hasattr(heads, name):
+                    head = getattr(heads, name)
+                    head.layers = _with_an_empty_region(head.layers)
             if hasattr(heads, "keypoint_head"):
                 heads.keypoint_head = _HeatmapsOnly(heads.keypoint_head)
 
@@ -206,11 +210,21 @@ class _PoolerOfKnownRank(nn.Module):
         return self.pooler(features, boxes).reshape(-1, channels, *self.pooler.output_size)
 
 
-class _HeatmapsOnly(nn.Module):
-    """The head up to its logits, with an empty region added and its map dropped again.
+def _with_an_empty_region(layers: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`layers` of a head with an empty region added to its input, and that result dropped again.
 
-    A block's reshapes, as the older exporter writes them, cannot be run for no region at all.
+    The reshapes of blocks and group norms, as the older exporter writes them, cannot be run for
+    no region at all.
     """
+
+    def run(regions: Tensor) -> Tensor:
+        return layers(F.pad(regions, (0, 0) * 3 + (0, 1)))[:-1]
+
+    return run
+
+
+class _HeatmapsOnly(nn.Module):
+    """The keypoint head up to its logits: what follows is a loop over regions."""
 
     head: Any
 
@@ -219,8 +233,7 @@ class _HeatmapsOnly(nn.Module):
         self.head = head
 
     def forward(self, regions: Tensor, instances: list[Instances]) -> list[Instances]:
-        padded = F.pad(regions, (0, 0) * 3 + (0, 1))
-        instances[0].pred_keypoint_heatmaps = self.head.layers(padded)[:-1]
+        instances[0].pred_keypoint_heatmaps = self.head.layers(regions)
         return instances
 
 

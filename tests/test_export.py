@@ -20,12 +20,18 @@ from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 def cfg(fpn_cfg):
     """A detector with blocks in backbone and keypoint head."""
     fpn_cfg.MODEL.BACKBONE.NAME = "build_nonlocal_resnet_fpn_backbone"
-    fpn_cfg.MODEL.RESNETS.NORM = "BN"
+    fpn_cfg.MODEL.RESNETS.NORM = (
+        "GN"  # with frozen statistics random weights explode, and errors with them
+    )
     fpn_cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[], [], [-2], []]
     head = fpn_cfg.MODEL.ROI_KEYPOINT_HEAD
     head.NAME = "NonLocalKRCNNConvDeconvUpsampleHead"
     head.CONV_DIMS = [16]
     head.NON_LOCAL.EVERY_CONVS = 1
+    fpn_cfg.MODEL.MASK_ON = True
+    mask_head = fpn_cfg.MODEL.ROI_MASK_HEAD
+    mask_head.NAME, mask_head.NUM_CONV = "MaskRCNNConvUpsampleHead", 1
+    mask_head.NORM, mask_head.CONV_DIM = "GN", 32
     fpn_cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
     fpn_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
     return fpn_cfg
@@ -78,7 +84,9 @@ def test_the_detector_takes_any_size_and_may_find_nothing(cfg, tmp_path, file_fo
     assert [file.name for file in tmp_path.iterdir()] == ["detector"]
     if file_format == "onnx":
         outputs = {output.name for output in onnx.load(tmp_path / "detector").graph.output}
-        assert outputs == {"pred_boxes", "pred_classes", "pred_keypoint_heatmaps", "scores"}
+        assert outputs == {
+            *("pred_boxes", "pred_classes", "pred_keypoint_heatmaps", "pred_masks", "scores")
+        }
 
 
 def test_a_difference_is_seen(cfg, tmp_path, monkeypatch):
