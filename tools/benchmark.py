@@ -415,7 +415,7 @@ def main() -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"only up to N = {SIZES[1]}: a minute, not half an hour",
+        help=f"only up to N = {SIZES[1]}: a few minutes, not half an hour",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write the tables there too, as Markdown"
