@@ -18,6 +18,7 @@ from detectron2.utils.logger import setup_logger
 from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
+from nl_detectron.arguments import add_confidence_threshold, add_opts, add_traceback
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.inference import Predictor, to_coco_results
 from nl_detectron.pictures import WHAT, list_pictures, read_picture, report_bad
@@ -53,13 +54,7 @@ def parse_arguments() -> argparse.Namespace:
         help="folder (or, for one input, file) to write drawn pictures to; default: a window",
     )
     parser.add_argument("--json", metavar="FILE", help="write predictions in COCO's result format")
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        default=0.5,
-        metavar="SCORE",
-        help="show instances with at least this score (default: %(default)s)",
-    )
+    add_confidence_threshold(parser)
     parser.add_argument(
         "--batch-size",
         type=int,
@@ -67,16 +62,8 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help="pictures that go through the network at once (default: %(default)s)",
     )
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where an error comes from, not one line"
-    )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys to change, last on the line",
-    )
+    add_traceback(parser)
+    add_opts(parser)
     return parser.parse_args()
 
 
@@ -90,14 +77,8 @@ def main() -> None:
     show = show and has_screen()
     files = list_pictures(args.input) if args.input else []
     setup_logger(name="fvcore")
-    threshold = str(args.confidence_threshold)
     predictor = Predictor(
-        args.config_file,
-        opts=[
-            *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", threshold),
-            *("MODEL.RETINANET.SCORE_THRESH_TEST", threshold),
-            *args.opts,
-        ],
+        args.config_file, opts=args.opts, confidence_threshold=args.confidence_threshold
     )
     if args.input:
         run_pictures(predictor, files, args, show)

@@ -38,6 +38,7 @@ class Predictor:
         device: ``cuda`` or ``cpu``; default: the config's, and where that says nothing a GPU if
             there is one.
         half: run in half precision under autocast: bfloat16, or float16 on GPUs without it.
+        confidence_threshold: give only instances with at least this score; default: the config's.
         opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
 
     Raises:
@@ -51,6 +52,7 @@ class Predictor:
         weights: str | os.PathLike[str] | None = None,
         device: str | None = None,
         half: bool = False,
+        confidence_threshold: float | None = None,
         opts: Sequence[str] = (),
     ) -> None:
         if isinstance(config, CfgNode):
@@ -63,6 +65,9 @@ class Predictor:
             cfg = load_config(config, chosen)
         if device is not None:
             cfg.MODEL.DEVICE = device
+        if confidence_threshold is not None:
+            cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence_threshold
+            cfg.MODEL.RETINANET.SCORE_THRESH_TEST = confidence_threshold
         if weights is not None:
             cfg.MODEL.WEIGHTS = os.fspath(weights)
         if not cfg.MODEL.WEIGHTS:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from nl_detectron import analysis, model_zoo
 from nl_detectron.analysis import Analysis, BlockCost, PartCost, analyze, build_on_meta, increase
+from nl_detectron.arguments import add_traceback
 from nl_detectron.engine import load_config, load_lazy_config
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.model_zoo import ENTRIES, Entry
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         help="regions for the mask and keypoint heads (default: %(default)s)",
     )
     new.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    new.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    add_traceback(new)
     new.add_argument("opts", nargs="*", help="KEY VALUE ... (for a .py config: key=value ...)")
     return new
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
+from nl_detectron.arguments import add_opts, add_traceback
 from nl_detectron.dataset_check import (
     KINDS,
     Expected,
@@ -65,14 +66,8 @@ examples:
     )
     new.add_argument("--json", action="store_true", help="print JSON instead of tables")
     new.add_argument("--list", action="store_true", help="list what is looked for, and stop")
-    new.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    new.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys to change, last on the line",
-    )
+    add_traceback(new)
+    add_opts(new)
     return new
 
 

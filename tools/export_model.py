@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nl_detectron import export
+from nl_detectron.arguments import add_opts, add_traceback
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.inference import Predictor
 
@@ -60,16 +61,8 @@ examples:
         metavar="IMAGE",
         help="pictures to check the detector on; default: three of the embedded data set",
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys to change, such as MODEL.WEIGHTS",
-    )
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where an error comes from, not one line"
-    )
+    add_opts(parser)
+    add_traceback(parser)
     return parser.parse_args()
 
 

@@ -4,6 +4,7 @@
 import argparse
 import sys
 
+from nl_detectron.arguments import add_traceback
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.plotting import DEFAULT_KEYS, plot_runs, read_runs
 
@@ -38,9 +39,7 @@ examples:
         metavar="N",
         help="draw the mean of the last N points of everything but AP (default: %(default)s, off)",
     )
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where an error comes from, not one line"
-    )
+    add_traceback(parser)
     return parser.parse_args()
 
 

@@ -5,6 +5,7 @@ import argparse
 from importlib.resources import files
 from pathlib import Path
 
+from nl_detectron.arguments import add_traceback
 from nl_detectron.engine import check_datasets
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.reproduction import (
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write finished rows into the model zoo, if they were trained without --opts",
     )
-    new.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    add_traceback(new)
     new.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ... for every row; last"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
+from nl_detectron.arguments import add_confidence_threshold, add_opts, add_traceback
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.inference import Predictor
 from nl_detectron.pictures import WHAT, list_pictures, read_picture, report_bad
@@ -49,13 +50,7 @@ examples:
         metavar="NAME",
         help="a block's name in the model, may be repeated; default: all; a wrong one lists them",
     )
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        default=0.5,
-        metavar="SCORE",
-        help="look at detections with at least this score (default: %(default)s)",
-    )
+    add_confidence_threshold(parser)
     parser.add_argument(
         "--max-detections",
         type=int,
@@ -70,16 +65,8 @@ examples:
         metavar="N",
         help="draw arrows to the N strongest positions (default: %(default)s)",
     )
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where an error comes from, not one line"
-    )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys to change, last on the line",
-    )
+    add_traceback(parser)
+    add_opts(parser)
     return parser.parse_args()
 
 
@@ -92,14 +79,8 @@ def main() -> None:
     for file in files if args.query else []:  # rather now than after an hour of pictures
         check_queries(args.query, file)
     setup_logger(name="fvcore")
-    threshold = str(args.confidence_threshold)
     predictor = Predictor(
-        args.config_file,
-        opts=[
-            *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", threshold),
-            *("MODEL.RETINANET.SCORE_THRESH_TEST", threshold),
-            *args.opts,
-        ],
+        args.config_file, opts=args.opts, confidence_threshold=args.confidence_threshold
     )
     find_blocks(predictor.model, args.block)  # a wrong name, before anything is written
 

@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from omegaconf import DictConfig, OmegaConf
 
+from ..arguments import add_traceback
 from ..config import add_nonlocal_config, check_config
 from ..dataset_check import Run
 from ..errors import ConfigError, UserError, nearest
@@ -50,9 +51,7 @@ examples:
 """
     )
     parser.description = "Train and evaluate a detector from a YAML or LazyConfig (.py) file."
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where an error comes from, not one line"
-    )
+    add_traceback(parser)
     for action in parser._actions:
         if action.dest == "config_file":
             action.help = "a .yaml or a LazyConfig .py file"
