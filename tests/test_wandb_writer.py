@@ -6,6 +6,7 @@ import pytest
 import wandb
 from detectron2.utils.events import EventStorage
 
+from nl_detectron.engine import trainer
 from nl_detectron.engine.wandb_writer import WandbWriter
 from nl_detectron.errors import UserError
 
@@ -36,3 +37,16 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"pip install 'nl_detectron\[wandb\]'"):
         WandbWriter(project="tests", output_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("project", ["", "trials"])
+def test_a_run_writes_there_only_when_asked(fpn_cfg, tmp_path, monkeypatch, project):
+    made = []
+    monkeypatch.setattr(trainer, "WandbWriter", lambda **options: made.append(options))
+    fpn_cfg.OUTPUT_DIR, fpn_cfg.WANDB.PROJECT = str(tmp_path), project
+    run = trainer.Trainer.__new__(trainer.Trainer)
+    run.cfg, run.max_iter = fpn_cfg, 1
+    writers = run.build_writers()
+    expected = [{"project": project, "output_dir": str(tmp_path)}] if project else []
+    assert made == expected
+    assert len(writers) == 3 + len(expected)
