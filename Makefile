@@ -6,7 +6,7 @@ PYTHON ?=
 venv := .venv/bin
 quickstart := output/quickstart
 
-.PHONY: help setup test lint bench quickstart
+.PHONY: help setup test reliability lint bench quickstart
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile | expand -t 18
@@ -22,6 +22,9 @@ setup:  ## make .venv with everything in it; seconds when that has been done
 
 test: setup  ## run every test
 	OMP_NUM_THREADS=1 $(venv)/python -m pytest tests
+
+reliability: setup  ## try everything that could break it, an hour or more; write docs/reliability.md
+	OMP_NUM_THREADS=1 $(venv)/python -m pytest tests --long --reliability=docs/reliability.md
 
 lint: setup  ## check style and types
 	$(venv)/ruff check .
