@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -13,6 +15,7 @@ from detectron2.data.datasets.builtin_meta import (
     KEYPOINT_CONNECTION_RULES,
 )
 
+from . import relational
 from .coco import annotation_file, image_folder
 from .shapes import CLASSES, make_shapes
 
@@ -79,6 +82,21 @@ def register_generated(
 
 
 def register_all() -> None:
-    """Register ``nl_shapes_train`` and ``nl_shapes_val``; calling it again is harmless."""
+    """Register the generated data sets; calling it again is harmless.
+
+    They are ``nl_shapes_train`` and ``nl_shapes_val``, and of each task and distance of
+    `relational` a pair such as ``nl_relational_crates_d256_train`` and ``..._val``.
+    """
     for split in ("train", "val"):
         register_generated(f"nl_shapes_{split}", split, CLASSES, lambda: make_shapes(cache_root()))
+        for task, distance in product(relational.TASKS, relational.DISTANCES):
+            register_generated(
+                f"nl_relational_{task}_d{distance}_{split}",
+                split,
+                relational.CLASSES[task],
+                partial(_make_relational, task, distance),
+            )
+
+
+def _make_relational(task: str, distance: int) -> Path:
+    return relational.make_relational(cache_root(), task, distance)

@@ -1,0 +1,194 @@
+"""``nl_relational``: wide panoramas in which what a thing is depends on something far away.
+
+Two tasks, each made for any distance in pixels between what is asked and the cue that answers:
+
+- ``crates``: a crate on a plain, and a gate. All crates are drawn alike; the gate's colour, one of
+  four, is the crate's class.
+- ``walkers``: a long lying figure with two hands at its right end, drawn alike. Whether the upper
+  one is its left or its right hand depends on whether the figure faces us, which its face shows:
+  a bright one or the dark back of a head, the distance to the left of the hands.
+
+At distance 0 the gate stands behind the crate and the face is between the hands: a control, which a
+few convolutions can solve.
+
+Why this is fair to models of any kind. Each picture is drawn alike whatever the cue says: the
+pixels outside the cue do not depend on the answer, so that there is no other way to know it. All
+else is the same at every distance: size of the picture, number and size of things, number of
+classes; only where the cue is changes. Position, background, colours of the clothes and noise
+are random and independent of the answer. Every answer is as frequent as the others. There is one
+cue and nothing that looks like it: no selective attention is needed, only reach, which depth
+gives as well as a non-local block does. The pictures of a distance are those of another distance
+drawn with other random numbers, and are the same for all models.
+"""
+
+import hashlib
+import inspect
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
+
+from . import canvas, coco
+from .canvas import Color, Part, Sprite, capsule, ellipse, polygon
+
+TASKS = ("crates", "walkers")
+DISTANCES = (0, 128, 256, 384)
+"""In pixels: those with names in the catalogs."""
+
+WIDTH, HEIGHT = 512, 64
+CLASSES = {
+    "crates": ("red crate", "yellow crate", "green crate", "blue crate"),
+    "walkers": ("person",),
+}
+
+_GATE_COLORS: tuple[Color, ...] = ((222, 44, 44), (240, 214, 40), (48, 176, 72), (52, 84, 220))
+_GROUND, _CRATE_SIZE = 60.0, (24.0, 28.0)
+_GATE_WIDTH, _GATE_HEIGHT = 64.0, 56.0
+_HEAD_RADIUS = 11.0
+_FACE: Color = (252, 222, 120)
+_BACK_OF_HEAD: Color = (60, 40, 36)
+_BODY_LENGTH, _ARM_LENGTH = 400.0, 17.0
+_UPPER_IS_LEFT = {True: ("left_wrist", "right_wrist"), False: ("right_wrist", "left_wrist")}
+_MARGIN = 33.0  # between the middle of a thing and the sides
+
+
+def make_relational(
+    root: Path,
+    task: str,
+    distance: int,
+    *,
+    num_train: int = 400,
+    num_val: int = 200,
+    seed: int = 0,
+    progress: bool = True,
+) -> Path:
+    """Return the folder of a task's data set under `root`, made first if it is not there.
+
+    Annotations have one key more than COCO's: ``cue``, the cue's box in COCO's form.
+
+    Args:
+        root: folder of data sets; it need not exist.
+        task: one of `TASKS`.
+        distance: between the thing and its cue, in pixels along x; 0 to 384.
+        num_train, num_val: number of images in the splits ``train`` and ``val``.
+        seed: other pictures for another seed.
+        progress: show a progress bar while the data set is made.
+
+    Raises:
+        UserError: `root` cannot be written.
+        ValueError: there is no such task, or the panorama is too narrow for the distance.
+    """
+    sources = [canvas, coco, sys.modules[__name__]]
+    content = [repr((task, distance, num_train, num_val, seed)), *map(inspect.getsource, sources)]
+    digest = hashlib.sha256("\0".join(content).encode()).hexdigest()
+    name = f"nl_relational_{task}_d{distance}"
+    folder = root / f"{name}-{digest[:12]}"
+    splits = {"train": num_train, "val": num_val}
+    answers = len(CLASSES["crates"]) if task == "crates" else 2
+
+    def draw(split: str, index: int) -> coco.Picture:
+        rng = np.random.default_rng([seed, list(splits).index(split), index])
+        return draw_panorama(rng, task, distance, answer=index % answers)
+
+    if not folder.is_dir():
+        coco.write(folder, CLASSES[task], splits, draw, description=name, progress=progress)
+    return folder
+
+
+def draw_panorama(rng: np.random.Generator, task: str, distance: int, answer: int) -> coco.Picture:
+    """Return one picture; with equal random numbers it differs with `answer` in the cue alone.
+
+    Args:
+        rng: source of all that is random.
+        task: one of `TASKS`.
+        distance: between the thing and its cue, in pixels along x; 0 to 384.
+        answer: what the cue says: index of the class, or for walkers 1 if it faces us, else 0.
+
+    Raises:
+        ValueError: there is no such task, or the panorama is too narrow for the distance.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task is '{task}'; allowed: {', '.join(TASKS)}")
+    if not 0 <= distance <= max(DISTANCES):
+        raise ValueError(f"distance is {distance}; allowed: 0 to {max(DISTANCES)}")
+    background = _background(rng)
+    if task == "crates":
+        return _crate_and_gate(rng, background, distance, answer)
+    return _walker(rng, background, distance, bool(answer))
+
+
+def _background(rng: np.random.Generator) -> np.ndarray:
+    """Return a plain with a slow change of brightness and some noise."""
+    tint = rng.uniform(170, 182, 3)
+    ends = rng.uniform(0.97, 1.03, 2)
+    light = np.linspace(*ends, WIDTH)[None, :, None]
+    noise = rng.normal(0, 5, (HEIGHT, WIDTH, 1))
+    return np.clip(tint * light + noise, 0, 255).astype(np.uint8)
+
+
+def _crate_and_gate(
+    rng: np.random.Generator, background: np.ndarray, distance: int, answer: int
+) -> coco.Picture:
+    x = rng.uniform(_MARGIN, WIDTH - _MARGIN - distance)
+    x, cue = (x, x + distance) if rng.random() < 0.5 else (x + distance, x)
+    crate = _crate(rng).placed(x, _GROUND, rng.uniform(*_CRATE_SIZE))
+    gate = _gate(_GATE_COLORS[answer]).placed(cue, _GROUND, 1.0)
+    annotation = coco.instance(answer + 1, canvas.silhouette(crate, WIDTH, HEIGHT))
+    annotation["cue"] = _box(gate)
+    return coco.Picture(canvas.draw(background, [gate, crate]), [annotation])
+
+
+def _crate(rng: np.random.Generator) -> Sprite:
+    wood = (int(rng.integers(120, 160)),) * 3
+    board = canvas.darker(wood, 0.25)
+    return Sprite(
+        "crate",
+        (
+            Part(wood, (polygon((-0.5, -1), (0.5, -1), (0.5, 0), (-0.5, 0)),)),
+            Part(board, (capsule((-0.4, -0.9), (0.4, -0.1), 0.1),), border=False),
+            Part(board, (capsule((-0.4, -0.1), (0.4, -0.9), 0.1),), border=False),
+        ),
+        border=0.04,
+    )
+
+
+def _gate(color: Color) -> Sprite:
+    right, top = _GATE_WIDTH / 2, -_GATE_HEIGHT
+    wall = polygon((-right, top), (right, top), (right, 0), (-right, 0))
+    return Sprite("gate", (Part(color, (wall,)),), border=1.0)
+
+
+def _box(sprite: Sprite) -> list[float]:
+    x0, y0, x1, y1 = sprite.bounds()
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def _walker(
+    rng: np.random.Generator, background: np.ndarray, distance: int, faces_us: bool
+) -> coco.Picture:
+    hands = rng.uniform(_BODY_LENGTH + _MARGIN, WIDTH - _MARGIN)
+    row = rng.uniform(26, 38)
+    clothes = tuple(int(v) for v in rng.uniform(60, 140, 3))
+    skin = canvas.lighter(clothes, 0.6)
+    up, down = np.array([hands, row - _ARM_LENGTH]), np.array([hands, row + _ARM_LENGTH])
+    names = _UPPER_IS_LEFT[faces_us]
+    keypoints = np.full((len(COCO_PERSON_KEYPOINT_NAMES), 2), np.nan)
+    for name, point in zip(names, (up, down), strict=True):
+        keypoints[COCO_PERSON_KEYPOINT_NAMES.index(name)] = point
+    body = Sprite(
+        "person",
+        (
+            Part(clothes, (capsule((hands - _BODY_LENGTH, row), (hands, row), 9.0),)),
+            Part(clothes, (capsule(up, down, 5.0),)),
+            Part(skin, (ellipse(*up, 3.5), ellipse(*down, 3.5))),
+        ),
+        border=1.0,
+    )
+    disc = Part(_FACE if faces_us else _BACK_OF_HEAD, (ellipse(0, 0, _HEAD_RADIUS),))
+    head = Sprite("head", (disc,), border=1.0).placed(hands - distance, row, 1.0)
+    whole = replace(body, parts=body.parts + head.parts)
+    annotation = coco.instance(1, canvas.silhouette(whole, WIDTH, HEIGHT), keypoints)
+    annotation["cue"] = _box(head)
+    return coco.Picture(canvas.draw(background, [body, head]), [annotation])
