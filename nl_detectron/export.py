@@ -1,4 +1,5 @@
-"""TorchScript and ONNX files of a model or its parts, each checked against the model itself.
+"""TorchScript and ONNX files of a model or its parts, each checked against the model itself, and
+its weights alone as safetensors.
 
 | part | input | outputs |
 |---|---|---|
@@ -35,6 +36,8 @@ import torch
 from detectron2.export.torchscript_patch import patch_builtin_len
 from detectron2.modeling import GeneralizedRCNN, StandardROIHeads
 from detectron2.structures import Boxes, Instances
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,6 +45,7 @@ from .errors import UserError
 
 PARTS = ("backbone", "keypoint_head", "detector")
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
+WEIGHTS_FORMAT = "safetensors"
 TOLERANCE = 1e-4
 
 # The newest version that torch's older exporter, needed for detectors, can write.
@@ -123,6 +127,28 @@ def export_part(
     example = inputs[0] if part == "backbone" else torch.randn(2, *shapes[0][1:])
     run = write(wrapper, example, path, name=name, free=free)
     return [_check(part, wrapper, run, x) for x in inputs]
+
+
+def export_weights(model: nn.Module, *, path: Path) -> list[Check]:
+    """Write the weights of `model` to `path` as safetensors, which ``MODEL.WEIGHTS`` takes.
+
+    Tensors that share memory are written once each, so that any reader finds all names.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    state = {
+        k: v.cpu().clone(memory_format=torch.contiguous_format)
+        for k, v in model.state_dict().items()
+    }
+    try:
+        save_file(state, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    written = load_file(path)
+    same = written.keys() == state.keys() and all(written[k].equal(state[k]) for k in state)
+    difference = 0.0 if same else float("inf")
+    return [Check(part="weights", input="", found=f"{len(state)} tensors", error=difference)]
 
 
 def _export_detector(

@@ -23,6 +23,7 @@ BACKBONE = "backbone.bottom_up."
 LAST = BACKBONE + "res4.{}.conv{}.weight"  # a renumbered last block would not get it
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 STATE = dict[str, Tensor]
+GROUP = "Checkpoints"
 
 
 def build(fpn_cfg: CfgNode, *, depth: int = 50, blocks: bool = True, norm: str = "FrozenBN"):
@@ -104,7 +105,7 @@ def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
     return [
         record.getMessage()
         for record in caplog.records
-        if record.name == "nl_detectron.checkpoint" and record.levelno == level
+        if record.name.startswith("nl_detectron.checkpoint") and record.levelno == level
     ]
 
 
@@ -252,7 +253,7 @@ def test_a_lost_last_block_is_an_error_by_name(fpn_cfg, tmp_path, caplog) -> Non
     assert all(key.startswith(BACKBONE + "res4.5.") for key in listed)
 
 
-def test_a_detector_without_the_head_is_an_error(fpn_cfg, tmp_path, caplog) -> None:
+def test_a_detector_without_the_head_is_an_error(fpn_cfg, tmp_path, caplog, tried) -> None:
     model = build(fpn_cfg)
     state = random_state(build(fpn_cfg, blocks=False))
     head = [key for key in state if "keypoint_head" in key]
@@ -261,26 +262,48 @@ def test_a_detector_without_the_head_is_an_error(fpn_cfg, tmp_path, caplog) -> N
     load(model, as_pth(state, tmp_path / "model"))
     (error,) = messages(caplog, logging.ERROR)
     assert head
-    assert sorted(error.split(":\n")[1].split()) == sorted(head)
+    first, listed = error.split(":\n")
+    assert sorted(listed.split()) == sorted(head)
+    tried(GROUP, "a detector's checkpoint without the keypoint head", first)
 
 
-def test_other_classes_are_named_with_their_shapes(fpn_cfg, tmp_path, caplog) -> None:
+def test_other_classes_are_named_with_their_shapes(fpn_cfg, tmp_path, caplog, tried) -> None:
     model = build(fpn_cfg)
     fpn_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
     load(model, as_pth(random_state(build(fpn_cfg, blocks=False)), tmp_path / "model"))
     (error,) = messages(caplog, logging.ERROR)
     scores = "roi_heads.box_predictor.cls_score.weight"
     assert f"  {scores} has shape (81, 16) in the file and (3, 16) in the model" in error
-    assert error.startswith("4 weights are not loaded")
+    assert error.startswith(
+        "4 weights are not loaded and keep their start values: 0 missing in the file and 4 of "
+        "another shape, 0 in the file unexpected:\n"
+    )
+    tried(GROUP, "another number of classes", error)
 
 
-def test_a_file_of_another_network_is_an_error(fpn_cfg, tmp_path, caplog) -> None:
+def test_another_depth_is_told_with_counts(fpn_cfg, tmp_path, caplog, tried) -> None:
     model = build(fpn_cfg)
-    load(model, as_pth({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "model"))
-    (summary,), (error,) = messages(caplog, logging.INFO), messages(caplog, logging.ERROR)
-    assert summary.startswith("Loaded 0 of")
-    assert "(layer1.0.conv1.weight)" in summary
-    assert LAST.format(5, 3) in error
+    state = random_state(build(fpn_cfg, depth=18, blocks=False))
+    there, here = ({k: v.shape for k, v in s.items()} for s in (state, model.state_dict()))
+    differ = sum(k in there and there[k] != here[k] for k in here)
+    missing = sum(not (k in there or "nonlocal" in k or k.endswith(STATISTICS)) for k in here)
+    load(model, as_pth(state, tmp_path / "R18"))
+    (error,) = messages(caplog, logging.ERROR)
+    first, listed = error.split(":\n")
+    assert differ
+    assert f"{missing} missing in the file and {differ} of another shape, 0 in the file" in first
+    assert len(listed.splitlines()) == missing + differ
+    assert listed.count(" has shape (") == differ
+    tried(GROUP, "ResNet-18's weights for a ResNet-50", first)
+
+
+def test_a_file_of_another_network_is_an_error(fpn_cfg, tmp_path, tried) -> None:
+    model = build(fpn_cfg)
+    path = as_pth({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "model")
+    with pytest.raises(UserError, match=r"model\.pth is of another network: none of ") as info:
+        load(model, path)
+    assert "1 in the file are unused (layer1.0.conv1.weight)" in str(info.value)
+    tried(GROUP, "a checkpoint of another network", str(info.value))
 
 
 def test_no_file_loads_nothing(fpn_cfg) -> None:

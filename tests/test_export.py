@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from nl_detectron import export
+from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.errors import UserError
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 
@@ -148,6 +149,50 @@ def test_the_script_writes_checks_and_tells(command, tmp_path, capsys, monkeypat
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     assert command("--part", "keypoint_head") == 1
     assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_the_script_writes_weights_that_config_keys_take(command, cfg, tmp_path, capsys):
+    assert command("--format", "safetensors") == 0
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["model.safetensors"]
+    expected = build(cfg).state_dict()
+    assert f"{len(expected)} tensors" in capsys.readouterr().out
+
+    cfg.MODEL.WEIGHTS = str(tmp_path / "out" / "model.safetensors")
+    torch.manual_seed(1)
+    model = build_model(cfg)
+    assert any(not torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    assert model.state_dict().keys() == expected.keys()
+    for key, value in model.state_dict().items():
+        assert value.dtype == expected[key].dtype
+        assert torch.equal(value, expected[key]), key
+
+
+def test_the_script_writes_no_parts_of_weights(command, capsys):
+    with pytest.raises(SystemExit):
+        command("--format", "safetensors", "--part", "backbone")
+    assert "leave --part away" in capsys.readouterr().err
+
+
+def test_weights_that_share_memory(tmp_path):
+    """safetensors itself refuses them, and strides other than the usual."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    model[0].bias = nn.Parameter(torch.arange(6.0)[::2])
+    model.register_buffer("view", model[0].weight.data.t())
+    (check,) = export.export_weights(model, path=tmp_path / "shared.safetensors")
+    assert check.passed
+    other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    other.register_buffer("view", torch.zeros(3, 3))
+    Checkpointer(other).load(str(tmp_path / "shared.safetensors"))
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+
+
+def test_weights_that_cannot_be_written(tmp_path, tried):
+    with pytest.raises(UserError, match=r"cannot write .*no/model\.safetensors: ") as info:
+        export.export_weights(nn.Linear(1, 1), path=tmp_path / "no" / "model.safetensors")
+    tried("Checkpoints", "safetensors written to a folder that is not there", str(info.value))
 
 
 def test_a_picture_that_is_not_there_is_named(command):

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Write a trained model and its parts as TorchScript or ONNX, and check each file against it."""
+"""Write a trained model and its parts as TorchScript or ONNX, or its weights as safetensors, and
+check each file against it."""
 
 import argparse
 from pathlib import Path
@@ -26,6 +27,8 @@ Written are DIR/backbone, DIR/keypoint_head and DIR/detector, .ts or .onnx. Each
 ONNX in onnxruntime, and run next to the model: the backbone on three sizes, the head on 0, 1 and
 20 regions, the detector on pictures and with no detection at all. A table says what was compared;
 the exit status is 0 only if all agree to {export.TOLERANCE:g} of the largest value.
+With --format safetensors it is DIR/model.safetensors, which MODEL.WEIGHTS takes: bit by bit the
+weights, and nothing that could run code.
 
 inputs and outputs, with any H, W, N and R:
   backbone       image (N, 3, H, W), normalised and padded -> its maps by name
@@ -42,11 +45,15 @@ what Detectron2's own code does not let through:
 examples:
   export_model.py --config-file output/quickstart/config.yaml --format onnx --output exported \\
       --opts MODEL.WEIGHTS output/quickstart/model_final.pth
-  export_model.py --config-file F --format torchscript --output DIR --part keypoint_head""",
+  export_model.py --config-file F --format torchscript --output DIR --part keypoint_head
+  export_model.py --config-file F --format safetensors --output DIR""",
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
     parser.add_argument(
-        "--format", required=True, choices=list(export.SUFFIXES), help="kind of files to write"
+        "--format",
+        required=True,
+        choices=[*export.SUFFIXES, export.WEIGHTS_FORMAT],
+        help="kind of files to write",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
@@ -63,20 +70,36 @@ examples:
     )
     add_opts(parser)
     add_traceback(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.format == export.WEIGHTS_FORMAT and arguments.part:
+        parser.error("safetensors hold the weights of the whole model: leave --part away")
+    return arguments
 
 
 def main() -> int:
     arguments = parse_arguments()
     predictor = Predictor(arguments.config_file, device="cpu", opts=arguments.opts)
-    parts = arguments.part or export.parts_of(predictor.model)
-    pictures = _pictures(predictor.cfg, arguments.input) if "detector" in parts else []
     folder = Path(arguments.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to --output {folder}: {error.strerror}") from error
 
+    if arguments.format == export.WEIGHTS_FORMAT:
+        checks = export.export_weights(predictor.model, path=folder / "model.safetensors")
+    else:
+        checks = _export_parts(predictor, arguments, folder)
+    rows = [(c.part, c.input, c.found, c.error, "ok" if c.passed else "DIFFERS") for c in checks]
+    print(tabulate(rows, headers=["part", "input", "", "difference", ""], floatfmt=".1e"))
+    print(f"written to {folder}")
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def _export_parts(
+    predictor: Predictor, arguments: argparse.Namespace, folder: Path
+) -> list[export.Check]:
+    parts = arguments.part or export.parts_of(predictor.model)
+    pictures = _pictures(predictor.cfg, arguments.input) if "detector" in parts else []
     checks = []
     for part in tqdm(parts, unit="file"):
         checks += export.export_part(
@@ -86,10 +109,7 @@ def main() -> int:
             path=folder / (part + export.SUFFIXES[arguments.format]),
             pictures=pictures,
         )
-    rows = [(c.part, c.input, c.found, c.error, "ok" if c.passed else "DIFFERS") for c in checks]
-    print(tabulate(rows, headers=["part", "input", "", "difference", ""], floatfmt=".1e"))
-    print(f"written to {folder}")
-    return 0 if all(check.passed for check in checks) else 1
+    return checks
 
 
 def _pictures(cfg: CfgNode, files: list[str] | None) -> list[Tensor]:

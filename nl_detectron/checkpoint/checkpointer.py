@@ -1,0 +1,159 @@
+"""Detectron2's checkpointer, made hard to break."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from fvcore.common.checkpoint import _IncompatibleKeys
+from safetensors.torch import load_file
+
+from ..errors import UserError
+from .reading import TRUSTED, UnreadableError, check_pickle, check_weights, one_line, unreadable
+from .report import report
+from .writing import WholeFiles, is_local
+
+logger = logging.getLogger(__name__)
+
+HEURISTICS = "matching_heuristics="  # Detectron2's own option
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer for models with non-local blocks.
+
+    Besides ``.pth`` and ``.pkl`` it reads ``.safetensors``. Names may be Detectron2's, or those of
+    Detectron, MSRA and converted torchvision ImageNet files, as Detectron2 matches them. Whatever
+    is not mere data in a ``.pth`` or ``.pkl`` is refused, since unpickling could run code; after a
+    file's name, ``?trusted=True`` lifts that, for files of people whom you trust.
+
+    Loading ends with a line about what was loaded, what is new, and what of the file is unused.
+    An error lists every weight of the model without blocks that should have come from the file and
+    did not. A file that has only a backbone is not expected to have the rest.
+
+    A local file is written beside its place and renamed, so that whatever ends the process leaves
+    the files of before.
+    """
+
+    _trusted = False
+    _path = ""
+    path_manager: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.path_manager = WholeFiles(self.path_manager)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Save as the base class does.
+
+        Raises:
+            UserError: the disk is full, or the file cannot be written for another such reason.
+        """
+        try:
+            super().save(name, **kwargs)
+        except OSError as error:
+            file = os.path.join(self.save_dir, f"{name}.pth")
+            last = self.get_checkpoint_file()
+            if os.path.isfile(last):
+                way_out = f"put that right, and --resume goes on from {last}, which is whole"
+            else:
+                way_out = "no checkpoint is there yet: put that right and start again"
+            reason = error.strerror or one_line(error)
+            raise UserError(f"cannot write the checkpoint {file}: {reason}; {way_out}") from error
+
+    def get_checkpoint_file(self) -> str:
+        """The file that ``last_checkpoint`` names; "" if that is missing or has no name in it."""
+        try:
+            file = super().get_checkpoint_file()
+        except UnicodeDecodeError:
+            return ""
+        # A machine that lost power may leave zero bytes.
+        return file if os.path.basename(file) and file.isprintable() else ""
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Do as the base class does; resume from the newest whole ``model_*.pth`` of the folder
+        if the file that ``last_checkpoint`` names is missing or damaged.
+
+        Raises:
+            UserError: see :meth:`load`, or there is no whole file to resume from.
+        """
+        if not (resume and self.has_checkpoint()):
+            return super().resume_or_load(path, resume=False)
+        file = self.get_checkpoint_file()
+        try:
+            if not file:
+                tag = os.path.join(self.save_dir, "last_checkpoint")
+                raise UnreadableError(f"{tag} does not name a checkpoint")
+            return self.load(file)
+        except UnreadableError as error:
+            return self._load_newest(error)
+
+    def _load_newest(self, reason: UnreadableError) -> dict[str, Any]:
+        for file in self._newest_first():
+            try:
+                loaded = self.load(file)
+            except UnreadableError:
+                continue
+            logger.warning(f"{reason}; going on from {file}, the newest whole checkpoint there")
+            return loaded
+        raise UserError(
+            f"cannot resume: {reason}; no other model_*.pth in {self.save_dir} is whole: start "
+            "again without --resume"
+        ) from reason
+
+    def _newest_first(self) -> list[str]:
+        if not is_local(self.save_dir):
+            return []
+        files = self.get_all_checkpoint_files()
+        ours = [file for file in files if os.path.basename(file).startswith("model_")]
+        return sorted(ours, key=lambda file: (os.path.getmtime(file), file), reverse=True)
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load as the base class does.
+
+        Raises:
+            UnreadableError: the file is missing, cut off, of an unknown kind, or could run code.
+            UserError: the file has weights that are not finite, or none that fits the model, or
+                what else it has does not suit.
+        """
+        file, _, query = os.fspath(path or "").partition("?")
+        options = query.split("&") if query else []
+        self._trusted = TRUSTED in options
+        self._path = file
+        rest = "&".join(option for option in options if option != TRUSTED)
+        if rest and not rest.startswith(HEURISTICS):
+            raise UserError(f"'{path}': after the '?' go {TRUSTED} or {HEURISTICS}True")
+        if os.path.isdir(file):
+            raise UnreadableError(f"cannot read the checkpoint '{path}': it is a directory")
+        try:
+            return super().load(f"{file}?{rest}" if rest else file, *args, **kwargs)
+        except UserError:
+            raise
+        except (OSError, AssertionError) as error:
+            raise UnreadableError(
+                f"cannot read the checkpoint '{path}': {one_line(error)}"
+            ) from error
+        except Exception as error:  # there is nothing that another's content cannot raise
+            raise UserError(f"the checkpoint '{path}' does not suit: {one_line(error)}") from error
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 leaves it there after an error
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        try:
+            if not self._trusted:
+                check_pickle(filename)
+            checkpoint = super()._load_file(filename)
+        except OSError:
+            raise
+        except Exception as error:  # nor anything that a damaged file cannot
+            raise unreadable(filename, error) from error
+        check_weights(filename, checkpoint.get("model"))
+        return checkpoint
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        if f.endswith(".safetensors"):
+            return load_file(f)
+        return torch.load(f, map_location="cpu", weights_only=not self._trusted)
+
+    def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
+        report(self._path, self.model, incompatible)

@@ -1,0 +1,132 @@
+"""Files of any origin: unpickled without running code, damage and bad weights named."""
+
+import codecs
+import math
+import pickle
+import re
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.utils.file_io import PathManager
+
+from ..errors import UserError
+
+TRUSTED = "trusted=True"
+_LISTED = 5
+
+
+class UnreadableError(UserError):
+    """A file that is missing, damaged, or no checkpoint that can be read without risk."""
+
+
+def check_pickle(filename: str) -> None:
+    """Raise an error if Detectron2's own unpickling of `filename` could run code or crash."""
+    if filename.endswith(".pkl"):
+        with PathManager.open(filename, "rb") as file:
+            _DataUnpickler(file, encoding="latin1").load()
+    elif filename.endswith(".pyth"):
+        torch.load(filename, map_location="cpu", weights_only=True)
+
+
+class _Dtype:
+    """Stands for `numpy.dtype`, of numbers only."""
+
+    def __init__(self, code: str, *_: bool) -> None:
+        if not re.fullmatch(r"[biufc]\d{1,2}", code):
+            raise pickle.UnpicklingError(f"an array of {code!r} is not of numbers")
+        self.size = np.dtype(code).itemsize
+
+    def __setstate__(self, state: tuple) -> None:
+        # Other flags make numpy take numbers for addresses.
+        if state[0] != 3 or state[1] not in set("<>|=") or state[2:] != (*[None] * 3, -1, -1, 0):
+            raise pickle.UnpicklingError("an array with a type that numpy does not write")
+
+
+class _Array:
+    """Stands for `numpy.ndarray`, empty until its content is set."""
+
+    def __init__(self, _: object, shape: tuple[int, ...], code: bytes | str) -> None:
+        if shape != (0,):
+            raise pickle.UnpicklingError("an array that does not start empty")
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, _, data = state
+        _check_size(data, dtype, shape)
+
+
+def _check_size(data: bytes | str, dtype: _Dtype, shape: tuple[int, ...] = (), *_: str) -> None:
+    if min(shape, default=0) < 0 or len(data) != math.prod(shape) * dtype.size:
+        raise pickle.UnpicklingError("an array of another size than its content")
+
+
+def _scalar(dtype: _Dtype, data: bytes | str) -> None:
+    _check_size(data, dtype)
+
+
+# As numpy's own pickles name them; `_core` was `core` before numpy 2. numpy's own functions are not
+# called, as they trust what they read and could crash.
+_DATA = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): codecs.encode,  # how Python 3 writes bytes for Python 2
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): object(),
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _check_size,
+}
+
+
+class _DataUnpickler(pickle.Unpickler):
+    """Checks that there are only numpy arrays of numbers, and built-in containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _DATA.get((module.replace("numpy._core", "numpy.core"), name))
+        if found is None:
+            raise pickle.UnpicklingError(f"it asks for the global {module}.{name}")
+        return found
+
+
+def unreadable(filename: str, error: Exception) -> UnreadableError:
+    """What to raise for `error`, which the content of `filename` caused."""
+    reason = one_line(error)
+    if isinstance(error, pickle.UnpicklingError):
+        # torch's message is advice that does not apply here; the reason is in its context.
+        reason = one_line(error.__context__ or error)
+        if re.search("global|function", reason, re.IGNORECASE):
+            return UnreadableError(
+                f"{filename} holds more than weights, and reading it could run code ({reason}); "
+                f"if you trust who made it: '{filename}?{TRUSTED}'"
+            )
+    return UnreadableError(
+        f"cannot read the checkpoint '{filename}': it is damaged, or none at all ({reason}); copy "
+        "or download it again"
+    )
+
+
+def check_weights(filename: str, weights: Any) -> None:
+    """Raise UserError unless `weights` are finite tensors or arrays by name."""
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise UnreadableError(f"{filename} holds no weights: its 'model' has none by name")
+    bad = {}
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor | np.ndarray):
+            raise UnreadableError(f"{filename} holds no weights: its '{name}' is no tensor")
+        tensor = torch.as_tensor(value)
+        # Not every narrow type can be asked; float32 costs no copy.
+        if tensor.is_floating_point() and not (finite := tensor.float().isfinite()).all():
+            bad[name] = f"{name}: {int((~finite).sum())} of {tensor.numel()}"
+    if bad:
+        listed = ", ".join(list(bad.values())[:_LISTED]) + (", ..." if len(bad) > _LISTED else "")
+        raise UserError(
+            f"{filename} has NaN or infinite values in {len(bad)} of its {len(weights)} weights "
+            f"({listed}): it was written after the training had diverged; take an earlier one, for "
+            "--resume by its name in last_checkpoint"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """The first sentence of the error; what torch says after it is advice of its own."""
+    sentence = " ".join(str(error).split()).partition(". ")[0]
+    return sentence.rstrip(".")[:300] or type(error).__name__

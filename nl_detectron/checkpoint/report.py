@@ -1,0 +1,80 @@
+"""What of a file went into a model, and what did not."""
+
+import logging
+
+from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
+from torch import nn
+
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+NEW = "nonlocal"  # in every key that a model has more than the same model without blocks
+# Of norms. Absent in old files; torch and Detectron2 then fill them in without a word.
+_STATISTICS = ("num_batches_tracked", "running_mean", "running_var")
+_LISTED = 5
+
+
+def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None:
+    """Log what of the file `path` was loaded into `model`, and as an error what was not.
+
+    Raises:
+        UserError: not one weight was.
+    """
+    shapes = {key: (there, here) for key, there, here in incompatible.incorrect_shapes}
+    # Detectron2's frozen norms do not call those of theirs missing.
+    missing = {*_filter_reused_missing_keys(model, incompatible.missing_keys), *shapes}
+    keys = [k for k in model.state_dict() if not k.endswith("num_batches_tracked")]
+    weights = [k for k in keys if not k.endswith(_STATISTICS)]
+    loaded = [k for k in weights if k not in missing]
+    new = [k for k in weights if k in missing and NEW in k]
+    lost = [k for k in keys if k in missing and NEW not in k]
+    unused = incompatible.unexpected_keys
+
+    names = ", ".join(unused[:_LISTED]) + (", ..." if len(unused) > _LISTED else "")
+    in_file = f"{len(unused)} in the file are unused" + (f" ({names})" if unused else "")
+    if not loaded:
+        raise UserError(
+            f"{path} is of another network: none of the model's {len(weights)} weights is in it; "
+            f"{_counts(lost, shapes)}; {in_file}"
+        )
+
+    summary = [f"Loaded {len(loaded)} of the model's {len(weights)} weights"]
+    summary.append(f"{len(new)} are new in non-local blocks")
+    backbone = _backbone_prefix(keys)
+    if all(k.startswith(backbone) for k in loaded):
+        elsewhere = [k for k in weights if k in lost and not k.startswith(backbone)]
+        summary.append(f"{len(elsewhere)} are new in other parts")
+        lost = [k for k in lost if k.startswith(backbone)]
+    summary.append(in_file)
+    logger.info("; ".join(summary))
+
+    if lost:
+        listed = "".join(f"\n  {key}{_shapes(key, shapes)}" for key in lost)
+        logger.error(
+            f"{len(lost)} weights are not loaded and keep their start values: "
+            f"{_counts(lost, shapes)}, {len(unused)} in the file unexpected:{listed}"
+        )
+
+
+Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # in the file, in the model
+
+
+def _counts(lost: list[str], shapes: Shapes) -> str:
+    differ = sum(key in shapes for key in lost)
+    return f"{len(lost) - differ} missing in the file and {differ} of another shape"
+
+
+def _shapes(key: str, shapes: Shapes) -> str:
+    if key not in shapes:
+        return ""
+    in_file, in_model = shapes[key]
+    return f" has shape {in_file} in the file and {in_model} in the model"
+
+
+def _backbone_prefix(keys: list[str]) -> str:
+    """What the names of an ImageNet model's weights start with in the detector; "" if it is one."""
+    for prefix in ("backbone.bottom_up.", "backbone."):
+        if any(key.startswith(prefix) for key in keys):
+            return prefix
+    return ""

@@ -1,0 +1,347 @@
+"""Damaged, hostile and wrong checkpoints: refused in one line, or finite weights come out."""
+
+import io
+import os
+import pickle
+import subprocess
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.errors import UserError
+
+GROUP = "Checkpoints"
+# torch's about odd pickles and about tracing.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
+)
+SUFFIXES = (".pth", ".pkl", ".safetensors")
+fuzz = settings(
+    max_examples=int(os.environ.get("NL_DETECTRON_FUZZ_EXAMPLES", "300")),
+    derandomize="NL_DETECTRON_FUZZ_EXAMPLES" not in os.environ,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def small_model() -> nn.Module:
+    torch.manual_seed(0)
+    parts = {"conv": nn.Conv2d(3, 2, 1), "norm": nn.BatchNorm2d(2), "fc": nn.Linear(2, 2)}
+    return nn.Sequential(OrderedDict(parts))
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def encode(state: dict[str, Tensor], suffix: str) -> bytes:
+    """`state` as a checkpoint of the kind that `suffix` stands for."""
+    if suffix == ".safetensors":
+        return safetensors.torch.save(state)
+    if suffix == ".pkl":
+        arrays = {key: value.numpy() for key, value in state.items()}
+        return pickle.dumps({"model": arrays, "__author__": "nobody"})
+    file = io.BytesIO()
+    torch.save({"model_state" if suffix == ".pyth" else "model": state}, file)
+    return file.getvalue()
+
+
+def refusal(path: Path | str) -> str:
+    """Return the one line with which `path` is refused; "" if finite weights came out of it."""
+    model = small_model()
+    before = state_of(model)
+    refused = ""
+    try:
+        Checkpointer(model).load(str(path))
+    except UserError as error:
+        refused = str(error) or "no reason"
+    after = model.state_dict()
+    if refused:
+        assert all(torch.equal(before[key], after[key]) for key in before)
+        assert "\n" not in refused
+    assert all(value.isfinite().all() for value in after.values())
+    return refused
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_cut_off_anywhere_are_refused(tmp_path, suffix, tried) -> None:
+    state = {key: value for key, value in state_of(small_model()).items() if "fc" in key}
+    content = encode(state, suffix)
+    path = tmp_path / f"model{suffix}"
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        assert path.name in refusal(path), length
+    path.write_bytes(content)
+    assert refusal(path) == ""
+    tried(GROUP, f"a {suffix} file cut off, at every length there is", "each refused in one line")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_changed_bytes_do_no_harm(tmp_path, suffix, tried) -> None:
+    content = encode(state_of(small_model()), suffix)
+    path = tmp_path / f"model{suffix}"
+    seen = set()
+
+    @fuzz
+    @given(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), min_size=1))
+    def change(changes: list[tuple[int, int]]) -> None:
+        changed = bytearray(content)
+        for position, byte in changes:
+            changed[position] = byte
+        path.write_bytes(changed)
+        seen.add(refusal(path) == "")
+
+    change()
+    assert seen == {True, False}
+    happened = "refused in one line, or finite weights are loaded"
+    tried(GROUP, f"a {suffix} file with random bytes changed", happened)
+
+
+@fuzz
+@given(st.binary(max_size=200), st.sampled_from([*SUFFIXES, ".pyth"]))
+def test_random_bytes_are_refused(tmp_path_factory, content, suffix) -> None:
+    path = tmp_path_factory.getbasetemp() / f"random{suffix}"
+    path.write_bytes(content)
+    assert refusal(path)
+
+
+class Call:
+    """What makes unpickling call `function`."""
+
+    def __init__(self, function: Callable, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return self.call
+
+
+def attacked(target: str) -> None:
+    Path(target).touch()
+
+
+ATTACKS: dict[str, Callable[[Path], Call]] = {
+    "os.system": lambda target: Call(os.system, f"touch '{target}'"),
+    "builtins.eval": lambda target: Call(eval, f"open({str(target)!r}, 'w')"),
+    "subprocess.run": lambda target: Call(subprocess.run, ["touch", str(target)]),
+    "a function of its own": lambda target: Call(attacked, str(target)),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".pyth"])
+def test_code_in_a_pickle_is_not_run(tmp_path, suffix, attack, tried) -> None:
+    target = tmp_path / "attacked"
+    hostile = ATTACKS[attack](target)
+    pickle.loads(pickle.dumps(hostile))
+    assert target.exists(), "the attack is none"
+    target.unlink()
+    path = tmp_path / f"model{suffix}"
+    content = {"model": {"a": torch.zeros(1)}, "__author__": "nobody", "trainer": hostile}
+    if suffix == ".pkl":
+        content["model"] = {"a": np.zeros(1)}
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    message = refusal(path)
+    assert "could run code" in message
+    assert f"if you trust who made it: '{path}?trusted=True'" in message
+    assert not target.exists()
+    tried(GROUP, f"a {suffix} file whose pickle calls {attack}", message)
+
+
+def test_code_in_a_bare_pickle_named_pth_is_not_run(tmp_path, tried) -> None:
+    target, path = tmp_path / "attacked", tmp_path / "model.pth"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        path.write_bytes(pickle.dumps(Call(os.system, f"touch '{target}'"), protocol=protocol))
+        assert refusal(path)
+        assert not target.exists()
+    tried(GROUP, "a pickle of each protocol that calls os.system, named .pth", refusal(path))
+
+
+def with_value(value: float, *, dtype: torch.dtype = torch.float32, key: str = "fc.weight"):
+    def state() -> dict[str, Tensor]:
+        weights = state_of(small_model())
+        weights[key] = weights[key].to(dtype)
+        weights[key].view(-1)[0] = value
+        return weights
+
+    return state
+
+
+NOT_FINITE = {
+    "NaN": with_value(float("nan")),
+    "infinity": with_value(float("inf")),
+    "minus infinity": with_value(float("-inf")),
+    "NaN in half precision": with_value(float("nan"), dtype=torch.float16),
+    "an infinite variance of a norm": with_value(float("inf"), key="norm.running_var"),
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("value", NOT_FINITE)
+def test_values_that_are_not_finite_are_named(tmp_path, suffix, value, tried) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(encode(NOT_FINITE[value](), suffix))
+    message = refusal(path)
+    assert f"{path} has NaN or infinite values in 1 of its 9 weights (" in message
+    assert ": 1 of " in message
+    tried(GROUP, f"a {suffix} file with {value}", message)
+
+
+def test_many_values_that_are_not_finite_are_counted(tmp_path, tried) -> None:
+    state = {k: torch.full_like(v, float("nan")) for k, v in small_model().named_parameters()}
+    path = tmp_path / "model.pth"
+    torch.save(state, path)
+    message = refusal(path)
+    assert "in 6 of its 6 weights (conv.weight: 6 of 6, conv.bias: 2 of 2, " in message
+    assert ", ...)" in message
+    tried(GROUP, "a checkpoint of a training that diverged", message)
+
+
+def test_flags_that_make_numpy_crash_are_refused(tmp_path, tried) -> None:
+    """With these numpy takes the numbers of an array for addresses of objects."""
+    content = encode(state_of(small_model()), ".pkl")
+    good, bad = (pickle.dumps(np.dtype("f4")).partition(b"K\x00t")[1], b"K\x3ft")
+    assert good in content
+    path = tmp_path / "model.pkl"
+    path.write_bytes(content.replace(good, bad))
+    message = refusal(path)
+    assert "a type that numpy does not write" in message
+    tried(GROUP, "a .pkl whose numbers numpy would take for addresses", message)
+
+
+def save(content: object) -> Callable[[Path], object]:
+    return lambda path: torch.save(content, path)
+
+
+def write(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 167337731\n"
+PAGE = b"<!DOCTYPE html>\n<html><body>404: Not Found</body></html>\n"
+UNTRUSTED = "could run code"
+WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "a missing .pth": ("m.pth", lambda path: None, "not found"),
+    "a missing .safetensors": ("m.safetensors", lambda path: None, "not found"),
+    "a directory in place of a .pth": ("m.pth", Path.mkdir, "directory"),
+    "a directory in place of a .pkl": ("m.pkl", Path.mkdir, "directory"),
+    "an empty .pth": ("m.pth", write(b""), "cannot read"),
+    "an empty .pkl": ("m.pkl", write(b""), "cannot read"),
+    "an empty .safetensors": ("m.safetensors", write(b""), "cannot read"),
+    "a .pth of zeros": ("m.pth", write(bytes(1000)), "cannot read"),
+    "a .pkl of zeros": ("m.pkl", write(bytes(1000)), "cannot read"),
+    "a .safetensors of zeros": ("m.safetensors", write(bytes(1000)), "cannot read"),
+    "a .safetensors with a header of exabytes": (
+        "m.safetensors",
+        write(b"\xff" * 8 + b"{}"),
+        "cannot read",
+    ),
+    "a web page named .pth": ("m.pth", write(PAGE), "cannot read"),
+    "a web page named .pkl": ("m.pkl", write(PAGE), "cannot read"),
+    "a pointer of Git LFS named .pth": ("m.pth", write(LFS), "cannot read"),
+    "a .pkl named .safetensors": (
+        "m.safetensors",
+        write(encode(state_of(small_model()), ".pkl")),
+        "cannot read",
+    ),
+    "a .safetensors named .pth": (
+        "m.pth",
+        write(encode(state_of(small_model()), ".safetensors")),
+        "cannot read",
+    ),
+    "a whole model instead of its weights": ("m.pth", save(small_model()), UNTRUSTED),
+    "a TorchScript file": (
+        "m.pth",
+        lambda path: torch.jit.trace(small_model(), torch.zeros(1, 3, 2, 2)).save(path),
+        "TorchScript",
+    ),
+    "a file without any weight": ("m.pth", save({}), "none of the model's 6 weights"),
+    "'model' without any weight": ("m.pth", save({"model": {}}), "none of the model's 6 weights"),
+    "'model' is a number": ("m.pth", save({"model": 3}), "holds no weights"),
+    "'model' is a list": ("m.pth", save({"model": [torch.zeros(1)]}), "holds no weights"),
+    "'model' has numbers as names": ("m.pth", save({"model": {1: torch.zeros(1)}}), "no weights"),
+    "'model' has text as weights": ("m.pth", save({"model": {"a": "b"}}), "its 'a' is no tensor"),
+    "the file is a list": ("m.pth", save([torch.zeros(1)]), "holds no weights"),
+    "the file is one tensor": ("m.pth", save(torch.zeros(1)), "cannot read"),
+    "weights nested under 'state_dict'": (
+        "m.pth",
+        save({"state_dict": state_of(small_model())}),
+        "its 'state_dict' is no tensor",
+    ),
+    "a .pkl with an array of objects": (
+        "m.pkl",
+        write(pickle.dumps({"model": {"a": np.array([None])}, "__author__": "nobody"})),
+        "an array of 'O8' is not of numbers",
+    ),
+    "sparse weights": (
+        "m.pth",
+        save({"fc.weight": torch.eye(2).to_sparse()}),
+        "m.pth",
+    ),
+    "weights without values": ("m.pth", save({"fc.weight": torch.eye(2, device="meta")}), "m.pth"),
+    "all shapes differ": (
+        "m.pth",
+        save({k: torch.zeros(7) for k in state_of(small_model())}),
+        "0 missing in the file and 8 of another shape",
+    ),
+    "an unknown option after the name": (
+        "m.pth?option=1",
+        lambda path: torch.save(state_of(small_model()), path.with_name("m.pth")),
+        "after the '?' go trusted=True or",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_files_are_refused(tmp_path, what, tried) -> None:
+    name, make, expected = WRONG[what]
+    path = tmp_path / name
+    make(path)
+    message = refusal(path)
+    assert expected in message
+    assert str(path) in message
+    tried(GROUP, what, message)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_of_another_precision_are_loaded(tmp_path, suffix, dtype, tried) -> None:
+    original = state_of(small_model())
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in original.items()}
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(encode(state, suffix))
+    model = small_model()
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    Checkpointer(model).load(str(path))
+    for key, value in model.state_dict().items():
+        assert value.dtype == original[key].dtype
+        assert torch.equal(value, state[key].to(value.dtype)), key
+    name = str(dtype).removeprefix("torch.")
+    tried(GROUP, f"a {suffix} file in {name}", "loaded; the model keeps its own precision")
+
+
+def test_a_state_of_another_run_is_one_line(tmp_path, tried) -> None:
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    model = small_model()
+    writer = Checkpointer(model, str(tmp_path), optimizer=optimizer(model.parameters()))
+    writer.save("model_0000001")
+    reader = Checkpointer(model, str(tmp_path), optimizer=optimizer(model.fc.parameters()))
+    with pytest.raises(UserError, match=r"model_0000001\.pth' does not suit: ") as info:
+        reader.resume_or_load("")
+    assert "\n" not in str(info.value)
+    tried(GROUP, "resuming with an optimizer of other parameters", str(info.value))

@@ -1,0 +1,434 @@
+"""A checkpoint is there as a whole or not at all, and a run goes on from what is there."""
+
+import logging
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.checkpoint.writing import WholeFiles
+from nl_detectron.errors import UserError
+
+GROUP = "Checkpoints"
+
+
+class Counter:
+    """Something with a state, as a trainer has one."""
+
+    def __init__(self) -> None:
+        self.iteration = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"iteration": self.iteration}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.iteration = state["iteration"]
+
+
+class Run:
+    """A training that only counts, and writes the count into weights, state and file names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = nn.Linear(2, 2)
+        self.counter = Counter()
+        self.checkpointer = Checkpointer(self.model, str(folder), counter=self.counter)
+
+    def save(self, iteration: int, name: str = "", **more: Any) -> None:
+        nn.init.constant_(self.model.weight, iteration)
+        self.counter.iteration = iteration
+        name = name or f"model_{iteration:07}"
+        self.checkpointer.save(name, iteration=iteration, **more)
+
+
+def resumed(folder: Path) -> int:
+    """Return the iteration that a new process goes on from, all of whose state is of one file."""
+    run = Run(folder)
+    loaded = run.checkpointer.resume_or_load("", resume=True)
+    assert run.checkpointer.has_checkpoint()
+    assert run.counter.iteration == loaded["iteration"]
+    assert run.model.weight.eq(loaded["iteration"]).all()
+    return loaded["iteration"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("nl_detectron") and record.levelno == logging.WARNING
+    ]
+
+
+def test_a_checkpoint_comes_back(tmp_path) -> None:
+    run = Run(tmp_path)
+    run.save(3)
+    assert names(tmp_path) == ["last_checkpoint", "model_0000003.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000003.pth"
+    assert resumed(tmp_path) == 3
+
+
+def test_other_path_managers_write_as_they_do(tmp_path) -> None:
+    class Remote:
+        def open(self, path: str, mode: str = "r", **kwargs: Any) -> tuple:
+            return path, mode, kwargs
+
+        def ls(self, path: str) -> list[str]:
+            return [path]
+
+    files = WholeFiles(Remote())
+    assert files.open("s3://bucket/a", "wb", buffering=0) == (
+        *("s3://bucket/a", "wb"),
+        {"buffering": 0},
+    )
+    assert files.open(str(tmp_path / "a"), "r") == (str(tmp_path / "a"), "r", {})
+    assert files.ls("s3://bucket") == ["s3://bucket"]
+
+
+# A kill.
+
+
+def kill(*_: object, **__: object) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("survived")
+
+
+def write_half(data: object, file: IO[bytes]) -> None:
+    file.write(bytes(5000))
+    file.flush()
+    kill()
+
+
+def killed(action: Callable[[], None]) -> None:
+    """Do `action` in a copy of this process, which it must kill."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def before_anything() -> None:
+    torch.save = kill
+
+
+def half_way() -> None:
+    torch.save = write_half
+
+
+def before_the_disk_has_it() -> None:
+    os.fsync = kill
+
+
+def before_the_rename() -> None:
+    os.replace = kill
+
+
+def before_last_checkpoint() -> None:
+    Checkpointer.tag_last_checkpoint = kill
+
+
+def before_the_rename_of_last_checkpoint() -> None:
+    rename = os.replace
+
+    def rename_or_die(source: Path, target: Path) -> None:
+        if target.name == "last_checkpoint":
+            kill()
+        rename(source, target)
+
+    os.replace = rename_or_die
+
+
+POINTS = [
+    before_anything,
+    half_way,
+    before_the_disk_has_it,
+    before_the_rename,
+    before_last_checkpoint,
+    before_the_rename_of_last_checkpoint,
+]
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("name", ["", "model_final"], ids=["new", "overwritten"])
+def test_a_killed_write_loses_nothing(tmp_path, point, name, tried) -> None:
+    Run(tmp_path).save(1, name)
+    before = names(tmp_path)
+
+    def action() -> None:
+        point()
+        Run(tmp_path).save(3, name)
+
+    killed(action)
+    renamed = point in (before_last_checkpoint, before_the_rename_of_last_checkpoint)
+    iteration = resumed(tmp_path)
+    # The new file is whole; only where it has the name of the old one does anything point to it.
+    assert iteration == (3 if renamed and name else 1)
+    whole = {file for file in names(tmp_path) if not file.startswith(".")}
+    assert whole == {*before, "model_0000003.pth"} if renamed and not name else set(before)
+
+    Run(tmp_path).save(5, name)
+    assert not [file for file in names(tmp_path) if file.startswith(".")]
+    assert resumed(tmp_path) == 5
+    when = point.__name__.replace("_", " ")
+    what = "overwrites a checkpoint" if name else "writes a new checkpoint"
+    tried(
+        GROUP,
+        f"SIGKILL while a run at iteration 3 {what}, {when}",
+        f"goes on from iteration {iteration}; the next write removes what is left over",
+    )
+
+
+def test_a_kill_in_the_very_first_write(tmp_path, tried) -> None:
+    def action() -> None:
+        before_the_rename()
+        Run(tmp_path).save(1)
+
+    killed(action)
+    run = Run(tmp_path)
+    assert run.checkpointer.resume_or_load("", resume=True) == {}
+    assert not run.checkpointer.has_checkpoint()
+    run.save(1)
+    assert names(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
+    tried(GROUP, "SIGKILL in the very first write of a run", "starts anew")
+
+
+def test_only_what_a_killed_write_left_is_removed(tmp_path) -> None:
+    for name in (".hidden", "model_x.unfinished", ".model_y.pth.unfinished"):
+        (tmp_path / name).touch()
+    Run(tmp_path).save(1)
+    kept = [".hidden", "last_checkpoint", "model_0000001.pth", "model_x.unfinished"]
+    assert names(tmp_path) == kept
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+def test_an_exception_in_a_write_goes_through(tmp_path, monkeypatch, error, tried) -> None:
+    Run(tmp_path).save(1)
+    before = names(tmp_path)
+
+    def write(data: object, file: IO[bytes]) -> None:
+        file.write(b"abc")
+        raise error
+
+    monkeypatch.setattr(torch, "save", write)
+    with pytest.raises(error):
+        Run(tmp_path).save(3)
+    assert names(tmp_path) == before
+    assert resumed(tmp_path) == 1
+    what = f"{error.__name__} in the middle of a write"
+    tried(GROUP, what, "the same, with the checkpoints of before and nothing left over")
+
+
+def test_errors_of_torch_stay_what_they_are(tmp_path, monkeypatch) -> None:
+    def write(data: object, file: IO[bytes]) -> None:
+        raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(torch, "save", write)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        Run(tmp_path).save(1)
+
+
+# A disk that is full.
+
+SPACE = 1 << 20
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Yield a folder that takes files of 1 MiB at most; a disk of that size where one can be
+    mounted, which needs root, or a limit on what this process writes."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SPACE}", "tmpfs", str(folder)]
+    if shutil.which("mount") and subprocess.run(mount, capture_output=True).returncode == 0:
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SPACE, hard))
+    try:
+        yield folder
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+REASON = "No space left on device|File too large"
+
+
+def without_reason(message: str) -> str:
+    """`message` as it is on any machine."""
+    assert re.search(f": ({REASON}); ", message)
+    return re.sub(REASON, "the system's reason", message)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, tried) -> None:
+    with small_disk(tmp_path / "disk") as folder:
+        Run(folder).save(1)
+        with pytest.raises(UserError) as info:
+            Run(folder).save(3, more=torch.zeros(SPACE))
+        assert names(folder) == ["last_checkpoint", "model_0000001.pth"]
+        assert resumed(folder) == 1
+        Run(folder).save(5)
+        assert resumed(folder) == 5
+    message = str(info.value)
+    assert f"cannot write the checkpoint {folder}/model_0000003.pth: " in message
+    assert f"--resume goes on from {folder}/model_0000001.pth, which is whole" in message
+    assert "\n" not in message
+    tried(GROUP, "a full disk", without_reason(message))
+
+
+def test_a_disk_that_fills_at_any_byte(tmp_path, tried) -> None:
+    """The last bytes come from buffers, at other places than the first."""
+    outcomes = set()
+    with small_disk(tmp_path / "disk") as folder:
+        Run(folder).save(1)
+        for size in range(SPACE - 40_000, SPACE + 2_000, 1000):
+            refused = ""
+            try:
+                Run(folder).save(3, more=torch.zeros(size, dtype=torch.uint8))
+            except UserError as error:
+                refused = str(error)
+            assert not refused or re.search(REASON, refused)
+            assert not [name for name in names(folder) if name.startswith(".")]
+            outcomes.add("refused" if refused else "written")
+            last = resumed(folder)
+            assert last in (1, 3)
+            (folder / "model_0000003.pth").unlink(missing_ok=True)
+            (folder / "last_checkpoint").write_text("model_0000001.pth")
+    assert outcomes == {"written", "refused"}
+    what = "a disk that fills at any of 42 places near a checkpoint's end"
+    tried(GROUP, what, "written, or refused in one line; resumes from a whole one each time")
+
+
+def test_a_disk_that_is_full_from_the_start(tmp_path, tried) -> None:
+    with small_disk(tmp_path / "disk") as folder, pytest.raises(UserError) as info:
+        Run(folder).save(1, more=torch.zeros(SPACE))
+    assert "no checkpoint is there yet: " in str(info.value)
+    tried(GROUP, "a full disk at the first checkpoint", without_reason(str(info.value)))
+
+
+def test_a_folder_that_is_gone(tmp_path, tried) -> None:
+    folder = tmp_path / "output"
+    folder.mkdir()
+    run = Run(folder)
+    run.save(1)
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"output/model_0000003\.pth: No such file") as info:
+        run.save(3)
+    tried(GROUP, "OUTPUT_DIR removed in the middle of a run", str(info.value))
+
+
+# last_checkpoint, and what it names.
+
+
+def cut(file: Path, length: int) -> None:
+    file.write_bytes(file.read_bytes()[:length])
+
+
+def tag(content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / "last_checkpoint").write_bytes(content)
+
+
+def make_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+LAST = "model_0000005.pth"
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "last_checkpoint names a missing file": tag(b"model_0000009.pth"),
+    "last_checkpoint is empty": tag(b""),
+    "last_checkpoint is cut off": tag(b"model_00000"),
+    "last_checkpoint is no text": tag(b"\xff\x00\x80"),
+    "last_checkpoint has zero bytes, as after a loss of power": tag(bytes(20)),
+    "last_checkpoint is a directory": lambda folder: make_directory(folder / "last_checkpoint"),
+    "last_checkpoint points outside, to a file that is no checkpoint": tag(b"../outside"),
+    "last_checkpoint points outside, to nothing": tag(b"/no/such/file.pth"),
+    "the last checkpoint is missing": lambda folder: (folder / LAST).unlink(),
+    "the last checkpoint has zero bytes": lambda folder: cut(folder / LAST, 0),
+    "the last checkpoint is cut off": lambda folder: cut(folder / LAST, 1000),
+    "the last checkpoint is a directory": lambda folder: make_directory(folder / LAST),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_resume_falls_back_to_the_newest_whole_file(tmp_path, caplog, what, tried) -> None:
+    (tmp_path / "outside").write_text("secret")
+    folder = tmp_path / "output"
+    folder.mkdir()
+    now = time.time()
+    for age, iteration in ((300, 1), (200, 3), (100, 5)):
+        Run(folder).save(iteration)
+        file = folder / f"model_{iteration:07}.pth"
+        os.utime(file, (now - age, now - age))
+    (folder / "model_z.pth").write_bytes(b"damaged")  # newest, and to be passed over
+    (folder / "weights.pth").write_bytes((folder / "model_0000001.pth").read_bytes())  # not ours
+    FAULTS[what](folder)
+    iteration = resumed(folder)
+    assert iteration == (3 if "the last checkpoint" in what else 5)
+    (warning,) = warnings(caplog)
+    assert f"; going on from {folder}/model_{iteration:07}.pth, " in warning
+    tried(GROUP, what, warning)
+
+
+def test_all_damaged_is_one_line(tmp_path, tried) -> None:
+    Run(tmp_path).save(1)
+    Run(tmp_path).save(3)
+    for file in tmp_path.glob("*.pth"):
+        cut(file, 1000)
+    with pytest.raises(UserError, match="start again without --resume") as info:
+        resumed(tmp_path)
+    assert f"cannot resume: cannot read the checkpoint '{tmp_path}/model_0000003" in str(info.value)
+    assert "\n" not in str(info.value)
+    tried(GROUP, "every checkpoint of a run is damaged", str(info.value))
+
+
+def test_last_checkpoint_may_point_to_a_whole_file_outside(tmp_path, tried) -> None:
+    for name in ("mine", "another"):
+        (tmp_path / name).mkdir()
+    Run(tmp_path / "another").save(7)
+    (tmp_path / "mine" / "last_checkpoint").write_text("../another/model_0000007.pth")
+    assert resumed(tmp_path / "mine") == 7
+    tried(GROUP, "last_checkpoint points outside, to a checkpoint", "goes on from that")
+
+
+def test_a_last_checkpoint_that_is_not_finite_is_no_damage(tmp_path, tried) -> None:
+    """Going back in silence to train into the same trouble would help nobody."""
+    Run(tmp_path).save(1)
+    run = Run(tmp_path)
+    run.save(3)
+    nn.init.constant_(run.model.weight, float("nan"))
+    run.checkpointer.save("model_0000005", iteration=5)
+    with pytest.raises(UserError, match=r"model_0000005\.pth has NaN") as info:
+        resumed(tmp_path)
+    tried(GROUP, "resuming from a last checkpoint with NaN", str(info.value))
+
+
+def test_without_resume_nothing_of_the_folder_is_read(tmp_path) -> None:
+    Run(tmp_path).save(1)
+    cut(tmp_path / "model_0000001.pth", 100)
+    save_file({"weight": torch.full((2, 2), 9.0)}, tmp_path / "start.safetensors")
+    run = Run(tmp_path)
+    run.checkpointer.resume_or_load(str(tmp_path / "start.safetensors"), resume=False)
+    assert run.model.weight.eq(9).all()
+    assert run.counter.iteration == 0
