@@ -76,6 +76,8 @@ def main() -> None:
         raise UserError("there is no screen to show a window on: give --output, or --json")
     show = show and has_screen()
     files = list_pictures(args.input) if args.input else []
+    if args.json:
+        write_json(args.json, [])  # so that a wrong path shows before the work, not after
     setup_logger(name="fvcore")
     predictor = Predictor(
         args.config_file, opts=args.opts, confidence_threshold=args.confidence_threshold
@@ -113,8 +115,9 @@ def run_pictures(
         found = predictor([image for _, image in pictures], batch_size=args.batch_size)
         for (file, image), instances in zip(pictures, found, strict=True):
             instance_count += len(instances)
-            for result in to_coco_results(instances, numbers[file], predictor.metadata):
-                results.append({**result, "file_name": str(file)})
+            if args.json:  # else they would only fill the memory
+                for result in to_coco_results(instances, numbers[file], predictor.metadata):
+                    results.append({**result, "file_name": str(file)})
             if args.output or show:
                 drawn = draw(image, instances, predictor.metadata)
                 if args.output:
@@ -149,7 +152,8 @@ def run_video(predictor: Predictor, args: argparse.Namespace, show: bool) -> Non
         frames = read_frames(video)
         while chunk := list(itertools.islice(frames, args.batch_size)):
             for frame, instances in zip(chunk, predictor(chunk), strict=True):
-                results += to_coco_results(instances, index, predictor.metadata)
+                if args.json:
+                    results += to_coco_results(instances, index, predictor.metadata)
                 index += 1
                 progress.update()
                 if not (args.output or show):
@@ -195,11 +199,11 @@ def output_files(files: list[Path], output: str) -> dict[Path, Path]:
     """Return where each drawn picture goes; two inputs never share a file."""
     target = Path(output)
     if len(files) == 1 and target.suffix.lower() in (".jpg", ".jpeg", ".png"):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         return {files[0]: target}
     if target.is_file():
         raise UserError(f"--output {output} is a file; for several pictures give a folder")
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     chosen: dict[Path, Path] = {}
     taken: set[str] = set()
     for number, file in enumerate(files):
@@ -227,8 +231,18 @@ def write_picture(path: Path, image: np.ndarray) -> None:
 
 
 def write_json(path: str, results: list[dict]) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(results), encoding="utf-8")
+    make_folder(Path(path).parent)
+    try:
+        Path(path).write_text(json.dumps(results), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}") from error
 
 
 def show_window(image: np.ndarray, *, wait: bool) -> bool:
@@ -248,7 +262,7 @@ class VideoWriter:
         path = Path(output)
         if path.is_dir() or not path.suffix:
             path = path / (f"{Path(str(source)).stem}.mp4" if source != 0 else "webcam.mp4")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         height, width = size
         for codec, candidate in (("mp4v", path), ("MJPG", path.with_suffix(".avi"))):
             self.path = candidate

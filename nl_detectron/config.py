@@ -22,20 +22,56 @@ WANDB:
 ```
 """
 
+import math
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Self
 
 from detectron2.config import CfgNode
-from detectron2.modeling import BACKBONE_REGISTRY, ROI_KEYPOINT_HEAD_REGISTRY
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_KEYPOINT_HEAD_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    RPN_HEAD_REGISTRY,
+)
 from fvcore.common.registry import Registry
 
-from .errors import ConfigError
+from .errors import ConfigError, nearest
 from .layers import PAIRWISE_FORMS
 from .layers.nonlocal_block import build_norm
 
 BACKBONE_KEY = "MODEL.RESNETS.NON_LOCAL"
 HEAD_KEY = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL"
 STAGES = ("res2", "res3", "res4", "res5")
+
+# Detectron2's keys whose wrong values end in an error that does not name them.
+_REGISTRIES = {
+    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
+    "MODEL.RPN.HEAD_NAME": RPN_HEAD_REGISTRY,
+    "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
+    "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+    "MODEL.ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
+}
+_NOT_REGISTERED = ("", "PrecomputedProposals")  # as Detectron2 calls nothing at all
+_RESNET_DEPTHS = (18, 34, 50, 101, 152)
+_SMALLEST = {
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.BASE_LR": 0,
+    "SOLVER.ACCUMULATE_STEPS": 1,
+    "DATALOADER.NUM_WORKERS": 0,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +120,7 @@ def check_config(cfg: CfgNode) -> None:
     _check_options(HEAD_KEY, head.NON_LOCAL)
     every_key, every = f"{HEAD_KEY}.EVERY_CONVS", head.NON_LOCAL.EVERY_CONVS
     convs = len(head.CONV_DIMS)
-    if not 0 <= every <= convs:
+    if type(every) is not int or not 0 <= every <= convs:
         raise ConfigError(f"{every_key} is {every}; allowed: 0 (off) to {convs}, the head's depth")
     if every:
         if not cfg.MODEL.KEYPOINT_ON:
@@ -97,10 +133,33 @@ def check_config(cfg: CfgNode) -> None:
                 f"{list(head.CONV_DIMS)}, the head's widths"
             )
 
-    if cfg.SOLVER.ACCUMULATE_STEPS < 1:
+    _check_smallest(cfg, "SOLVER.ACCUMULATE_STEPS")
+
+
+def check_detectron2_keys(cfg: CfgNode) -> None:
+    """Raise ConfigError for values of Detectron2's own keys that would end a run obscurely."""
+    for key, registry in _REGISTRIES.items():
+        name = attrgetter(key)(cfg)
+        if name not in _NOT_REGISTERED and name not in registry:
+            known = nearest(str(name), [name for name, _ in registry])
+            raise ConfigError(f"{key} is '{name}', which is not registered.{known}")
+    for key in _SMALLEST:
+        _check_smallest(cfg, key)
+    builder = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)
+    is_stock = builder.__module__.startswith(("detectron2.", "nl_detectron."))
+    depth = cfg.MODEL.RESNETS.DEPTH
+    if is_stock and "_resnet_" in cfg.MODEL.BACKBONE.NAME and depth not in _RESNET_DEPTHS:
         raise ConfigError(
-            f"SOLVER.ACCUMULATE_STEPS is {cfg.SOLVER.ACCUMULATE_STEPS}; allowed: 1 or more"
+            f"MODEL.RESNETS.DEPTH is {depth}; allowed: {', '.join(map(str, _RESNET_DEPTHS))}"
         )
+    if cfg.INPUT.MIN_SIZE_TRAIN in ((), [], None):
+        raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty; allowed: one or more sizes in pixels")
+
+
+def _check_smallest(cfg: CfgNode, key: str) -> None:
+    value = attrgetter(key)(cfg)
+    if value is None or not _SMALLEST[key] <= value < math.inf:
+        raise ConfigError(f"{key} is {value}; allowed: {_SMALLEST[key]} or more")
 
 
 def _check_after_blocks(after_blocks: Any) -> None:
@@ -121,8 +180,10 @@ def _check_options(key: str, node: CfgNode) -> None:
         allowed = ", ".join(PAIRWISE_FORMS)
         raise ConfigError(f"{key}.PAIRWISE is '{node.PAIRWISE}'; allowed: {allowed}")
     for name in ("REDUCTION", "SUBSAMPLE"):
-        if node[name] < 1:
+        if type(node[name]) is not int or node[name] < 1:
             raise ConfigError(f"{key}.{name} is {node[name]}; allowed: 1 or more")
+    if type(node.SCALE) is not bool:
+        raise ConfigError(f"{key}.SCALE is {node.SCALE}; allowed: True, False")
     try:
         build_norm(node.NORM, channels=32)
     except ValueError as error:

@@ -17,7 +17,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import read_image
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
@@ -25,6 +24,7 @@ from detectron2.structures import Instances
 from .checkpoint import Checkpointer
 from .engine import load_config
 from .errors import UserError
+from .pictures import read_picture
 
 Picture = np.ndarray | str | os.PathLike[str]
 
@@ -95,6 +95,9 @@ class Predictor:
 
         Args:
             pictures: files, or arrays (H, W, 3) of uint8 in BGR order as OpenCV reads them.
+
+        Raises:
+            UserError: a file cannot be read as a picture.
         """
         inputs = [self._input(picture) for picture in pictures]
         by_size: dict[tuple[int, ...], list[int]] = {}
@@ -115,9 +118,13 @@ class Predictor:
                 raise ValueError(f"a picture is (H, W, 3), but this array is {picture.shape}")
             image = picture[:, :, ::-1] if wanted == "RGB" else picture
         else:
-            image = read_image(os.fspath(picture), format=wanted)
+            image = read_picture(picture, format=wanted)
         height, width = image.shape[:2]
-        resized = self._resize.get_transform(image).apply_image(image)
+        resize = self._resize.get_transform(image)
+        if isinstance(resize, T.ResizeTransform):  # its short side may round to nothing
+            size = (max(resize.new_h, 1), max(resize.new_w, 1))
+            resize = T.ResizeTransform(height, width, *size, resize.interp)
+        resized = resize.apply_image(image)
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1), np.float32))
         return {"image": tensor, "height": height, "width": width}
 

@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
+from detectron2.utils.file_io import PathManager
+from PIL import Image
 
+from .dataset_check import KINDS
+from .dataset_check.images import image_fault, special_file
 from .engine import check_datasets
 from .errors import UserError
 
@@ -23,15 +27,15 @@ def list_pictures(inputs: Iterable[str]) -> list[Path]:
     files: list[Path] = []
     for item in inputs:
         name, _, count = item.partition(":")
-        if name in DatasetCatalog and not Path(item).exists():
+        if name in DatasetCatalog and not os.path.exists(item):
             if count and not count.isdecimal():
                 raise UserError(f"--input {item}: '{count}' is no number")
             check_datasets([name])
             records = DatasetCatalog.get(name)[: int(count) if count else None]
             found = [Path(record["file_name"]) for record in records]
-        elif Path(item).is_dir():
+        elif os.path.isdir(item):
             found = sorted(p for p in Path(item).iterdir() if p.is_file() and p.name[0] != ".")
-        elif Path(item).exists():
+        elif os.path.exists(item):
             found = [Path(item)]
         else:
             found = sorted(Path(name) for name in glob.glob(os.path.expanduser(item)))
@@ -41,12 +45,26 @@ def list_pictures(inputs: Iterable[str]) -> list[Path]:
     return files
 
 
-def read_picture(file: Path) -> np.ndarray:
-    """The picture (H, W, 3), BGR, uint8; UserError if it cannot be read."""
+def read_picture(file: str | os.PathLike[str], format: str = "BGR") -> np.ndarray:
+    """Return a picture as training sees it: (H, W, 3), uint8, turned as its EXIF data says.
+
+    Raises:
+        UserError: the file cannot be read as a picture, or has more than 8 bits a channel, of
+            which Pillow would keep only what is darkest.
+    """
+    path = os.fspath(file)
+    if fault := special_file(path):
+        raise UserError(f"{path}: {fault[1]}, no picture")
     try:
-        return read_image(str(file), format="BGR")
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on bad files
-        raise UserError(f"{file}: {error}") from error
+        with PathManager.open(path, "rb") as opened, Image.open(opened) as picture:
+            mode = picture.mode
+        image = read_image(path, format=format)
+    except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
+        kind, detail = image_fault(path, None) or ("unreadable-image", str(error))
+        raise UserError(f"{path}: {KINDS[kind].meaning} ({detail})") from error
+    if mode.startswith(("I", "F")):
+        raise UserError(f"{path}: has more than 8 bits a channel ({mode}); convert it to 8 bits")
+    return image
 
 
 def report_bad(bad: list[Path], count: int) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,21 @@ from typing import Any
 
 import cv2
 import numpy as np
+from hypothesis import HealthCheck, settings
 
 WIDTH, HEIGHT = 40, 30
 POINTS = ["nose", "left_eye", "right_eye"]
 FLIPS = [("left_eye", "right_eye")]
 NAN, INFINITY = float("nan"), float("inf")
+
+# Of every fuzz test: the same examples in each run, or as many others as the variable says.
+fuzz = settings(
+    max_examples=int(os.environ.get("NL_DETECTRON_FUZZ_EXAMPLES", "100")),
+    derandomize="NL_DETECTRON_FUZZ_EXAMPLES" not in os.environ,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def clean() -> dict[str, Any]:

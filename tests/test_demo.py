@@ -1,7 +1,12 @@
 """``demo/demo.py``: what it reads, what it writes, and how it says that something was wrong."""
 
 import importlib.util
+import io
 import json
+import os
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,11 +19,13 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import Metadata
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from PIL import Image
 
 from nl_detectron import pictures
 from nl_detectron.engine import load_config
 from nl_detectron.errors import UserError
-from nl_detectron.pictures import list_pictures
+from nl_detectron.inference import Predictor
+from nl_detectron.pictures import list_pictures, read_picture
 from nl_detectron.visualization.detections import enlarge, without_foreign_keypoints
 
 DEMO = tiny_run.ROOT / "demo" / "demo.py"
@@ -83,6 +90,145 @@ def test_good_files_are_drawn_and_bad_ones_named(folder: Path, tmp_path: Path) -
     assert {"image_id", "category_id", "bbox", "score", "segmentation", "keypoints"} <= results[
         0
     ].keys()
+
+
+# Pictures that are none, and pictures that are unusual
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+PICTURE = Image.fromarray(COLOURS)
+
+
+def encoded(picture: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Return a PNG that says it is that large and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(9)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(PICTURE, "JPEG", exif=exif)
+
+
+JPEG, PNG = encoded(PICTURE, "JPEG"), encoded(PICTURE, "PNG")
+DEEP = Image.fromarray(np.arange(32 * 48, dtype=np.uint16).reshape(32, 48) * 40)
+NO_PICTURES: dict[str, tuple[str, bytes | Callable[[Path], object], str]] = {
+    "zero.jpg": ("a file of zero bytes", b"", "has no bytes"),
+    "half.jpg": ("half a JPEG", JPEG[: len(JPEG) // 2], "cut off"),
+    "half.png": ("half a PNG", PNG[: len(PNG) // 2], "cut off"),
+    "start.jpg": ("the first 30 bytes of a JPEG", JPEG[:30], "cannot be read as an image"),
+    "random.jpg": ("random bytes", COLOURS.tobytes()[:999], "cannot be read as an image"),
+    "text.jpg": ("text", b"no picture\n", "cannot be read as an image"),
+    "page.png": ("a web page", b"<html>404</html>", "cannot be read as an image"),
+    "drawing.svg": ("an SVG drawing", b"<svg/>", "cannot be read as an image"),
+    "bomb.png": ("a PNG that unfolds to 10^10 pixels", png_header(10**5, 10**5), "Bomb"),
+    "flat.png": ("a PNG of no width", png_header(0, 5), "cannot be read as an image"),
+    "wrong.png": ("a PNG with a broken checksum", PNG[:40] + b"????" + PNG[44:], "cannot be read"),
+    "deep.png": ("a picture of 16 bits a channel", encoded(DEEP, "PNG"), "more than 8 bits"),
+    "pipe.jpg": ("a named pipe", os.mkfifo, "it is a named pipe"),
+    "gone.jpg": ("a link to nowhere", lambda path: path.symlink_to("nowhere"), "not there"),
+    "null.jpg": ("a device", lambda path: path.symlink_to("/dev/zero"), "it is a device"),
+    "folder.jpg": ("a folder", Path.mkdir, "it is a folder"),
+}
+
+
+@pytest.mark.parametrize("name", NO_PICTURES)
+def test_what_is_no_picture_is_named(tmp_path: Path, tried, name: str) -> None:
+    what, content, message = NO_PICTURES[name]
+    file = tmp_path / name
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        content(file)
+    with pytest.raises(UserError) as error:
+        read_picture(file)
+    said = str(error.value)
+    assert said.startswith(f"{file}: ")
+    assert message in said
+    assert "\n" not in said
+    tried("Images", f"demo: {what}", said)
+
+
+PICTURES = {
+    "one.png": ("a picture of one pixel", encoded(Image.new("RGB", (1, 1)), "PNG"), (1, 1)),
+    "thin.png": (
+        "a picture of 3000 x 1 pixels",
+        encoded(Image.new("RGB", (3000, 1)), "PNG"),
+        (1, 3000),
+    ),
+    "grey.png": ("a grey picture", encoded(PICTURE.convert("L"), "PNG"), (32, 48)),
+    "bits.png": ("a picture of one bit a pixel", encoded(PICTURE.convert("1"), "PNG"), (32, 48)),
+    "palette.png": ("a picture with a palette", encoded(PICTURE.convert("P"), "PNG"), (32, 48)),
+    "alpha.png": ("a picture with transparency", encoded(PICTURE.convert("RGBA"), "PNG"), (32, 48)),
+    "cmyk.jpg": ("a JPEG in CMYK", encoded(PICTURE.convert("CMYK"), "JPEG"), (32, 48)),
+    "turned.jpg": ("a JPEG turned by EXIF", turned(), (48, 32)),
+    "moving.gif": (
+        "an animated GIF",
+        encoded(PICTURE, "GIF", save_all=True, append_images=[PICTURE.rotate(180)]),
+        (32, 48),
+    ),
+    "wrong_name.jpg": ("a PNG named .jpg", PNG, (32, 48)),
+    "bytes_after.jpg": ("a JPEG with bytes after its end", JPEG + bytes(99), (32, 48)),
+}
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> Predictor:
+    return Predictor(folder / "tiny.yaml", weights=folder / "w.pth", confidence_threshold=0)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_an_unusual_picture_is_read_searched_and_drawn_on(
+    demo: ModuleType, predictor: Predictor, tmp_path: Path, tried, name: str
+) -> None:
+    what, content, size = PICTURES[name]
+    file = tmp_path / name
+    file.write_bytes(content)
+    image = read_picture(file)
+    assert (image.shape, image.dtype) == ((*size, 3), np.uint8)
+    if name not in ("one.png", "thin.png", "grey.png", "bits.png"):
+        colours = np.rot90(COLOURS, -1) if name == "turned.jpg" else COLOURS
+        assert np.corrcoef(image[:, :, ::-1].ravel(), colours.ravel())[0, 1] > 0.4
+    from_file, from_array = predictor([file, image])
+    assert from_file.image_size == size
+    assert torch.equal(from_file.pred_boxes.tensor, from_array.pred_boxes.tensor)
+    drawn = demo.draw(image, from_file, predictor.metadata)
+    assert drawn.shape[0] * size[1] == pytest.approx(drawn.shape[1] * size[0], rel=0.01)
+    tried("Images", f"demo: {what}", f"read as {size[1]} x {size[0]} pixels, searched and drawn on")
+
+
+def test_a_place_that_cannot_be_written_shows_before_the_work(
+    demo: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tried
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(demo, "Predictor", None)  # it is not reached
+    places = (tmp_path / "folder", tmp_path / "file" / "found.json")
+    for place, message in zip(places, ("cannot write", "cannot make the folder"), strict=True):
+        line = ["--config-file", "c.yaml", "--input", str(folder / "images")]
+        monkeypatch.setattr("sys.argv", ["demo.py", *line, "--json", str(place)])
+        with pytest.raises(UserError, match=message) as error:
+            demo.main()
+        tried("Images", f"demo: --json {place.relative_to(tmp_path)}", str(error.value))
+    with pytest.raises(UserError, match="cannot make the folder") as error:
+        demo.output_files([Path("a.jpg"), Path("b.jpg")], str(tmp_path / "file" / "drawn"))
+    tried("Images", "demo: --output below a file", str(error.value))
 
 
 def test_every_frame_of_a_video_is_written(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ tests/test_dirty_data.py -k fuzz`` looks further.
 import copy
 import itertools
 import json
-import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +25,8 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.data.datasets import load_coco_json
-from dirty import CASES, Case, Files
-from hypothesis import HealthCheck, given, settings
+from dirty import CASES, Case, Files, fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch._utils import ExceptionWrapper
@@ -46,13 +45,6 @@ from nl_detectron.loading import (
 )
 
 NAME = "dirty_data"
-fuzz = settings(
-    max_examples=int(os.environ.get("NL_DETECTRON_FUZZ_EXAMPLES", "100")),
-    derandomize="NL_DETECTRON_FUZZ_EXAMPLES" not in os.environ,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from .accumulate import StepTrainer
 from .evaluation import build_evaluator
 from .launch import Ranks, launch, ranks_from_environment
+from .lazy_config import load_lazy_config
 from .run import main, run_lazy, run_yaml
-from .setup import argument_parser, check_datasets, load_config, load_lazy_config, prepare
+from .setup import argument_parser, check_datasets, prepare
 from .trainer import Trainer
+from .yaml_config import load_config
 
 __all__ = [
     "Ranks",

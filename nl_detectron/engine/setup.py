@@ -3,26 +3,19 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
-from pathlib import Path
+from collections.abc import Iterable
 
-import torch
-import yaml
-from detectron2.config import CfgNode, LazyConfig, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from omegaconf import DictConfig, OmegaConf
 
 from ..arguments import add_traceback
-from ..config import add_nonlocal_config, check_config
 from ..dataset_check import Run
-from ..errors import ConfigError, UserError, nearest
+from ..errors import UserError, nearest
 from ..loading import check_metadata
-
-_PACKAGE_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-_CONFIG_SUFFIXES = (".yaml", ".py")
-_DEVICE_NOT_SET = "not set"
+from .lazy_config import check_lazy_run, load_lazy_config
+from .yaml_config import load_config
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -66,6 +59,7 @@ def prepare(args: argparse.Namespace) -> CfgNode | DictConfig:
     """Load and check the config that the command line asks for, before any process starts."""
     if str(args.config_file).endswith(".py"):
         lazy = load_lazy_config(args.config_file, args.opts)
+        check_lazy_run(lazy, args.config_file, eval_only=args.eval_only)
         parts = ("test",) if args.eval_only else ("train", "test")
         names: list[str] = []
         for part in parts:
@@ -78,66 +72,6 @@ def prepare(args: argparse.Namespace) -> CfgNode | DictConfig:
     cfg.freeze()
     check_datasets(cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
     check_metadata(Run.from_config(cfg))
-    return cfg
-
-
-def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgNode:
-    """Return Detectron2's defaults with our keys, the YAML file and then `opts` merged in.
-
-    ``MODEL.DEVICE`` becomes ``cuda`` or ``cpu``, whichever there is, unless the file or `opts`
-    set it. Raises :class:`UserError` for a missing or unreadable file, an unknown key (with the
-    nearest known one), and a value that cannot work.
-    """
-    cfg = get_cfg()
-    add_nonlocal_config(cfg)
-    cfg.MODEL.DEVICE = _DEVICE_NOT_SET
-    path = _existing_config(config_file)
-    opts = list(opts or ())
-    if opts[:1] == ["--"]:
-        opts = opts[1:]
-    try:
-        cfg.merge_from_file(str(path))
-    except (KeyError, AssertionError, ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{path}: {_config_complaint(error, cfg)}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise UserError(
-            f"{path}: its _BASE_ cannot be read: {error.filename} ({error.strerror})"
-        ) from error
-    except RecursionError:
-        raise UserError(f"{path}: its _BASE_ files go round in a circle") from None
-    try:
-        cfg.merge_from_list(opts)
-    except (KeyError, AssertionError, ValueError) as error:
-        raise ConfigError(f"on the command line: {_config_complaint(error, cfg)}") from error
-    has_gpu = torch.cuda.is_available()
-    if cfg.MODEL.DEVICE == _DEVICE_NOT_SET:
-        cfg.MODEL.DEVICE = "cuda" if has_gpu else "cpu"
-    _check_device("MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.DEVICE cpu")
-    check_config(cfg)
-    return cfg
-
-
-def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> DictConfig:
-    """Return a LazyConfig file with ``key=value`` overrides in `opts`; errors as `load_config`."""
-    path = _existing_config(config_file)
-    opts = list(opts or ())
-    cfg = LazyConfig.load(str(path))
-    for part in ("model", "optimizer", "dataloader", "train"):
-        if part not in cfg:
-            raise ConfigError(f"{path}: '{part}' is missing; a LazyConfig for training defines it")
-    cfg.train.setdefault("accumulate_steps", 1)  # not among the keys of Detectron2's own configs
-    for option in opts:
-        key, equals, _ = option.lstrip("+~").partition("=")
-        if not equals:
-            raise ConfigError(f"on the command line: '{option}' is not of the form key=value")
-        _check_lazy_key(cfg, key)
-    LazyConfig.apply_overrides(cfg, opts)
-    chosen = any(option.startswith("train.device=") for option in opts)
-    if not chosen and not torch.cuda.is_available():
-        cfg.train.device = "cpu"
-    _check_device("train.device", cfg.train.device, "train.device=cpu")
     return cfg
 
 
@@ -157,57 +91,3 @@ def check_datasets(names: Iterable[str]) -> None:
                     f"DETECTRON2_DATASETS {where}; point it at the folder that holds the data "
                     "sets, or use nl_shapes_train and nl_shapes_val, which need no download"
                 )
-
-
-def _existing_config(config_file: str | os.PathLike[str]) -> Path:
-    path = Path(config_file)
-    if not str(config_file):
-        raise UserError("no config file given: --config-file FILE, e.g. configs/quickstart.yaml")
-    if path.is_file():
-        return path
-    beside = [p for p in path.parent.glob("*") if p.suffix in _CONFIG_SUFFIXES]
-    ours = [p for p in _PACKAGE_CONFIGS.rglob("*") if p.suffix in _CONFIG_SUFFIXES]
-    by_name = {p.name: p for p in [*ours, *beside]}
-    match = get_close_matches(path.name, list(by_name), n=1)
-    hint = f" Did you mean '{by_name[match[0]]}'?" if match else ""
-    raise UserError(f"no config file {config_file}.{hint}")
-
-
-def _config_complaint(error: Exception, cfg: CfgNode) -> str:
-    message = str(error.args[0] if error.args else error)
-    for start in ("Non-existent config key: ", "Non-existent key: "):
-        if message.startswith(start):
-            key = message.removeprefix(start)
-            return f"unknown key '{key}'.{nearest(key, list(_keys(cfg)))}"
-    return " ".join(message.split())
-
-
-def _keys(node: CfgNode, prefix: str = "") -> Iterable[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{key}.")
-
-
-def _check_lazy_key(cfg: DictConfig, key: str) -> None:
-    """A new key is fine only as an argument of a lazy call, whose signature will check it."""
-    node, parts = cfg, key.split(".")
-    for position, part in enumerate(parts):
-        if not isinstance(node, DictConfig):
-            return  # an index into a list, or a plain value: OmegaConf checks those
-        if part not in node:
-            if "_target_" in node:
-                return
-            known = [".".join([*parts[:position], str(k)]) for k in node]
-            wrong = ".".join(parts[: position + 1])
-            raise ConfigError(f"on the command line: unknown key '{wrong}'.{nearest(wrong, known)}")
-        node = node[part]
-
-
-def _check_device(key: str, device: str, way_out: str) -> None:
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ConfigError(f"{key} is '{device}', which is no device (cpu, cuda, ...)") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"{key} is '{device}', but torch sees no GPU; {way_out} works")

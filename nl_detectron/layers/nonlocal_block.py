@@ -192,7 +192,7 @@ def fold_norm(block: NonLocalBlock) -> NonLocalBlock:
 
 
 def build_norm(norm: str, *, channels: int) -> nn.Module | None:
-    """Detectron2's norm of that name, None for ""; ValueError for a name it does not know."""
+    """Detectron2's norm of that name, None for ""; ValueError if there is none for `channels`."""
     try:
         return get_norm(norm, channels)
     except KeyError:
@@ -200,6 +200,8 @@ def build_norm(norm: str, *, channels: int) -> nn.Module | None:
             f"norm is '{norm}', not BN, SyncBN, FrozenBN, GN, LN, \"\" or another name that "
             "detectron2.layers.get_norm takes"
         ) from None
+    except ValueError as error:  # a group norm's 32 groups do not divide the channels
+        raise ValueError(f"norm is '{norm}', for {channels} channels: {error}") from error
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import Visualizer
 
 SHORT_SIDE = 480  # pixels of the shorter side, below which labels would cover the picture
+LONG_SIDE = 4096  # of an enlarged one: a strip of 3000 x 1 pixels would fill the memory
 
 
 def draw_instances(
@@ -22,7 +23,8 @@ def draw_instances(
 
     With `video`, colours stay with an object from frame to frame.
     """
-    factor = max(1, round(SHORT_SIDE / min(image.shape[:2])))
+    short, long = sorted(image.shape[:2])
+    factor = max(1, min(round(SHORT_SIDE / short), LONG_SIDE // long))
     size = (image.shape[1] * factor, image.shape[0] * factor)
     large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
     shown = enlarge(without_foreign_keypoints(instances, metadata), factor)

@@ -1,0 +1,105 @@
+"""A LazyConfig: a Python file, run, and what is wrong in it told in one line."""
+
+import builtins
+import os
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..errors import ConfigError, UserError, nearest
+from .config_file import check_device, existing_config, one_line, shown
+
+_LAZY_PARTS = ("model", "optimizer", "dataloader", "train")
+# What run_lazy reads besides; Detectron2's configs/common/train.py has those of `train`.
+_LAZY_TO_TEST = ("dataloader.test", "dataloader.evaluator", "train.output_dir")
+_LAZY_TO_TRAIN = (
+    *("lr_multiplier", "optimizer.params", "dataloader.train", "train.max_iter"),
+    *("train.amp.enabled", "train.checkpointer", "train.eval_period", "train.log_period"),
+)
+
+
+def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> DictConfig:
+    """Return a LazyConfig file with ``key=value`` overrides in `opts`; errors as `load_config`.
+
+    The file is a program, and this runs it.
+    """
+    path = existing_config(config_file)
+    cfg = _run_lazy_config(path)
+    for part in _LAZY_PARTS:
+        if part not in cfg:
+            raise ConfigError(f"{path}: '{part}' is missing; a LazyConfig for training defines it")
+    # Not among the keys of Detectron2's own configs.
+    cfg.train.setdefault("accumulate_steps", 1)
+    for option in opts or ():
+        key, equals, _ = option.lstrip("+~").partition("=")
+        if not equals:
+            raise ConfigError(f"on the command line: '{option}' is not of the form key=value")
+        _check_lazy_key(cfg, key)
+        try:
+            LazyConfig.apply_overrides(cfg, [option])
+        except Exception as error:  # Hydra's parser, if it is installed, has its own classes
+            raise ConfigError(f"on the command line: '{option}': {one_line(error)}") from error
+    for part in _LAZY_PARTS:
+        if not isinstance(cfg[part], DictConfig):
+            raise ConfigError(f"'{part}' is {shown(cfg[part])}, but it has to have keys")
+    chosen = any(option.startswith("train.device=") for option in opts or ())
+    if not chosen and not torch.cuda.is_available():
+        cfg.train.device = "cpu"
+    check_device("train.device", cfg.train.get("device"), "train.device=cpu")
+    return cfg
+
+
+def _run_lazy_config(path: Path) -> DictConfig:
+    """Return what Detectron2 reads from a .py file; a mistake in the file is told with its line."""
+    importing = builtins.__import__
+    try:
+        return LazyConfig.load(str(path))
+    except SyntaxError as error:
+        cause = error.__cause__ or error  # Detectron2's own says which file, the cause what
+        line = f", line {cause.lineno}" if isinstance(cause, SyntaxError) and cause.lineno else ""
+        raise UserError(
+            f"{one_line(error)} ({one_line(getattr(cause, 'msg', cause))}{line})"
+        ) from error
+    except Exception as error:  # the file is a program: there is nothing it cannot raise
+        lines = [
+            f"{frame.filename}, line {frame.lineno}: "
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename.endswith(path.name)
+        ]
+        where = lines[-1] if lines else f"{path}: "
+        raise UserError(f"{where}{type(error).__name__}: {one_line(error)}") from error
+    finally:
+        builtins.__import__ = importing  # after an error Detectron2 leaves its own there
+
+
+def _check_lazy_key(cfg: DictConfig, key: str) -> None:
+    """A new key is fine only as an argument of a lazy call, whose signature will check it."""
+    node, parts = cfg, key.split(".")
+    for position, part in enumerate(parts):
+        if not isinstance(node, DictConfig):
+            return  # an index into a list, or a plain value: OmegaConf checks those
+        if part not in node:
+            if "_target_" in node:
+                return
+            known = [".".join([*parts[:position], str(k)]) for k in node]
+            wrong = ".".join(parts[: position + 1])
+            raise ConfigError(f"on the command line: unknown key '{wrong}'.{nearest(wrong, known)}")
+        node = node[part]
+
+
+def check_lazy_run(cfg: DictConfig, path: str, *, eval_only: bool) -> None:
+    """Raise ConfigError if a part that the run needs is missing or cannot be worked out."""
+    try:
+        for key in _LAZY_TO_TEST + (() if eval_only else _LAZY_TO_TRAIN):
+            if OmegaConf.select(cfg, key) is None:
+                raise ConfigError(f"{path}: '{key}' is missing; the run needs it")
+        iterations = OmegaConf.select(cfg, "train.max_iter")
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {one_line(error)}") from error
+    if not eval_only and (type(iterations) is not int or iterations < 1):
+        raise ConfigError(f"{path}: train.max_iter is {shown(iterations)}; allowed: 1 or more")

@@ -1,0 +1,68 @@
+"""The demo over many pictures: it keeps no file open and its memory does not grow."""
+
+import argparse
+import gc
+import importlib.util
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny_run
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+
+from nl_detectron.engine import load_config
+from nl_detectron.errors import UserError
+from nl_detectron.inference import Predictor
+
+ROUNDS = 10
+
+
+def run_rounds(folder: Path, pictures: int) -> tuple[list[int], list[float]]:
+    """Run the demo in rounds; return open files and resident MiB after each but the first.
+
+    Every ninth file is no picture, since a handle is lost most easily where something fails.
+    """
+    tiny_run.write_run(folder, heads=True)
+    spec = importlib.util.spec_from_file_location("demo_script", tiny_run.ROOT / "demo" / "demo.py")
+    demo = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(demo)  # type: ignore[union-attr]
+    torch.manual_seed(3)
+    DetectionCheckpointer(build_model(load_config(folder / "tiny.yaml")), str(folder)).save("w")
+    predictor = Predictor(folder / "tiny.yaml", weights=folder / "w.pth", confidence_threshold=0)
+
+    images = sorted((folder / "images").iterdir())
+    bad = folder / "images" / "half.png"
+    bad.write_bytes(images[0].read_bytes()[:99])
+    files = ([*images, bad] * pictures)[: pictures // ROUNDS]
+    arguments = argparse.Namespace(output=str(folder / "drawn"), json=None, batch_size=2)
+    process, open_files, memory = psutil.Process(), [], []
+    for _ in range(ROUNDS):
+        with pytest.raises(UserError, match=r"half\.png"):
+            demo.run_pictures(predictor, files, arguments, show=False)
+        gc.collect()
+        open_files.append(process.num_fds())
+        memory.append(process.memory_info().rss / 2**20)
+    assert len(list((folder / "drawn").iterdir())) == len(images)
+    return open_files[1:], memory[1:]
+
+
+def test_a_hundred_pictures_leave_no_file_open(tmp_path: Path, tried) -> None:
+    open_files, memory = run_rounds(tmp_path, 100)
+    assert len(set(open_files)) == 1
+    assert memory[-1] - memory[0] < 30
+    tried("Images", "demo: 100 pictures, every ninth cut off", "as many open files as before")
+
+
+@pytest.mark.long
+def test_ten_thousand_pictures_leave_memory_as_it_was(tmp_path: Path, tried) -> None:
+    open_files, memory = run_rounds(tmp_path, 10_000)
+    assert len(set(open_files)) == 1
+    assert max(memory) - memory[0] < 30
+    tried(
+        "Images",
+        "demo: 10,000 pictures, every ninth cut off",
+        f"after 2,000 and after 10,000: {open_files[0]} and {open_files[-1]} open files, "
+        f"{memory[0]:.0f} and {memory[-1]:.0f} MiB of memory",
+    )
