@@ -28,7 +28,7 @@ from .dataset_check import (
     problems_of_metadata,
 )
 from .dataset_check.coco import shown_error
-from .dataset_check.images import image_size
+from .dataset_check.images import image_size, special_file
 from .errors import ConfigError, UserError
 
 _CHECK = "tools/check_dataset.py finds all that is wrong with a data set"
@@ -56,33 +56,37 @@ class NamingMapper:
             ``DatasetMapper``.
 
     Raises:
-        DataError: the image cannot be used; or Detectron2's own mapper failed, so the annotations
-            cannot. Errors of other mappers stay as they are, with a note that names the image.
+        DataError: the image cannot be used, or is a pipe or device, which is not read; or
+            Detectron2's own mapper failed, so the annotations cannot. Errors of other mappers
+            stay as they are, with a note that names the image.
     """
 
     def __init__(self, mapper: Callable[[dict], Any]) -> None:
         self.mapper = mapper
 
     def __call__(self, record: dict[str, Any]) -> Any:
+        path = record.get("file_name")
+        if path is not None and (fault := special_file(path)):
+            raise DataError(_image_message(path, fault))
         try:
             return self.mapper(record)
         except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
-            path = record.get("file_name")
             if path is None:
                 raise
-            where = f"image {path!r}"
             if fault := image_fault(path, image_size(record)):
-                kind = KINDS[fault[0]]
-                raise DataError(
-                    f"{where}: {kind.meaning} ({fault[1]}); {kind.way_out}; {_CHECK}"
-                ) from error
-            annotations = f"{where}: its annotations (image id {record.get('image_id')})"
+                raise DataError(_image_message(path, fault)) from error
+            annotations = f"image {path!r}: its annotations (image id {record.get('image_id')})"
             if type(self.mapper) is DatasetMapper:
                 raise DataError(
                     f"{annotations} cannot be used ({shown_error(error)}); {_CHECK}"
                 ) from error
             error.add_note(f"while reading {annotations}")
             raise
+
+
+def _image_message(path: str, fault: tuple[str, str]) -> str:
+    kind = KINDS[fault[0]]
+    return f"image {path!r}: {kind.meaning} ({fault[1]}); {kind.way_out}; {_CHECK}"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Set-up of a run, evaluators, launching, and the step: accumulation and mixed precision."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,20 @@ class Loss(nn.Module):
         return {"square": out[:, 0].float().square().mean(), "other": out[:, 1].float().mean()}
 
 
+class Plain(nn.Module):
+    """Losses that are as large as their input, and its square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+        nn.init.constant_(self.layer.weight, -0.0503)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        out = self.layer(batch)
+        return {"square": out[:, 0].square().mean(), "other": out[:, 1].mean()}
+
+
 def train(batches: list[torch.Tensor], steps: int, *, amp: bool = False, clip: bool = False):
     model = Loss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -253,16 +268,47 @@ def test_mixed_precision_trains_nearly_the_same() -> None:
     assert mixed != exact
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
-    batches = [torch.full((2, 6), math.nan)]
-    fresh = Loss()
-    model = Loss()
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (math.nan, "square and other are not finite at iteration 0 (square nan, other nan); "),
+        (1e30, "square is not finite at iteration 0 (square inf, other -3.02e+29); "),
+    ],
+)
+def test_losses_that_are_not_finite_stop_before_the_weights_change(
+    value: float, said: str, tried: Callable
+) -> None:
+    batches = [torch.full((2, 6), value)]
+    fresh, model = Plain(), Plain()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = StepTrainer(model=model, data_loader=batches, optimizer=optimizer)
-    with EventStorage(), pytest.raises(FloatingPointError, match="NaN"):
+    with EventStorage(), pytest.raises(UserError) as caught:
         trainer.run_step()
+    assert isinstance(caught.value, FloatingPointError)  # as Detectron2 raises
+    assert said in str(caught.value)
+    assert "CLIP_GRADIENTS" in str(caught.value)
     for a, b in zip(fresh.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
+    tried("Faults in a run", f"losses of a batch full of {value:g}", str(caught.value))
+
+
+def test_gradients_that_overflow_by_loss_scaling_are_skipped(tried: Callable) -> None:
+    fresh, model = Loss(), Loss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = StepTrainer(
+        model=model, data_loader=[torch.ones(2, 6)] * 3, optimizer=optimizer, amp=True
+    )
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
+    with EventStorage():
+        trainer.run_step()
+        assert all(map(torch.equal, fresh.parameters(), model.parameters()))
+        trainer.run_step()
+    assert trainer.grad_scaler.get_scale() < 3e38
+    tried(
+        "Faults in a run",
+        "gradients that overflow by the loss scaling of mixed precision",
+        "the step is skipped and the scale halved; nothing is reported as an error",
+    )
 
 
 def test_at_least_one_batch_makes_a_step() -> None:

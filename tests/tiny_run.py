@@ -77,6 +77,22 @@ if __name__ == "__main__":
 """
 
 
+# After SCRIPT's imports: every iteration is written down, see recording.py.
+RECORD = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import nl_detectron.engine.run as engine_run
+from recording import RecordingTrainer
+engine_run.Trainer = RecordingTrainer
+"""
+
+# Random numbers in all their places: the mapper, the regions of RPN and heads, the batches.
+RANDOM = (
+    *("INPUT.RANDOM_FLIP", "horizontal", "DATALOADER.ASPECT_RATIO_GROUPING", True),
+    *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 16, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16),
+)
+
+
 def write_dataset(folder: Path, count: int = 8) -> None:
     """Write pictures of a bright bar ("person", keypoints along it) and a dark square."""
     random = np.random.default_rng(0)
@@ -123,6 +139,20 @@ def write_run(folder: Path, *, heads: bool = False, norm: str = "LN") -> None:
     (folder / "run.py").write_text(script)
 
 
+def write_script(folder: Path, name: str, before_main: str) -> Path:
+    """Write `folder`'s ``run.py`` with more code before it starts, and return the new script."""
+    start, end = (folder / "run.py").read_text().split("if __name__")
+    (folder / name).write_text(start + before_main + "if __name__" + end)
+    return folder / name
+
+
+def whole_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """One thread, no GPU, and this checkout's package."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    fixed = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
+    return {**os.environ, **fixed, **(extra or {})}
+
+
 def run(
     script: Path, *arguments: object, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -133,13 +163,7 @@ def run(
         text=True,
         timeout=300,
         cwd=ROOT,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            **(environment or {}),
-        },
+        env=whole_environment(environment),
     )
 
 

@@ -1,6 +1,7 @@
 """What can be wrong with image files. They are read as training reads them."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,9 +61,26 @@ def image_size(image: Entry) -> tuple[int, int] | None:
 
 def file_fault(path: str) -> tuple[str, str] | None:
     """Return the kind and the detail of what is wrong with a file, without reading it."""
+    if fault := special_file(path):
+        return fault
     if not os.path.isfile(path):
         return MISSING, "it is a folder" if os.path.isdir(path) else "no such file"
     return (EMPTY, "0 bytes") if os.path.getsize(path) == 0 else None
+
+
+def special_file(path: str) -> tuple[str, str] | None:
+    """Return the fault of a pipe, socket or device: reading it could wait for ever, or never end.
+
+    None for regular files, folders and whatever cannot be looked at, an address for one.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return UNREADABLE, f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}"
 
 
 def image_fault(path: str, expected_size: tuple[int, int] | None) -> tuple[str, str] | None:

@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from .faults import DivergedError, check_losses
+
 
 def to_distributed(model: nn.Module, **options: Any) -> nn.Module:
     """Wrap `model` for the process group, on its GPU or on the CPU; one process needs nothing."""
@@ -36,6 +38,10 @@ class StepTrainer(SimpleTrainer):
         model, data_loader, optimizer: as in `SimpleTrainer`.
         accumulate_steps: batches per update, at least 1.
         amp: autocast the forward pass: float16 with loss scaling on a GPU, bfloat16 on the CPU.
+
+    Raises:
+        DivergedError: a loss of any process is not finite, or Detectron2 found scores that are not.
+            It is raised in all processes, and the weights are those of the iteration before.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class StepTrainer(SimpleTrainer):
                 mean_losses[name] = mean_losses[name] + part if name in mean_losses else part
         _average_batch_norm_statistics(self.model)
         self.after_backward()
+        self._check_losses(mean_losses)
         self._write_metrics(mean_losses, data_time)
         # The optimizer may clip, which is meaningful for unscaled gradients only.
         self.grad_scaler.unscale_(self.optimizer)
@@ -96,8 +103,19 @@ class StepTrainer(SimpleTrainer):
     def _losses(self, data: Any) -> dict[str, torch.Tensor]:
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.amp):
-            losses = self.model(data)
+            try:
+                losses = self.model(data)
+            except FloatingPointError as error:  # proposals that are not finite, before any loss
+                what = f"the model's outputs are not finite at iteration {self.iter} ({error})"
+                raise DivergedError(what, amp=self.amp) from error
         return {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
+
+    def _check_losses(self, losses: dict[str, torch.Tensor]) -> None:
+        values = torch.stack(list(losses.values()))
+        if comm.get_world_size() > 1:
+            dist.all_reduce(values)
+            values /= comm.get_world_size()
+        check_losses(dict(zip(losses, values.tolist(), strict=True)), self.iter, amp=self.amp)
 
 
 def _average_batch_norm_statistics(model: nn.Module) -> None:

@@ -1,9 +1,14 @@
 """Start the processes of a run, or join those that torchrun or SLURM has started."""
 
+import multiprocessing
 import os
 import re
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -11,9 +16,12 @@ import torch.distributed as dist
 from detectron2.engine import DEFAULT_TIMEOUT
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ..errors import UserError
+from .stop import TERMINATED
+
+_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +77,11 @@ def launch(
 
     Under torchrun and ``srun`` the processes exist already, and this joins them. Otherwise
     Detectron2's `launch` starts `num_processes` on this machine: one for each GPU with NCCL, or
-    on a machine without GPUs that many on the CPU with gloo.
+    on a machine without GPUs that many on the CPU with gloo. SIGTERM is handed on to them.
+
+    Raises:
+        UserError: a process raised it, or was killed.
+        SystemExit: SIGTERM ended the processes, with status 143.
     """
     on_gpu = torch.device(device).type == "cuda"
     ranks = ranks_from_environment(os.environ)
@@ -92,32 +104,75 @@ def launch(
             raise UserError(
                 "several CPU processes on a machine with GPUs: hide them by CUDA_VISIBLE_DEVICES=''"
             )
+    if num_processes * num_machines == 1:
+        main(*args)
+        return
     try:
-        detectron2_launch(
-            _worker,
-            num_processes,
-            num_machines=num_machines,
-            machine_rank=machine_rank,
-            dist_url=dist_url,
-            args=(on_gpu, main, args),
-        )
+        with _handing_on_sigterm():
+            detectron2_launch(
+                _spawned,
+                num_processes,
+                num_machines=num_machines,
+                machine_rank=machine_rank,
+                dist_url=dist_url,
+                args=(on_gpu, main, args),
+            )
+    except ProcessRaisedException as error:
+        _, user_error, message = str(error).rpartition(_USER_ERROR)
+        if not user_error:
+            raise
+        raise UserError(message.rstrip()) from error
     except ProcessExitedException as error:
-        raise UserError(
-            f"a training process ended with status {error.exit_code}; its log says why"
-        ) from error
+        if error.exit_code in (TERMINATED, -signal.SIGTERM):
+            raise SystemExit(TERMINATED) from error
+        raise UserError(_how_it_ended(error)) from error
+
+
+def _spawned(on_gpu: bool, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        _worker(on_gpu, main, args)
+    except UserError as error:
+        # The parent has only the traceback's text. It looks there for this class and its message.
+        raise UserError(str(error)) from error
 
 
 def _worker(on_gpu: bool, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    if comm.get_world_size() > 1:
-        if not on_gpu:
-            # Each process would otherwise take a thread per core.
-            torch.set_num_threads(max(1, torch.get_num_threads() // comm.get_local_size()))
-        try:
-            main(*args)
-        finally:
-            dist.destroy_process_group()
-    else:
+    if not on_gpu:
+        # Each process would otherwise take a thread per core.
+        torch.set_num_threads(max(1, torch.get_num_threads() // comm.get_local_size()))
+    try:
         main(*args)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _handing_on_sigterm() -> Iterator[None]:
+    """Send SIGTERM on to the processes, each of which knows what to do, and go on waiting."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _how_it_ended(error: ProcessExitedException) -> str:
+    if error.signal_name is None:
+        return f"a training process ended with status {error.exit_code}; its log says why"
+    by_system = error.signal_name == "SIGKILL"
+    why = " (mostly the system does so when memory runs out)" if by_system else ""
+    return (
+        f"training process {error.error_index} was killed by {error.signal_name}{why}; --resume "
+        "goes on from the last checkpoint"
+    )
 
 
 def _join(ranks: Ranks, on_gpu: bool, main: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -18,9 +18,12 @@ from omegaconf import DictConfig
 from ..checkpoint import Checkpointer
 from ..loading import instantiate_loader
 from .accumulate import StepTrainer, to_distributed
+from .faults import CheckWeights, telling_faults
 from .launch import launch
 from .residual_norm import ResidualNormHook
+from .resume import ExactResume
 from .setup import prepare
+from .stop import StopOnTerm
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -43,10 +46,9 @@ def main(args: argparse.Namespace) -> None:
 def _main_of_process(args: argparse.Namespace) -> None:
     # The config is read again, as functions that a LazyConfig file defines cannot be pickled.
     cfg = prepare(args)
-    if isinstance(cfg, CfgNode):
-        run_yaml(cfg, args)
-    else:
-        run_lazy(cfg, args)
+    is_yaml = isinstance(cfg, CfgNode)
+    with telling_faults(cfg.OUTPUT_DIR if is_yaml else cfg.train.output_dir, resume=args.resume):
+        (run_yaml if is_yaml else run_lazy)(cfg, args)
 
 
 def run_yaml(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
@@ -105,17 +107,20 @@ def run_lazy(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
     trainer.register_hooks(
         [
             ResidualNormHook(model, period=train.log_period) if comm.is_main_process() else None,
+            CheckWeights(model, train.checkpointer.period),
             hooks.IterationTimer(),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             hooks.PeriodicCheckpointer(checkpointer, **train.checkpointer)
             if comm.is_main_process()
             else None,
+            StopOnTerm(checkpointer, data_loader),
             hooks.EvalHook(train.eval_period, evaluate),
             hooks.PeriodicWriter(
                 default_writers(train.output_dir, train.max_iter), period=train.log_period
             )
             if comm.is_main_process()
             else None,
+            ExactResume(data_loader, accumulate_steps=train.accumulate_steps),
         ]
     )
     start = _resume_or_load(trainer, checkpointer, train.init_checkpoint, resume=args.resume)
@@ -128,8 +133,19 @@ def _set_up(
 ) -> None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="nl_detectron")
     default_setup(cfg, args)
+    if comm.is_main_process():
+        _cut_half_line(os.path.join(output_dir, "metrics.json"))
     if torch.device(device).type == "cpu" and not torch.cuda.is_available():
         logger.info("No GPU is visible to torch: running on the CPU")
+
+
+def _cut_half_line(path: str) -> None:
+    """Remove what a killed run has left of its last line, or the next one would be spoilt too."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _resume_or_load(trainer: Any, checkpointer: Checkpointer, weights: str, *, resume: bool) -> int:

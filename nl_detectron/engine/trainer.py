@@ -15,7 +15,10 @@ from .. import loading
 from ..checkpoint import Checkpointer
 from .accumulate import StepTrainer, to_distributed
 from .evaluation import build_evaluator
+from .faults import CheckWeights
 from .residual_norm import ResidualNormHook
+from .resume import ExactResume
+from .stop import StopOnTerm, before_evaluation
 from .wandb_writer import WandbWriter
 
 
@@ -24,7 +27,8 @@ class Trainer(DefaultTrainer):
 
     Hooks, files, schedule, checkpoints and the class methods to override (``build_model``,
     ``build_train_loader``, ``build_evaluator``, ...) are Detectron2's. An iteration takes
-    ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` images.
+    ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` images. Besides Detectron2's
+    hooks there are `ResidualNormHook`, `CheckWeights`, `StopOnTerm` and `ExactResume`.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -50,7 +54,11 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         if comm.is_main_process():
             self.register_hooks([ResidualNormHook(model)])
-        self.register_hooks(self.build_hooks())
+        self.register_hooks([CheckWeights(model, cfg.SOLVER.CHECKPOINT_PERIOD)])
+        stop = StopOnTerm(self.checkpointer, data_loader)
+        self.register_hooks(before_evaluation(self.build_hooks(), stop))
+        steps = cfg.SOLVER.ACCUMULATE_STEPS
+        self.register_hooks([ExactResume(data_loader, accumulate_steps=steps)])
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:

@@ -1,0 +1,127 @@
+"""SIGTERM, by which batch systems ask a run to end: save a checkpoint, then leave."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import EvalHook, HookBase
+from detectron2.utils import comm
+from fvcore.common.checkpoint import Checkpointer
+
+from .data_order import DataOrder
+from .faults import check_weights
+
+logger = logging.getLogger(__name__)
+
+# What a shell says of a command that SIGTERM has ended. Batch systems then report the job as
+# cancelled or out of time rather than as done, and requeue it where they are told to.
+TERMINATED = 128 + signal.SIGTERM
+# srun and torchrun hand on a signal that the process may have had from the batch system already.
+_SAME_REQUEST_SECONDS = 2.0
+
+
+class StopOnTerm(HookBase):
+    """On SIGTERM finish the iteration, save a checkpoint, and exit with status 143 (128 + 15).
+
+    All processes of a run stop after the same iteration, whichever of them has had the signal. A
+    second SIGTERM more than 2 seconds after the first, and any during an evaluation, ends the
+    process at once. Where the program has set a handler for SIGTERM of its own, that one counts.
+
+    Register it in all processes, after the hooks that step the schedule and save checkpoints, and
+    before those that evaluate; `before_evaluation` finds the place.
+
+    Args:
+        checkpointer: of the run.
+        data_loader: of the training. Its workers outlive a first SIGTERM too, as batch systems
+            send it to all processes.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, data_loader: Iterable[Any]) -> None:
+        self._checkpointer = checkpointer
+        self._loader = DataOrder(data_loader).loader
+        self._asked: float | None = None
+        self._installed = False
+
+    def before_train(self) -> None:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._handle)
+            self._installed = True
+            if self._loader is not None:
+                self._loader.worker_init_fn = _WorkerInit(self._loader.worker_init_fn)
+
+    def after_train(self) -> None:
+        if self._installed:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._installed = False
+
+    def after_step(self) -> None:
+        if not _any_process(self._asked is not None):
+            return
+        iteration = self.trainer.iter
+        name = f"model_{iteration:07d}"
+        last = iteration + 1 == self.trainer.max_iter
+        if comm.is_main_process():
+            newest = os.path.basename(self._checkpointer.get_checkpoint_file())
+            if not last and newest != f"{name}.pth":
+                check_weights(self._checkpointer.model, iteration)
+                self._checkpointer.save(name, iteration=iteration)
+            _say(
+                f"stopped by SIGTERM after iteration {iteration}: --resume goes on from "
+                f"{self._checkpointer.get_checkpoint_file()}"
+            )
+        comm.synchronize()  # whoever ends first has the others ended
+        if last:
+            os._exit(TERMINATED)  # SystemExit would let the last evaluation run first
+        raise SystemExit(TERMINATED)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self._checkpointer.model.training:
+            _say("stopped by SIGTERM in an evaluation: --resume goes on from the last checkpoint")
+            os._exit(TERMINATED)
+        if self._asked is None:
+            self._asked = now
+        elif now - self._asked > _SAME_REQUEST_SECONDS:
+            _say("stopped by a second SIGTERM: --resume goes on from the last checkpoint")
+            os._exit(TERMINATED)
+
+
+def before_evaluation(hooks: list[HookBase | None], hook: HookBase) -> list[HookBase | None]:
+    """Return `hooks` with `hook` put before the first that evaluates."""
+    places = [place for place, h in enumerate(hooks) if isinstance(h, EvalHook)]
+    place = places[0] if places else len(hooks)
+    return [*hooks[:place], hook, *hooks[place:]]
+
+
+class _WorkerInit:
+    """What a loader worker does first: let one SIGTERM pass, then what it would have done."""
+
+    def __init__(self, init: Any) -> None:
+        self.init = init
+
+    def __call__(self, worker: int) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+        if self.init is not None:
+            self.init(worker)
+
+
+def _any_process(asked: bool) -> bool:
+    if comm.get_world_size() == 1:
+        return asked
+    flag = torch.tensor(int(asked))
+    # On the CPU, beside NCCL: Detectron2 gathers its metrics there in every iteration too.
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
+    return bool(flag)
+
+
+def _say(message: str) -> None:
+    """Write a line to standard error, which a signal handler may do at any time."""
+    os.write(2, f"{message}\n".encode())

@@ -1,0 +1,393 @@
+"""What goes wrong from outside while a model trains: one line that helps, and nothing lost."""
+
+import logging
+import math
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_run
+import torch
+from recording import record, same
+
+from nl_detectron.dataset_check import image_fault
+from nl_detectron.engine.faults import as_user_error, telling_faults
+from nl_detectron.errors import UserError
+from nl_detectron.loading import DataError, NamingMapper
+from nl_detectron.plotting import read_runs
+
+pytest_plugins = ["recording"]  # for its fixture
+
+GROUP = "Faults in a run"
+SHORT = ("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    tiny_run.write_run(tmp_path)
+    return tmp_path
+
+
+def last_checkpoint(output: Path) -> dict[str, Any]:
+    """Load what ``last_checkpoint`` names."""
+    return torch.load(output / (output / "last_checkpoint").read_text())
+
+
+def finished(output: Path) -> bool:
+    return torch.load(output / "model_final.pth")["iteration"] == 5
+
+
+# Numbers
+
+
+def poison(part: str) -> Callable[[Any], None]:
+    """Return what sets the first weights of the model's `part` to NaN."""
+
+    def act(trainer: Any) -> None:
+        weights = next(trainer.model.get_submodule(part).parameters())
+        torch.nn.init.constant_(weights, math.nan)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("roi_heads.box_predictor.cls_score", r"^loss_cls is not finite at iteration 3 \(loss_cls"),
+        ("proposal_generator", r"^the model's outputs are not finite at iteration 3 \("),
+    ],
+)
+def test_a_run_that_diverges_names_what_and_keeps_the_last_checkpoint(
+    part: str, said: str, run_dir: Path, recorded: Callable[..., Path], tried: Callable
+) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        recorded(run_dir, "output", *SHORT, at={2: poison(part)})
+    output = run_dir / "output"
+    message = str(caught.value)
+    assert message.endswith(f"; --resume goes on from {output}/model_0000001.pth")
+    assert last_checkpoint(output)["iteration"] == 1
+    assert "Traceback" not in (output / "log.txt").read_text()
+    recorded(run_dir, "output", *SHORT, flags=("--resume",))
+    assert finished(output)
+    without_numbers = re.sub(r"\(loss_cls .*?\)", "(the values of all)", message)
+    tried(GROUP, f"weights of {part} become NaN in iteration 2", without_numbers)
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    run_dir: Path, recorded: Callable[..., Path], tried: Callable
+) -> None:
+    def overflow(trainer: Any) -> None:  # from the next iteration on
+        weight = next(trainer.model.roi_heads.box_predictor.parameters())
+        weight.register_hook(lambda gradient: gradient + math.inf)
+
+    with pytest.raises(UserError, match="weights are not finite after iteration 3") as caught:
+        recorded(run_dir, "output", *SHORT, at={2: overflow})
+    output = run_dir / "output"
+    assert [path.name for path in output.glob("*.pth")] == ["model_0000001.pth"]
+    tried(GROUP, "a gradient overflows in the iteration that saves a checkpoint", str(caught.value))
+
+
+# Loader workers
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV])
+def test_a_loader_worker_that_is_killed(
+    number: signal.Signals, run_dir: Path, recorded: Callable[..., Path], tried: Callable
+) -> None:
+    def kill(trainer: Any) -> None:
+        os.kill(trainer._trainer._data_loader_iter._workers[0].pid, number)
+
+    with pytest.raises(UserError) as caught:
+        recorded(run_dir, "output", *SHORT, "DATALOADER.NUM_WORKERS", 1, at={2: kill})
+    message = str(caught.value)
+    assert "memory" in message
+    assert "DATALOADER.NUM_WORKERS" in message
+    assert message.endswith(f"; --resume goes on from {run_dir}/output/model_0000001.pth")
+    recorded(run_dir, "output", *SHORT, flags=("--resume",))
+    assert finished(run_dir / "output")
+    tried(GROUP, f"a loader worker ended by {number.name}", message)
+
+
+# The disk
+
+
+FULL = Path("/dev/full")  # takes no byte: "no space left on device"
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "config.yaml", "inference/results"])
+def test_no_room_for_a_file(
+    name: str, run_dir: Path, recorded: Callable[..., Path], tried: Callable
+) -> None:
+    output = run_dir / "output"
+    recorded(run_dir, "output", *SHORT)
+    for final in ("model_0000005.pth", "model_final.pth"):
+        (output / final).unlink()
+    (output / "last_checkpoint").write_text("model_0000003.pth")
+    path = output / name.replace("results", "coco_instances_results.json")
+    path.unlink()
+    path.symlink_to(FULL)
+    with pytest.raises(UserError, match="No space left on device; make room") as caught:
+        recorded(run_dir, "output", *SHORT, flags=("--resume",))
+    assert str(output) in str(caught.value)
+    path.unlink()
+    recorded(run_dir, "output", *SHORT, flags=("--resume",))
+    assert finished(output)
+    tried(GROUP, f"no room for {name}", str(caught.value))
+
+
+def test_no_room_for_tensorboards_events(
+    run_dir: Path, recorded: Callable[..., Path], tried: Callable, capfd: pytest.CaptureFixture
+) -> None:
+    output = run_dir / "output"
+
+    def fill(trainer: Any) -> None:
+        (events,) = output.glob("events.*")
+        events.unlink()
+        events.symlink_to(FULL)
+
+    long = ("SOLVER.MAX_ITER", 42, "SOLVER.CHECKPOINT_PERIOD", 15)
+    with pytest.raises(UserError, match="No space left on device; make room") as caught:
+        recorded(run_dir, "output", *long, at={20: fill})
+    assert "Traceback" not in capfd.readouterr().err
+    assert last_checkpoint(output)["iteration"] in (29, 41)
+    message = re.sub(r"model_\w+.pth", "the newest checkpoint", str(caught.value))
+    tried(GROUP, "no room for TensorBoard's events", message)
+
+
+def test_an_output_folder_that_cannot_be(run_dir: Path, recorded, tried: Callable) -> None:
+    with pytest.raises(UserError, match="choose another OUTPUT_DIR") as caught:
+        recorded(run_dir, "tiny.json/output", *SHORT)
+    tried(GROUP, "OUTPUT_DIR below a file", str(caught.value))
+
+
+def test_half_a_line_of_metrics_is_cut_off(
+    run_dir: Path, recorded: Callable[..., Path], tried: Callable
+) -> None:
+    output = recorded(run_dir, "output", *SHORT)
+    metrics = output / "metrics.json"
+    metrics.write_text(metrics.read_text() + '{"iteration": 6, "total_lo')
+    (run,) = read_runs([output])
+    assert run.damaged_lines == 1
+    assert run.curves["total_loss"]
+    recorded(run_dir, "output", "SOLVER.MAX_ITER", 7, flags=("--resume",))
+    assert [line["iteration"] for line in tiny_run.metrics(output)][-2:] == [6, 7]
+    tried(
+        GROUP,
+        "metrics.json cut off in the middle of a line by a kill",
+        "tools/plot_metrics.py leaves the half line out; --resume removes it and goes on",
+    )
+
+
+# Files that are no files
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a device"])
+def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path, tried: Callable) -> None:
+    path = tmp_path / "image.png"
+    if kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(path)
+
+    def mapper(record: dict) -> dict:
+        raise AssertionError("read it")
+
+    with pytest.raises(DataError, match=rf"cannot be read as an image \(it is {kind}\)") as caught:
+        NamingMapper(mapper)({"file_name": str(path)})
+    assert image_fault(str(path), None) == ("unreadable-image", f"it is {kind}")
+    tried(GROUP, f"an image that is {kind}", str(caught.value))
+
+
+# Errors that cannot be had here, as torch words them
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("GPU memory full", torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")),
+        (
+            "a process of the run on another machine gone",
+            RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [::1]:4"),
+        ),
+        ("a loader worker gone", RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")),
+    ],
+)
+def test_errors_of_torch_become_one_line(what: str, error: Exception, tried: Callable) -> None:
+    with pytest.raises(UserError) as caught, telling_faults("output"):
+        raise error
+    assert caught.value.__cause__ is error
+    tried(GROUP, what, str(caught.value))
+
+
+def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "last_checkpoint").write_text("model.pth")
+    raised, threads = logging.raiseExceptions, threading.excepthook
+    for error in (RuntimeError("shapes differ"), KeyError("x"), FileNotFoundError(2, "no", "x")):
+        assert as_user_error(error, "output") is None
+        with pytest.raises(type(error)) as caught, telling_faults(str(tmp_path)):
+            raise error
+        assert caught.value is error
+    assert (logging.raiseExceptions, threading.excepthook) == (raised, threads)
+    assert not logging.getLogger("detectron2.engine.train_loop").filters
+
+
+def test_only_checkpoints_of_this_run_are_named(tmp_path: Path) -> None:
+    (tmp_path / "last_checkpoint").write_text("model.pth")
+    for resume, said in ((False, "x"), (True, f"x; --resume goes on from {tmp_path}/model.pth")):
+        with pytest.raises(UserError) as caught, telling_faults(str(tmp_path), resume=resume):
+            raise UserError("x")
+        assert str(caught.value) == said
+
+
+# SIGTERM
+
+
+def terminate(trainer: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_saves_and_resume_goes_on(
+    run_dir: Path,
+    recorded: Callable[..., Path],
+    tried: Callable,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    whole = recorded(run_dir, "whole", *SHORT, *tiny_run.RANDOM)
+    output = run_dir / "output"
+    with pytest.raises(SystemExit) as left:
+        recorded(run_dir, "output", *SHORT, *tiny_run.RANDOM, at={2: terminate})
+    assert left.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    said = [line for line in capfd.readouterr().err.splitlines() if "SIGTERM" in line]
+    assert said == [
+        f"stopped by SIGTERM after iteration 2: --resume goes on from {output}/model_0000002.pth"
+    ]
+    recorded(run_dir, "output", *SHORT, *tiny_run.RANDOM, flags=("--resume",))
+    assert record(output) == record(whole)
+    a, b = (torch.load(folder / "model_final.pth") for folder in (whole, output))
+    assert same(a, b)
+    tried(GROUP, "SIGTERM, then --resume: status 143, and the run's weights in the end are the "
+          "uninterrupted one's", said[0])  # fmt: skip
+
+
+def test_a_handler_of_the_program_itself_is_kept(run_dir: Path, recorded) -> None:
+    seen = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+    try:
+        output = recorded(run_dir, "output", *SHORT, at={2: terminate})
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert seen == [1]
+    assert finished(output)
+
+
+# In a process of its own, as these end it. `at` is called in every process of the run.
+ACT = """
+import os, signal, time
+from detectron2.utils import comm
+import nl_detectron.engine.stop as stop
+stop._SAME_REQUEST_SECONDS = 0.1
+def term(pid=None):
+    os.kill(pid or os.getpid(), signal.SIGTERM)
+def twice(trainer):
+    term(); time.sleep(0.3); term(); time.sleep(60)
+def one(rank, act):
+    return lambda trainer: act() if comm.get_rank() == rank else None
+def poison(trainer):
+    model = getattr(trainer.model, "module", trainer.model)
+    model.roi_heads.box_predictor.cls_score.weight.data.fill_(float("nan"))
+"""
+TWO = ("--num-gpus", 2, "--dist-url", "auto")
+
+
+@pytest.mark.parametrize(
+    ("what", "act", "flags", "status", "said", "saved"),
+    [
+        (
+            "SIGTERM to all of a run with 2 loader workers",
+            "os.setpgrp()\nRecordingTrainer.at = {2: lambda trainer: os.killpg(0, signal.SIGTERM)}",
+            ("DATALOADER.NUM_WORKERS", 2),
+            143,
+            "stopped by SIGTERM after iteration 2: --resume goes on from output/model_0000002.pth",
+            2,
+        ),
+        (
+            "a second SIGTERM",
+            "RecordingTrainer.at = {2: twice}",
+            (),
+            143,
+            "stopped by a second SIGTERM: --resume goes on from the last checkpoint",
+            1,
+        ),
+        (
+            "SIGTERM in an evaluation",
+            "from detectron2.evaluation import COCOEvaluator\n"
+            "COCOEvaluator.process = lambda *_: (term(), time.sleep(60))",
+            ("TEST.EVAL_PERIOD", 2),
+            143,
+            "stopped by SIGTERM in an evaluation: --resume goes on from the last checkpoint",
+            1,
+        ),
+        (
+            "SIGTERM to one of 2 processes",
+            "RecordingTrainer.at = {2: one(1, term)}",
+            TWO,
+            143,
+            "stopped by SIGTERM after iteration 2: --resume goes on from output/model_0000002.pth",
+            2,
+        ),
+        (
+            "SIGTERM to the process that started 2 others",
+            "RecordingTrainer.at = {2: one(0, lambda: (term(os.getppid()), time.sleep(1)))}",
+            TWO,
+            143,
+            "stopped by SIGTERM after iteration 2: --resume goes on from output/model_0000002.pth",
+            2,
+        ),
+        (
+            "one of 2 processes ended by SIGKILL",
+            "RecordingTrainer.at = {2: one(1, lambda: os.kill(os.getpid(), signal.SIGKILL))}",
+            TWO,
+            1,
+            "error: training process 1 was killed by SIGKILL (mostly the system does so when "
+            "memory runs out); --resume goes on from the last checkpoint",
+            1,
+        ),
+        (
+            "a loss that is not finite in 2 processes",
+            "RecordingTrainer.at = {2: poison}",
+            TWO,
+            1,
+            "error: loss_cls is not finite at iteration 3 (",
+            1,
+        ),
+    ],
+)
+def test_what_ends_a_process(
+    what: str,
+    act: str,
+    flags: tuple,
+    status: int,
+    said: str,
+    saved: int,
+    run_dir: Path,
+    tried: Callable,
+) -> None:
+    script = tiny_run.write_script(run_dir, "act.py", tiny_run.RECORD + ACT + act + "\n")
+    config, opts = ("--config-file", run_dir / "tiny.yaml"), (*flags, *SHORT)
+    done = tiny_run.run(script, *config, *opts)
+    assert done.returncode == status, done.stdout[-2000:] + done.stderr
+    lines = done.stderr.replace(f"{run_dir}/", "").splitlines()
+    assert [line for line in lines if said in line] == [line for line in lines if "resume" in line]
+    (line,) = [line for line in lines if said in line]
+    assert last_checkpoint(run_dir / "output")["iteration"] == saved
+    assert not list((run_dir / "output").glob(".*"))
+    resumed = tiny_run.run(run_dir / "run.py", *config, "--resume", *opts)
+    assert f"Starting training from iteration {saved + 1}" in resumed.stdout, resumed.stderr
+    assert finished(run_dir / "output")
+    tried(GROUP, what, f"status {status}; {re.sub('[(]loss.*?[)]', '(the values of all)', line)}")

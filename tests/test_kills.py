@@ -1,0 +1,206 @@
+"""Runs that are really killed, and a disk that is really full: every restart goes on."""
+
+import contextlib
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny_run
+import torch
+from recording import record, same
+
+from nl_detectron.errors import UserError
+
+pytest_plugins = ["recording"]  # for its fixture
+
+GROUP = "Faults in a run"
+
+# Checkpoints are written slowly, so that many kills fall into one.
+SLOW_SAVES = """
+import io, time, torch
+def save(data, file, real=torch.save):
+    buffer = io.BytesIO()
+    real(data, buffer)
+    content = buffer.getvalue()
+    for start in range(0, len(content), len(content) // 10 + 1):
+        file.write(content[start : start + len(content) // 10 + 1])
+        file.flush()
+        time.sleep(0.02)
+torch.save = save
+"""
+
+
+def start(folder: Path, *flags: object) -> subprocess.Popen:
+    """Start ``kill.py``, or start it again: its first start finds nothing to resume."""
+    command = (folder / "kill.py", "--config-file", folder / "tiny.yaml", "--resume", *flags)
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=tiny_run.ROOT,
+        env=tiny_run.whole_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_and_restart(folder: Path, kills: int, flags: tuple, period: int) -> dict[str, int]:
+    """Run to the end with `kills` kills on the way; return how many hit a checkpoint's write.
+
+    Every life goes on from a whole checkpoint, at most `period` iterations before its end.
+    """
+    chance = random.Random(kills)
+    output = folder / "output"
+    hit, lost_most = 0, 0
+    lives = [0]  # how many iterations had been written down at the end of each
+    for _ in range(kills):
+        process = start(folder, *flags)
+        wanted = lives[-1] + chance.randint(1, 3)
+        while len(record(output)) < wanted:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.4))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the run was over before it could be killed"
+        hit += bool(list(output.glob(".*unfinished")))
+        lives.append(len(record(output)))
+    process = start(folder, *flags)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    iterations = [line["iteration"] for line in record(output)]
+    for end in lives[1:]:
+        lost = iterations[end - 1] + 1 - iterations[end]
+        assert 0 <= lost <= period
+        lost_most = max(lost_most, lost)
+    return {"hit": hit, "lost_most": lost_most}
+
+
+def check_kills(folder: Path, recorded: Callable, kills: int, iterations: int) -> dict[str, int]:
+    tiny_run.write_run(folder)
+    tiny_run.write_script(folder, "kill.py", tiny_run.RECORD + SLOW_SAVES)
+    period = 2
+    flags = (
+        *("SOLVER.MAX_ITER", iterations, "SOLVER.CHECKPOINT_PERIOD", period),
+        *tiny_run.RANDOM,
+    )
+    found = kill_and_restart(folder, kills, flags, period)
+    whole = recorded(folder, "whole", *flags)
+    by_iteration = {line["iteration"]: line for line in record(folder / "output")}
+    assert list(by_iteration.values()) == record(whole)
+    a, b = (torch.load(path / "model_final.pth") for path in (whole, folder / "output"))
+    assert same(a["model"], b["model"])
+    assert same(a["trainer"]["_trainer"], b["trainer"]["_trainer"])
+    for path in (folder / "output").glob("model_*.pth"):
+        torch.load(path)
+    assert not list((folder / "output").glob(".*"))
+    return found
+
+
+def test_a_run_survives_kills(tmp_path: Path, recorded: Callable, tried: Callable) -> None:
+    check_kills(tmp_path, recorded, kills=3, iterations=24)
+    tried(
+        GROUP,
+        "a run ended 3 times by SIGKILL at random moments and restarted",
+        "every restart goes on from a whole checkpoint, at most one checkpoint period back; losses "
+        "and final weights are those of an uninterrupted run to the last bit",
+    )
+
+
+@pytest.mark.long
+def test_a_run_survives_many_kills(tmp_path: Path, recorded: Callable, tried: Callable) -> None:
+    found = check_kills(tmp_path, recorded, kills=30, iterations=200)
+    assert found["hit"] >= 1
+    tried(
+        GROUP,
+        "a run ended 30 times by SIGKILL at random moments and restarted",
+        f"every restart went on from a whole checkpoint; {found['hit']} kills hit a checkpoint's "
+        f"write; at most {found['lost_most']} iterations were lost (CHECKPOINT_PERIOD 2); losses "
+        "and final weights are those of an uninterrupted run to the last bit",
+    )
+
+
+# Full disks
+
+
+@contextlib.contextmanager
+def tmpfs(folder: Path, size: int) -> Iterator[bool]:
+    """Make `folder` a disk of `size` bytes and yield True; where that is forbidden, a folder."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)  # its log is open
+
+
+def test_a_run_survives_a_full_disk(
+    tmp_path: Path, recorded: Callable[..., Path], tried: Callable
+) -> None:
+    tiny_run.write_run(tmp_path)
+    flags = ("SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 2, *tiny_run.RANDOM)
+    whole = recorded(tmp_path, "whole", *flags)
+    size = (whole / "model_final.pth").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def shrink(trainer: object) -> None:  # what a user without a tmpfs can have
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+
+    with tmpfs(tmp_path / "disk", int(2.5 * size)) as mounted:
+        try:
+            with pytest.raises(UserError, match="cannot write the checkpoint") as caught:
+                recorded(tmp_path, "disk/output", *flags, at={} if mounted else {4: shrink})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        output = tmp_path / "disk" / "output"
+        kept = sorted(path.name for path in output.glob("model_*.pth") if torch.load(path))
+        assert kept == ["model_0000001.pth", "model_0000003.pth"]
+        assert not list(output.glob(".*"))
+        if mounted:
+            larger = ["mount", "-o", f"remount,size={20 * size}", str(tmp_path / "disk")]
+            subprocess.run(larger, check=True)
+        recorded(tmp_path, "disk/output", *flags, flags=("--resume",))
+        a, b = (torch.load(folder / "model_final.pth") for folder in (whole, output))
+        assert same(a, b)
+    message = re.sub(r": (No space left on device|File too large);", ": ...;", str(caught.value))
+    tried(GROUP, "a disk that is full at the third checkpoint, then enlarged", message)
+
+
+# Memory
+
+
+@pytest.mark.long
+def test_memory_is_flat(tmp_path: Path, recorded: Callable, tried: Callable) -> None:
+    tiny_run.write_run(tmp_path)
+    process = psutil.Process()
+    rss: dict[int, float] = {}
+
+    def measure(trainer) -> None:
+        rss[trainer.iter] = process.memory_info().rss / 2**20
+
+    at = dict.fromkeys(range(9, 2000, 10), measure)
+    long = ("SOLVER.MAX_ITER", 2000, "SOLVER.CHECKPOINT_PERIOD", 500)
+    recorded(tmp_path, "output", *long, *tiny_run.RANDOM, at=at)
+    warm = {iteration: value for iteration, value in rss.items() if iteration > 200}
+    slope = torch.linalg.lstsq(
+        torch.tensor([[i, 1.0] for i in warm]), torch.tensor([[v] for v in warm.values()])
+    ).solution[0, 0].item()  # fmt: skip
+    spread = max(warm.values()) - min(warm.values())
+    assert spread < 10
+    assert slope * 1800 < 5
+    tried(
+        GROUP,
+        "2,000 training iterations on small images",
+        f"after 200 for warming up, the process's memory stays within {spread:.1f} MiB; it grows "
+        f"by {slope * 1000:.2f} MiB in 1,000 iterations",
+    )
