@@ -7,7 +7,9 @@ from pathlib import Path
 
 from nl_detectron.arguments import add_traceback
 from nl_detectron.errors import UserError, run_script
-from nl_detectron.experiments.plan import SETTINGS, plan
+from nl_detectron.experiments.plan import SETTINGS, Trial, plan
+from nl_detectron.experiments.report import write_report
+from nl_detectron.experiments.results import load
 from nl_detectron.experiments.run import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,25 +39,41 @@ def parser() -> argparse.ArgumentParser:
         "--results",
         type=Path,
         default=ROOT / "docs" / "experiments",
-        help="folder of the raw results (default: docs/experiments)",
+        help="folder of the raw results, beside the page (default: docs/experiments)",
     )
-    new.add_argument("--plan", action="store_true", help="only print the plan")
+    what = new.add_mutually_exclusive_group()
+    what.add_argument("--plan", action="store_true", help="only print the plan")
+    what.add_argument("--report", action="store_true", help="run nothing, only write the page")
     add_traceback(new)
     return new
 
 
 def main() -> int:
     args = parser().parse_args()
+    failed = {} if args.report else train(args)
+    if args.plan:
+        return 0
+    results = load(args.results)
+    if not results:
+        raise UserError(f"there are no results in {args.results}")
+    page = args.results.with_suffix(".md")
+    write_report(results, args.results, page)
+    print(f"wrote {page}")
+    for trial, why in failed.items():
+        print(f"failed: {trial}: {why}")
+    return 1 if failed else 0
+
+
+def train(args: argparse.Namespace) -> dict[Trial, str]:
+    """Print the plan and, unless that is all, train what is missing; return what failed."""
     trials = [trial for trial in plan(args.setting) if fnmatch(str(trial), args.only)]
     if not trials:
         raise UserError(f"--only '{args.only}' matches no trial; --plan lists them")
-    print(f"{SETTINGS[args.setting].description}: {len(trials)} trials", flush=True)
-    for trial in trials:
-        print(f"  {trial}", flush=True)
+    print(f"{SETTINGS[args.setting].description}: {len(trials)} trials")
+    print("".join(f"  {trial}\n" for trial in trials), end="", flush=True)
     if args.plan:
-        return 0
-    _, failed = run(trials, output=args.output, folder=args.results, jobs=args.jobs)
-    return 1 if failed else 0
+        return {}
+    return run(trials, output=args.output, folder=args.results, jobs=args.jobs)
 
 
 if __name__ == "__main__":

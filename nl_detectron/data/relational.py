@@ -24,6 +24,7 @@ drawn with other random numbers, and are the same for all models.
 import hashlib
 import inspect
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,14 +44,17 @@ CLASSES = {
     "walkers": ("person",),
 }
 
-_GATE_COLORS: tuple[Color, ...] = ((222, 44, 44), (240, 214, 40), (48, 176, 72), (52, 84, 220))
+CUE_COLORS: dict[str, tuple[Color, ...]] = {
+    "crates": ((222, 44, 44), (240, 214, 40), (48, 176, 72), (52, 84, 220)),
+    "walkers": ((60, 40, 36), (252, 222, 120)),  # the back of a head, a face
+}
+"""The colour of the cue for each answer."""
+
 _GROUND, _CRATE_SIZE = 60.0, (24.0, 28.0)
 _GATE_WIDTH, _GATE_HEIGHT = 64.0, 56.0
-_HEAD_RADIUS = 11.0
-_FACE: Color = (252, 222, 120)
-_BACK_OF_HEAD: Color = (60, 40, 36)
-_BODY_LENGTH, _ARM_LENGTH = 400.0, 17.0
-_UPPER_IS_LEFT = {True: ("left_wrist", "right_wrist"), False: ("right_wrist", "left_wrist")}
+_HEAD_WIDTH, _HEAD_HEIGHT = 64.0, 22.0
+_BODY_LENGTH, _ARM_LENGTH = 420.0, 17.0
+_UPPER_AND_LOWER = (("right_wrist", "left_wrist"), ("left_wrist", "right_wrist"))  # by answer
 _MARGIN = 33.0  # between the middle of a thing and the sides
 
 
@@ -86,11 +90,10 @@ def make_relational(
     name = f"nl_relational_{task}_d{distance}"
     folder = root / f"{name}-{digest[:12]}"
     splits = {"train": num_train, "val": num_val}
-    answers = len(CLASSES["crates"]) if task == "crates" else 2
 
     def draw(split: str, index: int) -> coco.Picture:
         rng = np.random.default_rng([seed, list(splits).index(split), index])
-        return draw_panorama(rng, task, distance, answer=index % answers)
+        return draw_panorama(rng, task, distance, answer=index % len(CUE_COLORS[task]))
 
     if not folder.is_dir():
         coco.write(folder, CLASSES[task], splits, draw, description=name, progress=progress)
@@ -116,14 +119,38 @@ def draw_panorama(rng: np.random.Generator, task: str, distance: int, answer: in
     background = _background(rng)
     if task == "crates":
         return _crate_and_gate(rng, background, distance, answer)
-    return _walker(rng, background, distance, bool(answer))
+    return _walker(rng, background, distance, answer)
+
+
+def wrists(answer: int, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Return a walker's keypoints (17, 2), NaN but for the wrists, from its two hands (x, y)."""
+    keypoints = np.full((len(COCO_PERSON_KEYPOINT_NAMES), 2), np.nan)
+    for name, point in zip(_UPPER_AND_LOWER[answer], (upper, lower), strict=True):
+        keypoints[COCO_PERSON_KEYPOINT_NAMES.index(name)] = point
+    return keypoints
+
+
+def read_cue(task: str, image: np.ndarray, cue: Sequence[float]) -> int:
+    """Return the answer that a picture shows at its cue: that of the nearest colour.
+
+    Args:
+        task: one of `TASKS`.
+        image: RGB uint8 (64, 512, 3).
+        cue: the cue's box: x, y, width and height in pixels. What may stand before the cue hides
+            its lower half only.
+    """
+    x, y, width, height = cue
+    row, column = int(y + height / 4), int(x + width / 2)
+    seen = image[row - 2 : row + 3, column - 2 : column + 3].mean(axis=(0, 1))
+    distances = [np.square(seen - color).sum() for color in CUE_COLORS[task]]
+    return int(np.argmin(distances))
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
     """Return a plain with a slow change of brightness and some noise."""
     tint = rng.uniform(170, 182, 3)
     ends = rng.uniform(0.97, 1.03, 2)
-    light = np.linspace(*ends, WIDTH)[None, :, None]
+    light = np.linspace(ends[0], ends[1], WIDTH)[None, :, None]
     noise = rng.normal(0, 5, (HEIGHT, WIDTH, 1))
     return np.clip(tint * light + noise, 0, 255).astype(np.uint8)
 
@@ -134,7 +161,7 @@ def _crate_and_gate(
     x = rng.uniform(_MARGIN, WIDTH - _MARGIN - distance)
     x, cue = (x, x + distance) if rng.random() < 0.5 else (x + distance, x)
     crate = _crate(rng).placed(x, _GROUND, rng.uniform(*_CRATE_SIZE))
-    gate = _gate(_GATE_COLORS[answer]).placed(cue, _GROUND, 1.0)
+    gate = _gate(CUE_COLORS["crates"][answer]).placed(cue, _GROUND, 1.0)
     annotation = coco.instance(answer + 1, canvas.silhouette(crate, WIDTH, HEIGHT))
     annotation["cue"] = _box(gate)
     return coco.Picture(canvas.draw(background, [gate, crate]), [annotation])
@@ -166,29 +193,27 @@ def _box(sprite: Sprite) -> list[float]:
 
 
 def _walker(
-    rng: np.random.Generator, background: np.ndarray, distance: int, faces_us: bool
+    rng: np.random.Generator, background: np.ndarray, distance: int, answer: int
 ) -> coco.Picture:
     hands = rng.uniform(_BODY_LENGTH + _MARGIN, WIDTH - _MARGIN)
     row = rng.uniform(26, 38)
-    clothes = tuple(int(v) for v in rng.uniform(60, 140, 3))
+    red, green, blue = (int(v) for v in rng.uniform(60, 140, 3))
+    clothes = (red, green, blue)
     skin = canvas.lighter(clothes, 0.6)
     up, down = np.array([hands, row - _ARM_LENGTH]), np.array([hands, row + _ARM_LENGTH])
-    names = _UPPER_IS_LEFT[faces_us]
-    keypoints = np.full((len(COCO_PERSON_KEYPOINT_NAMES), 2), np.nan)
-    for name, point in zip(names, (up, down), strict=True):
-        keypoints[COCO_PERSON_KEYPOINT_NAMES.index(name)] = point
     body = Sprite(
         "person",
         (
             Part(clothes, (capsule((hands - _BODY_LENGTH, row), (hands, row), 9.0),)),
             Part(clothes, (capsule(up, down, 5.0),)),
-            Part(skin, (ellipse(*up, 3.5), ellipse(*down, 3.5))),
+            Part(skin, tuple(ellipse(x, y, 3.5) for x, y in (up, down))),
         ),
         border=1.0,
     )
-    disc = Part(_FACE if faces_us else _BACK_OF_HEAD, (ellipse(0, 0, _HEAD_RADIUS),))
-    head = Sprite("head", (disc,), border=1.0).placed(hands - distance, row, 1.0)
+    face = Part(CUE_COLORS["walkers"][answer], (ellipse(0, 0, _HEAD_WIDTH / 2, _HEAD_HEIGHT / 2),))
+    head = Sprite("head", (face,), border=1.0).placed(hands - distance, row, 1.0)
     whole = replace(body, parts=body.parts + head.parts)
-    annotation = coco.instance(1, canvas.silhouette(whole, WIDTH, HEIGHT), keypoints)
+    visible = canvas.silhouette(whole, WIDTH, HEIGHT)
+    annotation = coco.instance(1, visible, wrists(answer, up, down))
     annotation["cue"] = _box(head)
     return coco.Picture(canvas.draw(background, [body, head]), [annotation])

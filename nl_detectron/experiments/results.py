@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..errors import UserError
 from .plan import Trial
@@ -71,8 +71,9 @@ def _trial(row: Mapping[str, str]) -> Trial:
 
 
 def _parse(kind: type, row: Mapping[str, str], **given: Any) -> Any:
-    types = {field.name: field.type for field in fields(kind) if field.name not in given}
-    return kind(**{name: convert(row[name]) for name, convert in types.items()}, **given)
+    types = get_type_hints(kind)
+    read = {f.name: types[f.name](row[f.name]) for f in fields(kind) if f.name not in given}
+    return kind(**read, **given)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -1,15 +1,19 @@
 """The trials of a plan, in processes beside each other; results are kept after each one."""
 
 import contextlib
+import json
 import multiprocessing
 import os
+import platform
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from importlib.metadata import version
 from pathlib import Path
 
+import detectron2
 import torch
 
 from . import results
@@ -17,11 +21,10 @@ from .plan import Trial
 from .trial import Outcome, run_trial
 
 CONSOLE = "console.txt"
+MACHINES = "machines.json"
 
 
-def run(
-    trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int
-) -> tuple[results.Results, dict[Trial, str]]:
+def run(trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int) -> dict[Trial, str]:
     """Run the trials that `folder` has no results of, a line of progress each.
 
     Args:
@@ -31,10 +34,12 @@ def run(
         jobs: trials at a time, each with one thread.
 
     Returns:
-        All results in `folder`, and for each trial that failed, why.
+        For each trial that failed, why.
     """
     done = results.load(folder)
     left = [trial for trial in trials if trial not in done]
+    if left:
+        _note_machine(folder / MACHINES, left[0].setting)
     before, start = len(trials) - len(left), time.monotonic()
     failed: dict[Trial, str] = {}
     for trial, result in _each(left, output, jobs):
@@ -49,7 +54,31 @@ def run(
         print(
             f"[{before + ran}/{len(trials)}] {trial}: {words}; {minutes:.0f} min left", flush=True
         )
-    return done, failed
+    return failed
+
+
+def _note_machine(path: Path, setting: str) -> None:
+    """Write down, by setting, what the trials run on."""
+    machines = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    machines[setting] = {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "detectron2": detectron2.__version__,
+        "nl_detectron": version("nl_detectron"),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _each(

@@ -1,13 +1,12 @@
 """One trial: train, evaluate, and look at where the blocks attend."""
 
 import json
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -18,6 +17,7 @@ from ..analysis import analyze, build_on_meta
 from ..data.relational import HEIGHT, WIDTH
 from ..engine.run import run_yaml
 from ..inference import Predictor
+from ..pictures import read_picture
 from ..visualization import Attention, look
 from .plan import METRIC, Trial
 
@@ -73,7 +73,7 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
     """
     cfg = trial.config(output)
     cfg.freeze()
-    run_yaml(cfg, SimpleNamespace(eval_only=False, resume=True, config_file="", opts=[]))
+    run_yaml(cfg, Namespace(eval_only=False, resume=True, config_file="", opts=[]))
     lines = _metrics(Path(cfg.OUTPUT_DIR) / "metrics.json")
     key = METRIC[trial.task]
     last = [line for line in lines if f"{key}/AP" in line][-1]
@@ -116,7 +116,8 @@ def localization_ap50(cfg: CfgNode) -> float:
 
 def _block_uses(cfg: CfgNode, lines: Sequence[dict[str, Any]]) -> Iterator[BlockUse]:
     """Look from the thing in every picture of the test set, with each block of the model."""
-    if not any("residual_ratio" in key for key in lines[-1]):
+    keys = dict.fromkeys(k for line in lines for k in line if k.endswith("/residual_ratio"))
+    if not keys:
         return
     predictor = Predictor(cfg, weights=str(Path(cfg.OUTPUT_DIR) / "model_final.pth"))
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
@@ -124,10 +125,10 @@ def _block_uses(cfg: CfgNode, lines: Sequence[dict[str, Any]]) -> Iterator[Block
     shares: dict[str, list[tuple[float, float]]] = {}
     for annotation in truth.dataset["annotations"]:
         name = truth.imgs[annotation["image_id"]]["file_name"]
-        image = cv2.imread(str(Path(metadata.image_root) / name))
+        image = read_picture(Path(metadata.image_root) / name)
         for attention in look(predictor, image, points=_asked(annotation)).attentions:
             shares.setdefault(attention.block, []).append(cue_share(attention, annotation["cue"]))
-    for key in (key for key in lines[-1] if key.endswith("residual_ratio")):
+    for key in keys:
         block = key.removeprefix("nonlocal/").removesuffix("/residual_ratio")
         ratios = [line[key] for line in lines if key in line][-_LAST_LOGGED:]
         on_cue, even = np.mean(shares.get(block, [(np.nan, np.nan)]), axis=0)

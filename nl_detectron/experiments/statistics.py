@@ -1,0 +1,46 @@
+"""Means and differences of seeds, with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An estimate with its 95 % interval; without a width if there is one value only."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.estimate:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """Return the mean with Student's t interval."""
+    estimate = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(estimate=estimate, low=estimate, high=estimate)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
+    return Interval(estimate=estimate, low=estimate - half, high=estimate + half)
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Return mean(first) - mean(second) with Welch's interval: the variances may differ.
+
+    Raises:
+        ValueError: one of them has fewer than 2 values.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError("the interval of a difference needs 2 values of each")
+    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
+    estimate = float(np.mean(first) - np.mean(second))
+    return Interval(estimate=estimate, low=float(found.low), high=float(found.high))

@@ -1,0 +1,176 @@
+"""The experiment: its plan, its records, and what the page says about them."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import tiny_run
+from detectron2.modeling import build_model
+
+from nl_detectron.experiments.hypotheses import HYPOTHESES, Group
+from nl_detectron.experiments.plan import FAR, LABELS, MODELS, SETTINGS, Trial, plan
+from nl_detectron.experiments.report import answer, values, write_report
+from nl_detectron.experiments.results import load, save
+from nl_detectron.experiments.statistics import Interval, difference, mean
+from nl_detectron.experiments.trial import BlockUse, Outcome, cost_of, cue_share
+from nl_detectron.layers import NonLocalBlock
+from nl_detectron.visualization import Attention, Query
+from nl_detectron.visualization.geometry import Grid
+
+
+def trial(arm: str = "res4", seed: int = 1, task: str = "crates", distance: int = FAR) -> Trial:
+    return Trial(setting="cpu", task=task, distance=distance, arm=arm, seed=seed)
+
+
+def outcome(ap: float, block: str | None = None) -> Outcome:
+    use = BlockUse(block=block or "", residual_ratio=0.5, cue_share=0.3, even_share=0.1)
+    return Outcome(
+        ap=ap,
+        ap50=ap + 5,
+        localization_ap50=99.5,
+        parameters=2_000_000,
+        multiply_adds=400_000_000,
+        seconds=100.0,
+        curve={125: ap / 2, 500: ap},
+        blocks=[use] if block else [],
+    )
+
+
+def test_every_arm_has_three_seeds_and_the_main_comparisons_five():
+    for setting in SETTINGS:
+        trials = plan(setting)
+        assert len(set(trials)) == len(trials)
+        seeds: dict[tuple, set[int]] = {}
+        for t in trials:
+            seeds.setdefault((t.task, t.distance, t.arm), set()).add(t.seed)
+        assert all(len(found) >= 3 for found in seeds.values())
+        for task, arms in (("crates", ("baseline", "res4")), ("walkers", ("baseline", "head"))):
+            assert all(seeds[task, FAR, arm] == {1, 2, 3, 4, 5} for arm in arms)
+        for hypothesis in HYPOTHESES:
+            for group in (hypothesis.first, hypothesis.second):
+                assert (group.task, group.distance, group.arm) in seeds
+        assert {arm for _, _, arm in seeds} == set(MODELS) == set(LABELS)
+
+
+@pytest.mark.parametrize("setting", list(SETTINGS))
+def test_the_wider_network_costs_what_the_block_costs(setting, tmp_path):
+    costs = {
+        arm: cost_of(dataclasses.replace(trial(arm), setting=setting).config(tmp_path))
+        for arm in ("baseline", "res4", "wider")
+    }
+    block = costs["res4"].multiply_adds - costs["baseline"].multiply_adds
+    wider = costs["wider"].multiply_adds - costs["baseline"].multiply_adds
+    assert block <= wider <= 1.4 * block
+
+
+@pytest.mark.parametrize(
+    ("arm", "task", "blocks"),
+    [("baseline", "crates", 0), ("wider", "crates", 0), ("5_blocks", "crates", 5)]
+    + [(arm, "crates", 1) for arm in ("res2", "res3", "res4", "res5", "gaussian", "res4_bn")]
+    + [("head", "walkers", 4), ("head_res4", "walkers", 5)],
+)
+def test_arms_have_the_blocks_of_their_names(arm, task, blocks, tmp_path):
+    model = build_model(trial(arm, task=task).config(tmp_path))
+    found = [name for name, module in model.named_modules() if isinstance(module, NonLocalBlock)]
+    assert len(found) == blocks
+    if arm.startswith("res"):
+        assert arm[:4] in found[0]
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    results = {
+        trial(seed=2): outcome(50.25, "res4.nonlocal_after_4"),
+        trial("baseline"): outcome(25.5),
+    }
+    save(tmp_path, results)
+    assert load(tmp_path) == results
+    assert load(tmp_path / "nothing") == {}
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_intervals_are_students_and_welchs():
+    # Worked by hand: t(0.975, 4) = 2.776445 and the standard error of 1..5 is sqrt(0.5).
+    found = mean([1, 2, 3, 4, 5])
+    assert found.estimate == 3
+    assert found.high - 3 == pytest.approx(2.776445 * math.sqrt(0.5), rel=1e-6)
+    # Equal sizes and variances: Welch's degrees of freedom are 2n - 2 = 8; t is 2.306004.
+    apart = difference([11, 12, 13, 14, 15], [1, 2, 3, 4, 5])
+    assert apart.estimate == 10
+    assert apart.high - 10 == pytest.approx(2.306004, rel=1e-6)
+    with pytest.raises(ValueError, match="2 values"):
+        difference([1], [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("expected", "low", "high", "said"),
+    [
+        ("more", 1, 3, "yes"),
+        ("more", -1, 3, "not shown"),
+        ("more", -3, -1, "no, the opposite"),
+        ("less", -3, -1, "yes"),
+        ("same", -1, 3, "not contradicted"),
+        ("same", 1, 3, "no"),
+    ],
+)
+def test_answers(expected, low, high, said):
+    hypothesis = dataclasses.replace(HYPOTHESES[0], expected=expected)
+    assert answer(hypothesis, Interval(estimate=(low + high) / 2, low=low, high=high)) == said
+
+
+def test_the_page_says_what_was_measured_and_what_is_missing(tmp_path):
+    results = {}
+    for task, arms in (("crates", ("baseline", "res4")), ("walkers", ("baseline", "head"))):
+        for distance in (0, FAR):
+            for arm in arms:
+                for seed in (1, 2, 3):
+                    ap = 80.0 if arm != "baseline" or distance == 0 else 25.0
+                    block = None if arm == "baseline" else "backbone.bottom_up.res4.nonlocal"
+                    results[trial(arm, seed, task, distance)] = outcome(ap + seed, block)
+    folder, page = tmp_path / "experiments", tmp_path / "experiments.md"
+    save(folder, results)
+    (folder / "machines.json").write_text(json.dumps({"cpu": {"processor": "an abacus"}}))
+    write_report(load(folder), folder, page)
+    text = page.read_text()
+    head = "\n".join(text.splitlines()[:7])
+    assert "AP 82.0 against 27.0, a difference of +55.0" in head
+    assert "Nothing about COCO" in head
+    assert "tools/run_experiments.py" in head
+    assert "| crates | 384 | 1 block in res4 | 3 | 82.0 ± 1.0 |" in text
+    assert "| 30.0 % | 10.0 % | 3.00 |" in text
+    assert "cpu/crates_d384/wider/seed1" in text  # is missing
+    assert "an abacus" in text
+    for picture in ("ap_by_distance.png", "ap_by_iteration.png"):
+        assert f"](experiments/{picture})" in text
+        assert (folder / picture).stat().st_size > 10_000
+    assert values(results, Group(task="crates", distance=FAR, arm="baseline")) == [26, 27, 28]
+
+
+def test_share_on_the_cue_counts_the_windows_that_it_overlaps():
+    grid = Grid.of_picture(
+        (4, 8), stride=16, subsample=2, network_size=(64, 128), size=(64, 128)
+    )  # 2 x 4 windows of 32 pixels
+    weights = np.array([[1.0, 2.0, -3.0, 4.0], [0.0, 0.0, 10.0, 0.0]])
+    attention = Attention(
+        block="b",
+        query=Query(x=1, y=1, label=""),
+        grid=grid,
+        weights=weights,
+        signed=True,
+        even=1 / 8,
+        padding=0.0,
+    )
+    # x from 40 to 70 overlaps the second and third column, y from 0 to 20 the first row.
+    assert cue_share(attention, [40, 0, 30, 20]) == pytest.approx((5 / 20, 2 / 8))
+
+
+def test_the_command_prints_its_plan_and_names_what_does_not_match(tmp_path):
+    script = tiny_run.ROOT / "tools" / "run_experiments.py"
+    shown = tiny_run.run(script, "--plan", "--only", "cpu/crates_d0/*")
+    assert shown.returncode == 0, shown.stderr
+    assert "cpu/crates_d0/res4/seed3" in shown.stdout
+    assert "walkers" not in shown.stdout
+    wrong = tiny_run.run(script, "--only", "nothing")
+    assert wrong.returncode == 1
+    assert wrong.stderr.strip().splitlines()[-1].startswith("error: --only 'nothing'")
