@@ -1,6 +1,7 @@
 """What all tests share: one torch thread a process, and small models."""
 
 import pytest
+import setuptools  # noqa: F401  (before anything imports distutils, which it then refuses to replace)
 import torch
 from detectron2.config import CfgNode, get_cfg
 from reliability import (  # noqa: F401  (hooks and a fixture, which pytest finds here)

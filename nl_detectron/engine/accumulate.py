@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from .faults import DivergedError, check_losses
+from .faults import DivergedError, check_losses, worker_fault
 
 
 def to_distributed(model: nn.Module, **options: Any) -> nn.Module:
@@ -68,7 +68,11 @@ class StepTrainer(SimpleTrainer):
         mean_losses: dict[str, torch.Tensor] = {}
         for step in range(self.accumulate_steps):
             start = time.perf_counter()
-            data = next(self._data_loader_iter)
+            try:
+                data = next(self._data_loader_iter)
+            except (ConnectionError, EOFError) as error:
+                # A worker that died while it handed over a batch: torch knows of it too late.
+                raise worker_fault() from error
             data_time += time.perf_counter() - start
             last = step == self.accumulate_steps - 1
             wait = isinstance(self.model, DistributedDataParallel) and not last

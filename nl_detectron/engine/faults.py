@@ -83,7 +83,7 @@ def as_user_error(error: BaseException | None, output_dir: str) -> UserError | N
             "the batch of an update as large) or the sizes in INPUT, or set SOLVER.AMP.ENABLED True"
         )
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
-        return UserError(_worker_fault(text))
+        return worker_fault(text)
     if isinstance(error, RuntimeError) and re.search("Connection (closed|reset) by peer", text):
         return UserError("another process of this run has ended; its log says why")
     if isinstance(error, OSError) and error.errno in _FULL | _FORBIDDEN:
@@ -94,15 +94,16 @@ def as_user_error(error: BaseException | None, output_dir: str) -> UserError | N
     return None
 
 
-def _worker_fault(text: str) -> str:
+def worker_fault(text: str = "") -> UserError:
+    """Return the error for a loader worker that is gone; `text` is what torch says about it."""
     if "Bus error" in text:
-        return (
+        return UserError(
             f"a loader worker found no room in shared memory (/dev/shm): enlarge it (docker run "
             f"--shm-size 8g), or lower {_LESS_MEMORY}"
         )
     match = re.search(r"killed by signal: ([\w ]+)", text)
     how = f"was killed ({match[1].strip()})" if match else "ended unexpectedly"
-    return (
+    return UserError(
         f"a loader worker {how}; it is mostly the system that does so when memory runs out: "
         f"lower {_LESS_MEMORY}"
     )
