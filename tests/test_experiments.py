@@ -139,7 +139,7 @@ def test_the_page_says_what_was_measured_and_what_is_missing(tmp_path):
     assert "tools/run_experiments.py" in head
     assert "| crates | 384 | 1 block in res4 | 3 | 82.0 ± 1.0 |" in text
     assert "| 30.0 % | 10.0 % | 3.00 |" in text
-    assert "cpu/crates_d384/wider/seed1" in text  # is missing
+    assert "crates at 384, no block, a wider ResNet (5 seeds)" in text  # is missing
     assert "an abacus" in text
     for picture in ("ap_by_distance.png", "ap_by_iteration.png"):
         assert f"](experiments/{picture})" in text

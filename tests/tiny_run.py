@@ -161,7 +161,7 @@ def run(
         [sys.executable, str(script), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         cwd=ROOT,
         env=whole_environment(environment),
     )

@@ -1,6 +1,7 @@
 """``docs/experiments.md`` and its plots, from the raw results."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def write_report(results: Results, folder: Path, page: Path) -> None:
 
 
 def values(results: Results, group: Group, setting: str = "cpu") -> list[float]:
-    """Return the AP of the trials of a group, by seed."""
+    """Return the AP of a group's trials, in the order of their seeds."""
     found = {
         trial.seed: outcome.ap
         for trial, outcome in results.items()
@@ -116,8 +117,9 @@ def _tables(results: Results, setting: str) -> str:
         f"## Results: {SETTINGS[setting].description}",
         "",
         "AP is COCO's, in per cent, of boxes for crates and of keypoints for walkers; mean and "
-        "standard deviation over seeds. *Found* is the AP50 of boxes whatever their class: how "
-        "well things are found at all.",
+        "standard deviation over seeds. Where that is large, some seeds had left the plateau of "
+        "chance by the last iteration and others had not (`docs/experiments/runs.csv`). *Found* is "
+        "the AP50 of boxes whatever their class: how well things are found at all.",
         "",
         "| task | distance | model | seeds | AP | AP50 | found | parameters | multiply-adds | "
         "training |",
@@ -170,10 +172,9 @@ Bands and bars are 95 % intervals of the mean.
 
 def plot_distance(results: Results) -> Figure:
     """Draw AP against the distance of the cue, a panel for each task."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = figure.subplots(1, len(METRIC), sharey=True)
     arms = {"crates": ("baseline", "res4"), "walkers": ("baseline", "head")}
-    for panel, task in zip(panels, METRIC, strict=True):
+    figure, panels = _panels(results)
+    for task, panel in panels.items():
         for arm in arms[task]:
             points = _by_distance(results, task, arm)
             centers = [interval.estimate for interval in points.values()]
@@ -185,6 +186,14 @@ def plot_distance(results: Results) -> Figure:
     return figure
 
 
+def _panels(results: Results) -> tuple[Figure, dict]:
+    """Return a figure with a panel for each task of which there are results."""
+    tasks = [task for task in METRIC if any(t.task == task for t in results)]
+    figure = Figure(figsize=(5.5 * len(tasks), 4), layout="constrained")
+    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    return figure, dict(zip(tasks, panels, strict=True))
+
+
 def _by_distance(results: Results, task: str, arm: str) -> dict[int, Interval]:
     distances = sorted({t.distance for t in results if (t.task, t.arm) == (task, arm)})
     groups = (Group(task=task, distance=distance, arm=arm) for distance in distances)
@@ -193,13 +202,12 @@ def _by_distance(results: Results, task: str, arm: str) -> dict[int, Interval]:
 
 def plot_iteration(results: Results) -> Figure:
     """Draw AP against iterations far from the cue, a panel for each task."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = figure.subplots(1, len(METRIC), sharey=True)
     arms = {
         "crates": ("baseline", "wider", "res4", "dot_product"),
         "walkers": ("baseline", "head", "res4", "head_res4"),
     }
-    for panel, task in zip(panels, METRIC, strict=True):
+    figure, panels = _panels(results)
+    for task, panel in panels.items():
         for arm in arms[task]:
             curves = [
                 outcome.curve
@@ -301,4 +309,5 @@ other work, evaluations not counted.
 
 
 def _listed(trials: Iterable[Trial]) -> str:
-    return ", ".join(map(str, trials))
+    counts = Counter(f"{t.task} at {t.distance}, {LABELS[t.arm]}" for t in trials)
+    return "; ".join(f"{what} ({number} seeds)" for what, number in counts.items())
