@@ -305,9 +305,8 @@ rates from 0.03 to 0.1 and for up to 1000 iterations, had not learned left from 
 - {len(results)} trials, {hours:.1f} hours of training on one thread each, two at a time beside \
 other work, evaluations not counted.
 {chr(10).join(rows)}
-- A trial that is run again gives the same figures to the last digit on the same machine: shown for \
-`cpu/crates_d384/dot_product/seed1`, with all but its seconds. Another processor or torch may round \
-otherwise.
+- A trial that is run again on the same machine gives the same figures to the last digit, all but \
+its seconds: shown for `cpu/crates_d384/dot_product/seed1`. Another processor may round otherwise.
 {absent}{unmeasured}"""
 
 
