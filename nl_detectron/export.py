@@ -144,7 +144,8 @@ def export_weights(model: nn.Module, *, path: Path) -> list[Check]:
     try:
         save_file(state, path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+        reason = str(error).partition(" at path ")[0]  # which is that of a temporary file
+        raise UserError(f"cannot write {path}: {reason}") from error
     written = load_file(path)
     same = written.keys() == state.keys() and all(written[k].equal(state[k]) for k in state)
     difference = 0.0 if same else float("inf")
