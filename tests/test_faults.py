@@ -110,9 +110,14 @@ def test_a_loader_worker_that_is_killed(
     assert message.endswith(f"; --resume goes on from {run_dir}/output/model_0000001.pth")
     recorded(run_dir, "output", *SHORT, flags=("--resume",))
     assert finished(run_dir / "output")
-    # If it dies while it hands over a batch, there is no signal that could be named.
-    happened = re.sub(r"was killed \([\w ]+\)", "ended unexpectedly", message)
+    # What torch says depends on the moment: while a batch is handed over, it names no signal.
+    happened = "told as a matter of memory, naming DATALOADER.NUM_WORKERS; " + message.split("; ")[-1]
     tried(GROUP, f"a loader worker ended by {number.name}", happened)
+
+
+def test_a_worker_without_shared_memory_is_told_apart() -> None:
+    said = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ..."
+    assert "/dev/shm" in str(as_user_error(RuntimeError(said), "output"))
 
 
 # The disk
