@@ -8,7 +8,7 @@ Two tasks, each made for any distance in pixels between what is asked and the cu
   one is its left or its right hand depends on whether the figure faces us, which its face shows:
   a bright one or the dark back of a head, the distance to the left of the hands.
 
-At distance 0 the gate stands behind the crate and the face is between the hands: a control, which a
+At distance 0 the gate stands behind the crate and the face is behind the hands: a control, which a
 few convolutions can solve.
 
 Why this is fair to models of any kind. Each picture is drawn alike whatever the cue says: the
@@ -52,10 +52,10 @@ CUE_COLORS: dict[str, tuple[Color, ...]] = {
 
 _GROUND, _CRATE_SIZE = 60.0, (24.0, 28.0)
 _GATE_WIDTH, _GATE_HEIGHT = 64.0, 56.0
-_HEAD_WIDTH, _HEAD_HEIGHT = 64.0, 22.0
-_BODY_LENGTH, _ARM_LENGTH = 420.0, 17.0
+_HEAD_WIDTH, _HEAD_HEIGHT = 96.0, 48.0
+_BODY_LENGTH, _ARM_LENGTH = 400.0, 20.0
 _UPPER_AND_LOWER = (("right_wrist", "left_wrist"), ("left_wrist", "right_wrist"))  # by answer
-_MARGIN = 33.0  # between the middle of a thing and the sides
+_MARGIN = 33.0  # between the middle of a thing and the sides; a face's needs half its width
 
 
 def make_relational(
@@ -137,10 +137,10 @@ def read_cue(task: str, image: np.ndarray, cue: Sequence[float]) -> int:
         task: one of `TASKS`.
         image: RGB uint8 (64, 512, 3).
         cue: the cue's box: x, y, width and height in pixels. What may stand before the cue hides
-            its lower half only.
+            the middle and the lower half only.
     """
     x, y, width, height = cue
-    row, column = int(y + height / 4), int(x + width / 2)
+    row, column = int(y + height / 4), int(x + width / 8)
     seen = image[row - 2 : row + 3, column - 2 : column + 3].mean(axis=(0, 1))
     distances = [np.square(seen - color).sum() for color in CUE_COLORS[task]]
     return int(np.argmin(distances))
@@ -195,7 +195,7 @@ def _box(sprite: Sprite) -> list[float]:
 def _walker(
     rng: np.random.Generator, background: np.ndarray, distance: int, answer: int
 ) -> coco.Picture:
-    hands = rng.uniform(_BODY_LENGTH + _MARGIN, WIDTH - _MARGIN)
+    hands = rng.uniform(_BODY_LENGTH + _MARGIN, WIDTH - _HEAD_WIDTH / 2 - 1)
     row = rng.uniform(26, 38)
     red, green, blue = (int(v) for v in rng.uniform(60, 140, 3))
     clothes = (red, green, blue)
@@ -212,8 +212,8 @@ def _walker(
     )
     face = Part(CUE_COLORS["walkers"][answer], (ellipse(0, 0, _HEAD_WIDTH / 2, _HEAD_HEIGHT / 2),))
     head = Sprite("head", (face,), border=1.0).placed(hands - distance, row, 1.0)
-    whole = replace(body, parts=body.parts + head.parts)
+    whole = replace(body, parts=head.parts + body.parts)
     visible = canvas.silhouette(whole, WIDTH, HEIGHT)
     annotation = coco.instance(1, visible, wrists(answer, up, down))
     annotation["cue"] = _box(head)
-    return coco.Picture(canvas.draw(background, [body, head]), [annotation])
+    return coco.Picture(canvas.draw(background, [head, body]), [annotation])

@@ -78,7 +78,7 @@ SETTINGS = {
         Setting(name="cpu", description="ResNet-50 of a quarter of the width, on 2 CPU cores"),
         Setting(
             name="gpu",
-            description="ResNet-50 of full width, four times the iterations, on one GPU",
+            description="ResNet-50 of full width, 2,000 iterations, on one GPU",
             opts=(
                 "MODEL.RESNETS.STEM_OUT_CHANNELS", "64",
                 "MODEL.RESNETS.RES2_OUT_CHANNELS", "256",
