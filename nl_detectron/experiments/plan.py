@@ -59,7 +59,7 @@ _PLAN = (  # task, distance, arms, seeds
     ("crates", 0, ("baseline", "res4"), 3),
     ("crates", 128, ("baseline", "res4"), 3),
     ("crates", 256, ("baseline", "res4"), 3),
-    ("walkers", 0, ("baseline", "head"), 3),
+    ("walkers", 0, ("baseline", "head", "res4"), 3),
 )
 
 
