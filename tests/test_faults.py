@@ -111,8 +111,8 @@ def test_a_loader_worker_that_is_killed(
     recorded(run_dir, "output", *SHORT, flags=("--resume",))
     assert finished(run_dir / "output")
     # What torch says depends on the moment: while a batch is handed over, it names no signal.
-    happened = "told as a matter of memory, naming DATALOADER.NUM_WORKERS; " + message.split("; ")[-1]
-    tried(GROUP, f"a loader worker ended by {number.name}", happened)
+    said = "told as a matter of memory, naming DATALOADER.NUM_WORKERS"
+    tried(GROUP, f"a loader worker ended by {number.name}", f"{said}; {message.split('; ')[-1]}")
 
 
 def test_a_worker_without_shared_memory_is_told_apart() -> None:
