@@ -285,6 +285,11 @@ WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
         write(pickle.dumps({"model": {"a": np.array([None])}, "__author__": "nobody"})),
         "an array of 'O8' is not of numbers",
     ),
+    "a .pkl with an array shorter than its shape": (
+        "m.pkl",
+        write(pickle.dumps({"model": {"a": np.zeros(259)}}).replace(b"M\x03\x01", b"M\x04\x01")),
+        "an array of another size than its content",
+    ),
     "sparse weights": (
         "m.pth",
         save({"fc.weight": torch.eye(2).to_sparse()}),

@@ -221,13 +221,16 @@ def test_how_close_the_next_50_iterations_are(
     for key in ("iteration", "lr", "images"):
         assert [line[key] for line in whole] == [line[key] for line in resumed]
     apart = [abs(a["loss"] - b["loss"]) for a, b in zip(whole, resumed, strict=True)]
-    mean = sum(line["loss"] for line in whole) / 50
     if not flags:
         assert whole == resumed
+    shown = "; ".join(
+        f"{whole[i]['iteration'] + 1}: {whole[i]['loss']:.5f} and {resumed[i]['loss']:.5f}"
+        for i in (0, 1, 9, 19, 29, 39, 49)
+    )
     tried(
         GROUP,
         f"a run with random flips and regions resumed at iteration 10, {what}: the losses of the "
         "next 50 iterations next to the uninterrupted run's",
-        f"apart by at most {max(apart):.3g} and on average by {sum(apart) / 50:.3g}, where their "
-        f"mean is {mean:.3g}; rates and images are equal",
+        f"iteration {shown}; apart by at most {max(apart):.3g} and on average by "
+        f"{sum(apart) / 50:.3g}; rates and images are equal",
     )
