@@ -302,9 +302,9 @@ that finds everything and reads the cue scores AP 100; one that guesses, 25 to 3
 - The learning rate, the size of the cue and the norm of the blocks were chosen in about fifteen \
 pilot runs of seed 1, until one block learned the far task and the baseline the near one; \
 the models without blocks were not tuned apart. For walkers the face was made larger and the \
-schedule longer after pilots in which no block had learned: then one in res4 did at once, while \
-blocks in the head did not in five pilots of 1000 iterations, with rates of 0.03 to 0.08, heads of \
-32 and 64 channels, with and without batch norm after W_z, and half of the pictures near ones.
+schedule longer after pilots in which no block had learned: then one in res4 did, with seed 1. \
+Blocks in the head did not in seven pilots of 1000 iterations: rates of 0.03 to 0.1, heads of 32 \
+and 64 channels, with and without batch norm after W_z, and half of the pictures near ones.
 - {len(results)} trials, {hours:.1f} hours of training on one thread each, two at a time beside \
 other work, evaluations not counted.
 {chr(10).join(rows)}
