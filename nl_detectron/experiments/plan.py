@@ -53,8 +53,8 @@ LABELS = {
 
 _PLAN = (  # task, distance, arms, seeds
     ("crates", FAR, ("baseline", "res4", "wider"), 5),
-    ("walkers", FAR, ("baseline", "res4"), 5),
-    ("walkers", FAR, ("head", "head_res4"), 3),
+    ("walkers", FAR, ("baseline", "head", "res4"), 5),
+    ("walkers", FAR, ("head_res4",), 3),
     ("crates", FAR, ("gaussian", "dot_product", "concatenation", "res4_bn"), 3),
     ("crates", FAR, ("res2", "res3", "res5", "5_blocks"), 3),
     ("crates", 0, ("baseline", "res4"), 3),
