@@ -118,27 +118,28 @@ def _tables(results: Results, setting: str) -> str:
         f"## Results: {SETTINGS[setting].description}",
         "",
         "AP is COCO's, in per cent, of boxes for crates and of keypoints for walkers; mean and "
-        "standard deviation over seeds. Where that is large, some seeds had left the plateau of "
-        "chance by the last iteration and others had not (`docs/experiments/runs.csv`). *Found* is "
-        "the AP50 of boxes whatever their class: how well things are found at all.",
+        "standard deviation over seeds, and each seed's. Where they spread, some seeds had left the "
+        "plateau of chance by the last iteration and others had not. *Found* is the AP50 of boxes "
+        "whatever their class: how well things are found at all.",
         "",
-        "| task | distance | model | seeds | AP | AP50 | found | parameters | multiply-adds | "
+        "| task | distance | model | AP by seed | AP | AP50 | found | parameters | multiply-adds | "
         "training |",
         "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     groups = {(t.task, t.distance, t.arm) for t in results if t.setting == setting}
     order = {arm: number for number, arm in enumerate(LABELS)}
     for task, distance, arm in sorted(groups, key=lambda g: (g[0], -g[1], order[g[2]])):
-        outcomes = [
-            outcome
+        by_seed = {
+            t.seed: outcome
             for t, outcome in results.items()
             if (t.setting, t.task, t.distance, t.arm) == (setting, task, distance, arm)
-        ]
+        }
+        outcomes = [by_seed[seed] for seed in sorted(by_seed)]
         cells = [
             task,
             f"{distance}",
             LABELS[arm],
-            f"{len(outcomes)}",
+            ", ".join(f"{o.ap:.0f}" for o in outcomes),
             _spread([o.ap for o in outcomes]),
             _spread([o.ap50 for o in outcomes]),
             f"{mean([o.localization_ap50 for o in outcomes]).estimate:.1f}",
