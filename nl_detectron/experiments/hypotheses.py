@@ -116,8 +116,4 @@ HYPOTHESES = (
         "Control: with the face behind the hands, the head's blocks bring nothing.",
         "walkers", "head", "baseline", "same", distance=0,
     ),
-    _compare(
-        "Control: with the face behind the hands, the backbone's block brings nothing.",
-        "walkers", "res4", "baseline", "same", distance=0,
-    ),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """What is compared: tasks, models and seeds, and what was expected before the runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine import load_config
@@ -51,16 +51,23 @@ LABELS = {
 }
 
 
+_STARTS = {
+    "baseline": "baseline",
+    "head": "baseline",
+    "res4": "res4",
+    "head_res4": "res4",
+}
+"""Which model of crates far from their cue a model of walkers starts from, by arm."""
+
 _PLAN = (  # task, distance, arms, seeds
     ("crates", FAR, ("baseline", "res4", "wider"), 5),
-    ("walkers", FAR, ("baseline", "head", "res4"), 5),
-    ("walkers", FAR, ("head_res4",), 3),
+    ("walkers", FAR, ("baseline", "head", "res4", "head_res4"), 5),
     ("crates", FAR, ("gaussian", "dot_product", "concatenation", "res4_bn"), 3),
     ("crates", FAR, ("res2", "res3", "res5", "5_blocks"), 3),
     ("crates", 0, ("baseline", "res4"), 3),
     ("crates", 128, ("baseline", "res4"), 3),
     ("crates", 256, ("baseline", "res4"), 3),
-    ("walkers", 0, ("baseline", "head", "res4"), 3),
+    ("walkers", 0, ("baseline", "head"), 3),
 )
 
 
@@ -106,6 +113,17 @@ class Trial:
     def __str__(self) -> str:
         return f"{self.setting}/{self.task}_d{self.distance}/{self.arm}/seed{self.seed}"
 
+    @property
+    def start(self) -> "Trial | None":
+        """The trial whose weights it starts from, as far as they fit; None for random ones."""
+        if self.task == "crates":
+            return None
+        return replace(self, task="crates", distance=FAR, arm=_STARTS[self.arm])
+
+    def weights(self, output: Path) -> Path:
+        """Where it leaves its weights."""
+        return output / str(self) / "model_final.pth"
+
     def config(self, output: Path):
         """Return the config that trains and evaluates it, with its folder under `output`."""
         name = f"nl_relational_{self.task}_d{self.distance}"
@@ -114,6 +132,7 @@ class Trial:
             *self._model(),
             *("DATASETS.TRAIN", f"('{name}_train',)", "DATASETS.TEST", f"('{name}_val',)"),
             *("SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
+            *(("MODEL.WEIGHTS", str(self.start.weights(output))) if self.start else ()),
         ]
         return load_config(CONFIGS / f"{self.task}.yaml", opts)
 

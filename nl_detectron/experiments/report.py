@@ -118,9 +118,9 @@ def _tables(results: Results, setting: str) -> str:
         f"## Results: {SETTINGS[setting].description}",
         "",
         "AP is COCO's, in per cent, of boxes for crates and of keypoints for walkers; mean and "
-        "standard deviation over seeds, and each seed's. Where they spread, some seeds had left the "
-        "plateau of chance by the last iteration and others had not. *Found* is the AP50 of boxes "
-        "whatever their class: how well things are found at all.",
+        "standard deviation over seeds, and each seed's. Where they spread, some seeds had left "
+        "the plateau of chance by the last iteration and others had not. *Found* is the AP50 of "
+        "boxes whatever their class: how well things are found at all.",
         "",
         "| task | distance | model | AP by seed | AP | AP50 | found | parameters | multiply-adds | "
         "training |",

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import detectron2
@@ -27,6 +28,8 @@ MACHINES = "machines.json"
 def run(trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int) -> dict[Trial, str]:
     """Run the trials that `folder` has no results of, a line of progress each.
 
+    Trials that others start from come first, and again if `output` lacks their weights.
+
     Args:
         trials: what to run, in this order.
         output: where trials have their folders; one that was cut off goes on there.
@@ -40,19 +43,23 @@ def run(trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int) -> di
     left = [trial for trial in trials if trial not in done]
     if left:
         _note_machine(folder / MACHINES, left[0].setting)
-    before, start = len(trials) - len(left), time.monotonic()
+    starts = [t.start for t in left if t.start and not t.start.weights(output).is_file()]
+    first = list(dict.fromkeys(starts))
+    then = [trial for trial in left if trial not in first]
+    before, total, start = len(trials) - len(left), len(first) + len(then), time.monotonic()
     failed: dict[Trial, str] = {}
-    for trial, result in _each(left, output, jobs):
+    stages = chain(_each(first, output, jobs), _each(then, output, jobs))
+    for ran, (trial, result) in enumerate(stages, 1):
         if isinstance(result, Outcome):
             done[trial] = result
             results.save(folder, done)
             words = f"AP {result.ap:.1f}, AP50 {result.ap50:.1f}"
         else:
             failed[trial] = words = result
-        ran = sum(t in done for t in left) + len(failed)
-        minutes = (time.monotonic() - start) / 60 * (len(left) - ran) / ran
+        minutes = (time.monotonic() - start) / 60 * (total - ran) / ran
         print(
-            f"[{before + ran}/{len(trials)}] {trial}: {words}; {minutes:.0f} min left", flush=True
+            f"[{before + ran}/{before + total}] {trial}: {words}; {minutes:.0f} min left",
+            flush=True,
         )
     return failed
 
