@@ -9,6 +9,7 @@ import pytest
 import tiny_run
 from detectron2.modeling import build_model
 
+from nl_detectron.experiments import run as runner
 from nl_detectron.experiments.hypotheses import HYPOTHESES, Group
 from nl_detectron.experiments.plan import FAR, LABELS, MODELS, SETTINGS, Trial, plan
 from nl_detectron.experiments.report import answer, values, write_report
@@ -79,6 +80,33 @@ def test_arms_have_the_blocks_of_their_names(arm, task, blocks, tmp_path):
         assert arm[:4] in found[0]
 
 
+def test_walkers_start_from_the_crates_of_their_backbone(tmp_path):
+    assert trial("res4").start is None
+    head = trial("head_res4", 2, "walkers", 0)
+    assert head.start == trial("res4", 2)
+    assert str(head.start.weights(tmp_path)) == head.config(tmp_path).MODEL.WEIGHTS
+    assert all(t.start in plan(t.setting) for s in SETTINGS for t in plan(s) if t.start)
+
+
+def test_trials_that_others_start_from_run_first_if_their_weights_are_gone(tmp_path, monkeypatch):
+    ran = []
+
+    def pretend(trials, output, jobs):
+        ran.extend(trials)
+        return [(t, outcome(50.0)) for t in trials]
+
+    monkeypatch.setattr(runner, "_each", pretend)
+    save(tmp_path / "results", {trial("res4"): outcome(60.0), trial("baseline"): outcome(25.0)})
+    there = trial("baseline").weights(tmp_path)
+    there.parent.mkdir(parents=True)
+    there.touch()
+    wanted = [trial(arm, task="walkers") for arm in ("head", "res4", "head_res4")]
+    wanted += [trial("res4"), trial("wider")]
+    assert runner.run(wanted, output=tmp_path, folder=tmp_path / "results", jobs=2) == {}
+    assert ran == [trial("res4"), *wanted[:3], trial("wider")]
+    assert set(load(tmp_path / "results")) == {*wanted, trial("baseline")}
+
+
 def test_results_are_read_as_they_were_written(tmp_path):
     results = {
         trial(seed=2): outcome(50.25, "res4.nonlocal_after_4"),
@@ -137,7 +165,7 @@ def test_the_page_says_what_was_measured_and_what_is_missing(tmp_path):
     assert "AP 82.0 against 27.0, a difference of +55.0" in head
     assert "Nothing about COCO" in head
     assert "tools/run_experiments.py" in head
-    assert "| crates | 384 | 1 block in res4 | 3 | 82.0 ± 1.0 |" in text
+    assert "| crates | 384 | 1 block in res4 | 81, 82, 83 | 82.0 ± 1.0 |" in text
     assert "| 30.0 % | 10.0 % | 3.00 |" in text
     assert "crates at 384, no block, a wider ResNet (5 seeds)" in text  # is missing
     assert "an abacus" in text
