@@ -12,8 +12,8 @@ from detectron2.modeling import build_model
 from nl_detectron.experiments import run as runner
 from nl_detectron.experiments.hypotheses import HYPOTHESES, Group
 from nl_detectron.experiments.plan import FAR, LABELS, MODELS, SETTINGS, Trial, plan
-from nl_detectron.experiments.report import answer, values, write_report
-from nl_detectron.experiments.results import load, save
+from nl_detectron.experiments.report import answer, write_report
+from nl_detectron.experiments.results import load, save, values
 from nl_detectron.experiments.statistics import Interval, difference, mean
 from nl_detectron.experiments.trial import BlockUse, Outcome, cost_of, cue_share
 from nl_detectron.layers import NonLocalBlock
@@ -169,7 +169,7 @@ def test_the_page_says_what_was_measured_and_what_is_missing(tmp_path):
     assert "| 30.0 % | 10.0 % | 3.00 |" in text
     assert "crates at 384, no block, a wider ResNet (5 seeds)" in text  # is missing
     assert "an abacus" in text
-    for picture in ("ap_by_distance.png", "ap_by_iteration.png"):
+    for picture in ("examples.jpg", "ap_by_distance.png", "ap_by_iteration.png"):
         assert f"](experiments/{picture})" in text
         assert (folder / picture).stat().st_size > 10_000
     assert values(results, Group(task="crates", distance=FAR, arm="baseline")) == [26, 27, 28]

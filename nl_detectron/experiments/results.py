@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..errors import UserError
+from .hypotheses import Group
 from .plan import Trial
 from .trial import BlockUse, Outcome
 
@@ -89,3 +90,14 @@ def _write(path: Path, header: list[str], rows: Iterable[Mapping[str, Any]]) -> 
         for row in rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
     os.replace(beside, path)
+
+
+def values(results: Results, group: Group, setting: str = "cpu") -> list[float]:
+    """Return the AP of a group's trials, in the order of their seeds."""
+    found = {
+        trial.seed: outcome.ap
+        for trial, outcome in results.items()
+        if trial.setting == setting
+        and (trial.task, trial.distance, trial.arm) == (group.task, group.distance, group.arm)
+    }
+    return [found[seed] for seed in sorted(found)]
