@@ -295,7 +295,7 @@ def test_a_handler_of_the_program_itself_is_kept(run_dir: Path, recorded) -> Non
 
 # In a process of its own, as these end it. `at` is called in every process of the run.
 ACT = """
-import os, signal, time
+import os, signal, subprocess, time
 from detectron2.utils import comm
 import nl_detectron.engine.stop as stop
 stop._SAME_REQUEST_SECONDS = 0.1
@@ -303,6 +303,9 @@ def term(pid=None):
     os.kill(pid or os.getpid(), signal.SIGTERM)
 def twice(trainer):
     term(); time.sleep(0.3); term(); time.sleep(60)
+def all_from_outside(trainer):  # a worker takes its parent's SIGTERM for the end of the run
+    command = ["kill", "-TERM", "--", f"-{os.getpgrp()}"]
+    subprocess.run(command, check=True, start_new_session=True)
 def one(rank, act):
     return lambda trainer: act() if comm.get_rank() == rank else None
 def poison(trainer):
@@ -317,7 +320,7 @@ TWO = ("--num-gpus", 2, "--dist-url", "auto")
     [
         (
             "SIGTERM to all of a run with 2 loader workers",
-            "os.setpgrp()\nRecordingTrainer.at = {2: lambda trainer: os.killpg(0, signal.SIGTERM)}",
+            "os.setpgrp()\nRecordingTrainer.at = {2: all_from_outside}",
             ("DATALOADER.NUM_WORKERS", 2),
             143,
             "stopped by SIGTERM after iteration 2: --resume goes on from output/model_0000002.pth",
