@@ -223,6 +223,7 @@ def test_how_close_the_next_50_iterations_are(
     apart = [abs(a["loss"] - b["loss"]) for a, b in zip(whole, resumed, strict=True)]
     if not flags:
         assert whole == resumed
+    assert sum(apart) < 0.2 * sum(line["loss"] for line in whole)
     shown = "; ".join(
         f"{whole[i]['iteration'] + 1}: {whole[i]['loss']:.5f} and {resumed[i]['loss']:.5f}"
         for i in (0, 1, 9, 19, 29, 39, 49)
