@@ -92,8 +92,8 @@ def _tasks(examples: str) -> str:
 Every crate is drawn alike: its class is the colour of the gate. A walker's hands, at the right \
 end, are drawn alike: whether the upper one is the left or the right hand depends on whether the \
 face is bright or the dark back of a head. A model of crates that does not know the class scores \
-an AP near 25; a model of walkers that does not know puts both hands in one place and scores near \
-0."""
+an AP near 25; a model of walkers that does not know mostly puts both hands in one place and \
+scores near 0."""
 
 
 def _answers(results: Results) -> str:
