@@ -72,7 +72,8 @@ no block: {compared("crates", "res4", "baseline", FAR)}. With the cue at the thi
 {compared("crates", "res4", "baseline", 0)}. Where left and right of a keypoint depend on a cue \
 {FAR} pixels away, one block in res4 against none: \
 {compared("walkers", "res4", "baseline", FAR)}; four blocks in the head against none: \
-{compared("walkers", "head", "baseline", FAR)}. Brackets are 95 % intervals, in points of AP.
+{compared("walkers", "head", "baseline", FAR)}. Brackets are 95 % intervals, in points of AP; \
+one that holds 0 shows no difference.
 
 **Not shown.** Nothing about COCO: these are small models on drawn panoramas that are made so that \
 reach is all that matters, trained from scratch in a short schedule. In photographs most of \

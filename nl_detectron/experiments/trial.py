@@ -85,7 +85,12 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
         seconds=float(np.median([x["time"] for x in lines if "time" in x])) * cfg.SOLVER.MAX_ITER,
-        curve={int(x["iteration"]) + 1: x[f"{key}/AP"] for x in lines if f"{key}/AP" in x},
+        # The last evaluation comes after training, with one iteration more in its line.
+        curve={
+            min(int(x["iteration"]) + 1, cfg.SOLVER.MAX_ITER): x[f"{key}/AP"]
+            for x in lines
+            if f"{key}/AP" in x
+        },
         blocks=list(_block_uses(cfg, lines)),
     )
 
