@@ -242,7 +242,8 @@ first pilot with both did.
 other work, evaluations not counted.
 {chr(10).join(rows)}
 - A trial that is run again on the same machine gives the same figures to the last digit, all but \
-its seconds: shown for `cpu/crates_d384/dot_product/seed1`. Another processor may round otherwise.
+its seconds: shown for `cpu/crates_d384/dot_product/seed1` and for `cpu/walkers_d384/res4/seed2` \
+with the model that it starts from. Another processor may round otherwise.
 {absent}{unmeasured}"""
 
 
