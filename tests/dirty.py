@@ -17,14 +17,21 @@ POINTS = ["nose", "left_eye", "right_eye"]
 FLIPS = [("left_eye", "right_eye")]
 NAN, INFINITY = float("nan"), float("inf")
 
-# Of every fuzz test: the same examples in each run, or as many others as the variable says.
-fuzz = settings(
-    max_examples=int(os.environ.get("NL_DETECTRON_FUZZ_EXAMPLES", "100")),
-    derandomize="NL_DETECTRON_FUZZ_EXAMPLES" not in os.environ,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+
+def fuzz_with(examples: int) -> settings:
+    """Return a fuzz test's budget: the same examples in each run, or as many others as the
+    variable NL_DETECTRON_FUZZ_EXAMPLES says."""
+    more = os.environ.get("NL_DETECTRON_FUZZ_EXAMPLES")
+    return settings(
+        max_examples=int(more or examples),
+        derandomize=more is None,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+fuzz = fuzz_with(100)
 
 
 def clean() -> dict[str, Any]:

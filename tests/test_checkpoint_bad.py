@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, settings
+from dirty import fuzz_with
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -26,13 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
 )
 SUFFIXES = (".pth", ".pkl", ".safetensors")
-fuzz = settings(
-    max_examples=int(os.environ.get("NL_DETECTRON_FUZZ_EXAMPLES", "300")),
-    derandomize="NL_DETECTRON_FUZZ_EXAMPLES" not in os.environ,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+fuzz = fuzz_with(300)
 
 
 def small_model() -> nn.Module:

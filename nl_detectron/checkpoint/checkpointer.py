@@ -10,7 +10,14 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from safetensors.torch import load_file
 
 from ..errors import UserError
-from .reading import TRUSTED, UnreadableError, check_pickle, check_weights, one_line, unreadable
+from .reading import (
+    TRUSTED,
+    UnreadableError,
+    check_pickle,
+    check_weights,
+    first_sentence,
+    unreadable,
+)
 from .report import report
 from .writing import WholeFiles, is_local
 
@@ -58,7 +65,7 @@ class Checkpointer(DetectionCheckpointer):
                 way_out = f"put that right, and --resume goes on from {last}, which is whole"
             else:
                 way_out = "no checkpoint is there yet: put that right and start again"
-            reason = error.strerror or one_line(error)
+            reason = error.strerror or first_sentence(error)
             raise UserError(f"cannot write the checkpoint {file}: {reason}; {way_out}") from error
 
     def get_checkpoint_file(self) -> str:
@@ -131,10 +138,12 @@ class Checkpointer(DetectionCheckpointer):
             raise
         except (OSError, AssertionError) as error:
             raise UnreadableError(
-                f"cannot read the checkpoint '{path}': {one_line(error)}"
+                f"cannot read the checkpoint '{path}': {first_sentence(error)}"
             ) from error
         except Exception as error:  # there is nothing that another's content cannot raise
-            raise UserError(f"the checkpoint '{path}' does not suit: {one_line(error)}") from error
+            raise UserError(
+                f"the checkpoint '{path}' does not suit: {first_sentence(error)}"
+            ) from error
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it there after an error
 

@@ -90,10 +90,10 @@ class _DataUnpickler(pickle.Unpickler):
 
 def unreadable(filename: str, error: Exception) -> UnreadableError:
     """What to raise for `error`, which the content of `filename` caused."""
-    reason = one_line(error)
+    reason = first_sentence(error)
     if isinstance(error, pickle.UnpicklingError):
         # torch's message is advice that does not apply here; the reason is in its context.
-        reason = one_line(error.__context__ or error)
+        reason = first_sentence(error.__context__ or error)
         if re.search("global|function", reason, re.IGNORECASE):
             return UnreadableError(
                 f"{filename} holds more than weights, and reading it could run code ({reason}); "
@@ -126,7 +126,7 @@ def check_weights(filename: str, weights: Any) -> None:
         )
 
 
-def one_line(error: BaseException) -> str:
+def first_sentence(error: BaseException) -> str:
     """The first sentence of the error; what torch says after it is advice of its own."""
     sentence = " ".join(str(error).split()).partition(". ")[0]
     return sentence.rstrip(".")[:300] or type(error).__name__

@@ -39,6 +39,7 @@ DISTANCES = (0, 128, 256, 384)
 """In pixels: those with names in the catalogs."""
 
 WIDTH, HEIGHT = 512, 64
+NUM_TRAIN, NUM_VAL = 400, 200
 CLASSES = {
     "crates": ("red crate", "yellow crate", "green crate", "blue crate"),
     "walkers": ("person",),
@@ -55,7 +56,7 @@ _GATE_WIDTH, _GATE_HEIGHT = 64.0, 56.0
 _HEAD_WIDTH, _HEAD_HEIGHT = 96.0, 48.0
 _BODY_LENGTH, _ARM_LENGTH = 400.0, 20.0
 _UPPER_AND_LOWER = (("right_wrist", "left_wrist"), ("left_wrist", "right_wrist"))  # by answer
-_MARGIN = 33.0  # between the middle of a thing and the sides; a face's needs half its width
+_MARGIN = 33.0  # from the sides, of the middle of a crate or gate and of the end of a body
 
 
 def make_relational(
@@ -63,8 +64,8 @@ def make_relational(
     task: str,
     distance: int,
     *,
-    num_train: int = 400,
-    num_val: int = 200,
+    num_train: int = NUM_TRAIN,
+    num_val: int = NUM_VAL,
     seed: int = 0,
     progress: bool = True,
 ) -> Path:

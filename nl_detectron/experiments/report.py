@@ -4,7 +4,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import stdev
 
+from ..data.relational import HEIGHT, NUM_TRAIN, NUM_VAL, WIDTH
 from .hypotheses import HYPOTHESES, Group, Hypothesis
 from .plan import FAR, LABELS, SETTINGS, Trial, plan
 from .plots import plot_distance, plot_examples, plot_iteration
@@ -157,13 +159,8 @@ def _tables(results: Results, setting: str) -> str:
 
 
 def _spread(of_seeds: Sequence[float]) -> str:
-    deviation = f" ± {_deviation(of_seeds):.1f}" if len(of_seeds) > 1 else ""
+    deviation = f" ± {stdev(of_seeds):.1f}" if len(of_seeds) > 1 else ""
     return f"{mean(of_seeds).estimate:.1f}{deviation}"
-
-
-def _deviation(of_seeds: Sequence[float]) -> float:
-    center = sum(of_seeds) / len(of_seeds)
-    return (sum((v - center) ** 2 for v in of_seeds) / (len(of_seeds) - 1)) ** 0.5
 
 
 def _plots(distance: str, iteration: str) -> str:
@@ -184,7 +181,7 @@ def _use(results: Results) -> str:
         "cue*: share of the attention, looking from the crate's centre or from a hand, that lands "
         "on windows that the cue overlaps (of the absolute weight for forms without softmax, "
         "whose weights may be negative); *even*: what it would be if all windows got the same. "
-        "Means over seeds and the 200 pictures of the validation set.",
+        f"Means over seeds and the {NUM_VAL} pictures of the validation set.",
         "",
         "| task | distance | model | block | residual ratio | on the cue | even | times even |",
         "|---|--:|---|---|--:|--:|--:|--:|",
@@ -225,9 +222,10 @@ def _method(results: Results, machines: dict[str, dict[str, str]]) -> str:
     )
     return f"""## How it was measured
 
-- Data: `nl_relational` (`nl_detectron/data/relational.py` says why it favours no model), 400 \
-panoramas of 64 x 512 pixels to train and 200 to validate for each task and distance. An observer \
-that finds everything and reads the cue scores AP 100; one that guesses, 25 to 30 (a test).
+- Data: `nl_relational` (`nl_detectron/data/relational.py` says why it favours no model), \
+{NUM_TRAIN} panoramas of {HEIGHT} x {WIDTH} pixels to train and {NUM_VAL} to validate for each \
+task and distance. An observer that finds everything and reads the cue scores AP 100; one \
+that guesses, 25 to 30 (a test).
 - Models and schedule: `configs/experiments`; all arms of a task have the same but for the keys in \
 `nl_detectron/experiments/plan.py`. Models of crates start from random weights; those of walkers \
 from the weights of the same backbone and seed, trained on crates {FAR} pixels from their cue. \
