@@ -17,7 +17,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "setup.log"
 STAMP = VENV / "setup.stamp"
-EXTRAS = "detectron2,export,lint,test"
+EXTRAS = "detectron2,docs,export,lint,test,video"
 GIGABYTES_NEEDED = 8
 # Relative, because pip splits these at spaces; it runs in ROOT. The second is for newer pips.
 PIP_ENV = {"PIP_CONSTRAINT": "constraints.txt", "PIP_BUILD_CONSTRAINT": "constraints.txt"}
