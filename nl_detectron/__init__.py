@@ -13,8 +13,8 @@ if importlib.util.find_spec("detectron2") is None:
 
 from . import data, modeling
 from .config import add_nonlocal_config, check_config
+from .version import __version__
 
 data.register_all()
 
-__version__ = "0.1.0"
-__all__ = ["add_nonlocal_config", "check_config", "data", "modeling"]
+__all__ = ["__version__", "add_nonlocal_config", "check_config", "data", "modeling"]

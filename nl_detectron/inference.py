@@ -22,7 +22,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from .checkpoint import Checkpointer
-from .engine import load_config
+from .config import load_config
 from .errors import UserError
 from .pictures import read_picture
 

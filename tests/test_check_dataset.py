@@ -15,6 +15,7 @@ from detectron2.data.datasets import register_coco_instances
 from dirty import CASES, Case, Files
 
 import nl_detectron
+from nl_detectron.config import load_lazy_config
 from nl_detectron.dataset_check import (
     KINDS,
     Expected,
@@ -26,7 +27,6 @@ from nl_detectron.dataset_check import (
     check_run,
 )
 from nl_detectron.dataset_check.annotations import run_lengths
-from nl_detectron.engine import load_lazy_config
 from nl_detectron.errors import UserError
 
 sys.path.insert(0, str(tiny_run.ROOT / "tools"))

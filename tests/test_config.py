@@ -11,7 +11,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, build_model, build_resnet_backbone
 
 import nl_detectron
-from nl_detectron.engine import load_config, load_lazy_config
+from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.engine.setup import prepare
 from nl_detectron.errors import ConfigError, UserError
 

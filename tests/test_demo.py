@@ -22,7 +22,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from nl_detectron import pictures
-from nl_detectron.engine import load_config
+from nl_detectron.config import load_config
 from nl_detectron.errors import UserError
 from nl_detectron.inference import Predictor
 from nl_detectron.pictures import list_pictures, read_picture

@@ -33,8 +33,7 @@ from torch._utils import ExceptionWrapper
 
 import nl_detectron
 from nl_detectron.dataset_check import KINDS, Expected, Report, Run, Severity, check_file
-from nl_detectron.errors import ConfigError, UserError
-from nl_detectron.loading import (
+from nl_detectron.detection.loading import (
     DataError,
     NamingMapper,
     build_test_loader,
@@ -43,6 +42,7 @@ from nl_detectron.loading import (
     instantiate_loader,
     naming_annotations,
 )
+from nl_detectron.errors import ConfigError, UserError
 
 NAME = "dirty_data"
 

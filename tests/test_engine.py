@@ -13,14 +13,13 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from nl_detectron.config import load_config, load_lazy_config
+from nl_detectron.detection.evaluation import build_evaluator
 from nl_detectron.engine import (
     Ranks,
     StepTrainer,
     argument_parser,
-    build_evaluator,
     check_datasets,
-    load_config,
-    load_lazy_config,
     ranks_from_environment,
 )
 from nl_detectron.errors import ConfigError, UserError

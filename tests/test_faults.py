@@ -16,9 +16,9 @@ import torch
 from recording import record, same
 
 from nl_detectron.dataset_check import image_fault
+from nl_detectron.detection.loading import DataError, NamingMapper
 from nl_detectron.engine.faults import as_user_error, telling_faults
 from nl_detectron.errors import UserError
-from nl_detectron.loading import DataError, NamingMapper
 from nl_detectron.plotting import read_runs
 
 pytest_plugins = ["recording"]  # for its fixture

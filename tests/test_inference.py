@@ -15,7 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from pycocotools.coco import COCO
 
-from nl_detectron.engine import load_config
+from nl_detectron.config import load_config
 from nl_detectron.errors import UserError
 from nl_detectron.inference import Predictor, to_coco_results
 

@@ -12,7 +12,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
-from nl_detectron.engine import load_config
+from nl_detectron.config import load_config
 from nl_detectron.errors import UserError
 from nl_detectron.inference import Predictor
 

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import nl_detectron
-from nl_detectron.engine import load_config
+from nl_detectron.config import load_config
+from nl_detectron.detection.loading import NamingMapper
 from nl_detectron.errors import UserError
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
-from nl_detectron.loading import NamingMapper
 from nl_detectron.pictures import read_picture
 
 

@@ -16,8 +16,9 @@ import reproduce
 import tiny_run
 from detectron2.data.datasets import register_coco_instances
 
+from nl_detectron.config import load_config
 from nl_detectron.data import coco, make_shapes
-from nl_detectron.engine import Trainer, argument_parser, load_config
+from nl_detectron.engine import Trainer, argument_parser
 from nl_detectron.errors import UserError
 from nl_detectron.model_zoo import AP, Results, entries
 from nl_detectron.reproduction import (

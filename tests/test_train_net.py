@@ -168,7 +168,7 @@ import torch
 
 def tiny_model():
     from detectron2.modeling import build_model
-    from nl_detectron.engine import load_config
+    from nl_detectron.config import load_config
     return build_model(load_config({config!r}))
 
 model = L(tiny_model)()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nl_detectron import analysis, model_zoo
 from nl_detectron.analysis import Analysis, BlockCost, PartCost, analyze, build_on_meta, increase
 from nl_detectron.arguments import add_traceback
-from nl_detectron.engine import load_config, load_lazy_config
+from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.model_zoo import ENTRIES, Entry
 

@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
 from nl_detectron.arguments import add_opts, add_traceback
+from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.dataset_check import (
     KINDS,
     Expected,
@@ -19,7 +20,7 @@ from nl_detectron.dataset_check import (
     check_registered,
     check_run,
 )
-from nl_detectron.engine import check_datasets, load_config, load_lazy_config
+from nl_detectron.engine import check_datasets
 from nl_detectron.errors import UserError, run_script
 
 

@@ -16,7 +16,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from ..checkpoint import Checkpointer
-from ..loading import instantiate_loader
+from ..detection.loading import instantiate_loader
 from .accumulate import StepTrainer, to_distributed
 from .faults import CheckWeights, telling_faults
 from .launch import launch

@@ -11,11 +11,10 @@ from detectron2.engine import default_argument_parser
 from omegaconf import DictConfig, OmegaConf
 
 from ..arguments import add_traceback
+from ..config import check_lazy_run, load_config, load_lazy_config
 from ..dataset_check import Run
+from ..detection.loading import check_metadata
 from ..errors import UserError, nearest
-from ..loading import check_metadata
-from .lazy_config import check_lazy_run, load_lazy_config
-from .yaml_config import load_config
 
 
 def argument_parser() -> argparse.ArgumentParser:

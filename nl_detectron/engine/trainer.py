@@ -11,10 +11,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch.utils.data import DataLoader
 
-from .. import loading
 from ..checkpoint import Checkpointer
+from ..detection import loading
+from ..detection.evaluation import build_evaluator
 from .accumulate import StepTrainer, to_distributed
-from .evaluation import build_evaluator
 from .faults import CheckWeights
 from .residual_norm import ResidualNormHook
 from .resume import ExactResume

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from nl_detectron.engine import Trainer, load_config
+from nl_detectron.config import load_config
+from nl_detectron.engine import Trainer
 from nl_detectron.errors import ConfigError, UserError, nearest
 from nl_detectron.model_zoo import ENTRIES, Entry, Results, find_entry, get_config_file
 from nl_detectron.model_zoo.entries import TABLE_5, TABLE_6

@@ -20,16 +20,16 @@ from detectron2.data import (
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from .dataset_check import (
+from ..dataset_check import (
     KINDS,
     Run,
     check_registered,
     image_fault,
     problems_of_metadata,
 )
-from .dataset_check.coco import shown_error
-from .dataset_check.images import image_size, special_file
-from .errors import ConfigError, UserError
+from ..dataset_check.coco import shown_error
+from ..dataset_check.images import image_size, special_file
+from ..errors import ConfigError, UserError
 
 _CHECK = "tools/check_dataset.py finds all that is wrong with a data set"
 

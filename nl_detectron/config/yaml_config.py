@@ -12,10 +12,11 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
 
-from .. import __version__
-from ..config import add_nonlocal_config, check_config, check_detectron2_keys
 from ..errors import ConfigError, UserError
+from ..version import __version__
+from .checks import check_config, check_detectron2_keys
 from .config_file import check_device, existing_config, one_line, shortened, shown
+from .keys import add_nonlocal_config
 
 _DEVICE_NOT_SET = "not set"
 _BASE = "_BASE_"

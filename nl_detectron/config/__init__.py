@@ -1,0 +1,19 @@
+"""The config: the keys that this package adds, checks of values, and reading both kinds of file."""
+
+from .checks import check_config, check_detectron2_keys
+from .keys import BACKBONE_KEY, HEAD_KEY, STAGES, NonLocalOptions, add_nonlocal_config
+from .lazy_config import check_lazy_run, load_lazy_config
+from .yaml_config import load_config
+
+__all__ = [
+    "BACKBONE_KEY",
+    "HEAD_KEY",
+    "STAGES",
+    "NonLocalOptions",
+    "add_nonlocal_config",
+    "check_config",
+    "check_detectron2_keys",
+    "check_lazy_run",
+    "load_config",
+    "load_lazy_config",
+]

@@ -1,0 +1,60 @@
+"""The config keys that this package adds, and their defaults.
+
+```yaml
+MODEL:
+  RESNETS:
+    NON_LOCAL:
+      AFTER_BLOCKS: [[], [], [], []]   # res2..res5: 0-based residual blocks followed by a block;
+                                       # negative counts from the end: -2 is before the last
+      PAIRWISE: embedded_gaussian      # gaussian, embedded_gaussian, dot_product, concatenation
+      REDUCTION: 2                     # inner width = channels / REDUCTION
+      SUBSAMPLE: 2                     # stride of the max-pooling before phi and g; 1 is off
+      NORM: BN                         # after W_z: what detectron2's get_norm takes; "" is none
+      SCALE: True                      # softmax forms divide by the square root of the width
+  ROI_KEYPOINT_HEAD:
+    NON_LOCAL:
+      EVERY_CONVS: 0                   # a block after every so many convolutions; 0 is off
+      ...                              # and PAIRWISE to SCALE as above
+SOLVER:
+  ACCUMULATE_STEPS: 1                  # batches of IMS_PER_BATCH that make up one update
+WANDB:
+  PROJECT: ""                          # of Weights & Biases, where curves go too; "" is off
+```
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from detectron2.config import CfgNode
+
+BACKBONE_KEY = "MODEL.RESNETS.NON_LOCAL"
+HEAD_KEY = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL"
+STAGES = ("res2", "res3", "res4", "res5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonLocalOptions:
+    """How a block is made, wherever it goes; the keys PAIRWISE to SCALE of the module's table."""
+
+    pairwise: str = "embedded_gaussian"
+    reduction: int = 2
+    subsample: int = 2
+    norm: str = "BN"
+    scale: bool = True
+
+    @classmethod
+    def from_config(cls, node: CfgNode) -> Self:
+        return cls(**{field.name: node[field.name.upper()] for field in fields(cls)})
+
+    @classmethod
+    def default_node(cls) -> dict[str, Any]:
+        return {field.name.upper(): field.default for field in fields(cls)}
+
+
+def add_nonlocal_config(cfg: CfgNode) -> None:
+    """Add this package's keys to `cfg`. With their defaults every model is built as before."""
+    defaults = NonLocalOptions.default_node()
+    cfg.MODEL.RESNETS.NON_LOCAL = CfgNode({"AFTER_BLOCKS": [[] for _ in STAGES], **defaults})
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL = CfgNode({"EVERY_CONVS": 0, **defaults})
+    cfg.SOLVER.ACCUMULATE_STEPS = 1
+    cfg.WANDB = CfgNode({"PROJECT": ""})

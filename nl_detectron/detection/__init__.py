@@ -1,0 +1,1 @@
+"""What is of detection alone: loaders and evaluators of images with instances."""
