@@ -40,4 +40,4 @@ quickstart: setup  ## train, evaluate and draw on the embedded data set
 	$(venv)/python demo/demo.py --config-file $(quickstart)/config.yaml \
 	  --input nl_shapes_val:6 --output $(quickstart)/demo \
 	  --opts MODEL.WEIGHTS $(quickstart)/model_final.pth
-	@echo "numbers: $(quickstart)/metrics.json   pictures: $(quickstart)/demo"
+	@echo "numbers: $(quickstart)/metrics.json   images: $(quickstart)/demo"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what a model finds in pictures, a video or a webcam."""
+"""Draw what a model finds in images, a video or a webcam."""
 
 import argparse
 import itertools
@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from nl_detectron.arguments import add_confidence_threshold, add_opts, add_traceback
 from nl_detectron.errors import UserError, run_script
+from nl_detectron.images import WHAT, list_images, read_image, report_bad
 from nl_detectron.inference import Predictor, to_coco_results
-from nl_detectron.pictures import WHAT, list_pictures, read_picture, report_bad
 from nl_detectron.visualization import draw_instances
 
 WINDOW = "nl_detectron"
@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="folder (or, for one input, file) to write drawn pictures to; default: a window",
+        help="folder (or, for one input, file) to write drawn images to; default: a window",
     )
     parser.add_argument("--json", metavar="FILE", help="write predictions in COCO's result format")
     add_confidence_threshold(parser)
@@ -60,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         default=1,
         metavar="N",
-        help="pictures that go through the network at once (default: %(default)s)",
+        help="images that go through the network at once (default: %(default)s)",
     )
     add_traceback(parser)
     add_opts(parser)
@@ -75,7 +75,7 @@ def main() -> None:
     if show and not has_screen() and (args.json is None or args.webcam):
         raise UserError("there is no screen to show a window on: give --output, or --json")
     show = show and has_screen()
-    files = list_pictures(args.input) if args.input else []
+    files = list_images(args.input) if args.input else []
     if args.json:
         write_json(args.json, [])  # so that a wrong path shows before the work, not after
     setup_logger(name="fvcore")
@@ -83,7 +83,7 @@ def main() -> None:
         args.config_file, opts=args.opts, confidence_threshold=args.confidence_threshold
     )
     if args.input:
-        run_pictures(predictor, files, args, show)
+        run_images(predictor, files, args, show)
     else:
         run_video(predictor, args, show)
 
@@ -95,25 +95,25 @@ def has_screen() -> bool:
     return True
 
 
-def run_pictures(
+def run_images(
     predictor: Predictor, files: list[Path], args: argparse.Namespace, show: bool
 ) -> None:
     """Predict, draw and write; UserError in the end if any file could not be read."""
     targets = output_files(files, args.output) if args.output else {}
     numbers = image_numbers(files)
     results, bad, instance_count = [], [], 0
-    progress = tqdm(total=len(files), unit="picture")
+    progress = tqdm(total=len(files), unit="image")
     for start in range(0, len(files), args.batch_size):
         chunk = files[start : start + args.batch_size]
-        pictures: list[tuple[Path, np.ndarray]] = []
+        images: list[tuple[Path, np.ndarray]] = []
         for file in chunk:
             try:
-                pictures.append((file, read_picture(file)))
+                images.append((file, read_image(file)))
             except UserError as error:
                 bad.append(file)
                 progress.write(f"skipped {error}", file=sys.stderr)
-        found = predictor([image for _, image in pictures], batch_size=args.batch_size)
-        for (file, image), instances in zip(pictures, found, strict=True):
+        found = predictor([image for _, image in images], batch_size=args.batch_size)
+        for (file, image), instances in zip(images, found, strict=True):
             instance_count += len(instances)
             if args.json:  # else they would only fill the memory
                 for result in to_coco_results(instances, numbers[file], predictor.metadata):
@@ -121,14 +121,14 @@ def run_pictures(
             if args.output or show:
                 drawn = draw(image, instances, predictor.metadata)
                 if args.output:
-                    write_picture(targets[file], drawn)
+                    write_image(targets[file], drawn)
                 if show and not show_window(drawn, wait=True):
                     show = False
         progress.update(len(chunk))
     progress.close()
     if args.json:
         write_json(args.json, results)
-    print(f"{len(files) - len(bad)} pictures, {instance_count} instances", end="")
+    print(f"{len(files) - len(bad)} images, {instance_count} instances", end="")
     print(f", drawn in {args.output}" if args.output else "")
     report_bad(bad, len(files))
 
@@ -196,13 +196,13 @@ def draw(
 
 
 def output_files(files: list[Path], output: str) -> dict[Path, Path]:
-    """Return where each drawn picture goes; two inputs never share a file."""
+    """Return where each drawn image goes; two inputs never share a file."""
     target = Path(output)
     if len(files) == 1 and target.suffix.lower() in (".jpg", ".jpeg", ".png"):
         make_folder(target.parent)
         return {files[0]: target}
     if target.is_file():
-        raise UserError(f"--output {output} is a file; for several pictures give a folder")
+        raise UserError(f"--output {output} is a file; for several images give a folder")
     make_folder(target)
     chosen: dict[Path, Path] = {}
     taken: set[str] = set()
@@ -225,7 +225,7 @@ def image_numbers(files: list[Path]) -> dict[Path, int]:
     return {file: number for number, file in enumerate(files)}
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     if not cv2.imwrite(str(path), image):
         raise UserError(f"cannot write {path}")
 

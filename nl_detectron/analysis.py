@@ -2,7 +2,7 @@
 
 A multiply-add is one product with its addition. Counted are convolutions, linear layers and the
 non-local operation; not norms, activations, sums, pooling, RoIAlign and post-processing. The
-picture is padded as Detectron2 pads it. The heads get a fixed number of regions: `proposals` the
+image is padded as Detectron2 pads it. The heads get a fixed number of regions: `proposals` the
 box head, `detections` the mask and keypoint heads. Parameters are those of ``parameters()``, of
 frozen stages too; the statistics and scales of a frozen batch norm are buffers and do not count.
 """
@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .errors import UserError
 from .layers import NonLocalBlock, relu_sum
 
-# The size to which Detectron2 enlarges a COCO picture of 3:5, in pixels, and how many regions its
+# The size to which Detectron2 enlarges a COCO image of 3:5, in pixels, and how many regions its
 # heads get there: MODEL.RPN.POST_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE.
 HEIGHT, WIDTH = 800, 1333
 PROPOSALS, DETECTIONS = 1000, 100
@@ -72,7 +72,7 @@ class PartCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """The parts of a model, for one picture of `height` x `width` pixels."""
+    """The parts of a model, for one image of `height` x `width` pixels."""
 
     height: int
     width: int
@@ -124,7 +124,7 @@ def analyze(
     resnet = getattr(backbone, "bottom_up", backbone)
     divisor = max(backbone.size_divisibility, 1)
     padded = [math.ceil(side / divisor) * divisor for side in (height, width)]
-    picture = torch.empty(1, 3, *padded, device=model.device)
+    image = torch.empty(1, 3, *padded, device=model.device)
     channels = backbone.output_shape()[heads.box_in_features[0]].channels
 
     def regions(count: int, pooler: Any) -> Tensor:
@@ -146,12 +146,12 @@ def analyze(
                 )
             )
 
-        x = picture
+        x = image
         for name in ("stem", *resnet.stage_names):
             module = getattr(resnet, name)
             count, x = _count(module, x)
             add(name, [module], count)
-        count, features = _count(backbone, picture)
+        count, features = _count(backbone, image)
         if backbone is not resnet:
             pyramid = [m for name, m in backbone.named_children() if m is not resnet]
             add("FPN", pyramid, count - sum(part.multiply_adds_without for part in costs))

@@ -8,7 +8,7 @@ its weights alone as safetensors.
 | detector | ``image`` (3, H, W), pixels as the model takes them | ``pred_boxes``, ``scores``, ... |
 
 N, H, W and R are free. TorchScript files are traces and return a dict; ONNX files have the same
-names as their outputs. A detector takes one picture, already resized, and gives boxes in its
+names as their outputs. A detector takes one image, already resized, and gives boxes in its
 pixels and masks as Detectron2's heads give them, inside their boxes: resizing before and
 ``detectron2.modeling.postprocessing`` after are not in the file.
 
@@ -20,7 +20,7 @@ What Detectron2 0.6 cannot export:
 - Its detector cannot go through ``torch.export``, on which torch's present ONNX exporter rests:
   `Instances` and branches on the number of boxes stand in the way. The older exporter, which
   traces, is used for it; backbone and head go through the present one.
-- A trace holds the number of pictures fixed, so a detector takes one. Scripting
+- A trace holds the number of images fixed, so a detector takes one. Scripting
   (``scripting_with_instances``) would free it, but does not know a backbone with added blocks.
 - Other meta-architectures than GeneralizedRCNN with StandardROIHeads: only their backbone.
 """
@@ -88,14 +88,14 @@ def parts_of(model: nn.Module) -> list[str]:
 
 
 def export_part(
-    model: Any, *, part: str, file_format: str, path: Path, pictures: Sequence[Tensor]
+    model: Any, *, part: str, file_format: str, path: Path, images: Sequence[Tensor]
 ) -> list[Check]:
     """Write one part of `model`, in evaluation mode on the CPU, to `path`, and check the file.
 
     Args:
         part: one of PARTS.
         file_format: a key of SUFFIXES. ONNX files are run in onnxruntime.
-        pictures: (3, H, W) each, pixels as the model takes them: what a detector is checked on.
+        images: (3, H, W) each, pixels as the model takes them: what a detector is checked on.
 
     Raises:
         UserError: `model` has no such part, torch cannot export it, or a package is missing.
@@ -105,7 +105,7 @@ def export_part(
         raise UserError(f"{type(model).__name__} has no {part} to export; it has: {allowed}")
     write = _write_torchscript if file_format == "torchscript" else _write_onnx
     if part == "detector":
-        return _export_detector(model, write, file_format, path, pictures)
+        return _export_detector(model, write, file_format, path, images)
 
     wrapper: nn.Module
     shapes: list[tuple[int, ...]]
@@ -157,18 +157,18 @@ def _export_detector(
     write: Callable[..., Run],
     file_format: str,
     path: Path,
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
 ) -> list[Check]:
     detector = _Detector(model, for_onnx=file_format == "onnx").eval()
-    run = write(detector, pictures[0], path, name="image", free=(1, 2), traced=True)
-    checks = [_check("detector", detector, run, picture) for picture in pictures]
-    # A picture in which a given model finds nothing is hard to come by: a threshold that no score
+    run = write(detector, images[0], path, name="image", free=(1, 2), traced=True)
+    checks = [_check("detector", detector, run, image) for image in images]
+    # An image in which a given model finds nothing is hard to come by: a threshold that no score
     # can pass makes one of any.
     detector.model.roi_heads.box_predictor.test_score_thresh = 1.0
     blind_path = path.with_name(f"blind-{path.name}")
     try:
-        run = write(detector, pictures[0], blind_path, name="image", free=(1, 2), traced=True)
-        checks += [_check("detector that finds nothing", detector, run, pictures[-1])]
+        run = write(detector, images[0], blind_path, name="image", free=(1, 2), traced=True)
+        checks += [_check("detector that finds nothing", detector, run, images[-1])]
     finally:
         blind_path.unlink(missing_ok=True)
     return checks
@@ -197,7 +197,7 @@ class _KeypointHead(nn.Module):
 
 
 class _Detector(nn.Module):
-    """A copy of a GeneralizedRCNN that takes one picture and returns plain tensors."""
+    """A copy of a GeneralizedRCNN that takes one image and returns plain tensors."""
 
     model: Any
 

@@ -1,4 +1,4 @@
-"""Predictions for pictures: from a config and its weights in three lines.
+"""Predictions for images: from a config and its weights in three lines.
 
 ```python
 from nl_detectron.inference import Predictor
@@ -24,13 +24,13 @@ from detectron2.structures import Instances
 from .checkpoint import Checkpointer
 from .config import load_config
 from .errors import UserError
-from .pictures import read_picture
+from .images import read_image
 
-Picture = np.ndarray | str | os.PathLike[str]
+Image = np.ndarray | str | os.PathLike[str]
 
 
 class Predictor:
-    """A trained model that takes pictures and returns Detectron2's `Instances`, one per picture.
+    """A trained model that takes images and returns Detectron2's `Instances`, one per image.
 
     Args:
         config: a YAML file, or a config that is complete already.
@@ -87,19 +87,19 @@ class Predictor:
             has_bfloat16 = self._device_type != "cuda" or torch.cuda.is_bf16_supported()
             self._half_dtype = torch.bfloat16 if has_bfloat16 else torch.float16
 
-    def __call__(self, pictures: Sequence[Picture], *, batch_size: int = 8) -> list[Instances]:
-        """Return the instances found in each picture, in the picture's own pixels, on the CPU.
+    def __call__(self, images: Sequence[Image], *, batch_size: int = 8) -> list[Instances]:
+        """Return the instances found in each image, in the image's own pixels, on the CPU.
 
-        Pictures that have one size for the network go through it together, up to `batch_size` at
-        once; others never do, since padding would let one picture change another's result.
+        Images that have one size for the network go through it together, up to `batch_size` at
+        once; others never do, since padding would let one image change another's result.
 
         Args:
-            pictures: files, or arrays (H, W, 3) of uint8 in BGR order as OpenCV reads them.
+            images: files, or arrays (H, W, 3) of uint8 in BGR order as OpenCV reads them.
 
         Raises:
-            UserError: a file cannot be read as a picture.
+            UserError: a file cannot be read as an image.
         """
-        inputs = [self._input(picture) for picture in pictures]
+        inputs = [self._input(image) for image in images]
         by_size: dict[tuple[int, ...], list[int]] = {}
         for index, item in enumerate(inputs):
             by_size.setdefault(tuple(item["image"].shape), []).append(index)
@@ -111,14 +111,14 @@ class Predictor:
                 found.update(zip(chunk, outputs, strict=True))
         return [found[index] for index in range(len(inputs))]
 
-    def _input(self, picture: Picture) -> dict[str, Any]:
+    def _input(self, source: Image) -> dict[str, Any]:
         wanted = self.cfg.INPUT.FORMAT
-        if isinstance(picture, np.ndarray):
-            if picture.ndim != 3 or picture.shape[2] != 3:
-                raise ValueError(f"a picture is (H, W, 3), but this array is {picture.shape}")
-            image = picture[:, :, ::-1] if wanted == "RGB" else picture
+        if isinstance(source, np.ndarray):
+            if source.ndim != 3 or source.shape[2] != 3:
+                raise ValueError(f"an image is (H, W, 3), but this array is {source.shape}")
+            image = source[:, :, ::-1] if wanted == "RGB" else source
         else:
-            image = read_picture(picture, format=wanted)
+            image = read_image(source, format=wanted)
         height, width = image.shape[:2]
         resize = self._resize.get_transform(image)
         if isinstance(resize, T.ResizeTransform):  # its short side may round to nothing

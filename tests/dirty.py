@@ -98,8 +98,8 @@ class Files:
     def write_images(self) -> None:
         self.images.mkdir()
         for name, value in (("a.jpg", 90), ("b.png", 160)):
-            picture = np.random.default_rng(value).integers(0, value, (HEIGHT, WIDTH, 3), np.uint8)
-            cv2.imwrite(str(self.images / name), picture)
+            image = np.random.default_rng(value).integers(0, value, (HEIGHT, WIDTH, 3), np.uint8)
+            cv2.imwrite(str(self.images / name), image)
 
     def write_annotations(self) -> None:
         self.annotations.write_text(json.dumps(self.content), encoding="utf-8")
@@ -188,7 +188,7 @@ def image(name: str, change: Callable[[bytes], bytes]) -> Spoil:
 
 
 def encoded(extension: str, shape: tuple[int, ...]) -> bytes:
-    """Return a grey picture as an image file's bytes."""
+    """Return a grey image as an image file's bytes."""
     return cv2.imencode(extension, np.full(shape, 128, np.uint8))[1].tobytes()
 
 

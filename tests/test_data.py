@@ -52,7 +52,7 @@ def registered(folder):
         MetadataCatalog.remove(name)
 
 
-def test_same_seed_same_bytes_other_seed_other_pictures(folder, tmp_path):
+def test_same_seed_same_bytes_other_seed_other_images(folder, tmp_path):
     again = make_shapes(tmp_path, **SIZE, progress=False)
     other = make_shapes(tmp_path, **SIZE, seed=1, progress=False)
     assert again.name == folder.name != other.name
@@ -61,7 +61,7 @@ def test_same_seed_same_bytes_other_seed_other_pictures(folder, tmp_path):
     assert contents(other)[first] != contents(folder)[first] != contents(folder)["val/000001.jpg"]
 
 
-def test_a_picture_depends_on_its_index_only(folder, tmp_path):
+def test_a_image_depends_on_its_index_only(folder, tmp_path):
     fewer = make_shapes(tmp_path, num_train=2, num_val=0, progress=False)
     assert fewer.name != folder.name
     for name in ("train/000001.jpg", "train/000002.jpg"):
@@ -83,9 +83,9 @@ def test_files_are_coco(folder, train):
     assert {a["category_id"] for a in train.anns.values()} == set(train.cats)
     sizes = set()
     for image in train.imgs.values():
-        with Image.open(coco.image_folder(folder, "train") / image["file_name"]) as picture:
-            assert picture.size == (image["width"], image["height"])
-            sizes.add(picture.size)
+        with Image.open(coco.image_folder(folder, "train") / image["file_name"]) as image:
+            assert image.size == (image["width"], image["height"])
+            sizes.add(image.size)
     assert any(w != h for w, h in sizes)
 
 
@@ -305,7 +305,7 @@ def test_two_processes_at_once(folder, tmp_path):
 
 
 def blank(split, index):
-    return coco.Picture(np.zeros((8, 8, 3), np.uint8), [])
+    return coco.AnnotatedImage(np.zeros((8, 8, 3), np.uint8), [])
 
 
 def write(folder, draw, count=2, **options):

@@ -21,11 +21,10 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from nl_detectron import pictures
 from nl_detectron.config import load_config
 from nl_detectron.errors import UserError
+from nl_detectron.images import list_images, read_image
 from nl_detectron.inference import Predictor
-from nl_detectron.pictures import list_pictures, read_picture
 from nl_detectron.visualization.detections import enlarge, without_foreign_keypoints
 
 DEMO = tiny_run.ROOT / "demo" / "demo.py"
@@ -59,48 +58,48 @@ def run_demo(folder: Path, *arguments: object):
 
 
 def test_good_files_are_drawn_and_bad_ones_named(folder: Path, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for number in (1, 2, 3):
         source = folder / "images" / f"{number:03}.png"
-        (pictures / f"{number:012}.png").write_bytes(source.read_bytes())
+        (images / f"{number:012}.png").write_bytes(source.read_bytes())
     whole = (folder / "images" / "004.png").read_bytes()
-    (pictures / "000000000004.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "notes.txt").write_text("no picture")
+    (images / "000000000004.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "notes.txt").write_text("no image")
     done = run_demo(
-        folder, "--input", pictures, tmp_path / "note*.txt", "--output", tmp_path / "drawn",
+        folder, "--input", images, tmp_path / "note*.txt", "--output", tmp_path / "drawn",
         *("--json", tmp_path / "found.json", "--batch-size", 2),
     )  # fmt: skip
     assert done.returncode == 1
-    assert "error: 2 of 5 files are no pictures" in done.stderr
+    assert "error: 2 of 5 files are no images" in done.stderr
     assert "skipped" in done.stderr
     assert "000000000004.png" in done.stderr
     assert "notes.txt" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "3 pictures" in done.stdout
+    assert "3 images" in done.stdout
     drawn = sorted((tmp_path / "drawn").iterdir())
     assert [path.name for path in drawn] == [f"{n:012}.png" for n in (1, 2, 3)]
-    picture = cv2.imread(str(drawn[0]))
-    assert picture.shape == (512, 512, 3)  # a small picture is enlarged before it is drawn on
-    original = cv2.imread(str(pictures / "000000000001.png"))
+    image = cv2.imread(str(drawn[0]))
+    assert image.shape == (512, 512, 3)  # a small image is enlarged before it is drawn on
+    original = cv2.imread(str(images / "000000000001.png"))
     enlarged = cv2.resize(original, (512, 512), interpolation=cv2.INTER_CUBIC)
-    assert np.abs(picture.astype(int) - enlarged).mean() > 2
+    assert np.abs(image.astype(int) - enlarged).mean() > 2
     results = json.loads((tmp_path / "found.json").read_text())
-    assert {result["file_name"] for result in results} == {str(pictures / d.name) for d in drawn}
+    assert {result["file_name"] for result in results} == {str(images / d.name) for d in drawn}
     assert {"image_id", "category_id", "bbox", "score", "segmentation", "keypoints"} <= results[
         0
     ].keys()
 
 
-# Pictures that are none, and pictures that are unusual
+# Images that are none, and images that are unusual
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
-PICTURE = Image.fromarray(COLOURS)
+IMAGE = Image.fromarray(COLOURS)
 
 
-def encoded(picture: Image.Image, format: str, **options: object) -> bytes:
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, format, **options)
+    image.save(file, format, **options)
     return file.getvalue()
 
 
@@ -123,24 +122,24 @@ def png_header(width: int, height: int) -> bytes:
 def turned() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(PICTURE, "JPEG", exif=exif)
+    return encoded(IMAGE, "JPEG", exif=exif)
 
 
-JPEG, PNG = encoded(PICTURE, "JPEG"), encoded(PICTURE, "PNG")
+JPEG, PNG = encoded(IMAGE, "JPEG"), encoded(IMAGE, "PNG")
 DEEP = Image.fromarray(np.arange(32 * 48, dtype=np.uint16).reshape(32, 48) * 40)
-NO_PICTURES: dict[str, tuple[str, bytes | Callable[[Path], object], str]] = {
+NO_IMAGES: dict[str, tuple[str, bytes | Callable[[Path], object], str]] = {
     "zero.jpg": ("a file of zero bytes", b"", "has no bytes"),
     "half.jpg": ("half a JPEG", JPEG[: len(JPEG) // 2], "cut off"),
     "half.png": ("half a PNG", PNG[: len(PNG) // 2], "cut off"),
     "start.jpg": ("the first 30 bytes of a JPEG", JPEG[:30], "cannot be read as an image"),
     "random.jpg": ("random bytes", COLOURS.tobytes()[:999], "cannot be read as an image"),
-    "text.jpg": ("text", b"no picture\n", "cannot be read as an image"),
+    "text.jpg": ("text", b"no image\n", "cannot be read as an image"),
     "page.png": ("a web page", b"<html>404</html>", "cannot be read as an image"),
     "drawing.svg": ("an SVG drawing", b"<svg/>", "cannot be read as an image"),
     "bomb.png": ("a PNG that unfolds to 10^10 pixels", png_header(10**5, 10**5), "Bomb"),
     "flat.png": ("a PNG of no width", png_header(0, 5), "cannot be read as an image"),
     "wrong.png": ("a PNG with a broken checksum", PNG[:40] + b"????" + PNG[44:], "cannot be read"),
-    "deep.png": ("a picture of 16 bits a channel", encoded(DEEP, "PNG"), "more than 8 bits"),
+    "deep.png": ("an image of 16 bits a channel", encoded(DEEP, "PNG"), "more than 8 bits"),
     "pipe.jpg": ("a named pipe", os.mkfifo, "it is a named pipe"),
     "gone.jpg": ("a link to nowhere", lambda path: path.symlink_to("nowhere"), "not there"),
     "null.jpg": ("a device", lambda path: path.symlink_to("/dev/zero"), "it is a device"),
@@ -148,16 +147,16 @@ NO_PICTURES: dict[str, tuple[str, bytes | Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", NO_PICTURES)
-def test_what_is_no_picture_is_named(tmp_path: Path, tried, name: str) -> None:
-    what, content, message = NO_PICTURES[name]
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_what_is_no_image_is_named(tmp_path: Path, tried, name: str) -> None:
+    what, content, message = NO_IMAGES[name]
     file = tmp_path / name
     if isinstance(content, bytes):
         file.write_bytes(content)
     else:
         content(file)
     with pytest.raises(UserError) as error:
-        read_picture(file)
+        read_image(file)
     said = str(error.value)
     assert said.startswith(f"{file}: ")
     assert message in said
@@ -165,22 +164,22 @@ def test_what_is_no_picture_is_named(tmp_path: Path, tried, name: str) -> None:
     tried("Images", f"demo: {what}", said)
 
 
-PICTURES = {
-    "one.png": ("a picture of one pixel", encoded(Image.new("RGB", (1, 1)), "PNG"), (1, 1)),
+IMAGES = {
+    "one.png": ("an image of one pixel", encoded(Image.new("RGB", (1, 1)), "PNG"), (1, 1)),
     "thin.png": (
-        "a picture of 3000 x 1 pixels",
+        "an image of 3000 x 1 pixels",
         encoded(Image.new("RGB", (3000, 1)), "PNG"),
         (1, 3000),
     ),
-    "grey.png": ("a grey picture", encoded(PICTURE.convert("L"), "PNG"), (32, 48)),
-    "bits.png": ("a picture of one bit a pixel", encoded(PICTURE.convert("1"), "PNG"), (32, 48)),
-    "palette.png": ("a picture with a palette", encoded(PICTURE.convert("P"), "PNG"), (32, 48)),
-    "alpha.png": ("a picture with transparency", encoded(PICTURE.convert("RGBA"), "PNG"), (32, 48)),
-    "cmyk.jpg": ("a JPEG in CMYK", encoded(PICTURE.convert("CMYK"), "JPEG"), (32, 48)),
+    "grey.png": ("a grey image", encoded(IMAGE.convert("L"), "PNG"), (32, 48)),
+    "bits.png": ("an image of one bit a pixel", encoded(IMAGE.convert("1"), "PNG"), (32, 48)),
+    "palette.png": ("an image with a palette", encoded(IMAGE.convert("P"), "PNG"), (32, 48)),
+    "alpha.png": ("an image with transparency", encoded(IMAGE.convert("RGBA"), "PNG"), (32, 48)),
+    "cmyk.jpg": ("a JPEG in CMYK", encoded(IMAGE.convert("CMYK"), "JPEG"), (32, 48)),
     "turned.jpg": ("a JPEG turned by EXIF", turned(), (48, 32)),
     "moving.gif": (
         "an animated GIF",
-        encoded(PICTURE, "GIF", save_all=True, append_images=[PICTURE.rotate(180)]),
+        encoded(IMAGE, "GIF", save_all=True, append_images=[IMAGE.rotate(180)]),
         (32, 48),
     ),
     "wrong_name.jpg": ("a PNG named .jpg", PNG, (32, 48)),
@@ -193,14 +192,14 @@ def predictor(folder: Path) -> Predictor:
     return Predictor(folder / "tiny.yaml", weights=folder / "w.pth", confidence_threshold=0)
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_an_unusual_picture_is_read_searched_and_drawn_on(
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_unusual_image_is_read_searched_and_drawn_on(
     demo: ModuleType, predictor: Predictor, tmp_path: Path, tried, name: str
 ) -> None:
-    what, content, size = PICTURES[name]
+    what, content, size = IMAGES[name]
     file = tmp_path / name
     file.write_bytes(content)
-    image = read_picture(file)
+    image = read_image(file)
     assert (image.shape, image.dtype) == ((*size, 3), np.uint8)
     if name not in ("one.png", "thin.png", "grey.png", "bits.png"):
         colours = np.rot90(COLOURS, -1) if name == "turned.jpg" else COLOURS
@@ -305,11 +304,11 @@ def test_inputs_are_files_folders_patterns_and_data_sets(
     images = folder / "images"
     records = [{"file_name": str(images / "002.png")}, {"file_name": str(images / "005.png")}]
     catalog = {"some_set": records}
-    monkeypatch.setattr(pictures, "DatasetCatalog", catalog)
-    monkeypatch.setattr(pictures, "check_datasets", lambda names: None)
+    monkeypatch.setattr(images, "DatasetCatalog", catalog)
+    monkeypatch.setattr(images, "check_datasets", lambda names: None)
 
     def names(*inputs: str) -> list[str]:
-        return [path.name for path in list_pictures(inputs)]
+        return [path.name for path in list_images(inputs)]
 
     assert names(str(images)) == [f"{n:03}.png" for n in range(8)]
     assert names(str(images / "00[67].png"), str(images / "001.png")) == [

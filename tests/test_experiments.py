@@ -169,14 +169,14 @@ def test_the_page_says_what_was_measured_and_what_is_missing(tmp_path):
     assert "| 30.0 % | 10.0 % | 3.00 |" in text
     assert "crates at 384, no block, a wider ResNet (5 seeds)" in text  # is missing
     assert "an abacus" in text
-    for picture in ("examples.jpg", "ap_by_distance.png", "ap_by_iteration.png"):
-        assert f"](experiments/{picture})" in text
-        assert (folder / picture).stat().st_size > 10_000
+    for image in ("examples.jpg", "ap_by_distance.png", "ap_by_iteration.png"):
+        assert f"](experiments/{image})" in text
+        assert (folder / image).stat().st_size > 10_000
     assert values(results, Group(task="crates", distance=FAR, arm="baseline")) == [26, 27, 28]
 
 
 def test_share_on_the_cue_counts_the_windows_that_it_overlaps():
-    grid = Grid.of_picture(
+    grid = Grid.of_image(
         (4, 8), stride=16, subsample=2, network_size=(64, 128), size=(64, 128)
     )  # 2 x 4 windows of 32 pixels
     weights = np.array([[1.0, 2.0, -3.0, 4.0], [0.0, 0.0, 10.0, 0.0]])

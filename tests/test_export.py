@@ -49,9 +49,9 @@ def build(cfg):
     return model
 
 
-def run_export(cfg, path, part, file_format, pictures=()):
+def run_export(cfg, path, part, file_format, images=()):
     return export.export_part(
-        build(cfg), part=part, file_format=file_format, path=path, pictures=pictures
+        build(cfg), part=part, file_format=file_format, path=path, images=images
     )
 
 
@@ -78,8 +78,8 @@ def test_the_backbone_takes_any_size(cfg, tmp_path, file_format):
 def test_the_detector_takes_any_size_and_may_find_nothing(cfg, tmp_path, file_format):
     generator = torch.Generator().manual_seed(0)
     sizes = (64, 96), (96, 75), (50, 128)
-    pictures = [torch.rand(3, *size, generator=generator) * 255 for size in sizes]
-    checks = run_export(cfg, tmp_path / "detector", "detector", file_format, pictures)
+    images = [torch.rand(3, *size, generator=generator) * 255 for size in sizes]
+    checks = run_export(cfg, tmp_path / "detector", "detector", file_format, images)
     assert_agree(checks, ["3 x 64 x 96", "3 x 96 x 75", "3 x 50 x 128", "3 x 50 x 128"])
     assert [check.found != "0 found" for check in checks] == [True, True, True, False]
     assert [file.name for file in tmp_path.iterdir()] == ["detector"]
@@ -123,12 +123,12 @@ def test_a_part_that_the_model_lacks(cfg, tmp_path):
 @pytest.fixture
 def command(cfg, tmp_path, monkeypatch):
     """The script's command line for a config and weights on disk."""
-    weights, config, picture = (tmp_path / name for name in ("w.pth", "c.yaml", "p.png"))
+    weights, config, image = (tmp_path / name for name in ("w.pth", "c.yaml", "p.png"))
     torch.save({"model": build(cfg).state_dict()}, weights)
     config.write_text(cfg.dump())
-    cv2.imwrite(str(picture), np.full((64, 80, 3), 90, np.uint8))
+    cv2.imwrite(str(image), np.full((64, 80, 3), 90, np.uint8))
     command = ["export_model.py", "--config-file", config, "--format", "torchscript"]
-    command += ["--output", tmp_path / "out", "--input", picture, tmp_path / "gone.png"]
+    command += ["--output", tmp_path / "out", "--input", image, tmp_path / "gone.png"]
     sizes = ["INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 128]
     tail = ["--opts", "MODEL.WEIGHTS", weights, *sizes]
 
@@ -195,6 +195,6 @@ def test_weights_that_cannot_be_written(tmp_path, tried):
     tried("Checkpoints", "safetensors written to a folder that is not there", str(info.value))
 
 
-def test_a_picture_that_is_not_there_is_named(command):
+def test_a_image_that_is_not_there_is_named(command):
     with pytest.raises(UserError, match=r"--input .*gone\.png"):
         command("--part", "detector")

@@ -22,7 +22,7 @@ from nl_detectron.inference import Predictor, to_coco_results
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, a config and a checkpoint of random weights, which predict something at least."""
+    """Images, a config and a checkpoint of random weights, which predict something at least."""
     folder = tmp_path_factory.mktemp("inference")
     tiny_run.write_run(folder, heads=True)
     torch.manual_seed(3)
@@ -50,21 +50,21 @@ def assert_same(a: Instances, b: Instances, tolerance: float = 1e-4) -> None:
     assert (a.pred_masks == b.pred_masks).float().mean() > 0.999
 
 
-def test_a_batch_gives_what_single_pictures_give(folder: Path, predictor: Predictor) -> None:
+def test_a_batch_gives_what_single_images_give(folder: Path, predictor: Predictor) -> None:
     files = sorted((folder / "images").iterdir())[:3]
-    pictures = [read_image(str(file), format="BGR") for file in files]
+    images = [read_image(str(file), format="BGR") for file in files]
     # Another shape in between: it must neither be padded nor pad the others.
-    mixed = [pictures[0], pictures[1][:40], files[1], pictures[2]]
+    mixed = [images[0], images[1][:40], files[1], images[2]]
     together = predictor(mixed, batch_size=8)
-    apart = [predictor([picture])[0] for picture in mixed]
+    apart = [predictor([image])[0] for image in mixed]
     assert [found.image_size for found in together] == [(64, 64), (40, 64), (64, 64), (64, 64)]
     for a, b in zip(together, apart, strict=True):
         assert_same(a, b)
 
 
 def test_it_agrees_with_detectron2s_predictor(folder: Path, predictor: Predictor) -> None:
-    picture = cv2.imread(str(folder / "images" / "000.png"))
-    large = cv2.resize(picture, (100, 80))
+    image = cv2.imread(str(folder / "images" / "000.png"))
+    large = cv2.resize(image, (100, 80))
     theirs = DefaultPredictor(predictor.cfg)(large)["instances"]
     assert_same(predictor([large])[0], theirs)
 
@@ -84,8 +84,8 @@ def test_a_model_for_rgb_gets_rgb(folder: Path) -> None:
 
 def test_half_precision_is_close(folder: Path, predictor: Predictor) -> None:
     half = Predictor(folder / "tiny.yaml", weights=folder / "weights.pth", half=True)
-    picture = folder / "images" / "000.png"
-    exact, rough = predictor([picture])[0], half([picture])[0]
+    image = folder / "images" / "000.png"
+    exact, rough = predictor([image])[0], half([image])[0]
     assert len(rough) > 0
     assert rough.scores.max() == pytest.approx(exact.scores.max().item(), abs=0.05)
     assert not torch.equal(rough.scores, exact.scores)
@@ -94,13 +94,13 @@ def test_half_precision_is_close(folder: Path, predictor: Predictor) -> None:
 
 def test_a_config_may_be_given_complete(folder: Path, predictor: Predictor) -> None:
     cfg = load_config(folder / "tiny.yaml", ["MODEL.WEIGHTS", str(folder / "weights.pth")])
-    picture = folder / "images" / "001.png"
-    assert_same(Predictor(cfg, device="cpu")([picture])[0], predictor([picture])[0])
+    image = folder / "images" / "001.png"
+    assert_same(Predictor(cfg, device="cpu")([image])[0], predictor([image])[0])
     with pytest.raises(ValueError, match="opts"):
         Predictor(cfg, opts=["A", "1"])
 
 
-def test_no_pictures_no_predictions(predictor: Predictor) -> None:
+def test_no_images_no_predictions(predictor: Predictor) -> None:
     assert predictor([]) == []
 
 

@@ -1,4 +1,4 @@
-"""The demo over many pictures: it keeps no file open and its memory does not grow."""
+"""The demo over many images: it keeps no file open and its memory does not grow."""
 
 import argparse
 import gc
@@ -19,10 +19,10 @@ from nl_detectron.inference import Predictor
 ROUNDS = 10
 
 
-def run_rounds(folder: Path, pictures: int) -> tuple[list[int], list[float]]:
+def run_rounds(folder: Path, images: int) -> tuple[list[int], list[float]]:
     """Run the demo in rounds; return open files and resident MiB after each but the first.
 
-    Every ninth file is no picture, since a handle is lost most easily where something fails.
+    Every ninth file is no image, since a handle is lost most easily where something fails.
     """
     tiny_run.write_run(folder, heads=True)
     spec = importlib.util.spec_from_file_location("demo_script", tiny_run.ROOT / "demo" / "demo.py")
@@ -35,12 +35,12 @@ def run_rounds(folder: Path, pictures: int) -> tuple[list[int], list[float]]:
     images = sorted((folder / "images").iterdir())
     bad = folder / "images" / "half.png"
     bad.write_bytes(images[0].read_bytes()[:99])
-    files = ([*images, bad] * pictures)[: pictures // ROUNDS]
+    files = ([*images, bad] * images)[: images // ROUNDS]
     arguments = argparse.Namespace(output=str(folder / "drawn"), json=None, batch_size=2)
     process, open_files, memory = psutil.Process(), [], []
     for _ in range(ROUNDS):
         with pytest.raises(UserError, match=r"half\.png"):
-            demo.run_pictures(predictor, files, arguments, show=False)
+            demo.run_images(predictor, files, arguments, show=False)
         gc.collect()
         open_files.append(process.num_fds())
         memory.append(process.memory_info().rss / 2**20)
@@ -48,21 +48,21 @@ def run_rounds(folder: Path, pictures: int) -> tuple[list[int], list[float]]:
     return open_files[1:], memory[1:]
 
 
-def test_a_hundred_pictures_leave_no_file_open(tmp_path: Path, tried) -> None:
+def test_a_hundred_images_leave_no_file_open(tmp_path: Path, tried) -> None:
     open_files, memory = run_rounds(tmp_path, 100)
     assert len(set(open_files)) == 1
     assert memory[-1] - memory[0] < 30
-    tried("Images", "demo: 100 pictures, every ninth cut off", "as many open files as before")
+    tried("Images", "demo: 100 images, every ninth cut off", "as many open files as before")
 
 
 @pytest.mark.long
-def test_ten_thousand_pictures_leave_memory_as_it_was(tmp_path: Path, tried) -> None:
+def test_ten_thousand_images_leave_memory_as_it_was(tmp_path: Path, tried) -> None:
     open_files, memory = run_rounds(tmp_path, 10_000)
     assert len(set(open_files)) == 1
     assert max(memory) - memory[0] < 30
     tried(
         "Images",
-        "demo: 10,000 pictures, every ninth cut off",
+        "demo: 10,000 images, every ninth cut off",
         f"after 2,000 and after 10,000: {open_files[0]} and {open_files[-1]} open files, "
         f"{memory[0]:.0f} and {memory[-1]:.0f} MiB of memory",
     )

@@ -74,10 +74,10 @@ def run_script(monkeypatch, *arguments):
     plot_metrics.main()
 
 
-def test_the_script_writes_a_picture_and_mentions_damage(runs, tmp_path, monkeypatch, capsys):
-    picture = tmp_path / "curves.png"
-    run_script(monkeypatch, *runs, "--output", picture, "--smooth", 2)
-    assert cv2.imread(str(picture)).std() > 5
+def test_the_script_writes_a_image_and_mentions_damage(runs, tmp_path, monkeypatch, capsys):
+    image = tmp_path / "curves.png"
+    run_script(monkeypatch, *runs, "--output", image, "--smooth", 2)
+    assert cv2.imread(str(image)).std() > 5
     assert capsys.readouterr().err == "resumed: 1 damaged line(s) left out\n"
 
 

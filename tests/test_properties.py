@@ -24,8 +24,8 @@ import nl_detectron
 from nl_detectron.config import load_config
 from nl_detectron.detection.loading import NamingMapper
 from nl_detectron.errors import UserError
+from nl_detectron.images import read_image
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
-from nl_detectron.pictures import read_picture
 
 
 def attempted(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, str | None]:
@@ -180,7 +180,7 @@ def test_fuzz_the_text_of_a_config_file(tmp_path: Path, content: bytes) -> None:
     assert_loaded_or_told(file)
 
 
-# Pictures
+# Images
 
 
 def encoded(format: str, mode: str) -> bytes:
@@ -195,7 +195,7 @@ GOOD += [encoded("PNG", "P"), encoded("GIF", "P"), encoded("BMP", "RGB"), encode
 
 
 @st.composite
-def spoilt_pictures(draw: st.DrawFn) -> bytes:
+def spoilt_images(draw: st.DrawFn) -> bytes:
     """A good file, cut off, with bits flipped or with other bytes in places."""
     data = bytearray(draw(st.sampled_from(GOOD)))
     for place, bit in draw(st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 7)), max_size=6)):
@@ -211,12 +211,12 @@ def spoilt_pictures(draw: st.DrawFn) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
 @fuzz
-@given(content=st.binary(max_size=200) | spoilt_pictures())
-def test_fuzz_pictures(tmp_path: Path, content: bytes) -> None:
+@given(content=st.binary(max_size=200) | spoilt_images())
+def test_fuzz_images(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
     mapper = NamingMapper(DatasetMapper(is_train=False, augmentations=[], image_format="BGR"))
-    image, told = attempted(read_picture, file)
+    image, told = attempted(read_image, file)
     if told is None:
         assert image.ndim == 3
         assert (image.shape[2], image.dtype) == (3, np.uint8)

@@ -20,26 +20,26 @@ def draw(task: str, distance: int, answer: int, seed: int = 3):
 
 
 @pytest.mark.parametrize(("task", "distance"), CASES)
-def test_pictures_differ_in_the_cue_alone(task, distance):
+def test_images_differ_in_the_cue_alone(task, distance):
     for seed in range(5):
-        pictures = [draw(task, distance, a, seed) for a in range(len(CUE_COLORS[task]))]
-        x, y, width, height = pictures[0].annotations[0]["cue"]
+        images = [draw(task, distance, a, seed) for a in range(len(CUE_COLORS[task]))]
+        x, y, width, height = images[0].annotations[0]["cue"]
         outside = np.ones((HEIGHT, WIDTH), bool)
         # The border line and the smoothing reach a pixel or two farther.
         top, left = max(int(y) - 2, 0), max(int(x) - 2, 0)
         outside[top : int(y + height) + 3, left : int(x + width) + 3] = False
-        for other in pictures[1:]:
-            assert np.array_equal(pictures[0].image[outside], other.image[outside])
-            assert not np.array_equal(pictures[0].image, other.image)
-            assert other.annotations[0]["bbox"] == pictures[0].annotations[0]["bbox"]
+        for other in images[1:]:
+            assert np.array_equal(images[0].image[outside], other.image[outside])
+            assert not np.array_equal(images[0].image, other.image)
+            assert other.annotations[0]["bbox"] == images[0].annotations[0]["bbox"]
 
 
 @pytest.mark.parametrize(("task", "distance"), CASES)
 def test_the_cue_is_at_its_distance_and_shows_the_answer(task, distance):
     for seed in range(8):
         for answer in range(len(CUE_COLORS[task])):
-            picture = draw(task, distance, answer, seed)
-            annotation = picture.annotations[0]
+            image = draw(task, distance, answer, seed)
+            annotation = image.annotations[0]
             cue = annotation["cue"]
             x, _, width, _ = annotation["bbox"]
             points = np.reshape(annotation["keypoints"], (-1, 3))
@@ -47,7 +47,7 @@ def test_the_cue_is_at_its_distance_and_shows_the_answer(task, distance):
             assert abs(thing - (cue[0] + cue[2] / 2)) == pytest.approx(distance, abs=1)
             assert cue[0] >= 0
             assert cue[0] + cue[2] <= WIDTH
-            assert read_cue(task, picture.image, cue) == answer
+            assert read_cue(task, image.image, cue) == answer
 
 
 def test_left_and_right_of_a_walker_change_places_with_the_answer():
@@ -89,7 +89,7 @@ def test_impossible_panoramas_are_refused(task, distance, message):
 
 @pytest.mark.parametrize("task", relational.TASKS)
 def test_oracle_with_the_cue_is_perfect_and_without_it_a_guess(task, tmp_path):
-    """Read from the stored pictures: JPEG must not have spoilt the cue either."""
+    """Read from the stored images: JPEG must not have spoilt the cue either."""
     name = f"nl_relational_{task}_d70_val"  # no other test's
     register_generated(
         name,

@@ -380,7 +380,7 @@ SOLVER.CHECKPOINT_PERIOD 1 TEST.DETECTIONS_PER_IMAGE 5
 
 @pytest.fixture
 def small_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache in which nl_shapes has few pictures, under the name of the whole data set."""
+    """A cache in which nl_shapes has few images, under the name of the whole data set."""
     cache = tmp_path / "cache"
     small = make_shapes(cache, num_train=3, num_val=2, progress=False)
     with monkeypatch.context() as patch:

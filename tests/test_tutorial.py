@@ -45,7 +45,7 @@ def text(cell: nbformat.NotebookNode) -> str:
     return "".join(o.text for o in cell.outputs if o.get("name") == "stdout")
 
 
-def pictures(cell: nbformat.NotebookNode) -> list[Image.Image]:
+def images(cell: nbformat.NotebookNode) -> list[Image.Image]:
     encoded = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
     return [Image.open(io.BytesIO(base64.b64decode(png))) for png in encoded]
 
@@ -91,6 +91,6 @@ def test_notebook_runs_and_what_it_says_is_so(tmp_path: Path, monkeypatch: pytes
     assert facts["attention"] == pytest.approx([1, 1, 1], abs=1e-4)
 
     for name in ("look-at-data", "predictions", "attention"):
-        (picture,) = pictures(cells[name])
-        assert min(picture.size) > 300
-        assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 1000  # not blank
+        (image,) = images(cells[name])
+        assert min(image.size) > 300
+        assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 1000  # not blank

@@ -1,6 +1,6 @@
 """Attention must be shown where it is: a bright dot that a planted map must find again.
 
-The stubs below make a network whose features are nothing but the picture, averaged: a block that
+The stubs below make a network whose features are nothing but the image, averaged: a block that
 looks for brightness must then point at the dot, through resizing, padding, stride and pooling.
 """
 
@@ -39,7 +39,7 @@ from nl_detectron.visualization import (
 from nl_detectron.visualization import attention as attention_module
 from nl_detectron.visualization.drawing import explain, palette
 
-WIDTH, HEIGHT = 331, 247  # of the picture
+WIDTH, HEIGHT = 331, 247  # of the image
 SEEN_WIDTH, SEEN_HEIGHT = 201, 150  # resized; 224 x 160 when padded, 14 x 10 positions in res4
 STRIDE = 16
 BACKBONE_BLOCK = "backbone.bottom_up.res4.nonlocal_after_0"
@@ -119,7 +119,7 @@ def plant(block: NonLocalBlock) -> None:
 
 
 def see_brightness(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every feature of the model the picture's brightness around its place."""
+    """Make every feature of the model the image's brightness around its place."""
     backbone = predictor.model.backbone
     resnet = backbone.bottom_up
     layers = [resnet.stem, *(b for stage in resnet.stages for b in stage)]
@@ -142,7 +142,7 @@ def see_brightness(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def detect(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]]) -> None:
-    """Make the model detect `boxes`, given in the picture's coordinates."""
+    """Make the model detect `boxes`, given in the image's coordinates."""
     scale = torch.tensor([SEEN_WIDTH / WIDTH, SEEN_HEIGHT / HEIGHT] * 2)
     found = Instances((SEEN_HEIGHT, SEEN_WIDTH))
     found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4) * scale)
@@ -153,7 +153,7 @@ def detect(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, boxes: list[li
     monkeypatch.setattr(heads, "_forward_box", lambda *_: [copy.deepcopy(found)])
 
 
-def picture_with_dot(x: float, y: float, radius: float) -> np.ndarray:
+def image_with_dot(x: float, y: float, radius: float) -> np.ndarray:
     """Grey as padding is, with a white square of 2 x `radius` around (x, y)."""
     image = np.full((HEIGHT, WIDTH, 3), get_cfg().MODEL.PIXEL_MEAN).round().astype(np.uint8)
     rows = slice(max(0, round(y - radius)), round(y + radius))
@@ -168,7 +168,7 @@ def brightest(image: np.ndarray) -> tuple[float, float]:
     return xs.mean() + 0.5, ys.mean() + 0.5
 
 
-# Windows in pixels of the resized picture, by hand: (0, 0) and the last ones, which the picture's
+# Windows in pixels of the resized image, by hand: (0, 0) and the last ones, which the image's
 # end cuts off at (201, 150), and one in the middle. With stride 16 and subsample 3, windows are 48
 # wide; the 10 rows of positions make 4, of which the last has one position, from 144 to 160.
 WINDOWS = {
@@ -187,7 +187,7 @@ def test_peak_is_at_the_dot(folder: Path, monkeypatch: pytest.MonkeyPatch, subsa
         x = (left + right) / 2 * WIDTH / SEEN_WIDTH
         y = (top + bottom) / 2 * HEIGHT / SEEN_HEIGHT
         query = (180.5, 200.5)
-        image = picture_with_dot(x, y, radius=8)
+        image = image_with_dot(x, y, radius=8)
         seen = look(predictor, image, points=[query], blocks=[BACKBONE_BLOCK])
         (attention,) = seen.attentions
 
@@ -201,7 +201,7 @@ def test_peak_is_at_the_dot(folder: Path, monkeypatch: pytest.MonkeyPatch, subsa
         if left > 0 and right < SEEN_WIDTH:
             assert brightest(numbers) == pytest.approx((x, y), abs=1.5)
 
-            # The same in the drawn picture; the query's own dot is cyan, not red.
+            # The same in the drawn image; the query's own dot is cyan, not red.
             black = replace(seen, image=np.zeros_like(seen.image))
             drawn = draw_attention(black, attention, arrows=0)
             assert drawn.shape == image.shape
@@ -213,7 +213,7 @@ def test_padding_is_not_drawn_but_counted(folder: Path, monkeypatch: pytest.Monk
     predictor = make_predictor(folder, SUBSAMPLE=1)
     see_brightness(predictor, monkeypatch)
     detect(predictor, monkeypatch, [])
-    # Padding is grey: brighter than a black picture, so most attention is there.
+    # Padding is grey: brighter than a black image, so most attention is there.
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     (attention,) = look(predictor, black, points=[(9, 9)], blocks=[BACKBONE_BLOCK]).attentions
     assert attention.weights.shape == (10, 13)  # of 10 x 14
@@ -232,7 +232,7 @@ def test_query_chooses_its_own_row(folder: Path, monkeypatch: pytest.MonkeyPatch
         for row in (3, 4, 5)
         for column in (6, 7, 8)
     ]
-    image = picture_with_dot(*points[4], radius=10)
+    image = image_with_dot(*points[4], radius=10)
     seen = look(predictor, image, points=points, blocks=[BACKBONE_BLOCK])
     assert [(a.query.x, a.query.y) for a in seen.attentions] == points
     assert seen.attentions[4].strongest(1)[0][:2] == pytest.approx(
@@ -256,7 +256,7 @@ def test_peak_is_at_the_dot_in_the_region(
     for row, column in ((first, first), (last, first), (first, last)):
         x = x0 + (column + 0.5) * subsample * (x1 - x0) / 14
         y = y0 + (row + 0.5) * subsample * (y1 - y0) / 14
-        image = picture_with_dot(x, y, radius=9)
+        image = image_with_dot(x, y, radius=9)
         seen = look(predictor, image, points=[(100, 100), (300, 30)], blocks=[HEAD_BLOCK])
         assert [a.query.label for a in seen.attentions] == [
             "(100, 100) in 1 class 0",
@@ -276,7 +276,7 @@ def test_by_itself_from_detections_and_keypoints(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detect(predictor, monkeypatch, [[40.0, 30.0, 200.0, 220.0], [150.0, 5.0, 320.0, 190.0]])
-    image = picture_with_dot(100, 100, 20)
+    image = image_with_dot(100, 100, 20)
     seen = look(predictor, image, max_detections=2)
     centres = [a.query for a in seen.attentions if a.block == BACKBONE_BLOCK]
     points = [v for query in centres for v in (query.x, query.y)]
@@ -304,7 +304,7 @@ def test_a_cars_keypoints_mean_nothing(
     detect(predictor, monkeypatch, [[40.0, 30.0, 200.0, 220.0]])
     metadata = type(predictor.metadata)(thing_classes=["car", "person"])
     monkeypatch.setattr(predictor, "metadata", metadata)
-    image = picture_with_dot(100, 100, 20)
+    image = image_with_dot(100, 100, 20)
     assert [a.block for a in look(predictor, image).attentions] == [BACKBONE_BLOCK]
 
 
@@ -333,13 +333,13 @@ def test_only_the_rows_are_computed(predictor: Predictor, monkeypatch: pytest.Mo
     monkeypatch.setattr(attention_module, "pairwise_weights", spy)
     monkeypatch.delattr(NonLocalBlock, "attention_map")
     detect(predictor, monkeypatch, [])
-    image = picture_with_dot(100, 100, 20)
+    image = image_with_dot(100, 100, 20)
     look(predictor, image, points=[(1, 1), (2, 2), (3, 3)], blocks=[BACKBONE_BLOCK])
     assert sizes == [3]
 
 
 def test_model_is_left_as_it_was(predictor: Predictor) -> None:
-    image = picture_with_dot(100, 100, 20)
+    image = image_with_dot(100, 100, 20)
     before = predictor([image])[0]
     seen = look(predictor, image)
     after = predictor([image])[0]
@@ -397,7 +397,7 @@ def test_signed_weights_have_a_symmetric_scale(
 
 
 def test_drawings_and_page(predictor: Predictor, tmp_path: Path) -> None:
-    image = picture_with_dot(100, 100, 20)
+    image = image_with_dot(100, 100, 20)
     seen = look(predictor, image, max_detections=2)
     detections = draw_detections(seen, predictor.metadata)
     assert detections.shape[0] >= 480
@@ -415,11 +415,11 @@ def test_drawings_and_page(predictor: Predictor, tmp_path: Path) -> None:
     assert "@import" not in text
     assert text.count("</script>") == 2
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
-    (picture,) = json.loads(data)["pictures"]
-    assert picture["name"] == "</script>.jpg"
-    assert (picture["width"], picture["height"]) == (WIDTH, HEIGHT)
-    assert [v["block"] for v in picture["views"]] == [BACKBONE_BLOCK] * 2 + [HEAD_BLOCK] * 34
-    for view, attention in zip(picture["views"], seen.attentions, strict=True):
+    (image,) = json.loads(data)["images"]
+    assert image["name"] == "</script>.jpg"
+    assert (image["width"], image["height"]) == (WIDTH, HEIGHT)
+    assert [v["block"] for v in image["views"]] == [BACKBONE_BLOCK] * 2 + [HEAD_BLOCK] * 34
+    for view, attention in zip(image["views"], seen.attentions, strict=True):
         assert view["heat"].startswith("data:image/png;base64,")
         assert view["box"] == pytest.approx(attention.grid.box, abs=0.01)
         assert view["query"] == pytest.approx([attention.query.x, attention.query.y], abs=0.01)
@@ -428,10 +428,10 @@ def test_drawings_and_page(predictor: Predictor, tmp_path: Path) -> None:
 
 
 def test_user_errors(predictor: Predictor) -> None:
-    image = picture_with_dot(100, 100, 20)
+    image = image_with_dot(100, 100, 20)
     with pytest.raises(UserError, match=f"no block 'res4'.* has {BACKBONE_BLOCK}, {HEAD_BLOCK}"):
         look(predictor, image, blocks=["res4"])
-    with pytest.raises(UserError, match=r"\(331, 5\) is outside the picture of 331 x 247 pixels"):
+    with pytest.raises(UserError, match=r"\(331, 5\) is outside the image of 331 x 247 pixels"):
         look(predictor, image, points=[(331, 5)])
     with pytest.raises(UserError, match="no non-local block"):
         find_blocks(torch.nn.Conv2d(1, 1, 1))
@@ -439,8 +439,8 @@ def test_user_errors(predictor: Predictor) -> None:
 
 def test_block_in_an_unknown_place(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(predictor.model._modules, "elsewhere", NonLocalBlock(8))
-    with pytest.raises(UserError, match="cannot tell where in the picture block 'elsewhere'"):
-        look(predictor, picture_with_dot(100, 100, 20))
+    with pytest.raises(UserError, match="cannot tell where in the image block 'elsewhere'"):
+        look(predictor, image_with_dot(100, 100, 20))
 
 
 def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -458,14 +458,14 @@ def test_tool(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "config.yaml").write_text(predictor.cfg.dump())
-    picture, damaged = tmp_path / "dot.png", tmp_path / "damaged.jpg"
-    cv2.imwrite(str(picture), picture_with_dot(100, 100, 20))
-    damaged.write_bytes(b"no picture")
+    image, damaged = tmp_path / "dot.png", tmp_path / "damaged.jpg"
+    cv2.imwrite(str(image), image_with_dot(100, 100, 20))
+    damaged.write_bytes(b"no image")
     output = tmp_path / "drawn"
     common = ("--config-file", folder / "config.yaml", "--output", output)
     query = ("--query", 100, 100, "--query", 0, 246, "--block", BACKBONE_BLOCK)
 
-    assert run_tool(monkeypatch, *common, "--input", picture, *query) == 0
+    assert run_tool(monkeypatch, *common, "--input", image, *query) == 0
     assert cv2.imread(str(output / "dot.png")) is not None
     page = (output / "index.html").read_text()
     assert page.count('"query"') == 2
@@ -473,7 +473,7 @@ def test_tool(
 
     # What can be read is drawn, and the exit status tells of the rest.
     (output / "dot.png").unlink()
-    assert run_tool(monkeypatch, *common, "--input", damaged, picture, *query) == 1
+    assert run_tool(monkeypatch, *common, "--input", damaged, image, *query) == 1
     assert (output / "dot.png").is_file()
     assert "damaged.jpg" in capsys.readouterr().err.splitlines()[-1]
 
@@ -484,10 +484,10 @@ def test_tool(
     without_blocks = (after_blocks, "[[],[],[],[]]", every_convs, 0)
     for arguments, message in (
         (("--input", tmp_path / "none.jpg"), "none.jpg: there is no such file"),
-        (("--input", picture, "--query", 331, 0), "--query 331 0 is outside"),
-        (("--input", picture, "--block", "res4"), f"It has {BACKBONE_BLOCK}"),
+        (("--input", image, "--query", 331, 0), "--query 331 0 is outside"),
+        (("--input", image, "--block", "res4"), f"It has {BACKBONE_BLOCK}"),
         (
-            ("--input", picture, "--opts", *without_blocks),
+            ("--input", image, "--opts", *without_blocks),
             "no non-local block",
         ),
     ):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64
 
 # Layer norms and no random choices: all anchors and all proposals are in the loss, nothing is
-# flipped, so that losses depend on nothing but the pictures and the weights.
+# flipped, so that losses depend on nothing but the images and the weights.
 CONFIG = """
 MODEL:
   MASK_ON: {heads}
@@ -96,17 +96,17 @@ RANDOM = (
 
 
 def write_dataset(folder: Path, count: int = 8) -> None:
-    """Write pictures of a bright bar ("person", keypoints along it) and a dark square."""
+    """Write images of a bright bar ("person", keypoints along it) and a dark square."""
     random = np.random.default_rng(0)
     images, annotations = [], []
     (folder / "images").mkdir(parents=True)
     for number in range(count):
-        picture = random.integers(90, 110, (SIZE, SIZE, 3)).astype(np.uint8)
+        image = random.integers(90, 110, (SIZE, SIZE, 3)).astype(np.uint8)
         name = f"{number:03}.png"
         images.append({"id": number, "file_name": name, "height": SIZE, "width": SIZE})
         for category, (w, h), colour in ((1, (14, 30), 230), (2, (18, 18), 10)):
             x, y = (int(random.integers(0, SIZE - side)) for side in (w, h))
-            picture[y : y + h, x : x + w] = colour
+            image[y : y + h, x : x + w] = colour
             along = np.linspace(1, h - 1, 17)
             triplets = [v for t in along for v in (x + w // 2, y + int(t), 2)]
             person = category == 1
@@ -123,7 +123,7 @@ def write_dataset(folder: Path, count: int = 8) -> None:
                     "num_keypoints": 17 if person else 0,
                 }
             )
-        cv2.imwrite(str(folder / "images" / name), picture)
+        cv2.imwrite(str(folder / "images" / name), image)
     categories = [
         {"id": 1, "name": "person", "keypoints": list(COCO_PERSON_KEYPOINT_NAMES), "skeleton": []},
         {"id": 2, "name": "square"},

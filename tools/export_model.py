@@ -25,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog=f"""
 Written are DIR/backbone, DIR/keypoint_head and DIR/detector, .ts or .onnx. Each is loaded again,
 ONNX in onnxruntime, and run next to the model: the backbone on three sizes, the head on 0, 1 and
-20 regions, the detector on pictures and with no detection at all. A table says what was compared;
+20 regions, the detector on images and with no detection at all. A table says what was compared;
 the exit status is 0 only if all agree to {export.TOLERANCE:g} of the largest value.
 With --format safetensors it is DIR/model.safetensors, which MODEL.WEIGHTS takes: bit by bit the
 weights, and nothing that could run code.
@@ -37,7 +37,7 @@ inputs and outputs, with any H, W, N and R:
                  scores, pred_classes, pred_masks (R, 1, 28, 28) inside the boxes, ...
 
 what Detectron2's own code does not let through:
-  - a detector takes one picture at a time: a trace fixes the number
+  - a detector takes one image at a time: a trace fixes the number
   - a detector in ONNX ends at pred_keypoint_heatmaps; its pred_keypoints come from a loop over
     the regions that no ONNX exporter takes (detectron2.structures.heatmaps_to_keypoints does it)
   - detectors other than GeneralizedRCNN with StandardROIHeads: backbone only
@@ -66,7 +66,7 @@ examples:
         "--input",
         nargs="+",
         metavar="IMAGE",
-        help="pictures to check the detector on; default: three of the embedded data set",
+        help="images to check the detector on; default: three of the embedded data set",
     )
     add_opts(parser)
     add_traceback(parser)
@@ -99,7 +99,7 @@ def _export_parts(
     predictor: Predictor, arguments: argparse.Namespace, folder: Path
 ) -> list[export.Check]:
     parts = arguments.part or export.parts_of(predictor.model)
-    pictures = _pictures(predictor.cfg, arguments.input) if "detector" in parts else []
+    images = _images(predictor.cfg, arguments.input) if "detector" in parts else []
     checks = []
     for part in tqdm(parts, unit="file"):
         checks += export.export_part(
@@ -107,26 +107,26 @@ def _export_parts(
             part=part,
             file_format=arguments.format,
             path=folder / (part + export.SUFFIXES[arguments.format]),
-            pictures=pictures,
+            images=images,
         )
     return checks
 
 
-def _pictures(cfg: CfgNode, files: list[str] | None) -> list[Tensor]:
-    """Pictures as the network takes them; by default three of different shapes."""
+def _images(cfg: CfgNode, files: list[str] | None) -> list[Tensor]:
+    """Images as the network takes them; by default three of different shapes."""
     if files is None:
         by_shape = {(d["height"], d["width"]): d for d in DatasetCatalog.get("nl_shapes_val")}
-        files = [picture["file_name"] for picture in list(by_shape.values())[:3]]
+        files = [image["file_name"] for image in list(by_shape.values())[:3]]
     mapper = DatasetMapper(
         is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT
     )
-    pictures = []
+    images = []
     for file in files:
         try:
-            pictures.append(mapper({"file_name": file})["image"].float())
+            images.append(mapper({"file_name": file})["image"].float())
         except OSError as error:
             raise UserError(f"cannot read --input {file}: {error.strerror or error}") from error
-    return pictures
+    return images
 
 
 if __name__ == "__main__":

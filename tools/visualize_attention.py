@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from nl_detectron.arguments import add_confidence_threshold, add_opts, add_traceback
 from nl_detectron.errors import UserError, run_script
+from nl_detectron.images import WHAT, list_images, read_image, report_bad
 from nl_detectron.inference import Predictor
-from nl_detectron.pictures import WHAT, list_pictures, read_picture, report_bad
 from nl_detectron.visualization import Page, draw_detections, draw_sheet, find_blocks, look
 
 
@@ -22,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog="""
 Without --query, blocks in the backbone are looked at from the centre of each detection, blocks
 in the keypoint head from each keypoint of each person. With it, a block in the keypoint head is
-looked at where the pixel lies in a person's box. Written are DIR/<picture>.png and
+looked at where the pixel lies in a person's box. Written are DIR/<image>.png and
 DIR/index.html, which needs no network.
 
 examples:
@@ -56,7 +56,7 @@ examples:
         type=int,
         default=5,
         metavar="N",
-        help="look from at most N detections of each picture (default: %(default)s)",
+        help="look from at most N detections of each image (default: %(default)s)",
     )
     parser.add_argument(
         "--arrows",
@@ -72,11 +72,11 @@ examples:
 
 def main() -> None:
     args = parse_arguments()
-    files = list_pictures(args.input)
+    files = list_images(args.input)
     for name in ("max_detections", "arrows"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 0")
-    for file in files if args.query else []:  # rather now than after an hour of pictures
+    for file in files if args.query else []:  # rather now than after an hour of images
         check_queries(args.query, file)
     setup_logger(name="fvcore")
     predictor = Predictor(
@@ -89,10 +89,10 @@ def main() -> None:
     subtitle = f"{args.config_file}, {predictor.cfg.MODEL.WEIGHTS}"
     page = Page(title="Where non-local blocks look", subtitle=subtitle, arrows=args.arrows)
     bad = []
-    progress = tqdm(files, unit="picture")
+    progress = tqdm(files, unit="image")
     for number, file in enumerate(progress):
         try:
-            image = read_picture(file)
+            image = read_image(file)
         except UserError as error:
             bad.append(file)
             progress.write(f"skipped {error}", file=sys.stderr)
@@ -114,13 +114,13 @@ def main() -> None:
         page.add(file.name, seen, detections=detections)
     if len(bad) < len(files):
         (output / "index.html").write_text(page.html(), encoding="utf-8")
-        print(f"{len(files) - len(bad)} pictures; page: {output / 'index.html'}")
+        print(f"{len(files) - len(bad)} images; page: {output / 'index.html'}")
     report_bad(bad, len(files))
 
 
 def check_queries(queries: list[list[int]], file: Path) -> None:
     try:
-        height, width = read_picture(file).shape[:2]
+        height, width = read_image(file).shape[:2]
     except UserError:
         return  # it will be skipped, with a word
     for x, y in queries:

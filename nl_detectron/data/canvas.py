@@ -120,7 +120,7 @@ class Sprite:
 
 
 def silhouette(sprite: Sprite, width: int, height: int) -> np.ndarray:
-    """Return which sub-pixels of a picture `sprite` covers.
+    """Return which sub-pixels of an image `sprite` covers.
 
     Returns:
         uint8 0 or 1, ``(height * SCALE, width * SCALE)``.
@@ -139,7 +139,7 @@ def draw(background: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
         sprites: what to draw.
 
     Returns:
-        The picture, of the same kind and size as `background`.
+        The image, of the same kind and size as `background`.
     """
     pixels = background.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
     for sprite in sprites:

@@ -1,4 +1,4 @@
-"""From drawn pictures to a folder in COCO's format."""
+"""From drawn images to a folder in COCO's format."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ _NO_KEYPOINTS = [0] * (3 * len(COCO_PERSON_KEYPOINT_NAMES))
 
 
 @dataclass(frozen=True)
-class Picture:
+class AnnotatedImage:
     """An image, RGB uint8 ``(H, W, 3)``, and COCO annotations that lack only their ids."""
 
     image: np.ndarray
@@ -168,7 +168,7 @@ def write(
     folder: Path,
     class_names: Sequence[str],
     splits: Mapping[str, int],
-    draw: Callable[[str, int], Picture],
+    draw: Callable[[str, int], AnnotatedImage],
     *,
     description: str,
     progress: bool = True,
@@ -182,7 +182,7 @@ def write(
         folder: becomes ``annotations/instances_{split}.json`` and ``{split}/000001.jpg``, ...
         class_names: names of the categories; ids count from 1.
         splits: number of images by name of the split.
-        draw: returns picture `index` of a split. It must depend on nothing else.
+        draw: returns image `index` of a split. It must depend on nothing else.
         description: goes into the files, and stands before the progress bar.
         progress: show a progress bar.
 
@@ -195,8 +195,8 @@ def write(
         bar = tqdm(total=sum(splits.values()), desc=description, unit="image", disable=not progress)
         with bar:
             for split, count in splits.items():
-                pictures = _counted((draw(split, i) for i in range(count)), bar)
-                _write_split(unfinished, split, class_names, pictures, description)
+                annotated = _counted((draw(split, i) for i in range(count)), bar)
+                _write_split(unfinished, split, class_names, annotated, description)
         try:
             unfinished.rename(folder)
         except OSError:
@@ -211,9 +211,9 @@ def write(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _counted(pictures: Iterable[Picture], bar: tqdm) -> Iterator[Picture]:
-    for picture in pictures:
-        yield picture
+def _counted(annotated: Iterable[AnnotatedImage], bar: tqdm) -> Iterator[AnnotatedImage]:
+    for image in annotated:
+        yield image
         bar.update()
 
 
@@ -221,21 +221,21 @@ def _write_split(
     folder: Path,
     split: str,
     class_names: Sequence[str],
-    pictures: Iterable[Picture],
+    annotated: Iterable[AnnotatedImage],
     description: str,
 ) -> None:
     image_root = image_folder(folder, split)
     image_root.mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, picture in enumerate(pictures, 1):
+    for image_id, drawn in enumerate(annotated, 1):
         name = f"{image_id:06d}.jpg"
-        bgr = np.ascontiguousarray(picture.image[..., ::-1])
+        bgr = np.ascontiguousarray(drawn.image[..., ::-1])
         encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
         (image_root / name).write_bytes(encoded.tobytes())
-        height, width = picture.image.shape[:2]
+        height, width = drawn.image.shape[:2]
         images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-        for annotation in picture.annotations:
+        for annotation in drawn.annotations:
             annotations.append(annotation | {"id": len(annotations) + 1, "image_id": image_id})
     content = {
         "info": {"description": description},

@@ -1,8 +1,8 @@
 """Friendly people with the 17 keypoints of COCO.
 
 Which side is left follows from the way a person faces, as in a photograph: seen from the front,
-the left arm is on the right of the picture; seen from behind, on the left. No colour marks a side,
-so a picture stays true when it is mirrored.
+the left arm is on the right of the image; seen from behind, on the left. No colour marks a side,
+so an image stays true when it is mirrored.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ _ARM, _LEG, _HEAD = 0.075, 0.095, 0.118  # widths and radius, in body heights
 
 
 Joints = dict[tuple[str, int], np.ndarray]
-"""Points by name and side of the picture: -1 left, 1 right, 0 in the middle."""
+"""Points by name and side of the image: -1 left, 1 right, 0 in the middle."""
 
 
 def person(rng: np.random.Generator, *, back: bool = False) -> Sprite:

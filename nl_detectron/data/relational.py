@@ -11,13 +11,13 @@ Two tasks, each made for any distance in pixels between what is asked and the cu
 At distance 0 the gate stands behind the crate and the face is behind the hands: a control, which a
 few convolutions can solve.
 
-Why this is fair to models of any kind. Each picture is drawn alike whatever the cue says: the
+Why this is fair to models of any kind. Each image is drawn alike whatever the cue says: the
 pixels outside the cue do not depend on the answer, so that there is no other way to know it. All
-else is the same at every distance: size of the picture, number and size of things, number of
+else is the same at every distance: size of the image, number and size of things, number of
 classes; only where the cue is changes. Position, background, colours of the clothes and noise
 are random and independent of the answer. Every answer is as frequent as the others. There is one
 cue and nothing that looks like it: no selective attention is needed, only reach, which depth
-gives as well as a non-local block does. The pictures of a distance are those of another distance
+gives as well as a non-local block does. The images of a distance are those of another distance
 drawn with other random numbers, and are the same for all models.
 """
 
@@ -78,7 +78,7 @@ def make_relational(
         task: one of `TASKS`.
         distance: between the thing and its cue, in pixels along x; 0 to 384.
         num_train, num_val: number of images in the splits ``train`` and ``val``.
-        seed: other pictures for another seed.
+        seed: other images for another seed.
         progress: show a progress bar while the data set is made.
 
     Raises:
@@ -92,7 +92,7 @@ def make_relational(
     folder = root / f"{name}-{digest[:12]}"
     splits = {"train": num_train, "val": num_val}
 
-    def draw(split: str, index: int) -> coco.Picture:
+    def draw(split: str, index: int) -> coco.AnnotatedImage:
         rng = np.random.default_rng([seed, list(splits).index(split), index])
         return draw_panorama(rng, task, distance, answer=index % len(CUE_COLORS[task]))
 
@@ -101,8 +101,10 @@ def make_relational(
     return folder
 
 
-def draw_panorama(rng: np.random.Generator, task: str, distance: int, answer: int) -> coco.Picture:
-    """Return one picture; with equal random numbers it differs with `answer` in the cue alone.
+def draw_panorama(
+    rng: np.random.Generator, task: str, distance: int, answer: int
+) -> coco.AnnotatedImage:
+    """Return one image; with equal random numbers it differs with `answer` in the cue alone.
 
     Args:
         rng: source of all that is random.
@@ -132,7 +134,7 @@ def wrists(answer: int, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
 
 
 def read_cue(task: str, image: np.ndarray, cue: Sequence[float]) -> int:
-    """Return the answer that a picture shows at its cue: that of the nearest colour.
+    """Return the answer that an image shows at its cue: that of the nearest colour.
 
     Args:
         task: one of `TASKS`.
@@ -158,14 +160,14 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 
 def _crate_and_gate(
     rng: np.random.Generator, background: np.ndarray, distance: int, answer: int
-) -> coco.Picture:
+) -> coco.AnnotatedImage:
     x = rng.uniform(_MARGIN, WIDTH - _MARGIN - distance)
     x, cue = (x, x + distance) if rng.random() < 0.5 else (x + distance, x)
     crate = _crate(rng).placed(x, _GROUND, rng.uniform(*_CRATE_SIZE))
     gate = _gate(CUE_COLORS["crates"][answer]).placed(cue, _GROUND, 1.0)
     annotation = coco.instance(answer + 1, canvas.silhouette(crate, WIDTH, HEIGHT))
     annotation["cue"] = _box(gate)
-    return coco.Picture(canvas.draw(background, [gate, crate]), [annotation])
+    return coco.AnnotatedImage(canvas.draw(background, [gate, crate]), [annotation])
 
 
 def _crate(rng: np.random.Generator) -> Sprite:
@@ -195,7 +197,7 @@ def _box(sprite: Sprite) -> list[float]:
 
 def _walker(
     rng: np.random.Generator, background: np.ndarray, distance: int, answer: int
-) -> coco.Picture:
+) -> coco.AnnotatedImage:
     hands = rng.uniform(_BODY_LENGTH + _MARGIN, WIDTH - _HEAD_WIDTH / 2 - 1)
     row = rng.uniform(26, 38)
     red, green, blue = (int(v) for v in rng.uniform(60, 140, 3))
@@ -217,4 +219,4 @@ def _walker(
     visible = canvas.silhouette(whole, WIDTH, HEIGHT)
     annotation = coco.instance(1, visible, wrists(answer, up, down))
     annotation["cue"] = _box(head)
-    return coco.Picture(canvas.draw(background, [head, body]), [annotation])
+    return coco.AnnotatedImage(canvas.draw(background, [head, body]), [annotation])

@@ -13,11 +13,11 @@ from .canvas import SCALE, Sprite
 CLASSES = ("person", "ball", "kite", "house", "tree", "car", "umbrella")
 
 _SIZES = ((128, 128), (160, 128), (144, 128), (128, 160), (128, 144))
-_CROWD_EVERY = 10  # pictures
+_CROWD_EVERY = 10  # images
 _MIN_VISIBLE = 0.5  # of what would be seen if nothing stood in front
 _MIN_AREA = 60.0  # square pixels
 
-# Heights in pixels at the bottom of a picture, where things are nearest.
+# Heights in pixels at the bottom of an image, where things are nearest.
 _HEIGHTS = {
     "person": (74, 104), "ball": (20, 32), "house": (70, 96), "tree": (84, 120),
     "car": (32, 44), "umbrella": (62, 88),
@@ -40,7 +40,7 @@ def make_shapes(
         root: folder of data sets; it need not exist.
         num_train: number of images in split ``train``.
         num_val: number of images in split ``val``.
-        seed: other pictures for another seed.
+        seed: other images for another seed.
         progress: show a progress bar while the data set is made.
 
     Raises:
@@ -52,7 +52,7 @@ def make_shapes(
     folder = root / f"nl_shapes-{digest[:12]}"
     splits = {"train": num_train, "val": num_val}
 
-    def draw(split: str, index: int) -> coco.Picture:
+    def draw(split: str, index: int) -> coco.AnnotatedImage:
         rng = np.random.default_rng([seed, list(splits).index(split), index])
         return draw_scene(rng, crowd=index % _CROWD_EVERY == 3)
 
@@ -61,8 +61,8 @@ def make_shapes(
     return folder
 
 
-def draw_scene(rng: np.random.Generator, *, crowd: bool = False) -> coco.Picture:
-    """Return one picture: some people and things in a landscape, nearer ones in front.
+def draw_scene(rng: np.random.Generator, *, crowd: bool = False) -> coco.AnnotatedImage:
+    """Return one image: some people and things in a landscape, nearer ones in front.
 
     Whatever would be nearly hidden by the things before it is left out, so that everything
     that is seen is annotated. With `crowd`, many small people stand together in the distance.
@@ -87,7 +87,7 @@ def draw_scene(rng: np.random.Generator, *, crowd: bool = False) -> coco.Picture
             annotations.append(coco.crowd(category_id, seen))
         else:
             annotations.append(coco.instance(category_id, seen, group[0].keypoints))
-    return coco.Picture(image, annotations)
+    return coco.AnnotatedImage(image, annotations)
 
 
 def _objects(rng: np.random.Generator, width: int, height: int, horizon: float) -> list[Sprite]:

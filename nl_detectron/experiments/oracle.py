@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data.relational import CUE_COLORS, read_cue, wrists
-from ..pictures import read_picture
+from ..images import read_image
 from .plan import METRIC
 
 
@@ -20,7 +20,7 @@ def oracle_ap(task: str, distance: int, *, sees_cue: bool, seed: int = 0) -> flo
 
     Args:
         task, distance: which data set.
-        sees_cue: the answers are read off the pictures, from the colour at the cue. Otherwise
+        sees_cue: the answers are read off the images, from the colour at the cue. Otherwise
             they are guesses: every class of a crate with a random score, one pose of a walker.
         seed: of the guesses.
     """
@@ -31,7 +31,7 @@ def oracle_ap(task: str, distance: int, *, sees_cue: bool, seed: int = 0) -> flo
         found = []
         for annotation in truth.dataset["annotations"]:
             name = truth.imgs[annotation["image_id"]]["file_name"]
-            image = read_picture(Path(metadata.image_root) / name, format="RGB")
+            image = read_image(Path(metadata.image_root) / name, format="RGB")
             answer = read_cue(task, image, annotation["cue"])
             answers = [answer] if sees_cue else _guesses(task, rng)
             found += [_answered(task, annotation, a) | {"score": rng.random()} for a in answers]

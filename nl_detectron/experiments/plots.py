@@ -1,4 +1,4 @@
-"""The pictures of ``docs/experiments.md``."""
+"""The images of ``docs/experiments.md``."""
 
 from collections.abc import Sequence
 

@@ -15,7 +15,7 @@ from .statistics import Interval, difference, mean
 
 
 def write_report(results: Results, folder: Path, page: Path) -> None:
-    """Write `page`, and beside the raw results in `folder` the pictures that it shows."""
+    """Write `page`, and beside the raw results in `folder` the images that it shows."""
     figures = {
         "examples.jpg": plot_examples(),
         "ap_by_distance.png": plot_distance(results),
@@ -181,7 +181,7 @@ def _use(results: Results) -> str:
         "cue*: share of the attention, looking from the crate's centre or from a hand, that lands "
         "on windows that the cue overlaps (of the absolute weight for forms without softmax, "
         "whose weights may be negative); *even*: what it would be if all windows got the same. "
-        f"Means over seeds and the {NUM_VAL} pictures of the validation set.",
+        f"Means over seeds and the {NUM_VAL} images of the validation set.",
         "",
         "| task | distance | model | block | residual ratio | on the cue | even | times even |",
         "|---|--:|---|---|--:|--:|--:|--:|",

@@ -16,8 +16,8 @@ from pycocotools.cocoeval import COCOeval
 from ..analysis import analyze, build_on_meta
 from ..data.relational import HEIGHT, WIDTH
 from ..engine.run import run_yaml
+from ..images import read_image
 from ..inference import Predictor
-from ..pictures import read_picture
 from ..visualization import Attention, look
 from .plan import METRIC, Trial
 
@@ -120,7 +120,7 @@ def localization_ap50(cfg: CfgNode) -> float:
 
 
 def _block_uses(cfg: CfgNode, lines: Sequence[dict[str, Any]]) -> Iterator[BlockUse]:
-    """Look from the thing in every picture of the test set, with each block of the model."""
+    """Look from the thing in every image of the test set, with each block of the model."""
     keys = dict.fromkeys(k for line in lines for k in line if k.endswith("/residual_ratio"))
     if not keys:
         return
@@ -130,7 +130,7 @@ def _block_uses(cfg: CfgNode, lines: Sequence[dict[str, Any]]) -> Iterator[Block
     shares: dict[str, list[tuple[float, float]]] = {}
     for annotation in truth.dataset["annotations"]:
         name = truth.imgs[annotation["image_id"]]["file_name"]
-        image = read_picture(Path(metadata.image_root) / name)
+        image = read_image(Path(metadata.image_root) / name)
         for attention in look(predictor, image, points=_asked(annotation)).attentions:
             shares.setdefault(attention.block, []).append(cue_share(attention, annotation["cue"]))
     for key in keys:

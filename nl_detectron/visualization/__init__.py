@@ -1,4 +1,4 @@
-"""Seeing where non-local blocks look: attention in the picture's coordinates, drawn and browsed."""
+"""Seeing where non-local blocks look: attention in the image's coordinates, drawn and browsed."""
 
 from .attention import Attention, Look, Query, attention_rows, find_blocks, look
 from .detections import draw_instances

@@ -1,9 +1,9 @@
-"""Where a position attends: rows of the blocks' maps, brought into the picture's coordinates.
+"""Where a position attends: rows of the blocks' maps, brought into the image's coordinates.
 
     from nl_detectron.inference import Predictor
     from nl_detectron.visualization import draw_sheet, look
     predict = Predictor("run/config.yaml", weights="run/model_final.pth")
-    draw_sheet(look(predict, picture, points=[(120.5, 80.5)])).savefig("attention.png")
+    draw_sheet(look(predict, image, points=[(120.5, 80.5)])).savefig("attention.png")
 
 Of a block with P positions in x and M in x̂, only the rows that are looked at are computed: (Q, M)
 for Q queries, never (P, M).
@@ -33,7 +33,7 @@ class Query:
     """A point that is looked from.
 
     Args:
-        x, y: in the picture's continuous coordinates; the centre of pixel (3, 5) is (3.5, 5.5).
+        x, y: in the image's continuous coordinates; the centre of pixel (3, 5) is (3.5, 5.5).
         label: what is there, for people.
     """
 
@@ -51,7 +51,7 @@ class Attention:
         weights: ``f(x_i, x_j) / C(x)`` of the drawn windows of `grid`, (M_y, M_x).
         signed: the form has no softmax: weights are no shares, and may be negative.
         even: what each weight would be if the block did not care: 1 / M. A softmax form's only.
-        padding: share of the row's absolute weight that lies in the padding beside the picture.
+        padding: share of the row's absolute weight that lies in the padding beside the image.
     """
 
     block: str
@@ -70,7 +70,7 @@ class Attention:
     def strongest(self, count: int) -> list[tuple[float, float, float]]:
         """The `count` windows of largest absolute weight as (x, y, weight), strongest first.
 
-        x and y are the centre of the window's part inside the picture. Windows of weight zero
+        x and y are the centre of the window's part inside the image. Windows of weight zero
         are not among them.
         """
         flat = self.weights.ravel()
@@ -83,11 +83,11 @@ class Attention:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A picture, what was found in it, and where the blocks looked.
+    """An image, what was found in it, and where the blocks looked.
 
     Args:
         image: (H, W, 3), RGB, uint8.
-        instances: the detections, in the picture's coordinates.
+        instances: the detections, in the image's coordinates.
         class_names: of ``instances.pred_classes``; a class without one is called by its number.
         attentions: by block in the model's order, then by query.
     """
@@ -154,11 +154,11 @@ def look(
     blocks: Sequence[str] = (),
     max_detections: int = 5,
 ) -> Look:
-    """Run the model on a picture and look where its blocks attend.
+    """Run the model on an image and look where its blocks attend.
 
     Args:
         image: (H, W, 3), BGR, uint8.
-        points: where to look from, (x, y) in the picture's continuous coordinates; a block of the
+        points: where to look from, (x, y) in the image's continuous coordinates; a block of the
             keypoint head is looked at for each detected box that a point lies in. Without
             points: from the centre of each detection and, in the keypoint head, from each of its
             keypoints.
@@ -166,7 +166,7 @@ def look(
         max_detections: look at this many of the detections, those of highest score.
 
     Raises:
-        UserError: for a block that the model does not have or a point outside the picture.
+        UserError: for a block that the model does not have or a point outside the image.
     """
     chosen = find_blocks(predictor.model, blocks)
     strides = {name: _stride(predictor.model, name) for name in chosen}
@@ -174,7 +174,7 @@ def look(
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise UserError(
-                f"the point ({x:g}, {y:g}) is outside the picture of {width} x {height} pixels"
+                f"the point ({x:g}, {y:g}) is outside the image of {width} x {height} pixels"
             )
     with _record(predictor.model, chosen) as record:
         instances = predictor([image])[0]
@@ -191,7 +191,7 @@ def look(
         stride = strides[name]
         if stride is not None:
             features = record.inputs[name][0]
-            grid = Grid.of_picture(
+            grid = Grid.of_image(
                 features.shape[1:],
                 stride=stride,
                 subsample=block.subsample,
@@ -222,10 +222,10 @@ def look(
 
 @dataclass
 class _Record:
-    """What one picture's way through the model leaves behind.
+    """What one image's way through the model leaves behind.
 
     Args:
-        network_size: height and width of the resized picture, without padding.
+        network_size: height and width of the resized image, without padding.
         inputs: of each block, (1, C, H, W), or (R, C, H, W) in the head.
     """
 
@@ -241,7 +241,7 @@ def _record(model: nn.Module, blocks: dict[str, NonLocalBlock]) -> Iterator[_Rec
     """
     record = _Record()
 
-    def see_picture(_: nn.Module, arguments: tuple) -> None:
+    def see_image(_: nn.Module, arguments: tuple) -> None:
         height, width = arguments[0][0]["image"].shape[1:]
         record.network_size = (height, width)
 
@@ -255,7 +255,7 @@ def _record(model: nn.Module, blocks: dict[str, NonLocalBlock]) -> Iterator[_Rec
 
         return see
 
-    handles = [model.register_forward_pre_hook(see_picture)]
+    handles = [model.register_forward_pre_hook(see_image)]
     handles += [block.register_forward_pre_hook(see_block(name)) for name, block in blocks.items()]
     if (head := _keypoint_head(model)) is not None:
         handles.append(head.register_forward_pre_hook(see_instances))
@@ -283,7 +283,7 @@ def _stride(model: nn.Module, name: str) -> int | None:
                 return stride
             stride *= layer.stride
     raise UserError(
-        f"cannot tell where in the picture block '{name}' looks: it is in neither a ResNet's "
+        f"cannot tell where in the image block '{name}' looks: it is in neither a ResNet's "
         "stages nor the keypoint head"
     )
 

@@ -1,4 +1,4 @@
-"""Pictures with what was found drawn on them."""
+"""Images with what was found drawn on them."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import Visualizer
 
-SHORT_SIDE = 480  # pixels of the shorter side, below which labels would cover the picture
+SHORT_SIDE = 480  # pixels of the shorter side, below which labels would cover the image
 LONG_SIDE = 4096  # of an enlarged one: a strip of 3000 x 1 pixels would fill the memory
 
 
@@ -53,7 +53,7 @@ def without_foreign_keypoints(instances: Instances, metadata: Metadata) -> Insta
 
 
 def enlarge(instances: Instances, factor: int) -> Instances:
-    """The instances of a picture that is `factor` times as large.
+    """The instances of an image that is `factor` times as large.
 
     (Visualizer's own scale would enlarge the dots of keypoints and the lines as well.)
     """

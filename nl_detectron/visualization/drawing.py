@@ -1,4 +1,4 @@
-"""Pictures of attention: heat map, arrows, and a sheet with all of them."""
+"""Images of attention: heat map, arrows, and a sheet with all of them."""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from .attention import Attention, Look
 from .detections import draw_instances
 
 QUERY_COLOUR = "#00e5ff"
-VEIL = 0.4  # how much the picture is darkened and greyed below a heat map
-BELOW_SCALE = "#3a3d42"  # a dark picture's colour, below the transparent end of the colour bar
+VEIL = 0.4  # how much the image is darkened and greyed below a heat map
+BELOW_SCALE = "#3a3d42"  # a dark image's colour, below the transparent end of the colour bar
 LEAST_PEAK = 4  # the colour scale goes at least to so many times an even share
 COLUMNS = 4  # of a sheet, at most
 MAX_PANELS = 8  # of each block in a sheet
@@ -88,7 +88,7 @@ def explain(attention: Attention) -> str:
 
 
 def draw_attention(look: Look, attention: Attention, *, arrows: int = 8) -> np.ndarray:
-    """The picture with heat map, arrows and query: (H, W, 3), RGB, uint8, of the picture's size."""
+    """The image with heat map, arrows and query: (H, W, 3), RGB, uint8, of the image's size."""
     height, width = look.image.shape[:2]
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     canvas = FigureCanvasAgg(figure)
@@ -99,14 +99,14 @@ def draw_attention(look: Look, attention: Attention, *, arrows: int = 8) -> np.n
 
 
 def draw_detections(look: Look, metadata: Metadata) -> np.ndarray:
-    """The picture with boxes, masks, skeletons and labels, enlarged if small: (H', W', 3), RGB."""
+    """The image with boxes, masks, skeletons and labels, enlarged if small: (H', W', 3), RGB."""
     return draw_instances(look.image, look.instances, metadata)
 
 
 def draw_sheet(
     look: Look, *, detections: np.ndarray | None = None, arrows: int = 8, title: str = ""
 ) -> Figure:
-    """A sheet with the picture, its detections, and for each block up to MAX_PANELS queries.
+    """A sheet with the image, its detections, and for each block up to MAX_PANELS queries.
 
     Args:
         detections: what `draw_detections` gives; None leaves that panel out.
@@ -125,7 +125,7 @@ def draw_sheet(
     figure.set_layout_engine("constrained")
     parts = figure.subfigures(len(rows), squeeze=False, height_ratios=rows)[:, 0]
 
-    panels = [(title or "picture", look.image)]
+    panels = [(title or "image", look.image)]
     if detections is not None:
         panels.append((f"{len(look.instances)} detections", detections))
     for axes, (name, image) in zip(_axes(parts[0], 1, columns), panels, strict=False):
@@ -162,7 +162,7 @@ def _some(attentions: Sequence[Attention], count: int) -> Sequence[Attention]:
 def _draw_panel(
     axes: Axes, look: Look, attention: Attention, *, arrows: int, zoom: bool
 ) -> AxesImage:
-    """Draw into `axes`, whose coordinates become the picture's; return what a colour bar needs."""
+    """Draw into `axes`, whose coordinates become the image's; return what a colour bar needs."""
     height, width = look.image.shape[:2]
     x0, y0, x1, y1 = attention.grid.box
     axes.imshow(veiled(look.image), extent=(0, width, height, 0), interpolation="bilinear")
@@ -201,7 +201,7 @@ def _draw_panel(
 
 
 def zoomed(attention: Attention, width: int, height: int) -> tuple[float, float, float, float]:
-    """What of the picture to show: the grid's box and a fifth around it, at most the picture."""
+    """What of the image to show: the grid's box and a fifth around it, at most the image."""
     x0, y0, x1, y1 = attention.grid.box
     margin = max(x1 - x0, y1 - y0) / 5
     return (

@@ -1,4 +1,4 @@
-"""Where the positions of a block's map lie in the picture.
+"""Where the positions of a block's map lie in the image.
 
 Coordinates are Detectron2's: continuous, in pixels, x to the right and y down, with pixel (i, j)
 covering [i, i + 1) x [j, j + 1), so that its centre is at (i + 0.5, j + 0.5).
@@ -16,13 +16,13 @@ FloatArray = NDArray[np.float64]
 @dataclass(frozen=True, kw_only=True)
 class Axis:
     """One axis of the map: `length` positions, of which number i covers
-    ``start + i * step`` to ``start + (i + 1) * step``, in pixels of the picture.
+    ``start + i * step`` to ``start + (i + 1) * step``, in pixels of the image.
 
     Position i of x thus has its centre at ``start + (i + 0.5) * step``. j runs over x̂, whose
     positions are windows of `subsample` positions of x, the last one perhaps partial.
 
     Args:
-        end: where the picture, or the region of interest, ends. What lies beyond is padding: a
+        end: where the image, or the region of interest, ends. What lies beyond is padding: a
             position that begins there is not drawn, one that only reaches into it is cut off.
     """
 
@@ -60,13 +60,13 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The map of a block over a picture, or over a region of interest in it."""
+    """The map of a block over an image, or over a region of interest in it."""
 
     y: Axis
     x: Axis
 
     @classmethod
-    def of_picture(
+    def of_image(
         cls,
         shape: Sequence[int],
         *,
@@ -81,9 +81,9 @@ class Grid:
             shape: height and width of the block's input, in positions.
             stride: of the block's input, in pixels that the network sees.
             subsample: of the block.
-            network_size: height and width of the picture as the network sees it, resized but
+            network_size: height and width of the image as the network sees it, resized but
                 not padded. Padding is at the right and at the bottom.
-            size: height and width of the picture itself.
+            size: height and width of the image itself.
         """
         axes = [
             Axis(
@@ -115,7 +115,7 @@ class Grid:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """What the grid covers of the picture: x0, y0, x1, y1."""
+        """What the grid covers of the image: x0, y0, x1, y1."""
         return self.x.start, self.y.start, self.x.end, self.y.end
 
     def contains(self, x: float, y: float) -> bool:

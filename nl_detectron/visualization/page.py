@@ -14,13 +14,13 @@ from PIL import Image
 from .attention import Attention, Look
 from .drawing import explain, format_weight, heat_map, palette, scale_end, zoomed
 
-LONGEST_SIDE = 1280  # of a picture inside the page
+LONGEST_SIDE = 1280  # of an image inside the page
 HEAT_SIDE = 160  # of a heat map inside the page; the browser smooths it
 LEGEND_STEPS = 16
 
 
 class Page:
-    """Collects pictures; `html` is the page. Only what the page shows is kept of each.
+    """Collects images; `html` is the page. Only what the page shows is kept of each.
 
     Args:
         title: heading of the page.
@@ -32,12 +32,12 @@ class Page:
         self.title = title
         self.subtitle = subtitle
         self.arrows = arrows
-        self._pictures: list[dict[str, Any]] = []
+        self._images: list[dict[str, Any]] = []
 
     def add(self, name: str, look: Look, *, detections: np.ndarray) -> None:
-        """Add a picture under `name`; `detections` is what `draw_detections` gives."""
+        """Add an image under `name`; `detections` is what `draw_detections` gives."""
         height, width = look.image.shape[:2]
-        self._pictures.append(
+        self._images.append(
             {
                 "name": name,
                 "width": width,
@@ -55,7 +55,7 @@ class Page:
             "share": _gradient(palette(signed=False)),
             "signed": _gradient(palette(signed=True)),
         }
-        data = json.dumps({"pictures": self._pictures, "legend": legend})
+        data = json.dumps({"images": self._images, "legend": legend})
         template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
         for mark, text in (
             ("__TITLE__", html.escape(self.title)),
@@ -96,7 +96,7 @@ def _rounded(*values: float) -> list[float]:
 
 
 def _gradient(colours: np.ndarray) -> str:
-    """CSS stops of a palette, as it looks over a dark picture."""
+    """CSS stops of a palette, as it looks over a dark image."""
     chosen = colours[np.linspace(0, 255, LEGEND_STEPS).round().astype(int)]
     return ", ".join(
         "rgba({:.0f}, {:.0f}, {:.0f}, {:.2f})".format(*(255 * c[:3]), c[3]) for c in chosen
@@ -113,10 +113,10 @@ def _heat_png(attention: Attention, *, height: int, width: int) -> str:
 
 
 def _jpeg(image: np.ndarray) -> str:
-    picture = Image.fromarray(image)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    thumbnail = Image.fromarray(image)
+    thumbnail.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     with io.BytesIO() as buffer:
-        picture.save(buffer, "JPEG", quality=88)
+        thumbnail.save(buffer, "JPEG", quality=88)
         return _data_uri("jpeg", buffer.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""Picture files that a person names on a command line."""
+"""Image files that a person names on a command line."""
 
 import glob
 import os
@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog
-from detectron2.data.detection_utils import read_image
+from detectron2.data import DatasetCatalog, detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
@@ -17,13 +16,13 @@ from .engine import check_datasets
 from .errors import UserError
 
 WHAT = (
-    "pictures, folders of them, patterns such as 'photos/*.jpg', a data set's name, or NAME:COUNT "
+    "images, folders of them, patterns such as 'photos/*.jpg', a data set's name, or NAME:COUNT "
     "for its first few"
 )
 
 
-def list_pictures(inputs: Iterable[str]) -> list[Path]:
-    """Return the files that are meant, in order; whether they are pictures shows on reading."""
+def list_images(inputs: Iterable[str]) -> list[Path]:
+    """Return the files that are meant, in order; whether they are images shows on reading."""
     files: list[Path] = []
     for item in inputs:
         name, _, count = item.partition(":")
@@ -45,20 +44,20 @@ def list_pictures(inputs: Iterable[str]) -> list[Path]:
     return files
 
 
-def read_picture(file: str | os.PathLike[str], format: str = "BGR") -> np.ndarray:
-    """Return a picture as training sees it: (H, W, 3), uint8, turned as its EXIF data says.
+def read_image(file: str | os.PathLike[str], format: str = "BGR") -> np.ndarray:
+    """Return an image as training sees it: (H, W, 3), uint8, turned as its EXIF data says.
 
     Raises:
-        UserError: the file cannot be read as a picture, or has more than 8 bits a channel, of
+        UserError: the file cannot be read as an image, or has more than 8 bits a channel, of
             which Pillow would keep only what is darkest.
     """
     path = os.fspath(file)
     if fault := special_file(path):
-        raise UserError(f"{path}: {fault[1]}, no picture")
+        raise UserError(f"{path}: {fault[1]}, no image")
     try:
-        with PathManager.open(path, "rb") as opened, Image.open(opened) as picture:
-            mode = picture.mode
-        image = read_image(path, format=format)
+        with PathManager.open(path, "rb") as opened, Image.open(opened) as header:
+            mode = header.mode
+        image = detection_utils.read_image(path, format=format)
     except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
         kind, detail = image_fault(path, None) or ("unreadable-image", str(error))
         raise UserError(f"{path}: {KINDS[kind].meaning} ({detail})") from error
@@ -71,4 +70,4 @@ def report_bad(bad: list[Path], count: int) -> None:
     """Raise UserError if any of `count` files could not be read."""
     if bad:
         names = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise UserError(f"{len(bad)} of {count} files are no pictures: {names}")
+        raise UserError(f"{len(bad)} of {count} files are no images: {names}")
