@@ -82,9 +82,9 @@ def test_files_are_coco(folder, train):
     assert len(train.imgs) == SIZE["num_train"]
     assert {a["category_id"] for a in train.anns.values()} == set(train.cats)
     sizes = set()
-    for image in train.imgs.values():
-        with Image.open(coco.image_folder(folder, "train") / image["file_name"]) as image:
-            assert image.size == (image["width"], image["height"])
+    for record in train.imgs.values():
+        with Image.open(coco.image_folder(folder, "train") / record["file_name"]) as image:
+            assert image.size == (record["width"], record["height"])
             sizes.add(image.size)
     assert any(w != h for w, h in sizes)
 

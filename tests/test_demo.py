@@ -21,6 +21,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from nl_detectron import images
 from nl_detectron.config import load_config
 from nl_detectron.errors import UserError
 from nl_detectron.images import list_images, read_image
@@ -301,17 +302,16 @@ def test_video_falls_back_to_another_codec(
 def test_inputs_are_files_folders_patterns_and_data_sets(
     demo: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = folder / "images"
-    records = [{"file_name": str(images / "002.png")}, {"file_name": str(images / "005.png")}]
-    catalog = {"some_set": records}
-    monkeypatch.setattr(images, "DatasetCatalog", catalog)
+    files = folder / "images"
+    records = [{"file_name": str(files / "002.png")}, {"file_name": str(files / "005.png")}]
+    monkeypatch.setattr(images, "DatasetCatalog", {"some_set": records})
     monkeypatch.setattr(images, "check_datasets", lambda names: None)
 
     def names(*inputs: str) -> list[str]:
         return [path.name for path in list_images(inputs)]
 
-    assert names(str(images)) == [f"{n:03}.png" for n in range(8)]
-    assert names(str(images / "00[67].png"), str(images / "001.png")) == [
+    assert names(str(files)) == [f"{n:03}.png" for n in range(8)]
+    assert names(str(files / "00[67].png"), str(files / "001.png")) == [
         "006.png", "007.png", "001.png",
     ]  # fmt: skip
     assert names("some_set") == ["002.png", "005.png"]

@@ -19,7 +19,7 @@ from nl_detectron.inference import Predictor
 ROUNDS = 10
 
 
-def run_rounds(folder: Path, images: int) -> tuple[list[int], list[float]]:
+def run_rounds(folder: Path, count: int) -> tuple[list[int], list[float]]:
     """Run the demo in rounds; return open files and resident MiB after each but the first.
 
     Every ninth file is no image, since a handle is lost most easily where something fails.
@@ -35,7 +35,7 @@ def run_rounds(folder: Path, images: int) -> tuple[list[int], list[float]]:
     images = sorted((folder / "images").iterdir())
     bad = folder / "images" / "half.png"
     bad.write_bytes(images[0].read_bytes()[:99])
-    files = ([*images, bad] * images)[: images // ROUNDS]
+    files = ([*images, bad] * count)[: count // ROUNDS]
     arguments = argparse.Namespace(output=str(folder / "drawn"), json=None, batch_size=2)
     process, open_files, memory = psutil.Process(), [], []
     for _ in range(ROUNDS):
