@@ -73,7 +73,7 @@ def main() -> None:
         raise UserError(f"--batch-size {args.batch_size}: at least 1 is needed")
     show = args.output is None
     if show and not has_screen() and (args.json is None or args.webcam):
-        raise UserError("there is no screen to show a window on: give --output, or --json")
+        raise UserError("there is no display for a window; give --output or --json")
     show = show and has_screen()
     files = list_images(args.input) if args.input else []
     if args.json:
@@ -140,7 +140,7 @@ def run_video(predictor: Predictor, args: argparse.Namespace, show: bool) -> Non
         raise UserError(f"--video-input {source}: no such file")
     video = cv2.VideoCapture(source)
     if not video.isOpened():
-        raise UserError("there is no camera" if args.webcam else f"{source} is no video")
+        raise UserError("there is no camera" if args.webcam else f"{source} is not a video")
     rate = video.get(cv2.CAP_PROP_FPS)
     rate = rate if math.isfinite(rate) and rate > 0 else 25.0
     count = None if args.webcam else max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) or None

@@ -9,7 +9,8 @@ people, street = predict(["people.jpg", "street.jpg"])
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -87,29 +88,38 @@ class Predictor:
             has_bfloat16 = self._device_type != "cuda" or torch.cuda.is_bf16_supported()
             self._half_dtype = torch.bfloat16 if has_bfloat16 else torch.float16
 
-    def __call__(self, images: Sequence[Image], *, batch_size: int = 8) -> list[Instances]:
+    def __call__(self, images: Iterable[Image], *, batch_size: int = 8) -> list[Instances]:
         """Return the instances found in each image, in the image's own pixels, on the CPU.
 
-        Images that have one size for the network go through it together, up to `batch_size` at
-        once; others never do, since padding would let one image change another's result.
+        Arguments and errors are those of :meth:`stream`.
+        """
+        return list(self.stream(images, batch_size=batch_size))
+
+    def stream(self, images: Iterable[Image], *, batch_size: int = 8) -> Iterator[Instances]:
+        """Yield the instances found in each image, in order; `batch_size` images are in memory.
+
+        Of these, images that have one size for the network go through it together; others never
+        do, since padding would let one image change another's result.
 
         Args:
             images: files, or arrays (H, W, 3) of uint8 in BGR order as OpenCV reads them.
+            batch_size: how many are read, resized and predicted at once; at least 1.
 
         Raises:
             UserError: a file cannot be read as an image.
         """
-        inputs = [self._input(image) for image in images]
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for index, item in enumerate(inputs):
-            by_size.setdefault(tuple(item["image"].shape), []).append(index)
-        found: dict[int, Instances] = {}
-        for indices in by_size.values():
-            for start in range(0, len(indices), batch_size):
-                chunk = indices[start : start + batch_size]
-                outputs = self._run([inputs[index] for index in chunk])
-                found.update(zip(chunk, outputs, strict=True))
-        return [found[index] for index in range(len(inputs))]
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
+        remaining = iter(images)
+        while inputs := [self._input(image) for image in islice(remaining, batch_size)]:
+            by_size: dict[tuple[int, ...], list[int]] = {}
+            for index, item in enumerate(inputs):
+                by_size.setdefault(tuple(item["image"].shape), []).append(index)
+            found: dict[int, Instances] = {}
+            for indices in by_size.values():
+                outputs = self._run([inputs[index] for index in indices])
+                found.update(zip(indices, outputs, strict=True))
+            yield from (found[index] for index in range(len(inputs)))
 
     def _input(self, source: Image) -> dict[str, Any]:
         wanted = self.cfg.INPUT.FORMAT

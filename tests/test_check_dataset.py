@@ -329,7 +329,7 @@ def test_the_script_fails_only_on_errors(
     dirty.image("a.jpg", lambda data: b"")(files)
     status, out = script(monkeypatch, capsys, *line)
     assert (status, "1 error and 1 warning" in out) == (1, True)
-    assert KINDS["empty-image-file"].way_out in out
+    assert KINDS["empty-image-file"].fix in out
     assert str(files.images / "a.jpg") in out
     assert script(monkeypatch, capsys, *line, "--no-images")[0] == 1
 
@@ -373,7 +373,7 @@ def test_the_script_checks_a_config(
     [
         (["nowhere.json", "images"], "neither a file nor a registered data set"),
         ([__file__], "IMAGE_DIR|folder of the images"),
-        ([__file__, "no/folder"], "'no/folder' is no folder"),
+        ([__file__, "no/folder"], "'no/folder' is not a folder"),
         ([__file__, "--no-images", "--examples", "0"], "--examples 0: at least 1"),
     ],
 )
@@ -401,4 +401,4 @@ def test_the_documented_table_is_that_of_the_code() -> None:
     for kind in KINDS.values():
         assert kind.severity in Severity
         assert kind.meaning
-        assert kind.way_out
+        assert kind.fix

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.checkpoint.writing import WholeFiles
+from nl_detectron.checkpoint.writing import AtomicPathManager, atomic_write
 from nl_detectron.errors import UserError
 
 GROUP = "Checkpoints"
@@ -83,6 +83,39 @@ def test_a_checkpoint_comes_back(tmp_path) -> None:
     assert resumed(tmp_path) == 3
 
 
+@pytest.mark.parametrize("part", ["weight", "running_mean"])
+def test_what_would_be_refused_is_not_written(tmp_path, part, tried) -> None:
+    """Buffers too: an infinite input spoils a norm's statistics before any parameter."""
+    model = nn.BatchNorm2d(2)
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model_0000001")
+    with torch.no_grad():
+        getattr(model, part)[1] = float("inf")
+    with pytest.raises(UserError, match=rf"model_0000003\.pth is not written: .*{part}") as info:
+        checkpointer.save("model_0000003")
+    assert names(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
+    tried(GROUP, f"saving a norm with an infinite {part}", str(info.value))
+
+
+def test_a_rename_is_synced_with_its_folder(tmp_path, monkeypatch) -> None:
+    calls = []
+    sync, rename = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        calls.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        sync(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    with atomic_write(tmp_path / "a", "wb") as file:
+        file.write(b"abc")
+    assert calls == ["file", "rename", "folder"]
+
+
 def test_other_path_managers_write_as_they_do(tmp_path) -> None:
     class Remote:
         def open(self, path: str, mode: str = "r", **kwargs: Any) -> tuple:
@@ -91,7 +124,7 @@ def test_other_path_managers_write_as_they_do(tmp_path) -> None:
         def ls(self, path: str) -> list[str]:
             return [path]
 
-    files = WholeFiles(Remote())
+    files = AtomicPathManager(Remote())
     assert files.open("s3://bucket/a", "wb", buffering=0) == (
         *("s3://bucket/a", "wb"),
         {"buffering": 0},
@@ -209,7 +242,22 @@ def test_a_kill_in_the_very_first_write(tmp_path, tried) -> None:
     assert not run.checkpointer.has_checkpoint()
     run.save(1)
     assert names(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
-    tried(GROUP, "SIGKILL in the very first write of a run", "starts anew")
+    tried(GROUP, "SIGKILL in the very first write of a run", "starts from the beginning")
+
+
+def test_a_file_that_another_job_still_writes_is_left_alone(tmp_path, tried) -> None:
+    (tmp_path / "other").mkdir()
+    Run(tmp_path / "other").save(7)
+    content = (tmp_path / "other" / "model_0000007.pth").read_bytes()
+    with atomic_write(tmp_path / "model_0000007.pth", "wb") as file:
+        file.write(content[:1000])
+        Run(tmp_path).save(1)
+        Run(tmp_path).save(7)
+        file.write(content[1000:])
+    assert (tmp_path / "model_0000007.pth").read_bytes() == content
+    assert resumed(tmp_path) == 7
+    assert not [name for name in names(tmp_path) if name.startswith(".")]
+    tried(GROUP, "two jobs that write into one folder", "both files are complete")
 
 
 def test_only_what_a_killed_write_left_is_removed(tmp_path) -> None:
@@ -292,7 +340,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, tried) -> None:
         assert resumed(folder) == 5
     message = str(info.value)
     assert f"cannot write the checkpoint {folder}/model_0000003.pth: " in message
-    assert f"--resume goes on from {folder}/model_0000001.pth, which is whole" in message
+    assert (
+        f"{folder}/model_0000001.pth is complete; solve this, then --resume continues from it"
+        in message
+    )
     assert "\n" not in message
     tried(GROUP, "a full disk", without_reason(message))
 
@@ -317,13 +368,13 @@ def test_a_disk_that_fills_at_any_byte(tmp_path, tried) -> None:
             (folder / "last_checkpoint").write_text("model_0000001.pth")
     assert outcomes == {"written", "refused"}
     what = "a disk that fills at any of 42 places near a checkpoint's end"
-    tried(GROUP, what, "written, or refused in one line; resumes from a whole one each time")
+    tried(GROUP, what, "written, or refused in one line; resumes from a complete one each time")
 
 
 def test_a_disk_that_is_full_from_the_start(tmp_path, tried) -> None:
     with small_disk(tmp_path / "disk") as folder, pytest.raises(UserError) as info:
         Run(folder).save(1, more=torch.zeros(SPACE))
-    assert "no checkpoint is there yet: " in str(info.value)
+    assert "there is no checkpoint yet; " in str(info.value)
     tried(GROUP, "a full disk at the first checkpoint", without_reason(str(info.value)))
 
 
@@ -387,7 +438,7 @@ def test_a_resume_falls_back_to_the_newest_whole_file(tmp_path, caplog, what, tr
     iteration = resumed(folder)
     assert iteration == (3 if "the last checkpoint" in what else 5)
     (warning,) = warnings(caplog)
-    assert f"; going on from {folder}/model_{iteration:07}.pth, " in warning
+    assert f"; continuing from {folder}/model_{iteration:07}.pth, " in warning
     tried(GROUP, what, warning)
 
 
@@ -415,10 +466,9 @@ def test_last_checkpoint_may_point_to_a_whole_file_outside(tmp_path, tried) -> N
 def test_a_last_checkpoint_that_is_not_finite_is_no_damage(tmp_path, tried) -> None:
     """Going back in silence to train into the same trouble would help nobody."""
     Run(tmp_path).save(1)
-    run = Run(tmp_path)
-    run.save(3)
-    nn.init.constant_(run.model.weight, float("nan"))
-    run.checkpointer.save("model_0000005", iteration=5)
+    state = {"weight": torch.full((2, 2), float("nan")), "bias": torch.zeros(2)}
+    torch.save({"model": state, "iteration": 5}, tmp_path / "model_0000005.pth")
+    (tmp_path / "last_checkpoint").write_text("model_0000005.pth")
     with pytest.raises(UserError, match=r"model_0000005\.pth has NaN") as info:
         resumed(tmp_path)
     tried(GROUP, "resuming from a last checkpoint with NaN", str(info.value))

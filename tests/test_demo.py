@@ -256,11 +256,11 @@ def test_every_frame_of_a_video_is_written(folder: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--input", "{}/images"), "no screen"),
-        (("--webcam",), "no screen"),
+        (("--input", "{}/images"), "there is no display"),
+        (("--webcam",), "there is no display"),
         (("--input", "{}/no*.png", "--output", "{}/o"), "there is no such file"),
         (("--video-input", "{}/no.mp4", "--output", "{}/o"), "no such file"),
-        (("--video-input", "{}/tiny.json", "--output", "{}/o"), "is no video"),
+        (("--video-input", "{}/tiny.json", "--output", "{}/o"), "is not a video"),
     ],
 )
 def test_what_cannot_work_is_an_error(

@@ -142,7 +142,7 @@ def test_a_bad_image_is_named_with_what_is_wrong(files: Files, case: Case) -> No
         prepared(cfg)
     kind = KINDS[case.kind]
     assert str(caught.value).startswith(f"image '{files.images / bad}': {kind.meaning} (")
-    assert kind.way_out in str(caught.value)
+    assert kind.fix in str(caught.value)
     assert "check_dataset.py" in str(caught.value)
 
 
@@ -152,7 +152,7 @@ def test_a_bad_annotation_file_is_named(files: Files, case: Case) -> None:
     with registered(files) as cfg, pytest.raises(DataError) as caught:
         build_train_loader(cfg)
     assert f"data set '{NAME}': " in str(caught.value)
-    assert KINDS[case.kind].way_out in str(caught.value)
+    assert KINDS[case.kind].fix in str(caught.value)
 
 
 def test_annotations_that_training_cannot_use_name_their_image(files: Files) -> None:

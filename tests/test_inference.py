@@ -1,5 +1,6 @@
 """The Python API for predictions."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -62,6 +63,30 @@ def test_a_batch_gives_what_single_images_give(folder: Path, predictor: Predicto
         assert_same(a, b)
 
 
+def test_memory_follows_the_batch_size(
+    folder: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are read as they are needed, not all of them before the first forward pass."""
+    image = cv2.imread(str(folder / "images" / "000.png"))
+    read, seen = 0, []
+
+    def images(count: int = 7) -> Iterator[np.ndarray]:
+        nonlocal read
+        for read in range(1, count + 1):
+            yield image[: 64 - read % 2 * 8]
+
+    run = predictor._run
+    monkeypatch.setattr(predictor, "_run", lambda batch: seen.append(read) or run(batch))
+    first = next(predictor.stream(images(), batch_size=3))
+    assert set(seen) == {3}
+    seen.clear()
+    found = predictor(images(), batch_size=3)
+    assert sorted(set(seen)) == [3, 6, 7]
+    assert [f.image_size[0] for f in found] == [56, 64, 56, 64, 56, 64, 56]
+    assert_same(first, found[0])
+    assert_same(found[0], found[6])
+
+
 def test_it_agrees_with_detectron2s_predictor(folder: Path, predictor: Predictor) -> None:
     image = cv2.imread(str(folder / "images" / "000.png"))
     large = cv2.resize(image, (100, 80))
@@ -111,6 +136,8 @@ def test_what_cannot_work_is_an_error(folder: Path, predictor: Predictor) -> Non
         Predictor(folder / "tiny.yaml", weights=folder / "no.pth")
     with pytest.raises(ValueError, match=r"this array is \(64, 64\)"):
         predictor([np.zeros((64, 64), np.uint8)])
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        predictor([], batch_size=0)
 
 
 def test_coco_results_load_and_have_the_data_sets_categories(

@@ -125,7 +125,7 @@ def check(args: argparse.Namespace) -> list[Report]:
             "only the annotations"
         )
     if args.images is not None and not Path(args.images).is_dir():
-        raise UserError(f"'{args.images}' is no folder; IMAGE_DIR is where the images are")
+        raise UserError(f"'{args.images}' is not a folder; IMAGE_DIR is the folder of the images")
     return [
         check_file(
             Path(args.dataset),
@@ -141,8 +141,8 @@ def check(args: argparse.Namespace) -> list[Report]:
 def list_of_checks(table_format: str = "simple") -> str:
     """Return the table of all kinds of problems, errors first."""
     kinds = sorted(KINDS.values(), key=lambda kind: kind.severity)
-    rows = [[kind.severity, kind.name, kind.meaning, kind.way_out] for kind in kinds]
-    return tabulate(rows, ["", "problem", "what it means", "way out"], tablefmt=table_format)
+    rows = [[kind.severity, kind.name, kind.meaning, kind.fix] for kind in kinds]
+    return tabulate(rows, ["", "problem", "what it means", "fix"], tablefmt=table_format)
 
 
 if __name__ == "__main__":

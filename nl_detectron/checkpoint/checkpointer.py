@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, made hard to break."""
+"""Detectron2's checkpointer, for files of any origin and runs that are killed."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from safetensors.torch import load_file
 
 from ..errors import UserError
+from .finite import nonfinite_counts
 from .reading import (
     TRUSTED,
     UnreadableError,
@@ -19,7 +20,7 @@ from .reading import (
     unreadable,
 )
 from .report import report
-from .writing import WholeFiles, is_local
+from .writing import AtomicPathManager, is_local
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ class Checkpointer(DetectionCheckpointer):
 
     Besides ``.pth`` and ``.pkl`` it reads ``.safetensors``. Names may be Detectron2's, or those of
     Detectron, MSRA and converted torchvision ImageNet files, as Detectron2 matches them. Whatever
-    is not mere data in a ``.pth`` or ``.pkl`` is refused, since unpickling could run code; after a
-    file's name, ``?trusted=True`` lifts that, for files of people whom you trust.
+    is not plain data in a ``.pth`` or ``.pkl`` is refused, since unpickling could run code; after a
+    file's name, ``?trusted=True`` lifts that, for files that you trust.
 
     Loading ends with a line about what was loaded, what is new, and what of the file is unused.
     An error lists every weight of the model without blocks that should have come from the file and
@@ -48,25 +49,33 @@ class Checkpointer(DetectionCheckpointer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.path_manager = WholeFiles(self.path_manager)
+        self.path_manager = AtomicPathManager(self.path_manager)
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save as the base class does.
 
         Raises:
-            UserError: the disk is full, or the file cannot be written for another such reason.
+            UserError: weights are not finite, so that :meth:`load` would refuse the file; the disk
+                is full, or the file cannot be written for another such reason.
         """
+        file = os.path.join(self.save_dir, f"{name}.pth")
+        if bad := nonfinite_counts(self.model.state_dict()):
+            raise UserError(
+                f"{file} is not written: {len(bad)} weights have NaN or infinite values (the first "
+                f"is {next(iter(bad))}); training has diverged"
+            )
         try:
             super().save(name, **kwargs)
         except OSError as error:
-            file = os.path.join(self.save_dir, f"{name}.pth")
+            reason = error.strerror or first_sentence(error)
             last = self.get_checkpoint_file()
             if os.path.isfile(last):
-                way_out = f"put that right, and --resume goes on from {last}, which is whole"
+                what_to_do = f"{last} is complete; solve this, then --resume continues from it"
             else:
-                way_out = "no checkpoint is there yet: put that right and start again"
-            reason = error.strerror or first_sentence(error)
-            raise UserError(f"cannot write the checkpoint {file}: {reason}; {way_out}") from error
+                what_to_do = "there is no checkpoint yet; solve this, then start again"
+            raise UserError(
+                f"cannot write the checkpoint {file}: {reason}; {what_to_do}"
+            ) from error
 
     def get_checkpoint_file(self) -> str:
         """The file that ``last_checkpoint`` names; "" if that is missing or has no name in it."""
@@ -78,11 +87,11 @@ class Checkpointer(DetectionCheckpointer):
         return file if os.path.basename(file) and file.isprintable() else ""
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Do as the base class does; resume from the newest whole ``model_*.pth`` of the folder
+        """Do as the base class does; resume from the newest complete ``model_*.pth`` of the folder
         if the file that ``last_checkpoint`` names is missing or damaged.
 
         Raises:
-            UserError: see :meth:`load`, or there is no whole file to resume from.
+            UserError: see :meth:`load`, or there is no complete file to resume from.
         """
         if not (resume and self.has_checkpoint()):
             return super().resume_or_load(path, resume=False)
@@ -101,10 +110,12 @@ class Checkpointer(DetectionCheckpointer):
                 loaded = self.load(file)
             except UnreadableError:
                 continue
-            logger.warning(f"{reason}; going on from {file}, the newest whole checkpoint there")
+            logger.warning(
+                f"{reason}; continuing from {file}, the newest complete checkpoint there"
+            )
             return loaded
         raise UserError(
-            f"cannot resume: {reason}; no other model_*.pth in {self.save_dir} is whole: start "
+            f"cannot resume: {reason}; no other model_*.pth in {self.save_dir} is complete; start "
             "again without --resume"
         ) from reason
 
@@ -120,8 +131,8 @@ class Checkpointer(DetectionCheckpointer):
 
         Raises:
             UnreadableError: the file is missing, cut off, of an unknown kind, or could run code.
-            UserError: the file has weights that are not finite, or none that fits the model, or
-                what else it has does not suit.
+            UserError: the file has weights that are not finite, no weight of the model, or other
+                content that the model, optimizer or trainer does not take.
         """
         file, _, query = os.fspath(path or "").partition("?")
         options = query.split("&") if query else []
@@ -129,7 +140,9 @@ class Checkpointer(DetectionCheckpointer):
         self._path = file
         rest = "&".join(option for option in options if option != TRUSTED)
         if rest and not rest.startswith(HEURISTICS):
-            raise UserError(f"'{path}': after the '?' go {TRUSTED} or {HEURISTICS}True")
+            raise UserError(
+                f"'{path}': unknown option '{rest}'; allowed: {TRUSTED}, {HEURISTICS}True"
+            )
         if os.path.isdir(file):
             raise UnreadableError(f"cannot read the checkpoint '{path}': it is a directory")
         try:
@@ -140,9 +153,9 @@ class Checkpointer(DetectionCheckpointer):
             raise UnreadableError(
                 f"cannot read the checkpoint '{path}': {first_sentence(error)}"
             ) from error
-        except Exception as error:  # there is nothing that another's content cannot raise
+        except Exception as error:  # content of unknown origin can raise anything
             raise UserError(
-                f"the checkpoint '{path}' does not suit: {first_sentence(error)}"
+                f"cannot load the checkpoint '{path}': {first_sentence(error)}"
             ) from error
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it there after an error
@@ -154,7 +167,7 @@ class Checkpointer(DetectionCheckpointer):
             checkpoint = super()._load_file(filename)
         except OSError:
             raise
-        except Exception as error:  # nor anything that a damaged file cannot
+        except Exception as error:  # a damaged file can raise anything
             raise unreadable(filename, error) from error
         check_weights(filename, checkpoint.get("model"))
         return checkpoint

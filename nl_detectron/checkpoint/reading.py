@@ -12,13 +12,14 @@ import torch
 from detectron2.utils.file_io import PathManager
 
 from ..errors import UserError
+from .finite import nonfinite_counts
 
 TRUSTED = "trusted=True"
 _LISTED = 5
 
 
 class UnreadableError(UserError):
-    """A file that is missing, damaged, or no checkpoint that can be read without risk."""
+    """A file that is missing, damaged, or not a checkpoint that can be read without risk."""
 
 
 def check_pickle(filename: str) -> None:
@@ -96,33 +97,33 @@ def unreadable(filename: str, error: Exception) -> UnreadableError:
         reason = first_sentence(error.__context__ or error)
         if re.search("global|function", reason, re.IGNORECASE):
             return UnreadableError(
-                f"{filename} holds more than weights, and reading it could run code ({reason}); "
-                f"if you trust who made it: '{filename}?{TRUSTED}'"
+                f"{filename} holds more than weights; reading it could run code ({reason}); "
+                f"if you trust its source, give '{filename}?{TRUSTED}'"
             )
     return UnreadableError(
-        f"cannot read the checkpoint '{filename}': it is damaged, or none at all ({reason}); copy "
-        "or download it again"
+        f"cannot read the checkpoint '{filename}': the file is damaged or is not a checkpoint "
+        f"({reason}); copy or download it again"
     )
 
 
 def check_weights(filename: str, weights: Any) -> None:
     """Raise UserError unless `weights` are finite tensors or arrays by name."""
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise UnreadableError(f"{filename} holds no weights: its 'model' has none by name")
-    bad = {}
+        raise UnreadableError(
+            f"{filename} holds no weights: its 'model' is not a mapping of names to tensors"
+        )
+    tensors = {}
     for name, value in weights.items():
         if not isinstance(value, torch.Tensor | np.ndarray):
-            raise UnreadableError(f"{filename} holds no weights: its '{name}' is no tensor")
-        tensor = torch.as_tensor(value)
-        # Not every narrow type can be asked; float32 costs no copy.
-        if tensor.is_floating_point() and not (finite := tensor.float().isfinite()).all():
-            bad[name] = f"{name}: {int((~finite).sum())} of {tensor.numel()}"
-    if bad:
-        listed = ", ".join(list(bad.values())[:_LISTED]) + (", ..." if len(bad) > _LISTED else "")
+            raise UnreadableError(f"{filename} holds no weights: its '{name}' is not a tensor")
+        tensors[name] = torch.as_tensor(value)
+    if bad := nonfinite_counts(tensors):
+        listed = [f"{name}: {bad[name]} of {tensors[name].numel()}" for name in bad]
+        names = ", ".join(listed[:_LISTED]) + (", ..." if len(bad) > _LISTED else "")
         raise UserError(
             f"{filename} has NaN or infinite values in {len(bad)} of its {len(weights)} weights "
-            f"({listed}): it was written after the training had diverged; take an earlier one, for "
-            "--resume by its name in last_checkpoint"
+            f"({names}): training had diverged when it was written; take an earlier checkpoint "
+            "(for --resume, write its name into last_checkpoint)"
         )
 
 

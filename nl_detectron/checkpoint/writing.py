@@ -1,18 +1,21 @@
 """Local files that are there as a whole or not at all, whatever ends the process that writes."""
 
+import errno
+import fcntl
 import os
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 _UNFINISHED = ".unfinished"
 
 
-class WholeFiles:
-    """A path manager like the one given, but in a ``with`` statement it writes whole local files.
+class AtomicPathManager:
+    """The path manager it is given, except that `open` writes local files by :func:`atomic_write`.
 
-    Others are written as that path manager does.
+    What `open` returns for these is a context manager.
     """
 
     def __init__(self, path_manager: Any) -> None:
@@ -23,7 +26,7 @@ class WholeFiles:
 
     def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
         if "w" in mode and is_local(path):
-            return whole_file(Path(path), mode)
+            return atomic_write(Path(path), mode)
         return self._path_manager.open(path, mode, **kwargs)
 
 
@@ -32,28 +35,64 @@ def is_local(path: str) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path, mode: str) -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
     """Open a hidden file beside `path` for writing; after the block it becomes `path`.
 
-    If the block raises, or the disk does not take all of it, `path` stays as it was. What killed
-    processes have left unfinished in the folder is removed.
+    If the block raises, or the disk does not take all of it, `path` stays as it was. Unfinished
+    files that killed processes have left in the folder are removed.
 
     Raises:
         OSError: the file cannot be written, by whatever name torch calls that.
     """
-    for left in path.parent.glob(f".*{_UNFINISHED}"):
-        left.unlink(missing_ok=True)
-    beside = path.with_name(f".{path.name}{_UNFINISHED}")
+    _remove_unfinished(path.parent)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
     try:
-        with open(beside, mode) as file:
+        with _open_locked(unfinished, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+            os.replace(unfinished, path)
+        _sync_folder(path.parent)
     except RuntimeError as error:
         # torch's zip writer stumbles over what a failed write has left behind.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from error
         raise
     finally:
-        beside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for unfinished in folder.glob(f".*{_UNFINISHED}"):
+        with suppress(FileNotFoundError), open(unfinished, "rb") as file:
+            if _lock(file):
+                unfinished.unlink()
+
+
+def _open_locked(path: Path, mode: str) -> IO[Any]:
+    while True:
+        file = open(path, mode)  # noqa: SIM115  (the caller closes it)
+        if not _lock(file) or path.exists():
+            return file
+        file.close()  # another process removed it before it was locked
+
+
+def _lock(file: IO[Any]) -> bool:
+    """Lock `file` until it is closed; return False if a process holds it, or locks do not work."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the folder's entries to the disk: until then, loss of power may undo a rename."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what file systems say that cannot
+            raise
+    finally:
+        os.close(descriptor)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .coco import Coco, Entry, annotation_name, image_name
-from .kinds import Problem, error, shown, warning
+from .kinds import Problem, error, short_repr, warning
 
 EDGE = 1.0
 """Pixels by which boxes, masks and points may be outside: rounding, not a mistake."""
@@ -106,7 +106,7 @@ def _no_evaluation_key(annotation: Entry, coco: Coco) -> Details:
 )
 def _ignore(annotation: Entry, coco: Coco) -> Details:
     if annotation["ignore"] != 0:
-        yield f"ignore is {shown(annotation['ignore'])}"
+        yield f"ignore is {short_repr(annotation['ignore'])}"
 
 
 # Boxes
@@ -173,7 +173,7 @@ def _tiny_box(annotation: Entry, coco: Coco) -> Details:
 @on(
     "area",
     kind=warning(
-        "negative-area", "an area below 0; evaluation ignores the object", "compute it anew"
+        "negative-area", "an area below 0; evaluation ignores the object", "compute it again"
     ),
 )
 def _negative_area(annotation: Entry, coco: Coco) -> Details:
@@ -208,7 +208,7 @@ def _no_mask(annotation: Entry, coco: Coco) -> Details:
 def _short_polygon(annotation: Entry, coco: Coco) -> Details:
     for polygon in _polygons(annotation):
         if len(polygon) < 6 and len(polygon) % 2 == 0:
-            yield f"a polygon is {shown(polygon)}"
+            yield f"a polygon is {short_repr(polygon)}"
 
 
 @on(
@@ -237,7 +237,7 @@ def _odd_polygon(annotation: Entry, coco: Coco) -> Details:
 def _flat_polygon(annotation: Entry, coco: Coco) -> Details:
     polygons = [p for p in _polygons(annotation) if len(p) >= 6 and len(p) % 2 == 0]
     if polygons and not any(map(_encloses, polygons)):
-        yield f"a polygon is {shown(polygons[0])}"
+        yield f"a polygon is {short_repr(polygons[0])}"
 
 
 @on(
@@ -275,7 +275,7 @@ def _rle_mask(annotation: Entry, coco: Coco) -> Details:
 @on(
     "segmentation",
     kind=error(
-        "rle-size", "a run-length mask of another size than its image", "encode the mask anew"
+        "rle-size", "a run-length mask of another size than its image", "encode the mask again"
     ),
 )
 def _rle_size(annotation: Entry, coco: Coco) -> Details:
@@ -289,7 +289,7 @@ def _rle_size(annotation: Entry, coco: Coco) -> Details:
     kind=error(
         "bad-rle",
         "a run-length mask whose runs do not fill its size: the mask is garbage",
-        "encode the mask anew, column by column",
+        "encode the mask again, column by column",
     ),
 )
 def _bad_rle(annotation: Entry, coco: Coco) -> Details:
@@ -298,9 +298,9 @@ def _bad_rle(annotation: Entry, coco: Coco) -> Details:
         counts, pixels = rle["counts"], rle["size"][0] * rle["size"][1]
         runs = counts if isinstance(counts, list) else run_lengths(counts)
         if runs is None or min(runs, default=0) < 0:
-            yield f"counts is {shown(counts)}"
+            yield f"counts is {short_repr(counts)}"
         elif sum(runs) != pixels:
-            yield f"the runs have {shown(sum(runs))} pixels, the size {pixels}"
+            yield f"the runs have {short_repr(sum(runs))} pixels, the size {pixels}"
 
 
 @on(
@@ -361,7 +361,7 @@ def _keypoint_count(annotation: Entry, coco: Coco) -> Details:
 )
 def _keypoint_visibility(annotation: Entry, coco: Coco) -> Details:
     if wrong := {v for v in annotation["keypoints"][2::3] if v not in (0, 1, 2)}:
-        yield f"visibility is {shown(sorted(wrong))}"
+        yield f"visibility is {short_repr(sorted(wrong))}"
 
 
 @on(
@@ -450,7 +450,7 @@ DUPLICATE_IMAGE = error(
 DUPLICATE_ANNOTATION = error(
     "duplicate-annotation-id",
     "several annotations have one id; Detectron2 refuses the file",
-    "number annotations anew",
+    "number the annotations again",
 )
 DUPLICATE_CATEGORY = error(
     "duplicate-category-id",
@@ -472,7 +472,7 @@ NO_IMAGES = error("no-images", "the list of images is empty", "check what wrote 
 NO_CATEGORIES = error("no-categories", "the list of categories is empty", "add the categories")
 NO_OBJECTS = error(
     "no-objects",
-    "no image has an annotation that is no crowd: nothing to train on, nothing to evaluate",
+    "no image has an annotation other than crowds: nothing to train on, nothing to evaluate",
     "check what wrote the file",
 )
 FEW_KEYPOINTS = error(
@@ -507,14 +507,14 @@ def problems_of_lists(coco: Coco) -> Iterator[Problem]:
     used = {annotation.get("category_id") for annotation in coco.annotations}
     for number, category in coco.category_by_id.items():
         if number not in used:
-            yield Problem(UNUSED_CATEGORY, f"category {number}", shown(category.get("name")))
+            yield Problem(UNUSED_CATEGORY, f"category {number}", short_repr(category.get("name")))
 
 
 def _repeated(entries: list[Entry], key: str, kind: str, what: str) -> Iterator[Problem]:
     counts = Counter(entry.get(key) for entry in entries)
     for value, count in counts.items():
         if value is not None and count > 1:
-            yield Problem(kind, f"{what} {shown(value)}", f"{count} times")
+            yield Problem(kind, f"{what} {short_repr(value)}", f"{count} times")
 
 
 def _same_object_twice(coco: Coco) -> Iterator[Problem]:

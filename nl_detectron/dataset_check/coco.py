@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from .kinds import Problem, error, shown
+from .kinds import Problem, error, error_text, short_repr
 
 MAX_ID = 2**53
 """COCO's evaluation keeps ids as floating-point numbers, which count no further."""
@@ -19,7 +19,7 @@ FILE = error(
     "unreadable-annotations", "the annotation file cannot be opened", "check path and permissions"
 )
 NOT_JSON = error(
-    "not-json", "the annotation file is cut off or no JSON in UTF-8", "write or copy it again"
+    "not-json", "the annotation file is cut off or is not JSON in UTF-8", "write or copy it again"
 )
 NOT_COCO = error(
     "not-coco",
@@ -209,21 +209,25 @@ def read(path: Path, expected: Expected | None = None) -> tuple[Coco, list[Probl
     except OSError as failure:
         return coco, [Problem(FILE, str(path), failure.strerror or str(failure))]
     except (ValueError, RecursionError) as failure:
-        return coco, [Problem(NOT_JSON, str(path), shown_error(failure))]
+        return coco, [Problem(NOT_JSON, str(path), error_text(failure))]
     if not isinstance(content, dict):
-        return coco, [Problem(NOT_COCO, str(path), f"its content is {shown(content)}")]
+        return coco, [Problem(NOT_COCO, str(path), f"its content is {short_repr(content)}")]
     problems: list[Problem] = []
     for section, fields in FIELDS.items():
         entries = content.get(section)
         if not isinstance(entries, list):
-            found = f"'{section}' is {shown(entries)}" if section in content else f"no '{section}'"
+            found = (
+                f"'{section}' is {short_repr(entries)}" if section in content else f"no '{section}'"
+            )
             problems.append(Problem(NOT_COCO, str(path), found))
             continue
         well_formed = getattr(coco, section)
         for position, entry in enumerate(entries):
             where = name(section, entry, position)
             if not isinstance(entry, dict):
-                problems.append(Problem(WRONG_TYPE, where, f"is {shown(entry)}, not an object"))
+                problems.append(
+                    Problem(WRONG_TYPE, where, f"is {short_repr(entry)}, not an object")
+                )
                 continue
             if section == "annotations" and entry.get("segmentation", 1) in (None, [], {}):
                 entry.pop("segmentation")  # ways to write that there is none
@@ -241,7 +245,7 @@ def _malformed(where: str, entry: Entry, fields: Sequence[Field]) -> Iterator[Pr
         elif not spec.valid(entry[spec.name]):
             value, entry[spec.name] = entry[spec.name], None
             kind = IMPOSSIBLE_NUMBER if _has_impossible_number(value) else WRONG_TYPE
-            yield Problem(kind, where, f"{spec.name} is {shown(value)}, not {spec.what}")
+            yield Problem(kind, where, f"{spec.name} is {short_repr(value)}, not {spec.what}")
 
 
 def _has_impossible_number(value: Any) -> bool:
@@ -262,14 +266,8 @@ def name(section: str, entry: Any, position: int) -> str:
 
 
 def image_name(image: Entry) -> str:
-    return f"image {image.get('id')} ({shown(image.get('file_name'))})"
+    return f"image {image.get('id')} ({short_repr(image.get('file_name'))})"
 
 
 def annotation_name(annotation: Entry) -> str:
-    return f"annotation {annotation.get('id')} of image {shown(annotation.get('image_id'))}"
-
-
-def shown_error(failure: BaseException) -> str:
-    """Return an exception's type and text in one line."""
-    text = " ".join(str(failure).split())
-    return f"{type(failure).__name__}: {text}" if text else type(failure).__name__
+    return f"annotation {annotation.get('id')} of image {short_repr(annotation.get('image_id'))}"

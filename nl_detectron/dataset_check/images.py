@@ -9,8 +9,8 @@ from pathlib import Path
 from detectron2.data.detection_utils import read_image
 from tqdm import tqdm
 
-from .coco import Entry, image_name, shown_error
-from .kinds import Problem, error
+from .coco import Entry, image_name
+from .kinds import Problem, error, error_text
 
 THREADS = 4
 
@@ -96,7 +96,7 @@ def image_fault(path: str, expected_size: tuple[int, int] | None) -> tuple[str, 
         height, width = read_image(path, format="RGB").shape[:2]
     except Exception as failure:  # Pillow's decoders raise errors of any type on hostile bytes
         is_cut_off = isinstance(failure, OSError) and "truncated" in str(failure)
-        return (TRUNCATED if is_cut_off else UNREADABLE), shown_error(failure)
+        return (TRUNCATED if is_cut_off else UNREADABLE), error_text(failure)
     if expected_size is not None and (width, height) != expected_size:
         expected = "x".join(map(str, expected_size))
         return SIZE, f"the file has {width}x{height} pixels, the annotations say {expected}"

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set: kinds of problems, and the table that every check joins."""
+"""Kinds of problems of a data set, of whatever format, and the table of all of them."""
 
 import reprlib
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem, what it means for a run, and the way out."""
+    """A kind of problem, what it means for a run, and how to fix it."""
 
     name: str
     severity: Severity
     meaning: str
-    way_out: str
+    fix: str
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ KINDS: dict[str, Kind] = {}
 """Every kind by name, in the order of the reports."""
 
 
-def error(name: str, meaning: str, way_out: str) -> str:
+def error(name: str, meaning: str, fix: str) -> str:
     """Add a kind that is an error to the table; return its name."""
-    return _add(Kind(name, Severity.ERROR, meaning, way_out))
+    return _add(Kind(name, Severity.ERROR, meaning, fix))
 
 
-def warning(name: str, meaning: str, way_out: str) -> str:
+def warning(name: str, meaning: str, fix: str) -> str:
     """Add a kind that is a warning to the table; return its name."""
-    return _add(Kind(name, Severity.WARNING, meaning, way_out))
+    return _add(Kind(name, Severity.WARNING, meaning, fix))
 
 
 def _add(kind: Kind) -> str:
@@ -57,6 +57,12 @@ _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 8, 4
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Return any value in a few characters of one line, also what cannot be encoded."""
     return _SHORT.repr(value)
+
+
+def error_text(exception: BaseException) -> str:
+    """Return an exception's type and text in one line."""
+    text = " ".join(str(exception).split())
+    return f"{type(exception).__name__}: {text}" if text else type(exception).__name__

@@ -55,13 +55,13 @@ class Report:
         ]
 
     def as_text(self) -> str:
-        """Return a table: errors first, each kind with its meaning, first examples and way out."""
+        """Return a table: errors first, each kind with its meaning, first examples and fix."""
         facts = ", ".join(f"{number} {what}" for what, number in self.facts.items())
         lines = [f"{self.title}: {facts}" if facts else self.title]
         findings = [*self.errors, *self.warnings]
         if findings:
             rows = [[f.kind.severity, f.kind.name, f.count, _cell(f)] for f in findings]
-            headers = ["", "problem", "count", "what, where first, way out"]
+            headers = ["", "problem", "count", "what, where first, fix"]
             lines += ["", tabulate(rows, headers, disable_numparse=True), ""]
         lines.append(
             f"{_total(self.errors, 'error')} and {_total(self.warnings, 'warning')}"
@@ -81,7 +81,7 @@ class Report:
                     "severity": str(f.kind.severity),
                     "count": f.count,
                     "meaning": f.kind.meaning,
-                    "way_out": f.kind.way_out,
+                    "fix": f.kind.fix,
                     "examples": [{"where": p.where, "detail": p.detail} for p in f.examples],
                 }
                 for f in (*self.errors, *self.warnings)
@@ -94,7 +94,7 @@ class Report:
             return None
         problem = self.errors[0].examples[0]
         kind = KINDS[problem.kind]
-        return f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.way_out}"
+        return f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.fix}"
 
 
 def _cell(finding: Finding) -> str:
@@ -102,7 +102,7 @@ def _cell(finding: Finding) -> str:
     lines = [finding.kind.meaning]
     lines += [f"  {problem.where}: {problem.detail}" for problem in finding.examples]
     lines += [f"  ... and {rest} more"] if rest else []
-    return "\n".join([*lines, f"  -> {finding.kind.way_out}"])
+    return "\n".join([*lines, f"  -> {finding.kind.fix}"])
 
 
 def _total(findings: list[Finding], what: str) -> str:

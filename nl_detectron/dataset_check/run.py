@@ -9,7 +9,7 @@ from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
 from .coco import Coco, Expected
-from .kinds import Problem, error, shown, warning
+from .kinds import Problem, error, short_repr, warning
 
 NO_FLIP_MAP = error(
     "no-flip-map",
@@ -143,9 +143,9 @@ def problems_of_metadata(run: Run) -> Iterator[Problem]:
             continue
         flipped = [side for pair in flips for side in pair]
         if unknown := [side for side in flipped if side not in names]:
-            yield Problem(BAD_FLIP_MAP, where, f"{shown(unknown)} not in keypoint_names")
+            yield Problem(BAD_FLIP_MAP, where, f"{short_repr(unknown)} not in keypoint_names")
         elif len(set(flipped)) < len(flipped) or any(len(pair) != 2 for pair in flips):
-            yield Problem(BAD_FLIP_MAP, where, f"keypoint_flip_map is {shown(flips)}")
+            yield Problem(BAD_FLIP_MAP, where, f"keypoint_flip_map is {short_repr(flips)}")
         if run.num_keypoints not in (None, len(names)):
             found = f"{run.num_keypoints} in the model, {len(names)} keypoint_names"
             yield Problem(KEYPOINT_NUMBER, where, found)
@@ -185,14 +185,14 @@ def problems_between(run: Run, summaries: Sequence[Summary]) -> Iterator[Problem
     trained = frozenset[str]().union(*(s.used for s in train))
     for summary in only_test:
         for category in sorted(trained & set(summary.categories) - summary.used):
-            yield Problem(MISSING_CATEGORY, f"data set '{summary.name}'", shown(category))
+            yield Problem(MISSING_CATEGORY, f"data set '{summary.name}'", short_repr(category))
         for other in train:
             if MetadataCatalog.get(summary.name).get("image_root") == MetadataCatalog.get(
                 other.name
             ).get("image_root"):
                 for file in sorted(summary.files & other.files):
                     where = f"data sets '{other.name}' and '{summary.name}'"
-                    yield Problem(SHARED_FILE, where, shown(file))
+                    yield Problem(SHARED_FILE, where, short_repr(file))
 
 
 def _problems_of_categories(run: Run, summary: Summary, first: Summary) -> Iterator[Problem]:
@@ -203,5 +203,7 @@ def _problems_of_categories(run: Run, summary: Summary, first: Summary) -> Itera
     metadata = MetadataCatalog.get(summary.name).get("thing_classes")
     for other, names in (("its metadata", metadata), (f"'{first.name}'", first.categories)):
         if names is not None and list(names) != list(summary.categories):
-            found = f"{shown(list(summary.categories))}, but in {other} {shown(list(names))}"
+            found = (
+                f"{short_repr(list(summary.categories))}, but in {other} {short_repr(list(names))}"
+            )
             yield Problem(CATEGORIES_DIFFER, where, found)

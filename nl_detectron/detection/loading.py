@@ -27,8 +27,8 @@ from ..dataset_check import (
     image_fault,
     problems_of_metadata,
 )
-from ..dataset_check.coco import shown_error
 from ..dataset_check.images import image_size, special_file
+from ..dataset_check.kinds import error_text
 from ..errors import ConfigError, UserError
 
 _CHECK = "tools/check_dataset.py finds all that is wrong with a data set"
@@ -78,7 +78,7 @@ class NamingMapper:
             annotations = f"image {path!r}: its annotations (image id {record.get('image_id')})"
             if type(self.mapper) is DatasetMapper:
                 raise DataError(
-                    f"{annotations} cannot be used ({shown_error(error)}); {_CHECK}"
+                    f"{annotations} cannot be used ({error_text(error)}); {_CHECK}"
                 ) from error
             error.add_note(f"while reading {annotations}")
             raise
@@ -86,7 +86,7 @@ class NamingMapper:
 
 def _image_message(path: str, fault: tuple[str, str]) -> str:
     kind = KINDS[fault[0]]
-    return f"image {path!r}: {kind.meaning} ({fault[1]}); {kind.way_out}; {_CHECK}"
+    return f"image {path!r}: {kind.meaning} ({fault[1]}); {kind.fix}; {_CHECK}"
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def check_metadata(run: Run) -> None:
     """Raise ConfigError for metadata that keypoints cannot be trained with; reads no data."""
     for problem in problems_of_metadata(run):
         kind = KINDS[problem.kind]
-        raise ConfigError(f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.way_out}")
+        raise ConfigError(f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.fix}")
 
 
 def check_categories(run: Run) -> None:

@@ -12,6 +12,7 @@ import torch
 from detectron2.engine import HookBase
 from torch import nn
 
+from ..checkpoint.finite import nonfinite_counts
 from ..errors import UserError
 
 _LESS_MEMORY = "DATALOADER.NUM_WORKERS, SOLVER.IMS_PER_BATCH or the sizes in INPUT"
@@ -45,14 +46,11 @@ def check_losses(losses: Mapping[str, float], iteration: int, *, amp: bool = Fal
 
 
 def check_weights(model: nn.Module, iteration: int) -> None:
-    """Raise DivergedError if the parameters after `iteration` are not finite; names the first."""
-    finite = {name: p.detach().isfinite().all() for name, p in model.named_parameters()}
-    all_finite = torch.stack(list(finite.values())).tolist()  # a single wait for the device
-    wrong = [name for name, fine in zip(finite, all_finite, strict=True) if not fine]
-    if wrong:
+    """Raise DivergedError if parameters or buffers after `iteration` are not finite."""
+    if bad := nonfinite_counts(model.state_dict()):
         raise DivergedError(
-            f"{len(wrong)} of the model's weights are not finite after iteration {iteration} (the "
-            f"first is {wrong[0]}), so they are not saved"
+            f"{len(bad)} of the model's weights are not finite after iteration {iteration} (the "
+            f"first is {next(iter(bad))}), so they are not saved"
         )
 
 
