@@ -9,13 +9,13 @@ import pytest
 import tiny_run
 from detectron2.modeling import build_model
 
-from nl_detectron.experiments import run as runner
-from nl_detectron.experiments.hypotheses import HYPOTHESES, Group
-from nl_detectron.experiments.plan import FAR, LABELS, MODELS, SETTINGS, Trial, plan
-from nl_detectron.experiments.report import answer, write_report
-from nl_detectron.experiments.results import load, save, values
-from nl_detectron.experiments.statistics import Interval, difference, mean
-from nl_detectron.experiments.trial import BlockUse, Outcome, cost_of, cue_share
+from experiments import run as runner
+from experiments.hypotheses import HYPOTHESES, Group
+from experiments.plan import FAR, LABELS, MODELS, SETTINGS, Trial, plan
+from experiments.report import answer, write_report
+from experiments.results import load, save, values
+from experiments.statistics import Interval, difference, mean
+from experiments.trial import BlockUse, Outcome, cost_of, cue_share
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.visualization import Attention, Query
 from nl_detectron.visualization.geometry import Grid

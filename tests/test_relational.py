@@ -7,10 +7,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 
+from experiments.oracle import oracle_ap
 from nl_detectron.data import relational
 from nl_detectron.data.register import register_generated
 from nl_detectron.data.relational import CUE_COLORS, HEIGHT, WIDTH, draw_panorama, read_cue
-from nl_detectron.experiments.oracle import oracle_ap
 
 CASES = [(task, distance) for task in relational.TASKS for distance in (0, 200, 384)]
 

@@ -49,6 +49,7 @@ def test_configs_are_in_the_wheel_as_files(wheel):
 
 
 def test_the_package_is_in_the_wheel_and_nothing_else(wheel):
+    """Neither tests nor tools, nor the research code in experiments/."""
     expected = {f"nl_detectron/{n}" for n in sources("nl_detectron") if not n.startswith("configs")}
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

@@ -5,12 +5,12 @@ import argparse
 from fnmatch import fnmatch
 from pathlib import Path
 
+from experiments.plan import SETTINGS, Trial, plan
+from experiments.report import write_report
+from experiments.results import load
+from experiments.run import run
 from nl_detectron.arguments import add_traceback
 from nl_detectron.errors import UserError, run_script
-from nl_detectron.experiments.plan import SETTINGS, Trial, plan
-from nl_detectron.experiments.report import write_report
-from nl_detectron.experiments.results import load
-from nl_detectron.experiments.run import run
 
 ROOT = Path(__file__).resolve().parent.parent
 EPILOG = """

@@ -13,12 +13,13 @@ from detectron2.data import MetadataCatalog
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..analysis import analyze, build_on_meta
-from ..data.relational import HEIGHT, WIDTH
-from ..engine.run import run_yaml
-from ..images import read_image
-from ..inference import Predictor
-from ..visualization import Attention, look
+from nl_detectron.analysis import analyze, build_on_meta
+from nl_detectron.data.relational import HEIGHT, WIDTH
+from nl_detectron.engine.run import run_yaml
+from nl_detectron.images import read_image
+from nl_detectron.inference import Predictor
+from nl_detectron.visualization import Attention, look
+
 from .plan import METRIC, Trial
 
 _LAST_LOGGED = 5  # residual ratios at the end of training that are averaged: one is noisy

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..data.relational import CLASSES, draw_panorama
+from nl_detectron.data.relational import CLASSES, draw_panorama
+
 from .hypotheses import Group
 from .plan import FAR, LABELS, METRIC
 from .results import Results, values

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import stdev
 
-from ..data.relational import HEIGHT, NUM_TRAIN, NUM_VAL, WIDTH
+from nl_detectron.data.relational import HEIGHT, NUM_TRAIN, NUM_VAL, WIDTH
+
 from .hypotheses import HYPOTHESES, Group, Hypothesis
 from .plan import FAR, LABELS, SETTINGS, Trial, plan
 from .plots import plot_distance, plot_examples, plot_iteration
@@ -103,7 +104,7 @@ def _answers(results: Results) -> str:
     lines = [
         "## Hypotheses",
         "",
-        "Written down before the runs (`nl_detectron/experiments/hypotheses.py`, in the history of "
+        "Written down before the runs (`experiments/hypotheses.py`, in the history of "
         "this repository). The difference is in AP, with Welch's 95 % interval over seeds; the "
         "intervals are not corrected for their number, so that one in twenty is expected to miss. "
         '"Not contradicted" is no proof of equality: see how wide the interval is.',
@@ -227,7 +228,7 @@ def _method(results: Results, machines: dict[str, dict[str, str]]) -> str:
 task and distance. An observer that finds everything and reads the cue scores AP 100; one \
 that guesses, 25 to 30 (a test).
 - Models and schedule: `configs/experiments`; all arms of a task have the same but for the keys in \
-`nl_detectron/experiments/plan.py`. Models of crates start from random weights; those of walkers \
+`experiments/plan.py`. Models of crates start from random weights; those of walkers \
 from the weights of the same backbone and seed, trained on crates {FAR} pixels from their cue. \
 Seeds are Detectron2's `SEED`: weights and order of the data.
 - The learning rate, the size of the cue and the norm of the blocks were chosen in about fifteen \

@@ -10,8 +10,9 @@ from detectron2.data import MetadataCatalog
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..data.relational import CUE_COLORS, read_cue, wrists
-from ..images import read_image
+from nl_detectron.data.relational import CUE_COLORS, read_cue, wrists
+from nl_detectron.images import read_image
+
 from .plan import METRIC
 
 

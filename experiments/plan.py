@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import load_config
+from nl_detectron.config import load_config
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "experiments"
 METRIC = {"crates": "bbox", "walkers": "keypoints"}

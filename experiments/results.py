@@ -7,7 +7,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from ..errors import UserError
+from nl_detectron.errors import UserError
+
 from .hypotheses import Group
 from .plan import Trial
 from .trial import BlockUse, Outcome
