@@ -14,6 +14,7 @@ from torch import nn
 from nl_detectron import export
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.errors import UserError
+from nl_detectron.export import detection, files
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 
 
@@ -51,7 +52,7 @@ def build(cfg):
 
 def run_export(cfg, path, part, file_format, images=()):
     return export.export_part(
-        build(cfg), part=part, file_format=file_format, path=path, images=images
+        build(cfg), part=part, file_format=file_format, path=path, inputs=images
     )
 
 
@@ -109,7 +110,7 @@ def test_detections_may_come_in_another_order():
         "scores": torch.tensor([0.5, 0.5, 0.5]),
     }
     shuffled = {name: value[[2, 0, 1]] for name, value in expected.items()}
-    reordered = export._in_order_of(expected, shuffled)
+    reordered = detection._in_order_of(expected, shuffled)
     assert all(torch.equal(expected[name], reordered[name]) for name in expected)
 
 
@@ -146,7 +147,7 @@ def test_the_script_writes_checks_and_tells(command, tmp_path, capsys, monkeypat
     assert "20 x 16 x 14 x 14" in table
     assert "DIFFERS" not in table
 
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(files, "TOLERANCE", -1.0)
     assert command("--part", "keypoint_head") == 1
     assert "DIFFERS" in capsys.readouterr().out
 

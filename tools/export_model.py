@@ -5,11 +5,7 @@ check each file against it."""
 import argparse
 from pathlib import Path
 
-from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetMapper
-from detectron2.data.detection_utils import build_augmentation
 from tabulate import tabulate
-from torch import Tensor
 from tqdm import tqdm
 
 from nl_detectron import export
@@ -99,34 +95,17 @@ def _export_parts(
     predictor: Predictor, arguments: argparse.Namespace, folder: Path
 ) -> list[export.Check]:
     parts = arguments.part or export.parts_of(predictor.model)
-    images = _images(predictor.cfg, arguments.input) if "detector" in parts else []
     checks = []
     for part in tqdm(parts, unit="file"):
+        load = export.PARTS[part].inputs
         checks += export.export_part(
             predictor.model,
             part=part,
             file_format=arguments.format,
             path=folder / (part + export.SUFFIXES[arguments.format]),
-            images=images,
+            inputs=load(predictor.cfg, arguments.input) if load else (),
         )
     return checks
-
-
-def _images(cfg: CfgNode, files: list[str] | None) -> list[Tensor]:
-    """Images as the network takes them; by default three of different shapes."""
-    if files is None:
-        by_shape = {(d["height"], d["width"]): d for d in DatasetCatalog.get("nl_shapes_val")}
-        files = [image["file_name"] for image in list(by_shape.values())[:3]]
-    mapper = DatasetMapper(
-        is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT
-    )
-    images = []
-    for file in files:
-        try:
-            images.append(mapper({"file_name": file})["image"].float())
-        except OSError as error:
-            raise UserError(f"cannot read --input {file}: {error.strerror or error}") from error
-    return images
 
 
 if __name__ == "__main__":

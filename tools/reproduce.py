@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train the rows of the paper's Table 5 or 6 on COCO and put the results beside the paper's."""
+"""Train the rows of a table of the paper and put the results beside the paper's."""
 
 import argparse
 from importlib.resources import files
@@ -9,6 +9,7 @@ from nl_detectron.arguments import add_traceback
 from nl_detectron.engine import check_datasets
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.reproduction import (
+    TABLES,
     Machines,
     as_csv,
     as_markdown,
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     new = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    new.add_argument("--table", type=int, choices=(5, 6), required=True, help="of the paper")
+    new.add_argument("--table", type=int, choices=tuple(TABLES), required=True, help="of the paper")
     new.add_argument(
         "--rows",
         nargs="+",

@@ -14,7 +14,8 @@ from torch import nn
 from ..checkpoint import Checkpointer
 from ..config import add_nonlocal_config
 from ..errors import UserError, nearest
-from .entries import ENTRIES, Checkpoint, find_entry
+from .entries import ENTRIES, find_entry
+from .entry import Checkpoint
 
 
 class ModelZooError(UserError, RuntimeError):

@@ -7,10 +7,12 @@ beside this one and read from them: ``measured.csv`` (AP on COCO val2017) and ``
 
 import csv
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
+
+from .entry import Entry, Metric, Results
 
 TABLE_5 = "Table 5: instance segmentation"
 TABLE_6 = "Table 6: keypoints"
@@ -21,72 +23,32 @@ NUMBER = "Ablation: number of blocks"
 SUBSAMPLING = "Ablation: subsampling"
 NORM = "Ablation: norm after W_z"
 
-Task = Literal["box", "mask", "keypoint"]
+_AP = ("AP", "AP50", "AP75")
+BOX = Metric(name="box", key="bbox", columns=_AP)
+MASK = Metric(name="mask", key="segm", columns=_AP)
+KEYPOINT = Metric(name="keypoint", key="keypoints", columns=_AP)
 
 
-@dataclass(frozen=True)
-class AP:
-    """Average precision in per cent, at IoU (OKS for keypoints) 0.50:0.95, 0.50 and 0.75.
-
-    None where the source does not give it.
-    """
+class AP(NamedTuple):
+    """Average precision in per cent, at IoU (OKS for keypoints) 0.50:0.95, 0.50 and 0.75."""
 
     ap: float
     ap50: float | None = None
     ap75: float | None = None
 
 
-@dataclass(frozen=True)
-class Results:
-    """What a model scores on COCO val2017; None where there is no figure."""
-
-    box: AP | None = None
-    mask: AP | None = None
-    keypoint: AP | None = None
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A trained model: where it is, and the SHA-256 (hexadecimal) of the file."""
-
-    url: str
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One model of the zoo.
-
-    Attributes:
-        config: file name relative to ``configs/``, with ``.yaml``; a ``.py`` of the same name is
-            the same model.
-        section: the table of the README that it belongs to.
-        blocks: its non-local blocks, in words; empty for a baseline.
-        baseline: config of the same model without them; None for a baseline.
-        paper: the paper's figures, given to the config whose recipe is nearest to the paper's.
-        detectron2: the figures of Detectron2's own model with the same recipe, without blocks.
-        measured: our figures; empty where nobody has run it yet.
-        parameters: learned and frozen weights of the whole model.
-        multiply_adds: of one forward pass, on the input that ``complexity.csv`` states.
-        checkpoint: a model trained with this config; None where there is none.
-    """
-
-    config: str
-    section: str
-    blocks: str = ""
-    baseline: str | None = None
-    paper: Results = Results()
-    detectron2: Results = Results()
-    measured: Results = Results()
-    parameters: int | None = None
-    multiply_adds: int | None = None
-    checkpoint: Checkpoint | None = None
+class DetectionEntry(Entry):
+    """A detector, measured by AP on COCO val2017."""
 
     @property
-    def task(self) -> Task:
-        """What is predicted: boxes alone, or boxes and the other thing."""
-        tasks: dict[str, Task] = {"faster": "box", "mask": "mask", "keypoint": "keypoint"}
-        return tasks[self._name["detector"]]
+    def task(self) -> str:
+        """``box``, ``mask`` or ``keypoint``: boxes alone, or boxes and the other thing."""
+        return self.metrics[-1].name
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        more = {"faster": (), "mask": (MASK,), "keypoint": (KEYPOINT,)}
+        return (BOX, *more[self._name["detector"]])
 
     @property
     def model(self) -> str:
@@ -100,9 +62,26 @@ class Entry:
         return self._name["schedule"]
 
     @property
+    def row_name(self) -> str:
+        """E.g. ``R50``, ``X152-NL``, ``R101-NL-head-backbone``, ``R50-NL-3x``.
+
+        The schedule is left out where it is that of the paper's row (1x, and 1.44x for X152).
+        """
+        kind, depth = self._name["backbone"].split("_")[:2]
+        parts = [kind + depth]
+        if self._name["blocks"]:
+            parts.append(self._name["blocks"].replace("_", "-"))
+        if self.schedule not in ("1x", "1.44x"):
+            parts.append(self.schedule)
+        return "-".join(parts)
+
+    @property
     def _name(self) -> re.Match[str]:
         """The parts of the config's file name, which follows Detectron2's pattern."""
-        pattern = r"(?P<detector>[a-z]+)_rcnn_(?P<backbone>.+?)_FPN_(.*_)?(?P<schedule>[^_]+)\.yaml"
+        pattern = (
+            r"(?P<detector>[a-z]+)_rcnn_(?P<backbone>.+?)_FPN_"
+            r"((?P<blocks>.*)_)?(?P<schedule>[^_]+)\.yaml"
+        )
         match = re.fullmatch(pattern, Path(self.config).name)
         if match is None:
             raise ValueError(f"{self.config} does not follow the pattern of the zoo's names")
@@ -116,244 +95,248 @@ def find_entry(config_path: str) -> Entry | None:
 
 
 # Sources. Paper: arXiv 1711.07971, Tables 5 and 6. Detectron2: its MODEL_ZOO.md.
-_PUBLISHED = (
-    Entry(
+_PUBLISHED: tuple[Entry, ...] = (
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
         section=TABLE_5,
         paper=Results(box=AP(38.0, 59.6, 41.0), mask=AP(34.6, 56.4, 36.5)),
         detectron2=Results(box=AP(38.6), mask=AP(35.2)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml",
         section=TABLE_5,
         blocks="1 in res4",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
         paper=Results(box=AP(39.0, 61.1, 41.9), mask=AP(35.5, 58.0, 37.4)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_1x.yaml",
         section=TABLE_5,
         paper=Results(box=AP(39.5, 61.4, 42.9), mask=AP(36.0, 58.1, 38.3)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_NL_1x.yaml",
         section=TABLE_5,
         blocks="1 in res4",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_1x.yaml",
         paper=Results(box=AP(40.8, 63.1, 44.5), mask=AP(37.1, 59.9, 39.2)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_1.44x.yaml",
         section=TABLE_5,
         paper=Results(box=AP(44.1, 66.4, 48.4), mask=AP(39.7, 63.2, 42.2)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_NL_1.44x.yaml",
         section=TABLE_5,
         blocks="1 in res4",
         baseline="COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_1.44x.yaml",
         paper=Results(box=AP(45.0, 67.8, 48.9), mask=AP(40.3, 64.4, 42.8)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
         section=TABLE_5,
         detectron2=Results(box=AP(41.0), mask=AP(37.2)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_3x.yaml",
         section=TABLE_5,
         blocks="1 in res4",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml",
         section=TABLE_5,
         detectron2=Results(box=AP(42.9), mask=AP(38.6)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_NL_3x.yaml",
         section=TABLE_5,
         blocks="1 in res4",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_1x.yaml",
         section=TABLE_6,
         paper=Results(keypoint=AP(65.1, 86.8, 70.4)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_1x.yaml",
         section=TABLE_6,
         blocks="4 in the keypoint head",
         baseline="COCO-Keypoints/keypoint_rcnn_R_101_FPN_1x.yaml",
         paper=Results(keypoint=AP(66.0, 87.1, 71.7)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_1x.yaml",
         section=TABLE_6,
         blocks="4 in the keypoint head, 1 in res4",
         baseline="COCO-Keypoints/keypoint_rcnn_R_101_FPN_1x.yaml",
         paper=Results(keypoint=AP(66.5, 87.3, 72.8)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_s1x.yaml",
         section=TABLE_6,
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_s1x.yaml",
         section=TABLE_6,
         blocks="4 in the keypoint head",
         baseline="COCO-Keypoints/keypoint_rcnn_R_101_FPN_s1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_s1x.yaml",
         section=TABLE_6,
         blocks="4 in the keypoint head, 1 in res4",
         baseline="COCO-Keypoints/keypoint_rcnn_R_101_FPN_s1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
         section=TABLE_6,
         detectron2=Results(box=AP(53.6), keypoint=AP(64.0)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_1x.yaml",
         section=TABLE_6,
         blocks="4 in the keypoint head",
         baseline="COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_backbone_1x.yaml",
         section=TABLE_6,
         blocks="4 in the keypoint head, 1 in res4",
         baseline="COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_s1x.yaml",
         section=TABLE_6,
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_s1x.yaml",
         section=TABLE_6,
         blocks="4 in the keypoint head",
         baseline="COCO-Keypoints/keypoint_rcnn_R_50_FPN_s1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_backbone_s1x.yaml",
         section=TABLE_6,
         blocks="4 in the keypoint head, 1 in res4",
         baseline="COCO-Keypoints/keypoint_rcnn_R_50_FPN_s1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
         section=DETECTION,
         detectron2=Results(box=AP(37.9)),
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Detection/faster_rcnn_R_50_FPN_NL_1x.yaml",
         section=DETECTION,
         blocks="1 in res4",
         baseline="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Detection/faster_rcnn_R_101_FPN_1x.yaml",
         section=DETECTION,
     ),
-    Entry(
+    DetectionEntry(
         config="COCO-Detection/faster_rcnn_R_101_FPN_NL_1x.yaml",
         section=DETECTION,
         blocks="1 in res4",
         baseline="COCO-Detection/faster_rcnn_R_101_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_gaussian_1x.yaml",
         section=FORM,
         blocks="1 in res4, Gaussian",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_dot_product_1x.yaml",
         section=FORM,
         blocks="1 in res4, dot product",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_concatenation_1x.yaml",
         section=FORM,
         blocks="1 in res4, concatenation",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_freeze_stem_1x.yaml",
         section=STAGE,
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_res2_1x.yaml",
         section=STAGE,
         blocks="1 in res2",
         baseline="Ablations/mask_rcnn_R_50_FPN_freeze_stem_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_res3_1x.yaml",
         section=STAGE,
         blocks="1 in res3",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_res5_1x.yaml",
         section=STAGE,
         blocks="1 in res5",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_5_blocks_1x.yaml",
         section=NUMBER,
         blocks="2 in res3, 3 in res4",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_10_blocks_1x.yaml",
         section=NUMBER,
         blocks="4 in res3, 6 in res4",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_101_FPN_NL_5_blocks_1x.yaml",
         section=NUMBER,
         blocks="2 in res3, 3 in res4",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_101_FPN_NL_10_blocks_1x.yaml",
         section=NUMBER,
         blocks="4 in res3, 6 in res4",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_no_subsampling_1x.yaml",
         section=SUBSAMPLING,
         blocks="1 in res4, no subsampling",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_BN_1x.yaml",
         section=NORM,
         blocks="1 in res4, BN",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_SyncBN_1x.yaml",
         section=NORM,
         blocks="1 in res4, SyncBN",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
-    Entry(
+    DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_GN_1x.yaml",
         section=NORM,
         blocks="1 in res4, GN",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
 )
+
+
+METRICS = tuple(dict.fromkeys(metric for entry in _PUBLISHED for metric in entry.metrics))
+"""What any model of the zoo is measured by."""
 
 
 def _rows(name: str) -> dict[str, dict[str, str]]:
@@ -363,14 +346,12 @@ def _rows(name: str) -> dict[str, dict[str, str]]:
 
 
 def _measured(row: dict[str, str]) -> Results:
-    def value(column: str) -> float | None:
-        return float(row[column]) if row[column] else None
-
-    def precision(task: str) -> AP | None:
-        ap = value(f"{task}_AP")
-        return None if ap is None else AP(ap, value(f"{task}_AP50"), value(f"{task}_AP75"))
-
-    return Results(*(precision(field.name) for field in fields(Results)))
+    results = {}
+    for metric in METRICS:
+        text = [row[f"{metric.name}_{column}"] for column in metric.columns]
+        if text[0]:
+            results[metric.name] = tuple(float(value) if value else None for value in text)
+    return results
 
 
 def _table() -> tuple[Entry, ...]:

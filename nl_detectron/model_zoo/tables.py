@@ -4,8 +4,11 @@ import csv
 import io
 from importlib.resources import files
 
+from tabulate import tabulate
+
 from . import entries as zoo
-from .entries import AP, ENTRIES, Entry, Results
+from .entries import ENTRIES, METRICS
+from .entry import Entry, Figures, Metric
 
 NOT_RUN = "not run"
 NOT_COUNTED = "not counted"
@@ -100,20 +103,19 @@ def _markdown(rows: list[Entry]) -> str:
         "Blocks": [entry.blocks or "none" for entry in rows],
         "Schedule": [entry.schedule for entry in rows],
     }
-    for metric in ["box", *sorted({entry.task for entry in rows} - {"box"})]:
+    for metric in dict.fromkeys(metric for entry in rows for metric in entry.metrics):
         for source in _SOURCES:
-            values = [_average_precision(entry, source, metric) for entry in rows]
+            values = [_figures(entry, source, metric) for entry in rows]
             if source == "measured" or any(values):
                 missing = NOT_RUN if source == "measured" else "–"
-                title = f"{metric} AP, {source.replace('detectron2', 'Detectron2')}"
-                columns[title] = [_precision(value, missing) for value in values]
+                title = f"{metric.title}, {source.replace('detectron2', 'Detectron2')}"
+                columns[title] = [_written(value, missing) for value in values]
     columns["Parameters"] = [_scaled(entry.parameters, 1e6) for entry in rows]
     columns["Multiply-adds"] = [_scaled(entry.multiply_adds, 1e9) for entry in rows]
     columns["Checkpoint"] = [
         f"[model]({entry.checkpoint.url})" if entry.checkpoint else NO_CHECKPOINT for entry in rows
     ]
-    lines = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return tabulate(columns, headers="keys", tablefmt="github", disable_numparse=True) + "\n"
 
 
 def _links(entry: Entry) -> str:
@@ -124,16 +126,15 @@ def _links(entry: Entry) -> str:
     return link
 
 
-def _average_precision(entry: Entry, source: str, metric: str) -> AP | None:
-    results: Results = getattr(entry, source)
-    ap: AP | None = getattr(results, metric)
-    return ap
+def _figures(entry: Entry, source: str, metric: Metric) -> Figures | None:
+    figures: Figures | None = getattr(entry, source).get(metric.name)
+    return figures
 
 
-def _precision(ap: AP | None, missing: str) -> str:
-    if ap is None:
+def _written(figures: Figures | None, missing: str) -> str:
+    if figures is None:
         return missing
-    return " / ".join(f"{x:.1f}" for x in (ap.ap, ap.ap50, ap.ap75) if x is not None)
+    return " / ".join(f"{x:.1f}" for x in figures if x is not None)
 
 
 def _scaled(count: int | None, unit: float) -> str:
@@ -151,13 +152,12 @@ def _flat(entry: Entry) -> dict[str, str | int | float]:
         "baseline": entry.baseline or "",
     }
     for source in _SOURCES:
-        for metric in ("box", "mask", "keypoint"):
-            ap = _average_precision(entry, source, metric)
-            due = metric in ("box", entry.task)
-            missing = NOT_RUN if source == "measured" and due else ""
-            for name in ("ap", "ap50", "ap75"):
-                value = missing if ap is None else getattr(ap, name)
-                row[f"{source}_{metric}_{name.upper()}"] = "" if value is None else value
+        for metric in METRICS:
+            due = source == "measured" and metric in entry.metrics
+            figures = _figures(entry, source, metric)
+            for number, column in enumerate(metric.columns):
+                value = (NOT_RUN if due else "") if figures is None else figures[number]
+                row[f"{source}_{metric.name}_{column}"] = "" if value is None else value
     row["parameters"] = NOT_COUNTED if entry.parameters is None else entry.parameters
     row["multiply_adds"] = NOT_COUNTED if entry.multiply_adds is None else entry.multiply_adds
     row["checkpoint"] = entry.checkpoint.url if entry.checkpoint else NO_CHECKPOINT

@@ -1,6 +1,5 @@
 """What a row of the paper's tables asks for: its recipe, its command and what it will cost."""
 
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,11 +10,9 @@ from detectron2.config import CfgNode
 
 from nl_detectron.config import load_config
 from nl_detectron.engine import Trainer
-from nl_detectron.errors import ConfigError, UserError, nearest
-from nl_detectron.model_zoo import ENTRIES, Entry, Results, find_entry, get_config_file
-from nl_detectron.model_zoo.entries import TABLE_5, TABLE_6
+from nl_detectron.errors import ConfigError, UserError
+from nl_detectron.model_zoo import Entry, find_entry, get_config_file
 
-TABLES = {5: TABLE_5, 6: TABLE_6}
 REFERENCE_GPUS = 8  # the batch, rate and schedule of every config are meant for so many
 
 
@@ -144,7 +141,7 @@ class Row:
             )
         return "\n".join(
             (
-                f"{row_name(self.entry)}: {self.entry.model}, {self.entry.blocks or 'baseline'}",
+                f"{self.entry.row_name}: {self.entry.model}, {self.entry.blocks or 'baseline'}",
                 f"  command: {shlex.join(self.command)}",
                 f"  images per update: {recipe.images} ({batches}), learning rate: "
                 f"{recipe.learning_rate:g}",
@@ -155,55 +152,9 @@ class Row:
         )
 
 
-def row_name(entry: Entry) -> str:
-    """Return a short name, e.g. ``R50``, ``X152-NL``, ``R101-NL-head-backbone``, ``R50-NL-3x``.
-
-    The schedule is left out where it is the one of the paper's row (1x, and 1.44x for X152).
-    """
-    pattern = r"[a-z]+_rcnn_([A-Z])_(\d+)(?:_\d+x\d+d)?_FPN(?:_(NL.*))?_([^_]+)"
-    match = re.fullmatch(pattern, Path(entry.config).stem)
-    if match is None:
-        raise ValueError(f"{entry.config} does not follow the pattern of the zoo's names")
-    kind, depth, blocks, schedule = match.groups()
-    parts = [kind + depth]
-    if blocks:
-        parts.append(blocks.replace("_", "-"))
-    if schedule not in ("1x", "1.44x"):
-        parts.append(schedule)
-    return "-".join(parts)
-
-
 def run_folder(output: Path, config: str) -> Path:
     """Return the folder of a row's run: under `output`, named after its config."""
     return output / Path(config).stem
-
-
-def select(table: int, names: Sequence[str] = ()) -> list[Entry]:
-    """Return rows of a table in its order; without names, those that the paper has figures for.
-
-    Args:
-        table: 5 or 6.
-        names: short names (see :func:`row_name`) or names of configs, in any case of letters.
-
-    Raises:
-        UserError: for a name that the table does not have, with the nearest ones.
-    """
-    entries = [entry for entry in ENTRIES if entry.section == TABLES[table]]
-    if not names:
-        return [entry for entry in entries if entry.paper != Results()]
-    known = {}
-    for entry in entries:
-        path = Path(entry.config)
-        for name in (row_name(entry), entry.config, path.name, path.stem):
-            known[name.lower()] = entry.config
-    wanted = set()
-    for name in names:
-        if name.lower() not in known:
-            rows = [row_name(entry) for entry in entries]
-            guess = nearest(name.upper(), rows)
-            raise UserError(f"Table {table} has no row '{name}'.{guess} It has {', '.join(rows)}")
-        wanted.add(known[name.lower()])
-    return [entry for entry in entries if entry.config in wanted]
 
 
 def plan(

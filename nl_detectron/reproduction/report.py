@@ -2,39 +2,25 @@
 
 import csv
 import io
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tabulate import tabulate
+
 from nl_detectron.errors import UserError
-from nl_detectron.model_zoo import AP, Entry, find_entry
+from nl_detectron.model_zoo import METRICS, Entry, Metric, find_entry
+from nl_detectron.model_zoo.entry import Figures
 
-from .plan import row_name
 from .run import State
-
-# Kaiming He (facebookresearch/moco, issue 39): 0.3 AP between two runs of one config is a
-# reasonable range of random variation on COCO.
-RUN_TOLERANCE = 0.3
-# A difference of two runs varies by the root of 2 as much.
-DIFFERENCE_TOLERANCE = 0.4
-
-_NOTES = f"""\
-AP / AP50 / AP75 in per cent. *NL - baseline* is the difference to the baseline row, trained under
-the same schedule; it is what the paper claims, and no recipe is known with which its absolute
-figures for R50, R101 and keypoints would have to come out.
-
-*Within tolerance* is about AP. A row with blocks: the measured difference is within
-{DIFFERENCE_TOLERANCE} of the paper's. A baseline: it is within {RUN_TOLERANCE} of Detectron2's
-model of the same recipe. Two runs of one config on COCO may well differ by {RUN_TOLERANCE}, and
-differences of two such runs by the root of 2 as much; one run is no proof in either direction. A
-dash: there is nothing to compare with.
-"""
+from .tables import table_of
 
 _HEADERS = [
     "row",
     "blocks",
     "schedule",
-    "AP of",
+    "metric",
     "paper",
     "Detectron2",
     "measured",
@@ -56,32 +42,33 @@ def as_markdown(entries: Sequence[Entry], states: States, failed: Mapping[str, s
         states: what there is of them and of their baselines; see :func:`collect`.
         failed: by config, why a row failed.
     """
-    rows = [_HEADERS, ["---"] * len(_HEADERS)]
+    rows = []
     for entry, metric in _lines(entries):
         paper, measured = _figures(entry, metric), _figures(entry, metric, states)
-        ap, theirs = measured[0], getattr(entry.detectron2, metric)
+        own, theirs = measured[0], entry.detectron2.get(metric.name)
         within = _within(entry, metric, states)
         state = states[entry.config]
         rows.append(
             [
-                row_name(entry),
+                entry.row_name,
                 entry.blocks or "none",
                 entry.schedule,
-                metric,
-                _precision(paper[0]),
-                _precision(theirs),
-                _precision(ap),
-                _precision(paper[1], sign="+"),
-                _precision(measured[1], sign="+"),
+                metric.title,
+                _written(paper[0]),
+                _written(theirs),
+                _written(own),
+                _written(paper[1], sign="+"),
+                _written(measured[1], sign="+"),
                 "–" if within is None else "yes" if within else "no",
                 "failed" if entry.config in failed else str(state),
             ]
         )
-    parts = [f"# {entries[0].section}", "".join(f"| {' | '.join(row)} |\n" for row in rows), _NOTES]
+    table = tabulate(rows, _HEADERS, tablefmt="github", disable_numparse=True)
+    parts = [f"# {entries[0].section}", f"{table}\n", table_of(entries[0]).notes]
     if failed:
-        parts.append("".join(f"- {row_name(_entry(c))}: {error}\n" for c, error in failed.items()))
+        parts.append("".join(f"- {_entry(c).row_name}: {error}\n" for c, error in failed.items()))
     changed = [
-        f"- {row_name(_entry(config))}: `{shlex.join(state.opts)}`\n"
+        f"- {_entry(config).row_name}: `{shlex.join(state.opts)}`\n"
         for config, state in states.items()
         if state.opts
     ]
@@ -91,24 +78,26 @@ def as_markdown(entries: Sequence[Entry], states: States, failed: Mapping[str, s
 
 
 def as_csv(entries: Sequence[Entry], states: States, failed: Mapping[str, str]) -> str:
-    """Return one line per row and kind of AP; arguments as for :func:`as_markdown`."""
+    """Return one line per row and metric; arguments as for :func:`as_markdown`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     kinds = ["paper", "detectron2", "measured", "paper_difference", "measured_difference"]
-    names = [f"{kind}_{name}" for kind in kinds for name in ("AP", "AP50", "AP75")]
+    columns = table_of(entries[0]).columns
+    names = [f"{kind}_{column}" for kind in kinds for column in columns]
     writer.writerow(["config", "row", "metric", *names, "within_tolerance", "state"])
     for entry, metric in _lines(entries):
         paper, measured = _figures(entry, metric), _figures(entry, metric, states)
-        figures = [paper[0], getattr(entry.detectron2, metric), measured[0], paper[1], measured[1]]
+        theirs = entry.detectron2.get(metric.name)
+        figures = [paper[0], theirs, measured[0], paper[1], measured[1]]
         values = [
             "" if value is None else round(value, 4)
-            for ap in figures
-            for value in ((ap.ap, ap.ap50, ap.ap75) if ap else (None,) * 3)
+            for one in figures
+            for value in (one or (None,) * len(columns))
         ]
         within = _within(entry, metric, states)
         verdict = "" if within is None else "yes" if within else "no"
         state = "failed" if entry.config in failed else str(states[entry.config])
-        writer.writerow([entry.config, row_name(entry), metric, *values, verdict, state])
+        writer.writerow([entry.config, entry.row_name, metric.name, *values, verdict, state])
     return text.getvalue()
 
 
@@ -125,7 +114,7 @@ def save_measured(path: Path, entries: Sequence[Entry], states: States) -> int:
         if state.opts != ():
             options = "unknown options" if state.opts is None else f"'{' '.join(state.opts)}'"
             raise UserError(
-                f"{row_name(_entry(config))} was trained with {options}; the zoo's tables take "
+                f"{_entry(config).row_name} was trained with {options}; the zoo's tables take "
                 "results of the configs as they are, started by this tool"
             )
     with open(path, encoding="utf-8", newline="") as file:
@@ -134,10 +123,10 @@ def save_measured(path: Path, entries: Sequence[Entry], states: States) -> int:
         rows = {row["config"]: row for row in reader}
     for config, state in finished.items():
         row = {"config": config}
-        for metric in ("box", "mask", "keypoint"):
-            ap: AP | None = getattr(state.results, metric)
-            for name in ("AP", "AP50", "AP75"):
-                row[f"{metric}_{name}"] = f"{getattr(ap, name.lower()):.2f}" if ap else ""
+        for metric in METRICS:
+            figures = (state.results or {}).get(metric.name) or (None,) * len(metric.columns)
+            for column, value in zip(metric.columns, figures, strict=True):
+                row[f"{metric.name}_{column}"] = "" if value is None else f"{value:.2f}"
         rows[config] = row
     try:
         with open(path, "w", encoding="utf-8", newline="") as file:
@@ -149,8 +138,8 @@ def save_measured(path: Path, entries: Sequence[Entry], states: States) -> int:
     return len(finished)
 
 
-def _lines(entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
-    return [(entry, metric) for entry in entries for metric in ("box", entry.task)]
+def _lines(entries: Sequence[Entry]) -> list[tuple[Entry, Metric]]:
+    return [(entry, metric) for entry in entries for metric in entry.metrics]
 
 
 def _entry(config: str) -> Entry:
@@ -161,46 +150,43 @@ def _entry(config: str) -> Entry:
 
 
 def _figures(
-    entry: Entry, metric: str, states: States | None = None
-) -> tuple[AP | None, AP | None]:
-    """Return the paper's AP, or that of `states`, and its difference to the baseline's."""
+    entry: Entry, metric: Metric, states: States | None = None
+) -> tuple[Figures | None, Figures | None]:
+    """Return the paper's figures, or those of `states`, and the differences to the baseline's."""
 
-    def figure(config: str) -> AP | None:
+    def figures(config: str) -> Figures | None:
         if states is None:
-            return getattr(_entry(config).paper, metric)
-        state = states.get(config, State())
-        return getattr(state.results, metric) if state.results else None
+            return _entry(config).paper.get(metric.name)
+        return (states.get(config, State()).results or {}).get(metric.name)
 
-    own = figure(entry.config)
-    base = figure(entry.baseline) if entry.baseline else None
+    own = figures(entry.config)
+    base = figures(entry.baseline) if entry.baseline else None
     return own, _minus(own, base)
 
 
-def _minus(a: AP | None, b: AP | None) -> AP | None:
+def _minus(a: Figures | None, b: Figures | None) -> Figures | None:
     if a is None or b is None:
         return None
-
-    def difference(x: float | None, y: float | None) -> float | None:
-        return None if x is None or y is None else x - y
-
-    return AP(a.ap - b.ap, difference(a.ap50, b.ap50), difference(a.ap75, b.ap75))
+    return tuple(None if x is None or y is None else x - y for x, y in zip(a, b, strict=True))
 
 
-def _within(entry: Entry, metric: str, states: States) -> bool | None:
+def _within(entry: Entry, metric: Metric, states: States) -> bool | None:
     """None where there is nothing to compare, NaN included."""
     measured, difference = _figures(entry, metric, states)
     if entry.baseline:
         expected, actual = _figures(entry, metric)[1], difference
     else:
-        expected, actual = getattr(entry.detectron2, metric), measured
-    if expected is None or actual is None or actual.ap != actual.ap:
+        expected, actual = entry.detectron2.get(metric.name), measured
+    if not expected or not actual or expected[0] is None or actual[0] is None:
         return None
-    tolerance = DIFFERENCE_TOLERANCE if entry.baseline else RUN_TOLERANCE
-    return abs(actual.ap - expected.ap) <= tolerance + 1e-6  # figures have one decimal
+    if math.isnan(actual[0]):
+        return None
+    table = table_of(entry)
+    tolerance = table.difference_tolerance if entry.baseline else table.run_tolerance
+    return abs(actual[0] - expected[0]) <= tolerance + 1e-6  # figures have one decimal
 
 
-def _precision(ap: AP | None, sign: str = "") -> str:
-    if ap is None:
+def _written(figures: Figures | None, sign: str = "") -> str:
+    if figures is None:
         return "–"
-    values = (ap.ap, ap.ap50, ap.ap75)
-    return " / ".join(f"{value:{sign}.1f}" for value in values if value is not None)
+    return " / ".join(f"{value:{sign}.1f}" for value in figures if value is not None)

@@ -13,14 +13,13 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from nl_detectron.errors import UserError
-from nl_detectron.model_zoo import AP, Entry, Results
+from nl_detectron.model_zoo import METRICS, Entry, Results
 
-from .plan import Machines, Row, row_name, run_folder
+from .plan import Machines, Row, run_folder
 
 SETTINGS = "reproduce.json"
 CONSOLE = "console.txt"
 POLL_SECONDS = 1.0
-METRICS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # Detectron2's names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +53,11 @@ def read_state(folder: Path) -> State:
     if not lines:
         return State(opts=opts)
     last = max(line["iteration"] for line in lines)
-    final = [line for line in lines if line["iteration"] == last and "bbox/AP" in line]
-    results = None
-    if final and (folder / "model_final.pth").is_file():
-        results = Results(**{ours: _ap(final[-1], theirs) for ours, theirs in METRICS.items()})
-    return State(iteration=int(last), results=results, opts=opts)
+    results: Results = {}
+    if (folder / "model_final.pth").is_file():
+        for line in (line for line in lines if line["iteration"] == last):
+            results |= _results(line)
+    return State(iteration=int(last), results=results or None, opts=opts)
 
 
 def collect(entries: Sequence[Entry], output: Path) -> dict[str, State]:
@@ -101,7 +100,7 @@ def train(rows: Sequence[Row], machines: Machines) -> dict[str, str]:
     """
     failed = {}
     for number, row in enumerate(rows, 1):
-        head = f"[{number}/{len(rows)}] {row_name(row.entry)}"
+        head = f"[{number}/{len(rows)}] {row.entry.row_name}"
         if read_state(row.folder).results:
             print(f"{head}: done before", flush=True)
             continue
@@ -132,7 +131,7 @@ def _train(row: Row, machines: Machines, head: str) -> str | None:
         return f"failed with status {status}: {_last_line(console)} (see {console})"
     # Of several machines only the first one writes results.
     if machines.machine_rank == 0 and not read_state(row.folder).results:
-        return f"failed: no box AP of the final model in {row.folder / 'metrics.json'}"
+        return f"failed: no results of the final model in {row.folder / 'metrics.json'}"
     return None
 
 
@@ -183,11 +182,15 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
     return lines
 
 
-def _ap(line: dict[str, float], task: str) -> AP | None:
+def _results(line: dict[str, float]) -> Results:
     """NaN is what Detectron2 writes where nothing was predicted or there is nothing to find."""
-    if f"{task}/AP" not in line:
-        return None
-    return AP(*(line.get(f"{task}/{name}", math.nan) for name in ("AP", "AP50", "AP75")))
+    return {
+        metric.name: tuple(
+            line.get(f"{metric.key}/{column}", math.nan) for column in metric.columns
+        )
+        for metric in METRICS
+        if f"{metric.key}/{metric.columns[0]}" in line
+    }
 
 
 def _last_line(console: Path) -> str:

@@ -1,0 +1,101 @@
+"""TorchScript and ONNX files of a model or its parts, each checked against the model itself, and
+its weights alone as safetensors.
+
+| part | input | outputs |
+|---|---|---|
+| backbone | ``image`` (N, 3, H, W), normalised and padded | its maps by name |
+| keypoint_head | ``regions`` (R, C, S, S), R = 0 included | ``heatmaps`` (R, K, 4S, 4S), logits |
+| detector | ``image`` (3, H, W), pixels as the model takes them | ``pred_boxes``, ``scores``, ... |
+
+N, H, W and R are free. TorchScript files are traces and return a dict; ONNX files have the same
+names as their outputs. A detector takes one image, already resized, and gives boxes in its
+pixels and masks as Detectron2's heads give them, inside their boxes: resizing before and
+``detectron2.modeling.postprocessing`` after are not in the file.
+
+What Detectron2 0.6 cannot export:
+
+- Its detector in ONNX stops at the keypoints' heat maps: ``heatmaps_to_keypoints`` resizes each
+  region's map to its own box in a loop, which no ONNX exporter takes. Apply that function to
+  ``pred_keypoint_heatmaps`` and ``pred_boxes``. TorchScript files have ``pred_keypoints`` too.
+- Its detector cannot go through ``torch.export``, on which torch's present ONNX exporter rests:
+  `Instances` and branches on the number of boxes stand in the way. The older exporter, which
+  traces, is used for it; backbone and head go through the present one.
+- A trace holds the number of images fixed, so a detector takes one. Scripting
+  (``scripting_with_instances``) would free it, but does not know a backbone with added blocks.
+- Other meta-architectures than GeneralizedRCNN with StandardROIHeads: only their backbone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import UserError
+from . import detection
+from .files import SUFFIXES, TOLERANCE, Check, Part
+
+__all__ = [
+    "PARTS",
+    "SUFFIXES",
+    "TOLERANCE",
+    "WEIGHTS_FORMAT",
+    "Check",
+    "Part",
+    "export_part",
+    "export_weights",
+    "parts_of",
+]
+
+PARTS = {part.name: part for part in detection.PARTS}
+WEIGHTS_FORMAT = "safetensors"
+
+
+def parts_of(model: nn.Module) -> list[str]:
+    """Which of PARTS can be exported from `model`."""
+    return [name for name, part in PARTS.items() if part.is_in(model)]
+
+
+def export_part(
+    model: nn.Module, *, part: str, file_format: str, path: Path, inputs: Sequence[Tensor] = ()
+) -> list[Check]:
+    """Write one part of `model`, in evaluation mode on the CPU, to `path`, and check the file.
+
+    Args:
+        part: a key of PARTS.
+        file_format: a key of SUFFIXES. ONNX files are run in onnxruntime.
+        inputs: what the part is checked on, if it takes real inputs; for a detector images
+            (3, H, W), pixels as the model takes them.
+
+    Raises:
+        UserError: `model` has no such part, torch cannot export it, or a package is missing.
+    """
+    if part not in parts_of(model):
+        allowed = ", ".join(parts_of(model))
+        raise UserError(f"{type(model).__name__} has no {part} to export; it has: {allowed}")
+    return PARTS[part].export(model, path, file_format, inputs)
+
+
+def export_weights(model: nn.Module, *, path: Path) -> list[Check]:
+    """Write the weights of `model` to `path` as safetensors, which ``MODEL.WEIGHTS`` takes.
+
+    Tensors that share memory are written once each, so that any reader finds all names.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    state = {
+        k: v.cpu().clone(memory_format=torch.contiguous_format)
+        for k, v in model.state_dict().items()
+    }
+    try:
+        save_file(state, path)
+    except (OSError, SafetensorError) as error:
+        reason = str(error).partition(" at path ")[0]  # which is that of a temporary file
+        raise UserError(f"cannot write {path}: {reason}") from error
+    written = load_file(path)
+    same = written.keys() == state.keys() and all(written[k].equal(state[k]) for k in state)
+    difference = 0.0 if same else float("inf")
+    return [Check(part="weights", input="", found=f"{len(state)} tensors", error=difference)]

@@ -1,0 +1,228 @@
+"""The parts of Detectron2's detectors: backbone, keypoint head and the whole of one."""
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data.detection_utils import build_augmentation
+from detectron2.export.torchscript_patch import patch_builtin_len
+from detectron2.modeling import GeneralizedRCNN, StandardROIHeads
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import UserError
+from .files import Check, Outputs, Part, Run, compare, write
+
+_REGIONS = (0, 1, 20)
+
+
+def _has_backbone(model: nn.Module) -> bool:
+    return hasattr(model, "backbone")
+
+
+def _has_keypoint_head(model: nn.Module) -> bool:
+    heads = getattr(model, "roi_heads", None)
+    return hasattr(getattr(heads, "keypoint_head", None), "layers")
+
+
+def _is_standard_detector(model: nn.Module) -> bool:
+    heads = getattr(model, "roi_heads", None)
+    return (
+        type(model) is GeneralizedRCNN
+        and isinstance(heads, StandardROIHeads)
+        and hasattr(heads.box_predictor, "test_score_thresh")
+    )
+
+
+def _export_backbone(model: Any, path: Path, file_format: str, _: object) -> list[Check]:
+    backbone = _Backbone(model.backbone).eval()
+    step = max(model.backbone.size_divisibility, 32)
+    shapes = [(n, 3, h * step, w * step) for n, h, w in ((2, 4, 5), (1, 3, 7), (1, 6, 3))]
+    inputs = _random(shapes)
+    run = write(backbone, inputs[0], path, file_format, name="image", free=(0, 2, 3))
+    return [_check("backbone", backbone, run, x) for x in inputs]
+
+
+def _export_keypoint_head(model: Any, path: Path, file_format: str, _: object) -> list[Check]:
+    head = _KeypointHead(model.roi_heads.keypoint_head).eval()
+    shape = (_in_channels(head), *model.roi_heads.keypoint_pooler.output_size)
+    # Two regions for the trace: one that sees 0 or 1 of something may keep that for good.
+    example, *inputs = _random([(n, *shape) for n in (2, *_REGIONS)])
+    run = write(head, example, path, file_format, name="regions", free=(0,))
+    return [_check("keypoint_head", head, run, x) for x in inputs]
+
+
+def _export_detector(
+    model: Any, path: Path, file_format: str, images: Sequence[Tensor]
+) -> list[Check]:
+    detector = _Detector(model, for_onnx=file_format == "onnx").eval()
+
+    def written(path: Path) -> Run:
+        return write(detector, images[0], path, file_format, name="image", free=(1, 2), traced=True)
+
+    run = written(path)
+    checks = [_check("detector", detector, run, image) for image in images]
+    # An image in which a given model finds nothing is hard to come by: a threshold that no score
+    # can pass makes one of any.
+    detector.model.roi_heads.box_predictor.test_score_thresh = 1.0
+    blind_path = path.with_name(f"blind-{path.name}")
+    try:
+        run = written(blind_path)
+        checks += [_check("detector that finds nothing", detector, run, images[-1])]
+    finally:
+        blind_path.unlink(missing_ok=True)
+    return checks
+
+
+def _images(cfg: CfgNode, files: Sequence[str] | None) -> list[Tensor]:
+    """Images as the network takes them; by default three of different shapes."""
+    if files is None:
+        by_shape = {(d["height"], d["width"]): d for d in DatasetCatalog.get("nl_shapes_val")}
+        files = [image["file_name"] for image in list(by_shape.values())[:3]]
+    mapper = DatasetMapper(
+        is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT
+    )
+    images = []
+    for file in files:
+        try:
+            images.append(mapper({"file_name": file})["image"].float())
+        except OSError as error:
+            raise UserError(f"cannot read --input {file}: {error.strerror or error}") from error
+    return images
+
+
+def _random(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def _check(part: str, module: nn.Module, run: Run, x: Tensor) -> Check:
+    with torch.no_grad():
+        expected = module(x)
+    actual = run(x)
+    found = ""
+    if "scores" in expected:
+        found = f"{len(expected['scores'])} found"
+        actual = _in_order_of(expected, actual)
+    return compare(part, expected, actual, inputs=x, found=found)
+
+
+def _in_order_of(expected: Outputs, actual: Outputs) -> Outputs:
+    """`actual`'s detections in the order of `expected`, as equal scores may come in any order.
+
+    Each takes the nearest box of its class; where that is not one to one the order is left.
+    """
+    if len(expected["scores"]) != len(actual["scores"]) or not len(expected["scores"]):
+        return actual
+    distance = torch.cdist(expected["pred_boxes"], actual["pred_boxes"], p=1)
+    distance[expected["pred_classes"][:, None] != actual["pred_classes"]] = float("inf")
+    order = distance.argmin(dim=1)
+    if len(order.unique()) < len(order):
+        return actual
+    return {name: value[order] for name, value in actual.items()}
+
+
+class _Backbone(nn.Module):
+    backbone: nn.Module
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image: Tensor) -> Outputs:
+        return dict(self.backbone(image))
+
+
+class _KeypointHead(nn.Module):
+    head: Any
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, regions: Tensor) -> Outputs:
+        return {"heatmaps": self.head.layers(regions)}
+
+
+class _Detector(nn.Module):
+    """A copy of a GeneralizedRCNN that takes one image and returns plain tensors."""
+
+    model: Any
+
+    def __init__(self, model: nn.Module, *, for_onnx: bool) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        if for_onnx:
+            heads = self.model.roi_heads
+            for name in ("box_pooler", "mask_pooler", "keypoint_pooler"):
+                if hasattr(heads, name):
+                    setattr(heads, name, _PoolerOfKnownRank(getattr(heads, name)))
+            for name in ("mask_head", "keypoint_head"):
+                if hasattr(heads, name):
+                    head = getattr(heads, name)
+                    head.layers = _with_an_empty_region(head.layers)
+            if hasattr(heads, "keypoint_head"):
+                heads.keypoint_head = _HeatmapsOnly(heads.keypoint_head)
+
+    def forward(self, image: Tensor) -> Outputs:
+        with torch.no_grad(), patch_builtin_len():
+            (found,) = self.model.inference([{"image": image}], do_postprocess=False)
+        fields = found.get_fields()
+        return {k: v.tensor if isinstance(v, Boxes) else v for k, v in fields.items()}
+
+
+class _PoolerOfKnownRank(nn.Module):
+    """Detectron2's pooler assigns by index, after which ONNX's exporter has lost the rank."""
+
+    pooler: Any
+
+    def __init__(self, pooler: nn.Module) -> None:
+        super().__init__()
+        self.pooler = pooler
+
+    def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
+        channels = features[0].shape[1]
+        return self.pooler(features, boxes).reshape(-1, channels, *self.pooler.output_size)
+
+
+def _with_an_empty_region(layers: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`layers` of a head with an empty region added to its input, and that result dropped again.
+
+    The reshapes of blocks and group norms, as the older exporter writes them, cannot be run for
+    no region at all.
+    """
+
+    def run(regions: Tensor) -> Tensor:
+        return layers(F.pad(regions, (0, 0) * 3 + (0, 1)))[:-1]
+
+    return run
+
+
+class _HeatmapsOnly(nn.Module):
+    """The keypoint head up to its logits: what follows is a loop over regions."""
+
+    head: Any
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, regions: Tensor, instances: list[Instances]) -> list[Instances]:
+        instances[0].pred_keypoint_heatmaps = self.head.layers(regions)
+        return instances
+
+
+def _in_channels(head: nn.Module) -> int:
+    return next(m for m in head.modules() if isinstance(m, nn.Conv2d)).in_channels
+
+
+PARTS = (
+    Part("backbone", is_in=_has_backbone, export=_export_backbone),
+    Part("keypoint_head", is_in=_has_keypoint_head, export=_export_keypoint_head),
+    Part("detector", is_in=_is_standard_detector, export=_export_detector, inputs=_images),
+)

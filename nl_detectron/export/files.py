@@ -1,0 +1,173 @@
+"""Parts of models, their files in TorchScript or ONNX, and the comparison of the two."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
+TOLERANCE = 1e-4
+
+# The newest version that torch's older exporter, needed for detectors, can write.
+_ONNX_VERSION = 20
+
+Outputs = dict[str, Tensor]
+Run = Callable[[Tensor], Outputs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One comparison of an exported file with the model.
+
+    `error` is the largest difference, relative to the largest value of its output; infinite where
+    shapes or detections differ.
+    """
+
+    part: str
+    input: str
+    found: str
+    error: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= TOLERANCE
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a model, or all of it, that can be exported.
+
+    Args:
+        name: of the part, and of its file.
+        is_in: whether a model has it.
+        export: ``(model, path, file_format, inputs)``: write it, compare file and model.
+        inputs: ``(cfg, files)``: real inputs to compare on, from the files or, with None, from an
+            embedded data set. Without it, random numbers do.
+    """
+
+    name: str
+    is_in: Callable[[nn.Module], bool]
+    export: Callable[[Any, Path, str, Sequence[Tensor]], list[Check]]
+    inputs: Callable[[CfgNode, Sequence[str] | None], list[Tensor]] | None = None
+
+
+def write(
+    module: nn.Module,
+    example: Tensor,
+    path: Path,
+    file_format: str,
+    *,
+    name: str,
+    free: Sequence[int],
+    traced: bool = False,
+) -> Run:
+    """Write `module`, which takes a tensor and returns a dict of them; return how to run the file.
+
+    Args:
+        example: an input; the file takes others that differ from it in the axes `free`.
+        file_format: a key of SUFFIXES. ONNX files are run in onnxruntime.
+        name: of the input.
+        traced: take torch's older exporter to ONNX, for modules that ``torch.export`` refuses.
+
+    Raises:
+        UserError: torch cannot export the module, or a package is missing.
+    """
+    if file_format == "torchscript":
+        return _write_torchscript(module, example, path)
+    return _write_onnx(module, example, path, name=name, free=free, traced=traced)
+
+
+def _write_torchscript(module: nn.Module, example: Tensor, path: Path) -> Run:
+    with warnings.catch_warnings(), torch.no_grad():
+        # A trace warns of each branch and each number that it fixes: the check is what counts.
+        warnings.simplefilter("ignore")
+        # strict=False allows a dict as output.
+        torch.jit.trace(module, example, strict=False, check_trace=False).save(str(path))
+        loaded = torch.jit.load(str(path))
+
+    def run(x: Tensor) -> Outputs:
+        with torch.no_grad():
+            return loaded(x)
+
+    return run
+
+
+def _write_onnx(
+    module: nn.Module,
+    example: Tensor,
+    path: Path,
+    *,
+    name: str,
+    free: Sequence[int],
+    traced: bool,
+) -> Run:
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError as error:
+        raise UserError(
+            f"ONNX needs the package {error.name}: pip install 'nl_detectron[export]'"
+        ) from error
+    with torch.no_grad():
+        outputs = list(module(example))
+    how: dict
+    if traced:
+        how = {"dynamo": False, "dynamic_axes": {name: {axis: f"axis{axis}" for axis in free}}}
+    else:
+        axes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
+        how = {"dynamo": True, "dynamic_shapes": (axes,), "external_data": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                module,
+                (example,),
+                str(path),
+                input_names=[name],
+                output_names=outputs,
+                opset_version=_ONNX_VERSION,
+                verbose=False,
+                **how,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise UserError(f"torch cannot export {path.stem} to ONNX: {_cause(error)}") from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> Outputs:
+        values = session.run(outputs, {name: x.numpy()})
+        return {k: torch.from_numpy(v) for k, v in zip(outputs, values, strict=True)}
+
+    return run
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the innermost error: torch wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def compare(
+    part: str, expected: Outputs, actual: Outputs, *, inputs: Tensor, found: str = ""
+) -> Check:
+    """Return the comparison of a file's outputs with those of the module for `inputs`."""
+    error = max((_difference(expected[k], actual[k]) for k in expected), default=0.0)
+    return Check(part=part, input=" x ".join(map(str, inputs.shape)), found=found, error=error)
+
+
+def _difference(expected: Tensor, actual: Tensor) -> float:
+    if expected.shape != actual.shape:
+        return float("inf")
+    if not expected.numel():
+        return 0.0
+    expected, actual = expected.double(), actual.double()
+    difference = (expected - actual).abs().max() / expected.abs().max().clamp(min=1e-12)
+    # NaN compares as neither small nor large: as an error it is infinite.
+    return float(difference.nan_to_num(nan=float("inf")))
