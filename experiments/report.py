@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import stdev
 
+from tabulate import tabulate
+
 from nl_detectron.data.relational import HEIGHT, NUM_TRAIN, NUM_VAL, WIDTH
 
 from .hypotheses import HYPOTHESES, Group, Hypothesis
@@ -109,16 +111,13 @@ def _answers(results: Results) -> str:
         "intervals are not corrected for their number, so that one in twenty is expected to miss. "
         '"Not contradicted" is no proof of equality: see how wide the interval is.',
         "",
-        "| expected | difference in AP | borne out |",
-        "|---|---|---|",
     ]
+    rows = []
     for hypothesis in HYPOTHESES:
         found = _difference(results, hypothesis)
-        shown = (
-            "not measured | - |" if found is None else f"{found} | {answer(hypothesis, found)} |"
-        )
-        lines.append(f"| {hypothesis.claim} | {shown}")
-    return "\n".join(lines)
+        verdict = "-" if found is None else answer(hypothesis, found)
+        rows.append([hypothesis.claim, found or "not measured", verdict])
+    return "\n".join([*lines, _markdown(rows, ["expected", "difference in AP", "borne out"])])
 
 
 def _tables(results: Results, setting: str) -> str:
@@ -130,10 +129,10 @@ def _tables(results: Results, setting: str) -> str:
         "the plateau of chance by the last iteration and others had not. *Found* is the AP50 of "
         "boxes whatever their class: how well things are found at all.",
         "",
-        "| task | distance | model | AP by seed | AP | AP50 | found | parameters | multiply-adds | "
-        "training |",
-        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
+    headers = ["task", "distance", "model", "AP by seed", "AP", "AP50", "found", "parameters"]
+    headers += ["multiply-adds", "training"]
+    rows = []
     groups = {(t.task, t.distance, t.arm) for t in results if t.setting == setting}
     order = {arm: number for number, arm in enumerate(LABELS)}
     for task, distance, arm in sorted(groups, key=lambda g: (g[0], -g[1], order[g[2]])):
@@ -155,8 +154,8 @@ def _tables(results: Results, setting: str) -> str:
             f"{outcomes[0].multiply_adds / 1e6:,.0f} M",
             f"{mean([o.seconds for o in outcomes]).estimate:.0f} s",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return "\n".join([*lines, _markdown(rows, headers, right=(1, *range(3, 10)))])
 
 
 def _spread(of_seeds: Sequence[float]) -> str:
@@ -184,9 +183,10 @@ def _use(results: Results) -> str:
         "whose weights may be negative); *even*: what it would be if all windows got the same. "
         f"Means over seeds and the {NUM_VAL} images of the validation set.",
         "",
-        "| task | distance | model | block | residual ratio | on the cue | even | times even |",
-        "|---|--:|---|---|--:|--:|--:|--:|",
     ]
+    headers = ["task", "distance", "model", "block", "residual ratio", "on the cue", "even"]
+    headers += ["times even"]
+    rows = []
     uses: dict[tuple, list] = {}
     order = list(LABELS)
     for t, outcome in results.items():
@@ -199,11 +199,15 @@ def _use(results: Results) -> str:
             mean([getattr(u, name) for u in found]).estimate for name in ("cue_share", "even_share")
         )
         short = block.removeprefix("backbone.bottom_up.").removeprefix("roi_heads.")
-        lines.append(
-            f"| {task} | {-distance} | {LABELS[order[arm]]} | `{short}` | {ratio:.3g} | "
-            f"{100 * share:.1f} % | {100 * even:.1f} % | {share / even:.2f} |"
-        )
-    return "\n".join(lines)
+        cells = [task, f"{-distance}", LABELS[order[arm]], f"`{short}`", f"{ratio:.3g}"]
+        shares = [f"{100 * share:.1f} %", f"{100 * even:.1f} %", f"{share / even:.2f}"]
+        rows.append([*cells, *shares])
+    return "\n".join([*lines, _markdown(rows, headers, right=(1, *range(4, 8)))])
+
+
+def _markdown(rows: list[list], headers: list[str], *, right: Sequence[int] = ()) -> str:
+    sides = ["right" if column in right else "left" for column in range(len(headers))]
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=sides)
 
 
 def _method(results: Results, machines: dict[str, dict[str, str]]) -> str:

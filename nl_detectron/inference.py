@@ -21,6 +21,7 @@ from detectron2.data import transforms as T
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
+from torch import nn
 
 from .checkpoint import Checkpointer
 from .config import load_config
@@ -56,37 +57,15 @@ class Predictor:
         confidence_threshold: float | None = None,
         opts: Sequence[str] = (),
     ) -> None:
-        if isinstance(config, CfgNode):
-            if opts:
-                raise ValueError("opts are for a config file; merge them into the config instead")
-            cfg = config.clone()
-            cfg.defrost()
-        else:
-            chosen = [*opts, *(("MODEL.DEVICE", device) if device else ())]
-            cfg = load_config(config, chosen)
-        if device is not None:
-            cfg.MODEL.DEVICE = device
+        self.cfg = cfg = complete_config(config, weights=weights, device=device, opts=opts)
         if confidence_threshold is not None:
             cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence_threshold
             cfg.MODEL.RETINANET.SCORE_THRESH_TEST = confidence_threshold
-        if weights is not None:
-            cfg.MODEL.WEIGHTS = os.fspath(weights)
-        if not cfg.MODEL.WEIGHTS:
-            raise UserError(
-                "MODEL.WEIGHTS is empty, and random weights predict nothing: give a checkpoint, "
-                "such as OUTPUT_DIR/model_final.pth of the training"
-            )
-        self.cfg = cfg
         names = cfg.DATASETS.TEST
         self.metadata: Metadata = MetadataCatalog.get(names[0]) if names else Metadata()
-        self.model = build_model(cfg).eval()
-        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self.model = load_model(cfg)
         self._resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-        self._device_type = torch.device(cfg.MODEL.DEVICE).type
-        self._half_dtype: torch.dtype | None = None
-        if half:
-            has_bfloat16 = self._device_type != "cuda" or torch.cuda.is_bf16_supported()
-            self._half_dtype = torch.bfloat16 if has_bfloat16 else torch.float16
+        self._half = half
 
     def __call__(self, images: Iterable[Image], *, batch_size: int = 8) -> list[Instances]:
         """Return the instances found in each image, in the image's own pixels, on the CPU.
@@ -140,13 +119,52 @@ class Predictor:
 
     @torch.no_grad()
     def _run(self, batch: list[dict[str, Any]]) -> list[Instances]:
-        if self._half_dtype is None:
-            precision: Any = contextlib.nullcontext()
-        else:
-            precision = torch.autocast(self._device_type, dtype=self._half_dtype)
-        with precision:
+        with precision(self.cfg.MODEL.DEVICE, half=self._half):
             outputs = self.model(batch)
         return [_in_full_precision(output["instances"].to("cpu")) for output in outputs]
+
+
+def complete_config(
+    config: CfgNode | str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    opts: Sequence[str] = (),
+) -> CfgNode:
+    """Return a copy of `config` that names its weights; arguments as for :class:`Predictor`."""
+    if isinstance(config, CfgNode):
+        if opts:
+            raise ValueError("opts are for a config file; merge them into the config instead")
+        cfg = config.clone()
+        cfg.defrost()
+    else:
+        cfg = load_config(config, [*opts, *(("MODEL.DEVICE", device) if device else ())])
+    if device is not None:
+        cfg.MODEL.DEVICE = device
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = os.fspath(weights)
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError(
+            "MODEL.WEIGHTS is empty, and random weights predict nothing: give a checkpoint, "
+            "such as OUTPUT_DIR/model_final.pth of the training"
+        )
+    return cfg
+
+
+def load_model(cfg: CfgNode) -> nn.Module:
+    """Return the model of a config with its weights, in evaluation mode."""
+    model = build_model(cfg).eval()
+    Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def precision(device: str, *, half: bool) -> contextlib.AbstractContextManager:
+    """Return a context for inference: autocast to bfloat16, or float16 on GPUs without it."""
+    kind = torch.device(device).type
+    if not half:
+        return contextlib.nullcontext()
+    has_bfloat16 = kind != "cuda" or torch.cuda.is_bf16_supported()
+    return torch.autocast(kind, dtype=torch.bfloat16 if has_bfloat16 else torch.float16)
 
 
 def _in_full_precision(instances: Instances) -> Instances:

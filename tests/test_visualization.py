@@ -322,6 +322,16 @@ def test_rows_are_those_of_the_map(pairwise: str, subsample: int) -> None:
     torch.testing.assert_close(rows.flatten(1), block.attention_map(x[None])[0, positions])
 
 
+@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+def test_rows_of_a_block_over_space_and_time(pairwise: str) -> None:
+    block = NonLocalBlock(6, dims=3, pairwise=pairwise).eval()
+    x = torch.randn(6, 3, 4, 5)
+    positions = [59, 0, 21]
+    rows = attention_rows(block, x, positions)
+    assert rows.shape == (3, 3, 2, 3)
+    torch.testing.assert_close(rows.flatten(1), block.attention_map(x[None])[0, positions])
+
+
 def test_only_the_rows_are_computed(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     weights = attention_module.pairwise_weights

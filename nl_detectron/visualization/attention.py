@@ -129,16 +129,17 @@ def attention_rows(block: NonLocalBlock, x: Tensor, positions: Sequence[int]) ->
     """Some rows of ``block.attention_map``, without the others.
 
     Args:
-        x: (C, H, W), the block's input.
-        positions: the Q rows, each a number below H * W.
+        x: (C, *spatial), the block's input.
+        positions: the Q rows, each a number of a position, counted with the last axis fastest.
 
     Returns:
-        (Q, H', W'), the weights over the positions of x̂.
+        (Q, *spatial of x̂), the weights over the positions of x̂.
     """
     x = x.to(block.g.weight.dtype).unsqueeze(0)
     x_hat = block._pool(x)
-    # theta is a 1x1 convolution: it may as well run on the chosen positions alone.
-    chosen = x.flatten(2)[:, :, list(positions)].unsqueeze(3)
+    # theta is a convolution of kernel 1: it may as well run on the chosen positions alone.
+    chosen = x.flatten(2)[:, :, list(positions)]
+    chosen = chosen.reshape(*chosen.shape, *[1] * (x.dim() - 3))
     theta, phi = block._embed(chosen, x_hat)
     w_f = block.w_f if block.pairwise == "concatenation" else None
     rows = pairwise_weights(theta, phi, pairwise=block.pairwise, scale=block.scale, w_f=w_f)
