@@ -21,11 +21,12 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from nl_detectron import images
+from nl_detectron import inputs
 from nl_detectron.config import load_config
 from nl_detectron.errors import UserError
-from nl_detectron.images import list_images, read_image
+from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor
+from nl_detectron.inputs import list_images
 from nl_detectron.visualization.detections import enlarge, without_foreign_keypoints
 
 DEMO = tiny_run.ROOT / "demo" / "demo.py"
@@ -72,7 +73,7 @@ def test_good_files_are_drawn_and_bad_ones_named(folder: Path, tmp_path: Path) -
         *("--json", tmp_path / "found.json", "--batch-size", 2),
     )  # fmt: skip
     assert done.returncode == 1
-    assert "error: 2 of 5 files are no images" in done.stderr
+    assert "error: 2 of 5 files are not images" in done.stderr
     assert "skipped" in done.stderr
     assert "000000000004.png" in done.stderr
     assert "notes.txt" in done.stderr
@@ -304,8 +305,8 @@ def test_inputs_are_files_folders_patterns_and_data_sets(
 ) -> None:
     files = folder / "images"
     records = [{"file_name": str(files / "002.png")}, {"file_name": str(files / "005.png")}]
-    monkeypatch.setattr(images, "DatasetCatalog", {"some_set": records})
-    monkeypatch.setattr(images, "check_datasets", lambda names: None)
+    monkeypatch.setattr(inputs, "DatasetCatalog", {"some_set": records})
+    monkeypatch.setattr(inputs, "check_datasets", lambda names: None)
 
     def names(*inputs: str) -> list[str]:
         return [path.name for path in list_images(inputs)]
@@ -316,7 +317,7 @@ def test_inputs_are_files_folders_patterns_and_data_sets(
     ]  # fmt: skip
     assert names("some_set") == ["002.png", "005.png"]
     assert names("some_set:1") == ["002.png"]
-    with pytest.raises(UserError, match="'x' is no number"):
+    with pytest.raises(UserError, match="'x' is not a number"):
         names("some_set:x")
 
 

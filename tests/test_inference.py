@@ -1,5 +1,7 @@
 """The Python API for predictions."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +125,14 @@ def test_a_config_may_be_given_complete(folder: Path, predictor: Predictor) -> N
     assert_same(Predictor(cfg, device="cpu")([image])[0], predictor([image])[0])
     with pytest.raises(ValueError, match="opts"):
         Predictor(cfg, opts=["A", "1"])
+
+
+def test_predicting_needs_nothing_of_training() -> None:
+    """No launcher, no signal handler: they are the engine's."""
+    code = "import sys, nl_detectron.inference; print([m for m in sys.modules if 'nl_' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "nl_detectron.checkpoint" in done.stdout
+    assert "nl_detectron.engine" not in done.stdout
 
 
 def test_no_images_no_predictions(predictor: Predictor) -> None:

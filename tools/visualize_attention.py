@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from nl_detectron.arguments import add_confidence_threshold, add_opts, add_traceback
 from nl_detectron.errors import UserError, run_script
-from nl_detectron.images import WHAT, list_images, read_image, report_bad
+from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor
+from nl_detectron.inputs import WHAT, list_images, report_bad
 from nl_detectron.visualization import Page, draw_detections, draw_sheet, find_blocks, look
 
 
