@@ -107,8 +107,8 @@ def _table(groups: dict[str, set[str]]) -> str:
     lines = [
         "# Reliability",
         "",
-        f"{count} bad inputs and faults, and what happened. `make reliability` runs them, the long "
-        "ones too, and writes this page; every run of the tests holds its rows against it.",
+        f"{count} bad inputs and failures, and what happened. `make reliability` runs them, the "
+        "long ones too, and writes this page; every run of the tests compares its rows with it.",
     ]
     for group in sorted(groups):
         lines += ["", f"## {group}", "", "| tried | happened |", "|---|---|"]

@@ -96,10 +96,9 @@ def check(args: argparse.Namespace) -> list[Report]:
     if args.config_file is not None:
         if args.config_file.endswith(".py"):
             cfg = load_lazy_config(args.config_file, [*args.opts, "train.device=cpu"])
-            run = Run.from_lazy_config(cfg)
         else:
             cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
-            run = Run.from_config(cfg)
+        run = Run.of(cfg)
         check_datasets(run.train + run.test)
         return check_run(run, decode=decode, progress=progress, max_examples=max_examples)
     expected = Expected(mask_format=args.mask_format)

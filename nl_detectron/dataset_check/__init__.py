@@ -3,6 +3,8 @@
 `check_file` looks at an annotation file and its images, `check_registered` at a data set by its
 name, `check_run` at all data sets of a config and whether they fit it. What is looked for is the
 table `KINDS`.
+
+`kinds` and `report` know no format: another one adds its kinds to the table and fills a `Report`.
 """
 
 from pathlib import Path

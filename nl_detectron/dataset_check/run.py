@@ -75,6 +75,11 @@ class Run:
     oks_sigmas: tuple[float, ...]
 
     @classmethod
+    def of(cls, cfg: CfgNode | DictConfig) -> Self:
+        """Return what a YAML config or a LazyConfig says."""
+        return cls.from_config(cfg) if isinstance(cfg, CfgNode) else cls.from_lazy_config(cfg)
+
+    @classmethod
     def from_config(cls, cfg: CfgNode) -> Self:
         has_classes = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
         head = cfg.MODEL.ROI_KEYPOINT_HEAD
