@@ -20,6 +20,7 @@ from torch import nn
 
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.checkpoint.writing import AtomicPathManager, atomic_write
+from nl_detectron.engine.faults import DivergedError, check_weights
 from nl_detectron.errors import UserError
 
 GROUP = "Checkpoints"
@@ -95,6 +96,14 @@ def test_what_would_be_refused_is_not_written(tmp_path, part, tried) -> None:
         checkpointer.save("model_0000003")
     assert names(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
     tried(GROUP, f"saving a norm with an infinite {part}", str(info.value))
+
+
+def test_training_stops_at_a_buffer_that_is_not_finite() -> None:
+    model = nn.BatchNorm2d(2)
+    check_weights(model, 3)
+    model.running_var.fill_(float("nan"))
+    with pytest.raises(DivergedError, match="not finite after iteration 3 .*running_var"):
+        check_weights(model, 3)
 
 
 def test_a_rename_is_synced_with_its_folder(tmp_path, monkeypatch) -> None:
