@@ -102,7 +102,7 @@ def test_training_stops_at_a_buffer_that_is_not_finite() -> None:
     model = nn.BatchNorm2d(2)
     check_weights(model, 3)
     model.running_var.fill_(float("nan"))
-    with pytest.raises(DivergedError, match="not finite after iteration 3 .*running_var"):
+    with pytest.raises(DivergedError, match=r"not finite after iteration 3 .*running_var"):
         check_weights(model, 3)
 
 
