@@ -16,6 +16,7 @@ from ..errors import ConfigError, UserError, nearest
 from .config_file import check_device, find_config_file, one_line, short_repr
 
 _LAZY_PARTS = ("model", "optimizer", "dataloader", "train")
+_NO_KEYS = "but it has to have keys"
 # Keys of `train` that Detectron2's own LazyConfigs do not have.
 _OUR_KEYS: dict[str, Any] = {"accumulate_steps": 1, "expected_results": [], "wandb_project": ""}
 # What a run reads besides; Detectron2's configs/common/train.py has those of `train`.
@@ -24,9 +25,16 @@ _LAZY_TO_TRAIN = (
     *("lr_multiplier", "optimizer.params", "dataloader.train", "train.max_iter"),
     *("train.amp.enabled", "train.checkpointer.period", "train.eval_period", "train.log_period"),
 )
-_LAZY_POSITIVE = (
-    *("train.max_iter", "train.accumulate_steps", "train.log_period"),
-    "train.checkpointer.period",
+_LAZY_SMALLEST = {
+    "train.max_iter": 1,
+    "train.accumulate_steps": 1,
+    "train.checkpointer.period": 1,
+    "train.eval_period": 0,
+    "train.log_period": 1,
+}
+_LAZY_SECTIONS = (
+    *("lr_multiplier", "optimizer.params", "dataloader.train", "dataloader.test"),
+    *("dataloader.evaluator", "train.ddp", "train.expected_results"),
 )
 
 
@@ -63,7 +71,7 @@ def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = 
 def _check_parts(cfg: DictConfig) -> None:
     for part in _LAZY_PARTS:
         if not isinstance(found := cfg.get(part), DictConfig):
-            raise ConfigError(f"'{part}' is {short_repr(found)}, but it has to have keys")
+            raise ConfigError(f"'{part}' is {short_repr(found)}, {_NO_KEYS}")
 
 
 def _run_lazy_config(path: Path) -> DictConfig:
@@ -106,13 +114,19 @@ def _check_lazy_key(cfg: DictConfig, key: str) -> None:
 
 def check_lazy_run(cfg: DictConfig, path: str, *, eval_only: bool) -> None:
     """Raise ConfigError if a part that the run needs is missing or cannot be resolved."""
+    needed = _LAZY_TO_TEST + (() if eval_only else _LAZY_TO_TRAIN)
     try:
-        for key in _LAZY_TO_TEST + (() if eval_only else _LAZY_TO_TRAIN):
-            if OmegaConf.select(cfg, key) is None:
-                raise ConfigError(f"{path}: '{key}' is missing; the run needs it")
-        numbers = {key: OmegaConf.select(cfg, key) for key in _LAZY_POSITIVE}
+        found = {key: OmegaConf.select(cfg, key) for key in (*needed, *_LAZY_SECTIONS)}
+        numbers = {key: OmegaConf.select(cfg, key) for key in _LAZY_SMALLEST}
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {one_line(error)}") from error
+    for key in needed:
+        if found[key] is None:
+            raise ConfigError(f"{path}: '{key}' is missing; the run needs it")
+    for key in _LAZY_SECTIONS:
+        if found[key] is not None and not OmegaConf.is_config(found[key]):
+            raise ConfigError(f"{path}: '{key}' is {short_repr(found[key])}, {_NO_KEYS}")
     for key, value in numbers.items():
-        if not eval_only and (type(value) is not int or value < 1):
-            raise ConfigError(f"{path}: {key} is {short_repr(value)}; allowed: 1 or more")
+        if not eval_only and (type(value) is not int or value < _LAZY_SMALLEST[key]):
+            allowed = f"{_LAZY_SMALLEST[key]} or more"
+            raise ConfigError(f"{path}: {key} is {short_repr(value)}; allowed: {allowed}")
