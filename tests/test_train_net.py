@@ -292,6 +292,11 @@ def test_a_lazy_config_trains_resumes_and_evaluates(tmp_path: Path) -> None:
     for name in ("config.yaml", "log.txt", "model_final.pth", "inference"):
         assert (output / name).exists(), name
     assert "bbox/AP50" in tiny_run.metrics(output)[-1]
+    # As Detectron2's script for LazyConfigs saves it, and as ours did.
+    checkpoint = torch.load(output / "model_final.pth")
+    inner = checkpoint["trainer"].pop("_trainer")
+    checkpoint["trainer"] = {**inner, **checkpoint["trainer"]}
+    torch.save(checkpoint, output / "model_final.pth")
     resumed = tiny_run.run(
         *flags, "--resume", "train.max_iter=4", "train.accumulate_steps=2",
         *("train.wandb_project=trials", "train.expected_results=[[bbox,AP,101,0.5]]"),
