@@ -45,6 +45,7 @@ CALLS = {
     "detectron2.engine.DefaultTrainer.test": "cfg model",
     "detectron2.engine.SimpleTrainer.__init__": "self model data_loader optimizer",
     "detectron2.engine.SimpleTrainer._write_metrics": "self loss_dict data_time",
+    "detectron2.engine.create_ddp_model": "model fp16_compression kwargs",
     "detectron2.engine.default_argument_parser": "epilog",
     "detectron2.engine.default_setup": "cfg args",
     "detectron2.engine.default_writers": "output_dir max_iter",

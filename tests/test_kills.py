@@ -22,7 +22,7 @@ from nl_detectron.errors import UserError
 
 pytest_plugins = ["recording"]  # for its fixture
 
-GROUP = "Faults in a run"
+GROUP = "Errors in a run"
 
 # Checkpoints are written slowly, so that many kills fall into one.
 SLOW_SAVES = """

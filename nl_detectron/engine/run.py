@@ -18,12 +18,12 @@ from omegaconf import DictConfig
 from ..checkpoint import Checkpointer
 from ..detection.loading import instantiate_loader
 from .accumulate import StepTrainer, to_distributed
-from .faults import CheckWeights, telling_faults
 from .launch import launch
 from .residual_norm import ResidualNormHook
 from .resume import ExactResume
+from .run_errors import CheckWeights, translate_errors
 from .setup import prepare
-from .stop import StopOnTerm
+from .sigterm import SaveOnSigterm
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def _main_of_process(args: argparse.Namespace) -> None:
     # The config is read again, as functions that a LazyConfig file defines cannot be pickled.
     cfg = prepare(args)
     is_yaml = isinstance(cfg, CfgNode)
-    with telling_faults(cfg.OUTPUT_DIR if is_yaml else cfg.train.output_dir, resume=args.resume):
+    with translate_errors(cfg.OUTPUT_DIR if is_yaml else cfg.train.output_dir, resume=args.resume):
         (run_yaml if is_yaml else run_lazy)(cfg, args)
 
 
@@ -86,9 +86,7 @@ def run_lazy(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     data_loader = instantiate_loader(cfg.dataloader.train)
-    # fp16_compression is Detectron2's option, not torch's.
-    ddp = {k: v for k, v in train.get("ddp", {}).items() if k != "fp16_compression"}
-    model = to_distributed(model, **ddp)
+    model = to_distributed(model, **train.get("ddp", {}))
     trainer = StepTrainer(
         model=model,
         data_loader=data_loader,
@@ -113,7 +111,7 @@ def run_lazy(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
             hooks.PeriodicCheckpointer(checkpointer, **train.checkpointer)
             if comm.is_main_process()
             else None,
-            StopOnTerm(checkpointer, data_loader),
+            SaveOnSigterm(checkpointer, data_loader),
             hooks.EvalHook(train.eval_period, evaluate),
             hooks.PeriodicWriter(
                 default_writers(train.output_dir, train.max_iter), period=train.log_period

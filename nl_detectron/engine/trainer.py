@@ -15,20 +15,21 @@ from ..checkpoint import Checkpointer
 from ..detection import loading
 from ..detection.evaluation import build_evaluator
 from .accumulate import StepTrainer, to_distributed
-from .faults import CheckWeights
 from .residual_norm import ResidualNormHook
 from .resume import ExactResume
-from .stop import StopOnTerm, before_evaluation
+from .run_errors import CheckWeights
+from .sigterm import SaveOnSigterm, insert_before_evaluation
+from .train_loop import EvaluateOnSuccess
 from .wandb_writer import WandbWriter
 
 
-class Trainer(DefaultTrainer):
+class Trainer(EvaluateOnSuccess, DefaultTrainer):
     """Train, checkpoint and evaluate as `cfg` says.
 
     Hooks, files, schedule, checkpoints and the class methods to override (``build_model``,
     ``build_train_loader``, ``build_evaluator``, ...) are Detectron2's. An iteration takes
     ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` images. Besides Detectron2's
-    hooks there are `ResidualNormHook`, `CheckWeights`, `StopOnTerm` and `ExactResume`.
+    hooks there are `ResidualNormHook`, `CheckWeights`, `SaveOnSigterm` and `ExactResume`.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -55,8 +56,8 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             self.register_hooks([ResidualNormHook(model)])
         self.register_hooks([CheckWeights(model, cfg.SOLVER.CHECKPOINT_PERIOD)])
-        stop = StopOnTerm(self.checkpointer, data_loader)
-        self.register_hooks(before_evaluation(self.build_hooks(), stop))
+        save = SaveOnSigterm(self.checkpointer, data_loader)
+        self.register_hooks(insert_before_evaluation(self.build_hooks(), save))
         steps = cfg.SOLVER.ACCUMULATE_STEPS
         self.register_hooks([ExactResume(data_loader, accumulate_steps=steps)])
 
