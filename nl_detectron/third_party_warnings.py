@@ -6,10 +6,11 @@ import re
 import sys
 import warnings
 
-# Message, category, and module of Detectron2 and fvcore, which are older than these deprecations.
+# Message, category and module. Detectron2 and fvcore are older than these deprecations.
 _WARNINGS = (
     ("`torch.jit.script` is deprecated", FutureWarning, "torch.jit._script"),
     ("torch.meshgrid", UserWarning, "torch.functional"),
+    ("`broadcast_buffers` is deprecated", FutureWarning, "detectron2.engine.defaults"),
     (
         "Creating a tensor from a list of numpy.ndarrays is extremely slow",
         UserWarning,

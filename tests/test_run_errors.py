@@ -350,7 +350,7 @@ def stuck(*_):  # as in an all-reduce of NCCL for a process that is gone: no sig
     time.sleep(25)
     pathlib.Path("outlived").touch()
 def fill_disk():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 def cut_off_images():
     for path in pathlib.Path("images").iterdir():
         path.write_bytes(b"")
@@ -410,8 +410,8 @@ SAVED = "stopped by SIGTERM after iteration 2: --resume continues from output/mo
             "RecordingTrainer.at = {2: one(1, lambda: os.kill(os.getpid(), signal.SIGKILL))}",
             TWO,
             1,
-            "error: training process 1 was killed by SIGKILL (mostly the system does so when "
-            "memory runs out); --resume continues from the last checkpoint",
+            "error: training process 1 was killed by SIGKILL (the system may be out of "
+            "memory); --resume continues from the last checkpoint",
             1,
         ),
         (
@@ -438,7 +438,8 @@ def test_what_ends_a_process(
     config, opts = ("--config-file", run_dir / "tiny.yaml"), (*flags, *SHORT)
     done = tiny_run.run(script, *config, *opts)
     assert done.returncode == status, done.stdout[-2000:] + done.stderr
-    assert "Warning" not in done.stderr
+    assert "UserWarning" not in done.stderr
+    assert "broadcast_buffers" not in done.stderr
     lines = done.stderr.replace(f"{run_dir}/", "").splitlines()
     assert [line for line in lines if said in line] == [line for line in lines if "resume" in line]
     (line,) = [line for line in lines if said in line]
@@ -457,7 +458,7 @@ def test_what_ends_a_process(
             "a bad image in one of 2 processes, while the other waits for it",
             "RecordingTrainer.at = {2: lambda trainer: "
             "cut_off_images() if comm.get_rank() else get_stuck(trainer)}",
-            "cannot be read as an image",
+            "an image's file has no bytes",
         ),
         (
             "scores that are not finite in one of 2 processes, while the other waits for it",
@@ -486,9 +487,7 @@ def test_an_error_in_one_process_ends_all(
     done = tiny_run.run(script, "--config-file", run_dir / "tiny.yaml", *TWO, *SHORT)
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    line = line.replace(f"{run_dir}/", "")
-    assert said in line
+    assert said in line.replace(f"{run_dir}/", "")
     assert "Traceback" not in done.stderr
     assert not (run_dir / "outlived").exists()
-    name = re.sub(r"images/\d+", "images/...", line)
-    tried(GROUP, what, f"all processes end; {name.replace('File too large', '...')}")
+    tried(GROUP, what, f"all processes end, with status 1 and one line: ... {said} ...")

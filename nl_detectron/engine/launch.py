@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,6 @@ from ..third_party_warnings import hide_third_party_warnings
 from .run_errors import PROCESS_GONE
 from .sigterm import TERMINATED
 
-_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
 # After one process has failed, the others have so long to end by themselves.
 _GRACE_SECONDS = 10.0
 
@@ -134,30 +134,43 @@ def launch(
         )
         for local_rank in range(num_processes)
     ]
+    receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
     with _forward_sigterm():
         context = start_processes(
             _run_spawned_process,
-            args=(all_ranks, on_gpu, main, args),
+            args=(all_ranks, on_gpu, main, args, sender),
             nprocs=num_processes,
             join=False,
             start_method="spawn",
         )
         killed = _wait(context.processes)
-    errors = [error for error in _process_errors(context) if error.error_index not in killed]
+    errors: dict[int, BaseException] = {}
+    while receiver.poll():
+        index, message = receiver.recv()
+        errors[index] = UserError(message)
+    for error in _process_errors(context):
+        if error.error_index not in killed:
+            errors.setdefault(error.error_index, _to_raise(error))
     if errors:
         # An error in one process makes others fail; raise the one that most likely came first.
-        raise min(map(_to_raise, errors), key=_precedence)
+        raise min(errors.values(), key=_precedence)
 
 
 def _run_spawned_process(
-    index: int, all_ranks: list[Ranks], on_gpu: bool, main: Callable[..., Any], args: tuple
+    index: int,
+    all_ranks: list[Ranks],
+    on_gpu: bool,
+    main: Callable[..., Any],
+    args: tuple[Any, ...],
+    errors: connection.Connection,
 ) -> None:
     hide_third_party_warnings()
     try:
         _run_process(all_ranks[index], on_gpu, main, args)
     except UserError as error:
-        # The parent has only the traceback's text. It looks there for this class and its message.
-        raise UserError(str(error)) from error
+        # Not by torch's way, a traceback in a file, for which a full disk may have no room.
+        errors.send((index, str(error)))
+        sys.exit(1)
 
 
 def _run_process(
@@ -223,8 +236,7 @@ def _process_errors(
 
 def _to_raise(error: ProcessRaisedException | ProcessExitedException) -> BaseException:
     if isinstance(error, ProcessRaisedException):
-        _, user_error, message = str(error).rpartition(_USER_ERROR)
-        return UserError(message.rstrip()) if user_error else error
+        return error
     if error.exit_code in (TERMINATED, -signal.SIGTERM):
         return SystemExit(TERMINATED)
     if error.signal_name is None:
