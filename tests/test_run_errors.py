@@ -195,7 +195,7 @@ def test_half_a_line_of_metrics_is_cut_off(
     tried(
         GROUP,
         "metrics.json cut off in the middle of a line by a kill",
-        "tools/plot_metrics.py leaves the half line out; --resume removes it and goes on",
+        "tools/plot_metrics.py leaves the half line out; --resume removes it and continues",
     )
 
 
