@@ -221,7 +221,7 @@ def test_a_task_that_sees_its_own_gpu_alone(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # srun --gpus-per-task=1
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.distributed, "init_process_group", start)
-    error, message = (UserError, "torch sees 1 GPU") if gpu is None else (Started, "")
+    error, message = (UserError, "torch sees 1 GPU") if gpu is None else (Started, None)
     with pytest.raises(error, match=message):
         launch(print, num_processes=1, device="cuda")
     assert chosen == ([] if gpu is None else [gpu])

@@ -110,8 +110,8 @@ def test_a_run_survives_kills(tmp_path: Path, recorded: Callable, tried: Callabl
     tried(
         GROUP,
         "a run ended 3 times by SIGKILL at random moments and restarted",
-        "every restart continues from a whole checkpoint, at most one checkpoint period back; losses "
-        "and final weights are those of an uninterrupted run to the last bit",
+        "every restart continues from a whole checkpoint, at most one checkpoint period back; "
+        "losses and final weights are those of an uninterrupted run to the last bit",
     )
 
 
