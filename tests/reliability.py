@@ -77,7 +77,7 @@ def _table(groups: dict[str, set[str]]) -> str:
     lines = [
         "# Reliability",
         "",
-        f"{count} bad inputs and faults, and what happened. `make reliability` runs them, the long "
+        f"{count} bad inputs and errors, and what happened. `make reliability` runs them, the long "
         "ones too, and writes this page; every run of the tests holds its rows against it.",
     ]
     for group in sorted(groups):

@@ -1,6 +1,9 @@
 #!/usr/bin/env python
 """Find everything that is wrong with data sets in COCO's format, before a run does."""
 
+import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
+
+# isort: split
 import argparse
 import json
 import sys

@@ -14,8 +14,8 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import Checkpointer
 from ..config import Config, RunSettings
-from .faults import telling_faults
 from .launch import launch
+from .run_errors import translate_errors
 from .setup import prepare
 from .trainer import Trainer, verify
 
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace, trainer: type[Trainer] = Trainer) -> None:
 def _main_of_process(args: argparse.Namespace, trainer: type[Trainer]) -> None:
     # The config is read again, as functions that a LazyConfig file defines cannot be pickled.
     cfg = prepare(args)
-    with telling_faults(RunSettings.of(cfg).output_dir, resume=args.resume):
+    with translate_errors(RunSettings.of(cfg).output_dir, resume=args.resume):
         run_config(cfg, args, trainer)
 
 

@@ -33,7 +33,7 @@ examples:
         --dist-url tcp://<first machine>:29500
     torchrun --nnodes 2 --nproc-per-node 8 --node-rank <0 or 1> --master-addr <first machine> \\
         {program} --config-file FILE
-    srun --nodes 2 --ntasks-per-node 8 {program} --config-file FILE
+    srun --kill-on-bad-exit --nodes 2 --ntasks-per-node 8 {program} --config-file FILE
 """
     )
     parser.description = "Train and evaluate a model from a YAML or LazyConfig (.py) file."

@@ -26,16 +26,17 @@ from ..checkpoint import Checkpointer
 from ..config import Config, RunSettings
 from ..tasks import task_of
 from .accumulate import StepTrainer, to_distributed
-from .faults import CheckWeights
 from .residual_norm import ResidualNormHook
 from .resume import ExactResume
-from .stop import StopOnTerm, before_evaluation
+from .run_errors import CheckWeights
+from .sigterm import SaveOnSigterm, insert_before_evaluation
+from .train_loop import EvaluateOnSuccess
 from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)
 
 
-class Trainer(DefaultTrainer):
+class Trainer(EvaluateOnSuccess, DefaultTrainer):
     """Train, checkpoint and evaluate as a YAML config or a LazyConfig says.
 
     Hooks, files, schedule, checkpoints and the methods to override (``build_model``,
@@ -44,7 +45,7 @@ class Trainer(DefaultTrainer):
 
     An iteration takes ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` samples. In
     addition to the hooks of ``build_hooks`` there are always `ResidualNormHook`, `CheckWeights`,
-    `StopOnTerm` and `ExactResume`.
+    `SaveOnSigterm` and `ExactResume`.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -72,14 +73,14 @@ class Trainer(DefaultTrainer):
         self.max_iter = settings.max_iter
         self._last_eval_results: dict[str, Any] = {}
         self._wandb: WandbWriter | None = None
-        stop = StopOnTerm(self.checkpointer, data_loader)
+        save = SaveOnSigterm(self.checkpointer, data_loader)
         self.register_hooks(
             [
                 ResidualNormHook(model, period=settings.log_period)
                 if comm.is_main_process()
                 else None,
                 CheckWeights(model, settings.checkpoint_period),
-                *before_evaluation(self.build_hooks(), stop),
+                *insert_before_evaluation(self.build_hooks(), save),
                 ExactResume(data_loader, accumulate_steps=settings.accumulate_steps),
             ]
         )
