@@ -26,10 +26,11 @@ test: setup  ## run every test
 reliability: setup  ## try everything that could break it, an hour or more; write docs/reliability.md
 	OMP_NUM_THREADS=1 $(venv)/python -m pytest tests --long --reliability=docs/reliability.md
 
-lint: setup  ## check style and types
+lint: setup  ## check style, types and which module may import which
 	$(venv)/ruff check .
 	$(venv)/ruff format --check .
 	$(venv)/mypy
+	$(venv)/lint-imports
 
 bench: setup  ## run the benchmarks, each as a table of ratios
 	$(venv)/python tools/benchmark.py

@@ -1,6 +1,9 @@
 #!/usr/bin/env python
 """Draw what a model finds in images, a video or a webcam."""
 
+import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
+
+# isort: split
 import argparse
 import itertools
 import json

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from nl_detectron.analysis import analyze, build_on_meta
 from nl_detectron.data.relational import HEIGHT, WIDTH
-from nl_detectron.engine.run import run_yaml
+from nl_detectron.engine import run_config
 from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor
 from nl_detectron.visualization import Attention, look
@@ -74,7 +74,7 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
     """
     cfg = trial.config(output)
     cfg.freeze()
-    run_yaml(cfg, Namespace(eval_only=False, resume=True, config_file="", opts=[]))
+    run_config(cfg, Namespace(eval_only=False, resume=True, config_file="", opts=[]))
     lines = _metrics(Path(cfg.OUTPUT_DIR) / "metrics.json")
     key = METRIC[trial.task]
     last = [line for line in lines if f"{key}/AP" in line][-1]

@@ -4,6 +4,7 @@ Importing the package registers its backbones, keypoint head and embedded data s
 """
 
 import importlib.util
+import warnings
 
 if importlib.util.find_spec("detectron2") is None:
     raise ImportError(
@@ -11,7 +12,10 @@ if importlib.util.find_spec("detectron2") is None:
         "in a checkout of nl_detectron, or install it by Detectron2's own guide (its INSTALL.md)."
     )
 
-from . import data, modeling
+with warnings.catch_warnings():
+    # fvcore, which Detectron2 imports, compiles its losses on import.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+    from . import data, modeling
 from .config import add_nonlocal_config, check_config
 from .version import __version__
 

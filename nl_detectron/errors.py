@@ -4,13 +4,15 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from .third_party_warnings import hide_third_party_warnings
+
 
 class UserError(Exception):
-    """Something the user can put right; the message names the culprit and the way out."""
+    """An error that the user can fix; the message names the cause, then what to do."""
 
 
 class ConfigError(UserError, ValueError):
-    """A config key with a value that cannot work."""
+    """An unknown config key, or an invalid value of one."""
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -24,8 +26,10 @@ def run_script(main: Callable[[], int | None]) -> None:
 
     A :class:`UserError` becomes one line on standard error and status 1. ``--traceback`` on the
     command line, which is removed before `main` parses it, lets the error through as it is.
-    Any other exception is a programming error and keeps its traceback.
+    Any other exception is a programming error and keeps its traceback. Warnings of other packages
+    that a user can do nothing about are hidden.
     """
+    hide_third_party_warnings()
     show_traceback = "--traceback" in sys.argv
     if show_traceback:
         sys.argv.remove("--traceback")

@@ -13,11 +13,11 @@ from .errors import UserError
 
 
 def read_image(file: str | os.PathLike[str], format: str = "BGR") -> np.ndarray:
-    """Return an image as training sees it: (H, W, 3), uint8, turned as its EXIF data says.
+    """Return an image as training sees it: (H, W, 3), uint8, rotated as its EXIF data says.
 
     Raises:
         UserError: the file cannot be read as an image, or has more than 8 bits a channel, of
-            which Pillow would keep only what is darkest.
+            which Pillow would keep only the darkest.
     """
     path = os.fspath(file)
     if fault := special_file(path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog
 
-from .engine import check_datasets
+from .data import check_datasets
 from .errors import UserError
 
 WHAT = (

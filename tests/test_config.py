@@ -202,6 +202,11 @@ def told(file: Path, error: BaseException) -> str:
         ("a negative learning rate", "SOLVER: {BASE_LR: -0.1}", "BASE_LR is -0.1; allowed: 0"),
         ("-1 worker", "DATALOADER: {NUM_WORKERS: -1}", "NUM_WORKERS is -1; allowed: 0"),
         ("no class", "MODEL: {ROI_HEADS: {NUM_CLASSES: 0}}", "NUM_CLASSES is 0; allowed: 1"),
+        (
+            "null for a head's widths",
+            "MODEL: {ROI_KEYPOINT_HEAD: {CONV_DIMS: null}}",
+            "CONV_DIMS is None; allowed: a list of widths",
+        ),
         ("no image size", "INPUT: {MIN_SIZE_TRAIN: []}", "MIN_SIZE_TRAIN is empty"),
         ("a ResNet of 51 layers", "MODEL: {RESNETS: {DEPTH: 51}}", "allowed: 18, 34, 50, 101"),
         (
@@ -209,12 +214,14 @@ def told(file: Path, error: BaseException) -> str:
             "MODEL: {META_ARCHITECTURE: GeneralisedRCNN}",
             "not registered. Did you mean 'GeneralizedRCNN'?",
         ),
+        ("no model", "MODEL: {META_ARCHITECTURE: ''}", "is '', which is not registered"),
+        ("no backbone", "MODEL: {BACKBONE: {NAME: ''}}", "is '', which is not registered"),
         (
             "a misspelt backbone",
             "MODEL: {BACKBONE: {NAME: build_resnet_fpn_backbne}}",
             "Did you mean 'build_resnet_fpn_backbone'?",
         ),
-        ("device null", "MODEL: {DEVICE: null}", "is 'None', which is no device"),
+        ("device null", "MODEL: {DEVICE: null}", "is 'None', which is not a device"),
         ("an empty file", "", "holds nothing; a config has keys"),
         ("only a comment", "# to do\n", "holds nothing; a config has keys"),
         ("a list", "- MODEL\n- SOLVER", "holds a list; a config has keys"),
@@ -243,11 +250,11 @@ def told(file: Path, error: BaseException) -> str:
         ("a folder as _BASE_", "_BASE_: folder.yaml", "_BASE_ cannot be read: "),
         ("a named pipe as _BASE_", "_BASE_: pipe.yaml", "_BASE_ cannot be read: "),
         ("a _BASE_ of detectron2://", "_BASE_: detectron2://x.yaml", "_BASE_ cannot be read: "),
-        ("itself as _BASE_", "_BASE_: circle.yaml", "circle: circle.yaml -> circle.yaml"),
+        ("itself as _BASE_", "_BASE_: circle.yaml", "cycle: circle.yaml -> circle.yaml"),
         (
             "a circle of two files",
             "_BASE_: to_circle.yaml",
-            "circle: circle.yaml -> to_circle.yaml -> circle.yaml",
+            "cycle: circle.yaml -> to_circle.yaml -> circle.yaml",
         ),
         ("a number as _BASE_", "_BASE_: 3", "_BASE_ is 3; allowed: a file's name or a list"),
         ("null as _BASE_", "_BASE_: null", "_BASE_ is None; allowed: a file's name or a list"),
@@ -274,7 +281,7 @@ def test_a_file_that_is_no_config_is_told_in_a_line(
 
 def test_a_circle_through_a_list_is_told(bases: Path, tried) -> None:
     (bases / "list_circle.yaml").write_text("_BASE_: [plain.yaml, through_list.yaml]")
-    with pytest.raises(UserError, match="circle") as error:
+    with pytest.raises(UserError, match="cycle") as error:
         load_config(bases / "list_circle.yaml")
     tried("Configs", "a circle through lists of _BASE_", str(error.value))
 
@@ -311,7 +318,7 @@ def test_what_is_no_file_is_told(bases: Path, tried, name: str, message: str) ->
         (["_BASE_", "x.yaml"], "unknown key '_BASE_'"),
         (["", "3"], "unknown key ''"),
         (["SOLVER.MAX_ITER", "(" * 5000], "... (str); allowed: int"),
-        (["MODEL.DEVICE", "gpu"], "'gpu', which is no device"),
+        (["MODEL.DEVICE", "gpu"], "'gpu', which is not a device"),
     ],
 )
 def test_a_wrong_override_is_told_in_a_line(bases: Path, tried, opts, message: str) -> None:
@@ -349,6 +356,18 @@ train = dict(device="cpu", output_dir="o", max_iter=3, amp=dict(enabled=False),
         ("an error when it runs", "\nmodel = nope", [], "own.py, line 2: NameError: name 'nope'"),
         ("no model", "train = dict()", [], "'model' is missing"),
         ("a model that is a number", LAZY + "model = 3", [], "'model' is missing"),
+        ("a number for a section, in the file", LAZY + "train = 5", [], "'train' is missing"),
+        (
+            "no checkpoints",
+            LAZY + "del train['checkpointer']",
+            [],
+            "checkpointer.period' is missing",
+        ),
+        ("a number for a schedule", LAZY, ["lr_multiplier=5"], "'lr_multiplier' is 5, but it has"),
+        ("a number for a loader", LAZY, ["dataloader.train=5"], "'dataloader.train' is 5, but it"),
+        ("text for a period", LAZY, ["train.eval_period=x"], "eval_period is 'x'; allowed: 0 or"),
+        ("no lines of the log", LAZY, ["train.log_period=0"], "log_period is 0; allowed: 1"),
+        ("updates of no batch", LAZY, ["train.accumulate_steps=0"], "steps is 0; allowed: 1"),
         ("no optimizer", "model = dict()", [], "'optimizer' is missing"),
         ("no lr_multiplier", LAZY + "lr_multiplier = 3", [], "'lr_multiplier' is missing"),
         ("no output_dir", LAZY + "del train['output_dir']", [], "'train.output_dir' is missing"),
@@ -361,7 +380,7 @@ train = dict(device="cpu", output_dir="o", max_iter=3, amp=dict(enabled=False),
         ("a bracket left open", LAZY, ["train.max_iter=[["], "'train.max_iter=[[': "),
         ("a key to delete", LAZY, ["~train.max_iter=3"], "deletion is not yet"),
         ("a number for a section", LAZY, ["train=3"], "'train' is 3, but it has to have keys"),
-        ("a device that does not exist", LAZY, ["train.device=gpu"], "which is no device"),
+        ("a device that does not exist", LAZY, ["train.device=gpu"], "which is not a device"),
     ],
 )
 def test_a_lazy_config_that_cannot_work_is_told_in_a_line(

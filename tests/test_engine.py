@@ -1,6 +1,7 @@
 """Set-up of a run, evaluators, launching, and the step: accumulation and mixed precision."""
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from nl_detectron.engine import (
     StepTrainer,
     argument_parser,
     check_datasets,
+    launch,
     ranks_from_environment,
 )
 from nl_detectron.errors import ConfigError, UserError
@@ -72,7 +74,7 @@ def test_wrong_overrides_are_named(opts: list[str], message: str) -> None:
         ("MODEL: {MASK_ONN: True}", r"MODEL.MASK_ONN'. Did you mean 'MODEL.MASK_ON'\?"),
         ("MODEL: [", "not valid YAML"),
         ("_BASE_: nowhere.yaml", r"_BASE_ cannot be read: .*nowhere.yaml"),
-        ("_BASE_: own.yaml", "circle"),
+        ("_BASE_: own.yaml", "cycle"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -175,9 +177,13 @@ SLURM = {
 def test_ranks_come_from_the_environment() -> None:
     place = {"rank": 5, "world_size": 8, "local_rank": 1, "local_size": 4}
     assert ranks_from_environment(TORCHRUN) == Ranks(**place, address="env://")
-    assert ranks_from_environment(SLURM) == Ranks(**place, address="tcp://gpu03:20123")
+    assert ranks_from_environment(SLURM) == Ranks(
+        **place, address="tcp://gpu03:20123", by_srun=True
+    )
     address = {"MASTER_ADDR": "h", "MASTER_PORT": "7"}
-    assert ranks_from_environment(SLURM | address) == Ranks(**place, address="tcp://h:7")
+    assert ranks_from_environment(SLURM | address) == Ranks(
+        **place, address="tcp://h:7", by_srun=True
+    )
     assert ranks_from_environment({}) is None
     # A shell that SLURM has started, with the script started by hand:
     assert ranks_from_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) is None
@@ -198,6 +204,27 @@ def test_an_uneven_or_incomplete_environment_is_an_error() -> None:
         ranks_from_environment(SLURM | {"SLURM_STEP_TASKS_PER_NODE": "4,3(x2)"})
     with pytest.raises(UserError, match="WORLD_SIZE"):
         ranks_from_environment({"RANK": "0", "LOCAL_RANK": "0"})
+
+
+@pytest.mark.parametrize(("environment", "gpu"), [(SLURM, 0), (TORCHRUN, None)])
+def test_a_task_that_sees_its_own_gpu_alone(
+    environment: dict[str, str], gpu: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Started(Exception):  # noqa: N818
+        pass
+
+    def start(**options: object) -> None:
+        raise Started
+
+    chosen: list[int] = []
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # srun --gpus-per-task=1
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", start)
+    error, message = (UserError, "torch sees 1 GPU") if gpu is None else (Started, None)
+    with pytest.raises(error, match=message):
+        launch(print, num_processes=1, device="cuda")
+    assert chosen == ([] if gpu is None else [gpu])
 
 
 # The step
@@ -288,7 +315,7 @@ def test_losses_that_are_not_finite_stop_before_the_weights_change(
     assert "CLIP_GRADIENTS" in str(caught.value)
     for a, b in zip(fresh.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
-    tried("Faults in a run", f"losses of a batch full of {value:g}", str(caught.value))
+    tried("Errors in a run", f"losses of a batch full of {value:g}", str(caught.value))
 
 
 def test_gradients_that_overflow_by_loss_scaling_are_skipped(tried: Callable) -> None:
@@ -304,7 +331,7 @@ def test_gradients_that_overflow_by_loss_scaling_are_skipped(tried: Callable) ->
         trainer.run_step()
     assert trainer.grad_scaler.get_scale() < 3e38
     tried(
-        "Faults in a run",
+        "Errors in a run",
         "gradients that overflow by the loss scaling of mixed precision",
         "the step is skipped and the scale halved; nothing is reported as an error",
     )

@@ -1,4 +1,4 @@
-"""Runs that are really killed, and a disk that is really full: every restart goes on."""
+"""Runs that are really killed, and a disk that is really full: every restart continues."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from nl_detectron.errors import UserError
 
 pytest_plugins = ["recording"]  # for its fixture
 
-GROUP = "Faults in a run"
+GROUP = "Errors in a run"
 
 # Checkpoints are written slowly, so that many kills fall into one.
 SLOW_SAVES = """
@@ -55,7 +55,7 @@ def start(folder: Path, *flags: object) -> subprocess.Popen:
 def kill_and_restart(folder: Path, kills: int, flags: tuple, period: int) -> dict[str, int]:
     """Run to the end with `kills` kills on the way; return how many hit a checkpoint's write.
 
-    Every life goes on from a whole checkpoint, at most `period` iterations before its end.
+    Every life continues from a whole checkpoint, at most `period` iterations before its end.
     """
     chance = random.Random(kills)
     output = folder / "output"
@@ -110,8 +110,8 @@ def test_a_run_survives_kills(tmp_path: Path, recorded: Callable, tried: Callabl
     tried(
         GROUP,
         "a run ended 3 times by SIGKILL at random moments and restarted",
-        "every restart goes on from a whole checkpoint, at most one checkpoint period back; losses "
-        "and final weights are those of an uninterrupted run to the last bit",
+        "every restart continues from a whole checkpoint, at most one checkpoint period back; "
+        "losses and final weights are those of an uninterrupted run to the last bit",
     )
 
 
@@ -122,7 +122,7 @@ def test_a_run_survives_many_kills(tmp_path: Path, recorded: Callable, tried: Ca
     tried(
         GROUP,
         "a run ended 30 times by SIGKILL at random moments and restarted",
-        f"every restart went on from a whole checkpoint; {found['hit']} kills hit a checkpoint's "
+        f"every restart continued from a whole checkpoint; {found['hit']} kills hit a checkpoint's "
         f"write; at most {found['lost_most']} iterations were lost (CHECKPOINT_PERIOD 2); losses "
         "and final weights are those of an uninterrupted run to the last bit",
     )

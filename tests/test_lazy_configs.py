@@ -1,14 +1,20 @@
 """The LazyConfigs: the same models and recipes as the YAML files of the same names."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
+from omegaconf import OmegaConf
 from torch import nn
 
 from nl_detectron import model_zoo
+from nl_detectron.errors import ConfigError
+from nl_detectron.tasks import task_of
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 LEAVES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("COCO-*/*.py"))
@@ -117,3 +123,29 @@ def test_same_output_as_the_yaml_for_the_same_weights(config: str) -> None:
         if name == "pred_boxes":
             value, other = value.tensor, other.tensor
         assert torch.equal(value, other), name
+
+
+def test_more_categories_than_classes_are_refused_with_the_key() -> None:
+    MetadataCatalog.get("two_categories").thing_classes = ["crate", "walker"]
+    loader = {"_target_": "builtins.dict", "dataset": {"names": "two_categories"}}
+    cfg = OmegaConf.create(
+        {"model": {"roi_heads": {"num_classes": 1}}, "dataloader": {"train": loader}}
+    )
+    task = task_of(cfg)
+    with pytest.raises(ConfigError, match=r"2 categories, but model.roi_heads.num_classes is 1"):
+        task.build_train_loader(cfg)
+    cfg.model.roi_heads.num_classes = 2
+    assert task.build_train_loader(cfg) == {"dataset": {"names": "two_categories"}}
+
+
+@pytest.mark.parametrize("target", ["VideoClassifier", "nl_detectron.modeling.VideoClassifier"])
+def test_the_task_of_a_config_is_that_of_its_models_class(target: str, monkeypatch) -> None:
+    video, detection = ModuleType("video"), task_of(OmegaConf.create({"model": {}}))
+    video.TASK = object()
+    monkeypatch.setitem(sys.modules, "nl_detectron.video.task", video)
+    monkeypatch.setitem(sys.modules, "nl_detectron.video", ModuleType("package"))
+    assert task_of(OmegaConf.create({"model": {"_target_": target}})) is video.TASK
+    cfg = get_cfg()
+    assert task_of(cfg) is detection
+    cfg.MODEL.META_ARCHITECTURE = "VideoClassifier"
+    assert task_of(cfg) is video.TASK

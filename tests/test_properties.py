@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper
 from dirty import fuzz
 from hypothesis import given
@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import nl_detectron
-from nl_detectron.config import load_config
-from nl_detectron.detection.loading import NamingMapper
+from nl_detectron.config import check_config, check_detectron2_keys, load_config
+from nl_detectron.detection.loading import DataErrorMapper
 from nl_detectron.errors import UserError
 from nl_detectron.images import read_image
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
@@ -103,8 +103,41 @@ def paths(node: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return found
 
 
+class Reads:
+    """A config that writes down which of its keys are read."""
+
+    def __init__(self, node: CfgNode, read: set[tuple[str, ...]], path: tuple[str, ...] = ()):
+        self._node, self._read, self._path = node, read, path
+
+    def __getattr__(self, name: str) -> Any:
+        path, value = (*self._path, name), self._node[name]
+        if isinstance(value, CfgNode):
+            return Reads(value, self._read, path)
+        self._read.add(path)
+        return value
+
+    __getitem__ = __getattr__
+
+
+def checked_keys() -> list[tuple[str, ...]]:
+    """Return the keys that our checks read, which a value of any type must not break."""
+    cfg, read = KEYS.clone(), {("MODEL", "DEVICE")}
+    cfg.merge_from_list(
+        [
+            *("MODEL.BACKBONE.NAME", "build_nonlocal_resnet_fpn_backbone"),
+            *("MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", [[], [], [0], []]),
+            *("MODEL.KEYPOINT_ON", True),
+            *("MODEL.ROI_KEYPOINT_HEAD.NAME", "NonLocalKRCNNConvDeconvUpsampleHead"),
+            *("MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS", 2),
+        ]
+    )
+    check_config(Reads(cfg, read))
+    check_detectron2_keys(Reads(cfg, read))
+    return sorted(read)
+
+
 ALL_KEYS = sorted(paths(KEYS))
-OUR_KEYS = [path for path in ALL_KEYS if "NON_LOCAL" in path or path[-1] == "ACCUMULATE_STEPS"]
+CHECKED_KEYS = checked_keys()
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -129,20 +162,38 @@ def assert_loaded_or_told(file: Path, opts: list[str] | None = None) -> None:
         assert len(told.replace(str(file), "")) < 400
 
 
-@fuzz
-@given(path=st.sampled_from(OUR_KEYS * 3 + ALL_KEYS), value=VALUES)
-def test_fuzz_values_in_a_config_file(tmp_path: Path, path: tuple[str, ...], value: Any) -> None:
+def config_file(folder: Path, path: tuple[str, ...], value: Any) -> Path:
+    """Write a config with one key."""
     content = value
     for key in reversed(path):
         content = {key: content}
-    file = tmp_path / "c.yaml"
+    file = folder / "c.yaml"
     file.write_text(yaml.safe_dump(content), encoding="utf-8", errors="replace")
-    assert_loaded_or_told(file)
+    return file
+
+
+@fuzz
+@given(path=st.sampled_from(CHECKED_KEYS * 9 + ALL_KEYS), value=VALUES)
+def test_fuzz_values_in_a_config_file(tmp_path: Path, path: tuple[str, ...], value: Any) -> None:
+    assert_loaded_or_told(config_file(tmp_path, path, value))
+
+
+@pytest.mark.parametrize("path", CHECKED_KEYS, ids=".".join)
+def test_null_is_allowed_or_refused_by_name(tmp_path: Path, path: tuple[str, ...]) -> None:
+    file = config_file(tmp_path, path, None)
+    _, told = attempted(load_config, file)
+    assert told is None or f"{'.'.join(path)} is " in told or ".".join(path) + ": " in told
+
+
+def test_checked_keys_are_ours_and_detectron2s() -> None:
+    names = {".".join(path) for path in CHECKED_KEYS}
+    assert {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "SOLVER.MAX_ITER"} < names
+    assert {".".join(path) for path in ALL_KEYS if "NON_LOCAL" in path} < names
 
 
 @fuzz
 @given(
-    key=st.sampled_from([".".join(path) for path in OUR_KEYS]) | st.text(max_size=9),
+    key=st.sampled_from([".".join(path) for path in CHECKED_KEYS]) | st.text(max_size=9),
     value=st.text(max_size=12) | VALUES.map(repr),
 )
 def test_fuzz_overrides(tmp_path: Path, key: str, value: str) -> None:
@@ -215,7 +266,7 @@ def spoilt_images(draw: st.DrawFn) -> bytes:
 def test_fuzz_images(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
-    mapper = NamingMapper(DatasetMapper(is_train=False, augmentations=[], image_format="BGR"))
+    mapper = DataErrorMapper(DatasetMapper(is_train=False, augmentations=[], image_format="BGR"))
     image, told = attempted(read_image, file)
     if told is None:
         assert image.ndim == 3

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ from recording import record, same
 from torch.utils.data import DataLoader, Sampler
 
 from nl_detectron.engine.data_order import DataOrder
+from nl_detectron.engine.resume import ExactResume
 
 pytest_plugins = ["recording"]  # for its fixture
 
-GROUP = "Faults in a run"
+GROUP = "Errors in a run"
 SIZES = [(5, 4), (4, 4), (4, 5), (6, 4), (3, 4)]
 IMAGES = [{"id": i, "width": SIZES[i % 5][0], "height": SIZES[i % 5][1]} for i in range(23)]
 
@@ -114,6 +116,17 @@ def test_a_loader_of_another_make_keeps_its_own_order(caplog: pytest.LogCaptureF
     assert caplog.text.count("starts from the beginning") == 2
 
 
+def test_a_run_without_a_seed_resumes() -> None:
+    def unseeded() -> Any:  # as newer versions of Detectron2 build it: SEED is -1
+        return build(TrainingSampler(23, seed=-1), grouped=False, workers=0)
+
+    loader = unseeded()
+    hook = ExactResume(loader)
+    hook.trainer = SimpleNamespace(start_iter=2, iter=2, storage=SimpleNamespace(), _hooks=[])
+    hook.before_train()
+    assert batches(loader, 3) == batches(unseeded(), 5)[2:]
+
+
 # Whole runs
 
 
@@ -163,12 +176,12 @@ def test_an_older_checkpoint_without_random_numbers_resumes_too(
     (resumed / "last_checkpoint").write_text("model_0000002.pth")
     capfd.readouterr()
     recorded(tmp_path, "resumed", *opts, flags=("--resume",))
-    said = "The checkpoint says nothing of random numbers, as older ones do"
+    said = "The checkpoint has no random states, as an older version saved it"
     assert said in capfd.readouterr().out
     a, b = record(whole)[3:], record(resumed)
     assert [line["images"] for line in a] == [line["images"] for line in b]
     assert [line["loss"] for line in a] != [line["loss"] for line in b]
-    tried(GROUP, "--resume from a checkpoint of an older version", f"{said}; it goes on")
+    tried(GROUP, "--resume from a checkpoint of an older version", f"{said}; the run continues")
 
 
 def test_with_loader_workers_the_images_are_the_same(

@@ -1,14 +1,18 @@
 """``train_net.py`` as a user runs it: files, flags, errors, several processes."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import tiny_run
 import torch
 from detectron2.data import MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.evaluation.testing import flatten_results_dict
 
-from nl_detectron.engine import argument_parser, main
+from nl_detectron.config import load_config
+from nl_detectron.engine import argument_parser, main, run_config
 from nl_detectron.errors import UserError
 
 TRAIN_NET = tiny_run.ROOT / "train_net.py"
@@ -19,8 +23,6 @@ import json
 import torch
 from detectron2.engine.hooks import CallbackHook
 from detectron2.utils import comm
-from nl_detectron.engine import Trainer
-import nl_detectron.engine.run as engine_run
 
 class RecordingTrainer(Trainer):
     def build_hooks(self):
@@ -36,7 +38,7 @@ class RecordingTrainer(Trainer):
                     json.dump(losses, file)
         return [CallbackHook(after_step=after_step, after_train=after_train)]
 
-engine_run.Trainer = RecordingTrainer
+trainer = RecordingTrainer
 """
 
 
@@ -103,10 +105,24 @@ def test_resume_goes_on_and_eval_only_evaluates(whole_run: Path, tmp_path: Path)
     assert not (tmp_path / "eval" / "model_final.pth").exists()
 
 
+def test_run_config_returns_the_last_results(whole_run: Path, tmp_path: Path) -> None:
+    data, output = str(tmp_path), str(tmp_path / "output")
+    json_file, images = whole_run / "tiny.json", whole_run / "images"
+    register_coco_instances(data, {}, str(json_file), str(images))
+    fixed = ["DATASETS.TRAIN", (data,), "DATASETS.TEST", (data,), "MODEL.KEYPOINT_ON", False]
+    fixed += ["OUTPUT_DIR", output, "SOLVER.MAX_ITER", 1]
+    found = []
+    for eval_only in (False, True):
+        weights = f"{output}/model_final.pth" if eval_only else ""
+        cfg = load_config(whole_run / "tiny.yaml", [*fixed, "MODEL.WEIGHTS", weights])
+        args = Namespace(config_file="", opts=[], eval_only=eval_only, resume=False)
+        found.append(flatten_results_dict(run_config(cfg, args)))
+    assert {"bbox/AP50", "segm/AP50"} <= found[0].keys()
+    assert found[0] == pytest.approx(found[1], nan_ok=True)
+
+
 def losses_and_weights(folder: Path, name: str, *flags: object) -> tuple[list[float], list[dict]]:
-    script = folder / "record.py"
-    start, end = (folder / "run.py").read_text().split("if __name__")
-    script.write_text(start + RECORD + "if __name__" + end)
+    script = tiny_run.write_script(folder, "record.py", RECORD)
     output = folder / name
     done = tiny_run.run(script, "--config-file", folder / "tiny.yaml", *flags, "OUTPUT_DIR", output)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -154,6 +170,61 @@ def test_accumulation_has_the_large_batchs_update(box_run: Path) -> None:
         torch.testing.assert_close(small_weights[key], weight, rtol=0, atol=1e-5)
 
 
+# What a user with another mapper and another metric writes.
+OWN = """
+import os
+from pathlib import Path
+from detectron2.data import DatasetMapper
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from nl_detectron.detection import build_train_loader
+
+class GrayMapper(DatasetMapper):
+    def __call__(self, record):
+        record = super().__call__(record)
+        record["image"] = record["image"].float().mean(dim=0, keepdim=True).expand(3, -1, -1)
+        Path(os.environ["MAPPED_BY"], str(comm.get_rank())).touch()
+        return record
+
+class CountImages(DatasetEvaluator):
+    def reset(self):
+        self.count = 0
+    def process(self, inputs, outputs):
+        self.count += len(inputs)
+    def evaluate(self):
+        counts = comm.gather(self.count)
+        return {"images": {"seen": sum(counts)}} if comm.is_main_process() else None
+
+class OwnTrainer(Trainer):
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return build_train_loader(cfg, mapper=GrayMapper(cfg, True))
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return CountImages()
+
+trainer = OwnTrainer
+"""
+
+
+def test_a_trainer_with_another_mapper_and_another_evaluator(tmp_path: Path) -> None:
+    tiny_run.write_run(tmp_path)
+    script = tiny_run.write_script(tmp_path, "own.py", OWN)
+    flags = (script, "--config-file", tmp_path / "tiny.yaml")
+    mapped, environment = tmp_path / "mapped", {"MAPPED_BY": str(tmp_path / "mapped")}
+    mapped.mkdir()
+    short = ("SOLVER.MAX_ITER", 1)
+    done = tiny_run.run(*flags, "--num-gpus", 2, *short, environment=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in mapped.iterdir()) == ["0", "1"]
+    output = tmp_path / "output"
+    assert tiny_run.metrics(output)[-1]["images/seen"] == 8
+    weights = ("MODEL.WEIGHTS", output / "model_final.pth", "OUTPUT_DIR", tmp_path / "eval")
+    evaluated = tiny_run.run(*flags, "--eval-only", *weights, environment=environment)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert tiny_run.metrics(tmp_path / "eval") == [{"images/seen": 8, "iteration": 0}]
+
+
 LAZY = """
 from detectron2.config import LazyCall as L
 from detectron2.data import (
@@ -195,22 +266,53 @@ train = dict(
 """
 
 
+# A trainer of one's own is for LazyConfigs too.
+SHOW_HOOK = """
+class ShowingTrainer(Trainer):
+    def build_hooks(self):
+        if isinstance(self.model, torch.nn.parallel.DistributedDataParallel):
+            print("hook of DDP:", self.model._get_ddp_logging_data()["comm_hook"])
+        return super().build_hooks()
+
+import torch
+trainer = ShowingTrainer
+"""
+
+
 def test_a_lazy_config_trains_resumes_and_evaluates(tmp_path: Path) -> None:
     tiny_run.write_run(tmp_path)
     output, config = tmp_path / "lazy", tmp_path / "lazy.py"
     config.write_text(LAZY.format(config=str(tmp_path / "tiny.yaml"), output=str(output)))
-    flags = (tmp_path / "run.py", "--config-file", config)
-    done = tiny_run.run(*flags, "--num-gpus", 2, "--dist-url", "auto")
+    script = tiny_run.write_script(tmp_path, "lazy_run.py", SHOW_HOOK)
+    flags = (script, "--config-file", config)
+    half = "train.ddp.fp16_compression=True"
+    done = tiny_run.run(*flags, "--num-gpus", 2, "--dist-url", "auto", half)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "hook of DDP: fp16_compress_hook" in done.stdout
     for name in ("config.yaml", "log.txt", "model_final.pth", "inference"):
         assert (output / name).exists(), name
     assert "bbox/AP50" in tiny_run.metrics(output)[-1]
-    resumed = tiny_run.run(*flags, "--resume", "train.max_iter=4", "train.accumulate_steps=2")
+    # As Detectron2's script for LazyConfigs saves it, and as ours did.
+    checkpoint = torch.load(output / "model_final.pth")
+    inner = checkpoint["trainer"].pop("_trainer")
+    checkpoint["trainer"] = {**inner, **checkpoint["trainer"]}
+    torch.save(checkpoint, output / "model_final.pth")
+    resumed = tiny_run.run(
+        *flags, "--resume", "train.max_iter=4", "train.accumulate_steps=2",
+        *("train.wandb_project=trials", "train.expected_results=[[bbox,AP,101,0.5]]"),
+        environment={"WANDB_MODE": "offline", "WANDB_SILENT": "true"},
+    )  # fmt: skip
     assert "Starting training from iteration 3" in resumed.stdout, resumed.stderr
+    assert "Result verification failed" in resumed.stdout
+    assert resumed.returncode == 1
+    assert len(list(output.glob("wandb/offline-run-*"))) == 1
     assert torch.load(output / "model_final.pth")["iteration"] == 3
     lines = len(tiny_run.metrics(output))
-    evaluated = tiny_run.run(*flags, "--eval-only", "--resume")
+    evaluated = tiny_run.run(
+        *flags, "--eval-only", "--resume", "train.expected_results=[[bbox,AP,0,101]]"
+    )
     assert evaluated.returncode == 0, evaluated.stderr
+    assert "Results verification passed" in evaluated.stdout
     assert len(tiny_run.metrics(output)) == lines + 1
 
 

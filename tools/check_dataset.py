@@ -1,6 +1,9 @@
 #!/usr/bin/env python
 """Find everything that is wrong with data sets in COCO's format, before a run does."""
 
+import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
+
+# isort: split
 import argparse
 import json
 import sys
@@ -11,6 +14,7 @@ from tabulate import tabulate
 
 from nl_detectron.arguments import add_opts, add_traceback
 from nl_detectron.config import load_config, load_lazy_config
+from nl_detectron.data import check_datasets
 from nl_detectron.dataset_check import (
     KINDS,
     Expected,
@@ -20,7 +24,6 @@ from nl_detectron.dataset_check import (
     check_registered,
     check_run,
 )
-from nl_detectron.engine import check_datasets
 from nl_detectron.errors import UserError, run_script
 
 

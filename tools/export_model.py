@@ -2,6 +2,9 @@
 """Write a trained model and its parts as TorchScript or ONNX, or its weights as safetensors, and
 check each file against it."""
 
+import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
+
+# isort: split
 import argparse
 from pathlib import Path
 

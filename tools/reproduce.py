@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from nl_detectron.arguments import add_traceback
-from nl_detectron.engine import check_datasets
+from nl_detectron.data import check_datasets
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.reproduction import (
     TABLES,

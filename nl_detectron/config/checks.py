@@ -21,6 +21,7 @@ from fvcore.common.registry import Registry
 from ..errors import ConfigError, nearest
 from ..layers import PAIRWISE_FORMS
 from ..layers.nonlocal_block import build_norm
+from .config_file import short_repr
 from .keys import BACKBONE_KEY, HEAD_KEY, STAGES
 
 # Detectron2's keys whose wrong values end in an error that does not name them.
@@ -36,6 +37,7 @@ _REGISTRIES = {
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
 }
 _NOT_REGISTERED = ("", "PrecomputedProposals")  # as Detectron2 calls nothing at all
+_REQUIRED = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME")
 _RESNET_DEPTHS = (18, 34, 50, 101, 152)
 _SMALLEST = {
     "SOLVER.MAX_ITER": 1,
@@ -64,8 +66,13 @@ def check_config(cfg: CfgNode) -> None:
 
     head = cfg.MODEL.ROI_KEYPOINT_HEAD
     _check_options(HEAD_KEY, head.NON_LOCAL)
+    widths = head.CONV_DIMS
+    if not isinstance(widths, list | tuple) or not all(type(w) is int and w > 0 for w in widths):
+        raise ConfigError(
+            f"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS is {widths}; allowed: a list of widths from 1 on"
+        )
     every_key, every = f"{HEAD_KEY}.EVERY_CONVS", head.NON_LOCAL.EVERY_CONVS
-    convs = len(head.CONV_DIMS)
+    convs = len(widths)
     if type(every) is not int or not 0 <= every <= convs:
         raise ConfigError(f"{every_key} is {every}; allowed: 0 (off) to {convs}, the head's depth")
     if every:
@@ -73,10 +80,10 @@ def check_config(cfg: CfgNode) -> None:
             raise ConfigError(f"{every_key} is {every}, but MODEL.KEYPOINT_ON is False: no head")
         _check_builds(every_key, ROI_KEYPOINT_HEAD_REGISTRY, "ROI_KEYPOINT_HEAD", head.NAME)
         reduction = head.NON_LOCAL.REDUCTION
-        if any(width % reduction for width in head.CONV_DIMS):
+        if any(width % reduction for width in widths):
             raise ConfigError(
                 f"{HEAD_KEY}.REDUCTION is {reduction}; allowed: a divisor of each of "
-                f"{list(head.CONV_DIMS)}, the head's widths"
+                f"{list(widths)}, the head's widths"
             )
 
     _check_smallest(cfg, "SOLVER.ACCUMULATE_STEPS")
@@ -86,9 +93,9 @@ def check_detectron2_keys(cfg: CfgNode) -> None:
     """Raise ConfigError for values of Detectron2's own keys that would end a run obscurely."""
     for key, registry in _REGISTRIES.items():
         name = attrgetter(key)(cfg)
-        if name not in _NOT_REGISTERED and name not in registry:
+        if name not in registry and (key in _REQUIRED or name not in _NOT_REGISTERED):
             known = nearest(str(name), [name for name, _ in registry])
-            raise ConfigError(f"{key} is '{name}', which is not registered.{known}")
+            raise ConfigError(f"{key} is {short_repr(name)}, which is not registered.{known}")
     for key in _SMALLEST:
         _check_smallest(cfg, key)
     builder = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)

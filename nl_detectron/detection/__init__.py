@@ -1,1 +1,12 @@
-"""What is of detection alone: loaders and evaluators of images with instances."""
+"""Detection in images: loaders whose errors name the bad file, and the evaluator."""
+
+from .evaluation import build_evaluator
+from .loading import DataError, DataErrorMapper, build_test_loader, build_train_loader
+
+__all__ = [
+    "DataError",
+    "DataErrorMapper",
+    "build_evaluator",
+    "build_test_loader",
+    "build_train_loader",
+]

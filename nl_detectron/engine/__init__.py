@@ -2,8 +2,8 @@
 
 from .accumulate import StepTrainer
 from .launch import Ranks, launch, ranks_from_environment
-from .run import main, run_lazy, run_yaml
-from .setup import argument_parser, check_datasets, prepare
+from .run import main, run_config
+from .setup import argument_parser, prepare
 from .trainer import Trainer
 
 __all__ = [
@@ -11,11 +11,9 @@ __all__ = [
     "StepTrainer",
     "Trainer",
     "argument_parser",
-    "check_datasets",
     "launch",
     "main",
     "prepare",
     "ranks_from_environment",
-    "run_lazy",
-    "run_yaml",
+    "run_config",
 ]

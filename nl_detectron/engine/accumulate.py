@@ -7,25 +7,29 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import SimpleTrainer, create_ddp_model
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from .faults import DivergedError, check_losses, worker_fault
+from .run_errors import DivergedError, check_losses, worker_error
+from .train_loop import EvaluateOnSuccess
 
 
 def to_distributed(model: nn.Module, **options: Any) -> nn.Module:
-    """Wrap `model` for the process group, on its GPU or on the CPU; one process needs nothing."""
-    if comm.get_world_size() == 1:
-        return model
-    on_gpu = next(model.parameters()).is_cuda
-    device_ids = [comm.get_local_rank()] if on_gpu else None
-    return DistributedDataParallel(model, device_ids=device_ids, **options)
+    """Wrap `model` for the process group, on its GPU or on the CPU; a single process needs nothing.
+
+    Args:
+        options: of Detectron2's `create_ddp_model`, which takes the GPU to be that of the local
+            rank, and a GPU to be there, unless told.
+    """
+    device = next(model.parameters()).device
+    device_ids = [device] if device.type == "cuda" else None
+    return create_ddp_model(model, device_ids=device_ids, **options)
 
 
-class StepTrainer(SimpleTrainer):
+class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
     """Detectron2's `SimpleTrainer` whose step may take several batches.
 
     One iteration is one optimizer update. It takes `accumulate_steps` batches from the loader and
@@ -40,8 +44,9 @@ class StepTrainer(SimpleTrainer):
         amp: autocast the forward pass: float16 with loss scaling on a GPU, bfloat16 on the CPU.
 
     Raises:
-        DivergedError: a loss of any process is not finite, or Detectron2 found scores that are not.
-            It is raised in all processes, and the weights are those of the iteration before.
+        DivergedError: a loss of any process is not finite, which raises it in all processes, or
+            Detectron2 found scores of this process that are not. The weights are those of the
+            iteration before.
     """
 
     def __init__(
@@ -71,8 +76,8 @@ class StepTrainer(SimpleTrainer):
             try:
                 data = next(self._data_loader_iter)
             except (ConnectionError, EOFError) as error:
-                # A worker that died while it handed over a batch: torch knows of it too late.
-                raise worker_fault() from error
+                # A worker died while it handed over a batch, before torch noticed.
+                raise worker_error() from error
             data_time += time.perf_counter() - start
             last = step == self.accumulate_steps - 1
             wait = isinstance(self.model, DistributedDataParallel) and not last
@@ -126,7 +131,7 @@ def _average_batch_norm_statistics(model: nn.Module) -> None:
     """Make the running statistics those of all processes, as they would otherwise drift apart.
 
     Detectron2 keeps each process's own, saves the first one's, and evaluates every part of the
-    data set with another. A running mean is linear, so the average of all is as good as one
+    data set with another. A running mean is linear, so the average of all is that of a process
     that had seen every image.
     """
     if comm.get_world_size() == 1:

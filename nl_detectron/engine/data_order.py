@@ -1,4 +1,4 @@
-"""Where in the endless stream of training images a loader starts."""
+"""The order of training images, and starting a loader anywhere in it."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 logger = logging.getLogger(__name__)
 
-# Of Detectron2's samplers: what they draw when they are made, and the order follows from.
+# What Detectron2's samplers draw when they are built; their order depends on it alone.
 _DRAWN = ("_seed", "_indexes_subset")
 
 
@@ -20,7 +20,7 @@ class DataOrder:
 
     Detectron2's samplers shuffle by a seed of their own, so the order is a function of that seed,
     the number of processes, the batch size and, with ``ASPECT_RATIO_GROUPING``, the number of
-    loader workers. A loader that was built otherwise than Detectron2 builds it keeps its own order.
+    loader workers. A loader that is not built as Detectron2 builds its own keeps its own order.
 
     Args:
         loader: what ``build_detection_train_loader`` returns. Nothing may have been read from it.
@@ -35,7 +35,7 @@ class DataOrder:
         self._sampler = self._images.sampler if self._images is not None else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the sampler drew when it was made; nothing of the position."""
+        """Return what the sampler drew when it was built, without its position."""
         return {name: getattr(self._sampler, name) for name in _DRAWN if self._has(name)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -44,16 +44,19 @@ class DataOrder:
                 setattr(self._sampler, name, value)
 
     def start_after(self, batches: int, *, seed: int) -> None:
-        """Let the loader begin with the batch that follows the first `batches` of this process.
+        """Start the loader after the first `batches` batches of this process.
 
-        No image is read for the others, and no global random number is drawn.
+        The images of those batches are not read, and no global random number is drawn.
 
         Args:
-            seed: of the loader's workers, which draw their augmentations from it. It should be
-                another than at the start, so that those of the start are not repeated.
+            seed: of the loader's workers, which draw their augmentations from it. Another one than
+                at the start keeps them from repeating the augmentations of the start.
         """
         if self.loader is None or self._images is None:
-            logger.warning("This data loader is none of Detectron2's: it starts from the beginning")
+            logger.warning(
+                "Detectron2 did not build this data loader, so its position is unknown: it starts "
+                "from the beginning"
+            )
             return
         self.loader.generator = torch.Generator().manual_seed(seed)
         size = self._images.shard_chunk_size

@@ -4,35 +4,51 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from detectron2.engine import DEFAULT_TIMEOUT
-from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
 from ..errors import UserError
-from .stop import TERMINATED
+from ..third_party_warnings import hide_third_party_warnings
+from .run_errors import PROCESS_GONE
+from .sigterm import TERMINATED
 
-_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
+# After one process has failed, the others have so long to end by themselves.
+_GRACE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """One process's place among all, and where they meet."""
+    """One process's place among all, and where they meet.
+
+    Args:
+        by_srun: `srun` started the process, and may have hidden the GPUs of the other tasks.
+    """
 
     rank: int
     world_size: int
     local_rank: int
     local_size: int
     address: str
+    by_srun: bool = False
 
 
 def ranks_from_environment(environment: Mapping[str, str]) -> Ranks | None:
@@ -57,6 +73,7 @@ def ranks_from_environment(environment: Mapping[str, str]) -> Ranks | None:
                 local_rank=int(environment["SLURM_LOCALID"]),
                 local_size=_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"]),
                 address=f"tcp://{host}:{port}",
+                by_srun=True,
             )
     except (KeyError, ValueError) as error:
         raise UserError(f"the environment of torchrun or SLURM is incomplete: {error}") from error
@@ -75,18 +92,22 @@ def launch(
 ) -> None:
     """Run ``main(*args)`` in every process of the run and wait for them.
 
-    Under torchrun and ``srun`` the processes exist already, and this joins them. Otherwise
-    Detectron2's `launch` starts `num_processes` on this machine: one for each GPU with NCCL, or
-    on a machine without GPUs that many on the CPU with gloo. SIGTERM is handed on to them.
+    Under torchrun and ``srun`` the processes exist already, and this joins them. Otherwise it
+    starts `num_processes` on this machine: with NCCL and a GPU each, or on the CPU with gloo.
+    SIGTERM is forwarded to them.
+
+    If a process fails, all of this machine end within seconds: those that are stuck waiting for it
+    are killed. Detectron2's `launch` has no means for that.
 
     Raises:
         UserError: a process raised it, or was killed.
+        ProcessRaisedException: a process raised another error; the message is its traceback.
         SystemExit: SIGTERM ended the processes, with status 143.
     """
     on_gpu = torch.device(device).type == "cuda"
     ranks = ranks_from_environment(os.environ)
     if ranks is not None and ranks.world_size > 1:
-        _join(ranks, on_gpu, main, args)
+        _run_process(ranks, on_gpu, main, args)
         return
     if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
         raise UserError(
@@ -95,94 +116,71 @@ def launch(
         )
     if num_machines > 1 and dist_url == "auto":
         raise UserError("--dist-url auto is for one machine: give tcp://<first machine>:<port>")
-    if num_processes * num_machines > 1:
-        if on_gpu and num_processes > torch.cuda.device_count():
-            raise UserError(
-                f"--num-gpus {num_processes}, but torch sees {torch.cuda.device_count()} GPU(s)"
-            )
-        if not on_gpu and torch.cuda.is_available():
-            raise UserError(
-                "several CPU processes on a machine with GPUs: hide them by CUDA_VISIBLE_DEVICES=''"
-            )
     if num_processes * num_machines == 1:
         main(*args)
         return
-    try:
-        with _handing_on_sigterm():
-            detectron2_launch(
-                _spawned,
-                num_processes,
-                num_machines=num_machines,
-                machine_rank=machine_rank,
-                dist_url=dist_url,
-                args=(on_gpu, main, args),
-            )
-    except ProcessRaisedException as error:
-        _, user_error, message = str(error).rpartition(_USER_ERROR)
-        if not user_error:
-            raise
-        raise UserError(message.rstrip()) from error
-    except ProcessExitedException as error:
-        if error.exit_code in (TERMINATED, -signal.SIGTERM):
-            raise SystemExit(TERMINATED) from error
-        raise UserError(_how_it_ended(error)) from error
-
-
-def _spawned(on_gpu: bool, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    try:
-        _worker(on_gpu, main, args)
-    except UserError as error:
-        # The parent has only the traceback's text. It looks there for this class and its message.
-        raise UserError(str(error)) from error
-
-
-def _worker(on_gpu: bool, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    if not on_gpu:
-        # Each process would otherwise take a thread per core.
-        torch.set_num_threads(max(1, torch.get_num_threads() // comm.get_local_size()))
-    try:
-        main(*args)
-    finally:
-        dist.destroy_process_group()
-
-
-@contextmanager
-def _handing_on_sigterm() -> Iterator[None]:
-    """Send SIGTERM on to the processes, each of which knows what to do, and go on waiting."""
-
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        for process in multiprocessing.active_children():
-            process.terminate()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, hand_on)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _how_it_ended(error: ProcessExitedException) -> str:
-    if error.signal_name is None:
-        return f"a training process ended with status {error.exit_code}; its log says why"
-    by_system = error.signal_name == "SIGKILL"
-    why = " (mostly the system does so when memory runs out)" if by_system else ""
-    return (
-        f"training process {error.error_index} was killed by {error.signal_name}{why}; --resume "
-        "goes on from the last checkpoint"
-    )
-
-
-def _join(ranks: Ranks, on_gpu: bool, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    if on_gpu and ranks.local_size > torch.cuda.device_count():
+    if on_gpu and num_processes > torch.cuda.device_count():
         raise UserError(
-            f"{ranks.local_size} processes on a machine where torch sees "
-            f"{torch.cuda.device_count()} GPU(s)"
+            f"--num-gpus {num_processes}, but torch sees {torch.cuda.device_count()} GPU(s)"
         )
+    address = f"tcp://127.0.0.1:{_free_port()}" if dist_url == "auto" else dist_url
+    all_ranks = [
+        Ranks(
+            rank=machine_rank * num_processes + local_rank,
+            world_size=num_machines * num_processes,
+            local_rank=local_rank,
+            local_size=num_processes,
+            address=address,
+        )
+        for local_rank in range(num_processes)
+    ]
+    receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    with _forward_sigterm():
+        context = start_processes(
+            _run_spawned_process,
+            args=(all_ranks, on_gpu, main, args, sender),
+            nprocs=num_processes,
+            join=False,
+            start_method="spawn",
+        )
+        killed = _wait(context.processes)
+    errors: dict[int, BaseException] = {}
+    while receiver.poll():
+        index, message = receiver.recv()
+        errors[index] = UserError(message)
+    for error in _process_errors(context):
+        if error.error_index not in killed:
+            errors.setdefault(error.error_index, _to_raise(error))
+    if errors:
+        # An error in one process makes others fail; raise the one that most likely came first.
+        raise min(errors.values(), key=_precedence)
+
+
+def _run_spawned_process(
+    index: int,
+    all_ranks: list[Ranks],
+    on_gpu: bool,
+    main: Callable[..., Any],
+    args: tuple[Any, ...],
+    errors: connection.Connection,
+) -> None:
+    hide_third_party_warnings()
+    try:
+        _run_process(all_ranks[index], on_gpu, main, args)
+    except UserError as error:
+        # Not by torch's way, a traceback in a file, for which a full disk may have no room.
+        errors.send((index, str(error)))
+        sys.exit(1)
+
+
+def _run_process(
+    ranks: Ranks, on_gpu: bool, main: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
     if on_gpu:
-        torch.cuda.set_device(ranks.local_rank)
+        torch.cuda.set_device(_gpu_number(ranks))
+    else:
+        # Each process would otherwise take a thread per core.
+        torch.set_num_threads(max(1, torch.get_num_threads() // ranks.local_size))
     dist.init_process_group(
         backend="nccl" if on_gpu else "gloo",
         init_method=ranks.address,
@@ -192,7 +190,96 @@ def _join(ranks: Ranks, on_gpu: bool, main: Callable[..., Any], args: tuple[Any,
     )
     comm.create_local_process_group(ranks.local_size)
     comm.synchronize()
-    _worker(on_gpu, main, args)
+    main(*args)
+    # Not after an error: with NCCL it waits for the other processes, which wait for this one.
+    dist.destroy_process_group()
+
+
+def _gpu_number(ranks: Ranks) -> int:
+    visible = torch.cuda.device_count()
+    if visible == 1 and ranks.by_srun:
+        return 0  # srun --gpus-per-task=1: each task sees its own GPU only, as number 0
+    if visible < ranks.local_size:
+        raise UserError(
+            f"{ranks.local_size} processes on a machine where torch sees {visible} GPU(s)"
+        )
+    return ranks.local_rank
+
+
+def _wait(processes: Sequence[BaseProcess]) -> set[int]:
+    """Wait for the processes. If one fails, kill those that do not end soon; return which."""
+    while not any(process.exitcode for process in processes):
+        alive = [process.sentinel for process in processes if process.is_alive()]
+        if not alive:
+            return set()
+        connection.wait(alive, timeout=1)  # loader workers hold a dead process's sentinel open
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stuck = {index for index, process in enumerate(processes) if process.is_alive()}
+    for index in stuck:
+        processes[index].kill()  # SIGTERM does not reach Python while NCCL waits
+    return stuck
+
+
+def _process_errors(
+    context: Any,
+) -> Iterator[ProcessRaisedException | ProcessExitedException]:
+    """Yield the error of each failed process, which torch's context raises one by one."""
+    while True:
+        try:
+            if context.join():
+                return
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            yield error
+
+
+def _to_raise(error: ProcessRaisedException | ProcessExitedException) -> BaseException:
+    if isinstance(error, ProcessRaisedException):
+        return error
+    if error.exit_code in (TERMINATED, -signal.SIGTERM):
+        return SystemExit(TERMINATED)
+    if error.signal_name is None:
+        return UserError(
+            f"training process {error.error_index} exited with status {error.exit_code}; see its "
+            "log"
+        )
+    hint = " (the system may be out of memory)" if error.signal_name == "SIGKILL" else ""
+    return UserError(
+        f"training process {error.error_index} was killed by {error.signal_name}{hint}; --resume "
+        "continues from the last checkpoint"
+    )
+
+
+def _precedence(error: BaseException) -> int:
+    """Lower for an error that is more likely the cause of the others."""
+    if isinstance(error, UserError):
+        return 3 if PROCESS_GONE in str(error) else 0
+    return 2 if isinstance(error, SystemExit) else 1
+
+
+@contextmanager
+def _forward_sigterm() -> Iterator[None]:
+    """Send SIGTERM on to the processes, each of which knows what to do, and go on waiting."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def _first_host(nodelist: str) -> str:

@@ -1,4 +1,4 @@
-"""What a checkpoint needs besides weights, momentum and schedule for a run to go on exactly."""
+"""What a checkpoint needs besides weights, momentum and schedule for an exact resume."""
 
 import logging
 import random
@@ -21,22 +21,25 @@ class ExactResume(HookBase):
 
     Its state, which is saved with the trainer's, holds the random generators' states (Python,
     numpy, torch, the GPU) of the main process and the seed of the data order. A run that starts
-    at a later iteration than 0 goes on with them: after the images that the earlier iterations
-    took, none of which is read again, and after the evaluation that the iteration of the checkpoint
-    may have had to end with, which is made (again).
+    at a later iteration than 0 continues with them, after the images that the earlier iterations
+    took, none of which is read again.
+
+    An evaluation that is due after the iteration of the checkpoint is run first. The checkpoint
+    was saved before it, so it cannot say whether the evaluation was finished; and evaluating draws
+    random numbers, so leaving it out would change all later ones.
 
     With one process and ``DATALOADER.NUM_WORKERS 0`` the resumed run is the uninterrupted one, bit
     for bit, as far as the device computes the same twice. Not identical, but drawn anew from
     (seed of the data order, rank, iteration), are:
 
-    - random augmentations in loader workers: which images make a batch is the same all the same;
+    - random augmentations in loader workers; each batch still has the same images;
     - random numbers of all processes but the first (which regions enter the losses, mostly);
-    - everything random after a checkpoint without this state, of an older version. Its data
-      order is the same too if the config sets a seed;
+    - everything random after a checkpoint without this state, of an older version; its data
+      order is the same if the config sets a seed;
     - the images that ``TEST.PRECISE_BN`` averages over.
 
-    Another batch size or number of processes than before makes another order. Register it after
-    all hooks that draw random numbers before training.
+    Another batch size or number of processes gives another order. Register it after all hooks that
+    draw random numbers before training.
 
     Args:
         data_loader: of the training, one of Detectron2's; nothing may have been read from it.
@@ -60,11 +63,13 @@ class ExactResume(HookBase):
             return
         if not self._loaded:
             logger.warning(
-                "The checkpoint says nothing of random numbers, as older ones do: the run goes on "
-                "with others than it would have had"
+                "The checkpoint has no random states, as an older version saved it: the run "
+                "continues with other random numbers"
             )
         self._order.load_state_dict(self._loaded.get("data_order", {}))
-        order_seed = int(self._order.state_dict().get("_seed", 0))
+        # Newer versions of Detectron2 seed the order with SEED, -1 by default. numpy takes no
+        # negative seeds; this is the number that torch takes them for.
+        order_seed = int(self._order.state_dict().get("_seed", 0)) % 2**64
         sequence = np.random.SeedSequence([order_seed, comm.get_rank(), start])
         fresh, workers = (int(word) for word in sequence.generate_state(2))
         self._order.start_after(start * self._accumulate_steps, seed=workers)
@@ -75,7 +80,7 @@ class ExactResume(HookBase):
         self._evaluate_if_due(start - 1)
 
     def _evaluate_if_due(self, iteration: int) -> None:
-        """Do what comes after the checkpoint of `iteration`: it draws random numbers too."""
+        """Run the evaluation that is due after the checkpoint of `iteration`."""
         self._set_iteration(iteration)
         for hook in self.trainer._hooks:
             if isinstance(hook, EvalHook):

@@ -1,6 +1,5 @@
-"""SIGTERM, by which batch systems ask a run to end: save a checkpoint, then leave."""
+"""SIGTERM, by which batch systems ask a run to end: save a checkpoint, then exit."""
 
-import logging
 import os
 import signal
 import threading
@@ -16,26 +15,24 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
 from .data_order import DataOrder
-from .faults import check_weights
+from .run_errors import check_weights
 
-logger = logging.getLogger(__name__)
-
-# What a shell says of a command that SIGTERM has ended. Batch systems then report the job as
+# What a shell reports for a command that SIGTERM has ended. Batch systems then report the job as
 # cancelled or out of time rather than as done, and requeue it where they are told to.
 TERMINATED = 128 + signal.SIGTERM
-# srun and torchrun hand on a signal that the process may have had from the batch system already.
+# srun and torchrun forward a signal that the process may have had from the batch system already.
 _SAME_REQUEST_SECONDS = 2.0
 
 
-class StopOnTerm(HookBase):
+class SaveOnSigterm(HookBase):
     """On SIGTERM finish the iteration, save a checkpoint, and exit with status 143 (128 + 15).
 
     All processes of a run stop after the same iteration, whichever of them has had the signal. A
     second SIGTERM more than 2 seconds after the first, and any during an evaluation, ends the
-    process at once. Where the program has set a handler for SIGTERM of its own, that one counts.
+    process at once. If the program has set its own handler for SIGTERM, that one is used.
 
     Register it in all processes, after the hooks that step the schedule and save checkpoints, and
-    before those that evaluate; `before_evaluation` finds the place.
+    before those that evaluate; `insert_before_evaluation` finds the place.
 
     Args:
         checkpointer: of the run.
@@ -46,7 +43,7 @@ class StopOnTerm(HookBase):
     def __init__(self, checkpointer: Checkpointer, data_loader: Iterable[Any]) -> None:
         self._checkpointer = checkpointer
         self._loader = DataOrder(data_loader).loader
-        self._asked: float | None = None
+        self._received: float | None = None
         self._installed = False
 
     def before_train(self) -> None:
@@ -63,38 +60,49 @@ class StopOnTerm(HookBase):
             self._installed = False
 
     def after_step(self) -> None:
-        if not _any_process(self._asked is not None):
+        if not _any_process(self._received is not None):
             return
+        error: Exception | None = None
+        if comm.is_main_process():
+            try:
+                self._save()
+            except Exception as caught:
+                error = caught
+        _any_process(False)  # the others wait here, whether the main process could save or not
+        if error is not None:
+            raise error
+        raise SystemExit(TERMINATED)
+
+    def _save(self) -> None:
         iteration = self.trainer.iter
         name = f"model_{iteration:07d}"
         last = iteration + 1 == self.trainer.max_iter
-        if comm.is_main_process():
-            newest = os.path.basename(self._checkpointer.get_checkpoint_file())
-            if not last and newest != f"{name}.pth":
-                check_weights(self._checkpointer.model, iteration)
-                self._checkpointer.save(name, iteration=iteration)
-            _say(
-                f"stopped by SIGTERM after iteration {iteration}: --resume goes on from "
-                f"{self._checkpointer.get_checkpoint_file()}"
-            )
-        comm.synchronize()  # whoever ends first has the others ended
-        if last:
-            os._exit(TERMINATED)  # SystemExit would let the last evaluation run first
-        raise SystemExit(TERMINATED)
+        newest = os.path.basename(self._checkpointer.get_checkpoint_file())
+        if not last and newest != f"{name}.pth":
+            check_weights(self._checkpointer.model, iteration)
+            self._checkpointer.save(name, iteration=iteration)
+        _write_stderr(
+            f"stopped by SIGTERM after iteration {iteration}: --resume continues from "
+            f"{self._checkpointer.get_checkpoint_file()}"
+        )
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if not self._checkpointer.model.training:
-            _say("stopped by SIGTERM in an evaluation: --resume goes on from the last checkpoint")
+            _write_stderr(
+                "stopped by SIGTERM in an evaluation: --resume continues from the last checkpoint"
+            )
             os._exit(TERMINATED)
-        if self._asked is None:
-            self._asked = now
-        elif now - self._asked > _SAME_REQUEST_SECONDS:
-            _say("stopped by a second SIGTERM: --resume goes on from the last checkpoint")
+        if self._received is None:
+            self._received = now
+        elif now - self._received > _SAME_REQUEST_SECONDS:
+            _write_stderr(
+                "stopped by a second SIGTERM: --resume continues from the last checkpoint"
+            )
             os._exit(TERMINATED)
 
 
-def before_evaluation(hooks: list[HookBase | None], hook: HookBase) -> list[HookBase | None]:
+def insert_before_evaluation(hooks: list[HookBase | None], hook: HookBase) -> list[HookBase | None]:
     """Return `hooks` with `hook` put before the first that evaluates."""
     places = [place for place, h in enumerate(hooks) if isinstance(h, EvalHook)]
     place = places[0] if places else len(hooks)
@@ -102,7 +110,7 @@ def before_evaluation(hooks: list[HookBase | None], hook: HookBase) -> list[Hook
 
 
 class _WorkerInit:
-    """What a loader worker does first: let one SIGTERM pass, then what it would have done."""
+    """Let a loader worker ignore one SIGTERM, then initialize it as it would have been."""
 
     def __init__(self, init: Any) -> None:
         self.init = init
@@ -113,15 +121,16 @@ class _WorkerInit:
             self.init(worker)
 
 
-def _any_process(asked: bool) -> bool:
+def _any_process(value: bool) -> bool:
+    """Whether `value` is true in any process; waits for all."""
     if comm.get_world_size() == 1:
-        return asked
-    flag = torch.tensor(int(asked))
+        return value
+    flag = torch.tensor(int(value))
     # On the CPU, beside NCCL: Detectron2 gathers its metrics there in every iteration too.
     dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
     return bool(flag)
 
 
-def _say(message: str) -> None:
+def _write_stderr(message: str) -> None:
     """Write a line to standard error, which a signal handler may do at any time."""
     os.write(2, f"{message}\n".encode())

@@ -1,4 +1,4 @@
-"""What can stop a run from outside, or for its numbers, told in one line with the way out."""
+"""Errors of machine, disk and numbers that end a run: each in one line that says what to do."""
 
 import errno
 import logging
@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from detectron2.engine import HookBase
@@ -15,11 +16,13 @@ from torch import nn
 from ..checkpoint.finite import nonfinite_counts
 from ..errors import UserError
 
+PROCESS_GONE = "another process of this run has exited; see its log"
+
 _LESS_MEMORY = "DATALOADER.NUM_WORKERS, SOLVER.IMS_PER_BATCH or the sizes in INPUT"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 # Detectron2 logs here, with a traceback, whatever ends its training loop.
-_LOOP = "detectron2.engine.train_loop"
+_TRAIN_LOOP = "detectron2.engine.train_loop"
 
 
 class DivergedError(UserError, FloatingPointError):
@@ -34,7 +37,7 @@ class DivergedError(UserError, FloatingPointError):
 
 
 def check_losses(losses: Mapping[str, float], iteration: int, *, amp: bool = False) -> None:
-    """Raise DivergedError, which names those that are not finite and the values of all."""
+    """Raise DivergedError, which names the losses that are not finite and the values of all."""
     wrong = [name for name, value in losses.items() if not abs(value) < float("inf")]
     if wrong:
         values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
@@ -71,57 +74,64 @@ class CheckWeights(HookBase):
 
 
 def as_user_error(error: BaseException | None, output_dir: str) -> UserError | None:
-    """Return the one-line error for a fault of machine or data, None for any other error."""
+    """Return the one-line error for an error of machine, disk or data, None for any other."""
     if isinstance(error, UserError):
         return error
     text = " ".join(str(error).split())
-    if isinstance(error, torch.OutOfMemoryError):
+    # torch.OutOfMemoryError, the newer name, is not in torch 2.4.
+    if isinstance(error, torch.cuda.OutOfMemoryError):
         return UserError(
-            "the GPU's memory is full: lower SOLVER.IMS_PER_BATCH (SOLVER.ACCUMULATE_STEPS keeps "
+            "the GPU is out of memory: lower SOLVER.IMS_PER_BATCH (SOLVER.ACCUMULATE_STEPS keeps "
             "the batch of an update as large) or the sizes in INPUT, or set SOLVER.AMP.ENABLED True"
         )
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
-        return worker_fault(text)
+        return worker_error(text)
     if isinstance(error, RuntimeError) and re.search("Connection (closed|reset) by peer", text):
-        return UserError("another process of this run has ended; its log says why")
+        return UserError(PROCESS_GONE)
     if isinstance(error, OSError) and error.errno in _FULL | _FORBIDDEN:
-        where = error.filename or output_dir
-        if error.errno in _FULL:
-            return UserError(f"cannot write {where}: {error.strerror}; make room there")
-        return UserError(f"cannot write {where}: {error.strerror}; choose another OUTPUT_DIR")
+        return _file_error(error, output_dir)
     return None
 
 
-def worker_fault(text: str = "") -> UserError:
+def _file_error(error: OSError, output_dir: str) -> UserError:
+    file = error.filename or output_dir
+    if error.errno in _FULL:
+        return UserError(f"cannot write {file}: {error.strerror}; free some space")
+    if Path(output_dir).absolute() in (path := Path(file).absolute(), *path.parents):
+        return UserError(f"cannot write {file}: {error.strerror}; choose another OUTPUT_DIR")
+    # A run reads files from elsewhere, but writes none there.
+    return UserError(f"cannot open {file}: {error.strerror}; check its path and permissions")
+
+
+def worker_error(text: str = "") -> UserError:
     """Return the error for a loader worker that is gone; `text` is what torch says about it."""
     if "Bus error" in text:
         return UserError(
-            f"a loader worker found no room in shared memory (/dev/shm): enlarge it (docker run "
+            f"a data loader worker ran out of shared memory (/dev/shm): enlarge it (docker run "
             f"--shm-size 8g), or lower {_LESS_MEMORY}"
         )
     match = re.search(r"killed by signal: ([\w ]+)", text)
-    how = f"was killed ({match[1].strip()})" if match else "ended unexpectedly"
+    how = f"was killed ({match[1].strip()})" if match else "exited unexpectedly"
     return UserError(
-        f"a loader worker {how}; it is mostly the system that does so when memory runs out: "
-        f"lower {_LESS_MEMORY}"
+        f"a data loader worker {how}; the system may be out of memory: lower {_LESS_MEMORY}"
     )
 
 
 @contextmanager
-def telling_faults(output_dir: str, *, resume: bool = False) -> Iterator[None]:
-    """Turn the faults that `as_user_error` knows into its error, and keep tracebacks of them away.
+def translate_errors(output_dir: str, *, resume: bool = False) -> Iterator[None]:
+    """Raise the errors that `as_user_error` knows as its UserError, and log no tracebacks of them.
 
-    The error also names the newest checkpoint in `output_dir`, if there is one of this run.
+    The message also names the newest checkpoint in `output_dir`, if this run has saved one.
 
     Args:
-        resume: the run goes on with an older one in `output_dir`, whose checkpoints count.
+        resume: the run continues an older one in `output_dir`, whose checkpoints count too.
     """
     before = None if resume else _newest_checkpoint(output_dir)
 
     def shorten(record: logging.LogRecord) -> bool:
-        fault = as_user_error(record.exc_info[1], output_dir) if record.exc_info else None
-        if fault is not None:
-            record.exc_info, record.msg, record.args = None, f"The run ends: {fault}", ()
+        known = as_user_error(record.exc_info[1], output_dir) if record.exc_info else None
+        if known is not None:
+            record.exc_info, record.msg, record.args = None, f"Training failed: {known}", ()
         return True
 
     def thread_failed(args: threading.ExceptHookArgs) -> None:
@@ -129,29 +139,29 @@ def telling_faults(output_dir: str, *, resume: bool = False) -> Iterator[None]:
         if as_user_error(args.exc_value, output_dir) is None:
             in_thread(args)
 
-    loop, raise_in_logging, in_thread = (
-        logging.getLogger(_LOOP), logging.raiseExceptions, threading.excepthook,
+    train_loop, raise_in_logging, in_thread = (
+        logging.getLogger(_TRAIN_LOOP), logging.raiseExceptions, threading.excepthook,
     )  # fmt: skip
-    loop.addFilter(shorten)
+    train_loop.addFilter(shorten)
     logging.raiseExceptions = False  # a full disk would make every line of the log a traceback
     threading.excepthook = thread_failed
     try:
         yield
     except Exception as error:
-        # Hooks that end a run after a fault can fail by it in turn, which hides it.
-        faults = (as_user_error(link, output_dir) for link in _with_context(error))
-        fault = next(filter(None, faults), None)
-        if fault is None:
+        # Hooks that run after an error can fail in turn, which hides it.
+        known = (as_user_error(link, output_dir) for link in _with_context(error))
+        user_error = next(filter(None, known), None)
+        if user_error is None:
             raise
         newest = _newest_checkpoint(output_dir)
-        if newest is not None and newest != before and "--resume" not in str(fault):
-            message = f"{fault}; --resume goes on from {newest[0]}"
-            fault.args = (message, *fault.args[1:])
-        if fault is error:
+        if newest is not None and newest != before and "--resume" not in str(user_error):
+            message = f"{user_error}; --resume continues from {newest[0]}"
+            user_error.args = (message, *user_error.args[1:])
+        if user_error is error:
             raise
-        raise fault from error
+        raise user_error from error
     finally:
-        loop.removeFilter(shorten)
+        train_loop.removeFilter(shorten)
         logging.raiseExceptions = raise_in_logging
         threading.excepthook = in_thread
 

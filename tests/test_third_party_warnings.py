@@ -1,0 +1,51 @@
+"""Warnings about other packages' code are hidden by scripts, and by nothing else."""
+
+import subprocess
+import sys
+
+import pytest
+import tiny_run
+
+SCRIPT = """
+import warnings
+before = list(warnings.filters)
+from nl_detectron.errors import run_script
+assert warnings.filters == before, "importing the package changes the filters"
+import logging, multiprocessing, torch
+logging.basicConfig()
+
+def warn():
+    torch.meshgrid(torch.zeros(1), torch.zeros(1))
+    torch.jit.script(torch.nn.Identity())
+    warnings.warn("of the user's own code")
+    logging.getLogger("torch.utils.cpp_extension").warning("No CUDA runtime is found, using X")
+    logging.getLogger("torch.utils.cpp_extension").warning("something else")
+
+def main():
+    warn()
+    child = multiprocessing.get_context("spawn").Process(target=warn)
+    child.start()
+    child.join()
+
+if __name__ == "__main__":
+    run_script(main)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-W", "default"]])
+def test_scripts_hide_them_here_and_in_spawned_processes(options: list[str], tmp_path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, *options, str(tmp_path / "script.py")],
+        capture_output=True,
+        text=True,
+        env=tiny_run.whole_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    hidden = 2 if options else 0  # with filters of the user's own, in both processes
+    assert done.stderr.count("torch.meshgrid") == hidden
+    assert done.stderr.count("`torch.jit.script` is deprecated") >= hidden
+    assert bool(options) == ("`torch.jit.script` is deprecated" in done.stderr)
+    assert done.stderr.count("UserWarning: of the user's own code") == 2
+    assert done.stderr.count("something else") == 2
+    assert done.stderr.count("No CUDA runtime") == 1  # logged: hidden here, not where no run starts
