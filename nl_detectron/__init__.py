@@ -12,10 +12,11 @@ if importlib.util.find_spec("detectron2") is None:
         "in a checkout of nl_detectron, or install it by Detectron2's own guide (its INSTALL.md)."
     )
 
+import torch  # noqa: F401  (its import adds filters, which must not end with the block below)
+
 with warnings.catch_warnings():
-    # fvcore, which Detectron2 imports, compiles its losses on import.
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-    from . import data, modeling
+    from . import data, modeling  # Detectron2 and fvcore compile functions on import
 from .config import add_nonlocal_config, check_config
 from .version import __version__
 
