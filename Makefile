@@ -2,11 +2,15 @@
 
 # Another Python for .venv than the first suitable one found: make setup PYTHON=/path/to/python
 PYTHON ?=
+# Another Detectron2 for the tests than .venv's: make test DETECTRON2=/path/to/a/checkout
+DETECTRON2 ?=
+# Fewer tests: make test TESTS=tests/test_config.py
+TESTS ?= tests
 
 venv := .venv/bin
 quickstart := output/quickstart
 
-.PHONY: help setup test reliability lint bench quickstart
+.PHONY: help setup test reliability lint docs bench quickstart
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile | expand -t 18
@@ -20,8 +24,9 @@ setup:  ## make .venv with everything in it; seconds when that has been done
 	echo "error: $(or $(PYTHON),python3) is not Python 3.11 or newer: install one, or name one" \
 	  "with PYTHON=/path/to/python" >&2; exit 1
 
-test: setup  ## run every test
-	OMP_NUM_THREADS=1 $(venv)/python -m pytest tests
+test: setup  ## run every test; DETECTRON2=CHECKOUT takes another Detectron2, TESTS=FILES fewer tests
+	OMP_NUM_THREADS=1 $(if $(DETECTRON2),$(venv)/python tools/with_detectron2.py "$(DETECTRON2)") \
+	  $(venv)/python -m pytest $(TESTS)
 
 reliability: setup  ## try everything that could break it, an hour or more; write docs/reliability.md
 	OMP_NUM_THREADS=1 $(venv)/python -m pytest tests --long --reliability=docs/reliability.md
@@ -30,6 +35,10 @@ lint: setup  ## check style and types
 	$(venv)/ruff check .
 	$(venv)/ruff format --check .
 	$(venv)/mypy
+
+docs: setup  ## build the documentation site into output/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(venv)/mkdocs build --quiet
+	@echo "site: output/site/index.html"
 
 bench: setup  ## run the benchmarks, each as a table of ratios
 	$(venv)/python tools/benchmark.py
