@@ -32,7 +32,9 @@ SERVED = (
 )
 KEYS_MARK = "<!-- config keys -->"
 _LINK = re.compile(r"\[(?P<text>[^][]*)\]\((?P<target>[\w./-]+)(?P<anchor>#[\w.-]+)?\)")
-_KEY_LINE = re.compile(r"(?P<indent> *)(?P<name>[A-Z][A-Z0-9_]*):(?P<default>[^#]*)(# (?P<text>.*))?")
+_KEY_LINE = re.compile(
+    r"(?P<indent> *)(?P<name>[A-Z][A-Z0-9_]*):(?P<default>[^#]*)(# (?P<text>.*))?"
+)
 _MORE_TEXT = re.compile(r" *# *(?P<text>.*)")
 
 
@@ -83,7 +85,7 @@ def notebook_as_markdown(text: str) -> str:
 
 
 def config_table() -> str:
-    """Return the table of the keys that `add_nonlocal_config` adds.
+    """Return a table for each section of the keys that `add_nonlocal_config` adds.
 
     Keys and defaults are the config's, meanings those of the comments in the docstring of
     `nl_detectron.config.keys`. Raises ValueError where the two differ, or a key has no meaning.
@@ -94,14 +96,18 @@ def config_table() -> str:
     described = described_keys(keys.__doc__ or "")
     if unknown := set(described) - set(defaults):
         raise ValueError(f"the docstring has keys that the config has not: {sorted(unknown)}")
-    lines = ["| key | default | meaning |", "|---|---|---|"]
-    for key, default in sorted(defaults.items(), key=lambda item: item[0].rpartition(".")[0]):
+    sections: dict[str, list[str]] = {}
+    for key, default in defaults.items():
         documented, text = described.get(key) or _described_elsewhere(key, described)
         if documented != default:
             raise ValueError(f"{key} is {default!r} by default, in the docstring {documented!r}")
         shown = json.dumps(default) if isinstance(default, str | list) else default
-        lines.append(f"| `{key}` | `{shown}` | {text} |")
-    return "\n".join(lines)
+        section, _, name = key.rpartition(".")
+        sections.setdefault(section, []).append(f"| `{name}` | `{shown}` | {text} |")
+    head = "| key | default | meaning |\n|---|---|---|\n"
+    return "\n\n".join(
+        f"## {section}\n\n{head}" + "\n".join(rows) for section, rows in sorted(sections.items())
+    )
 
 
 def added_keys(add: Any) -> dict[str, Any]:
