@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from documentation import ROOT, commands, page_file, run_steps, words
 
+from nl_detectron.config import load_config
+
 PAGE = ROOT / "docs/own_data.md"
 SMALL = """
     MODEL.WEIGHTS "" MODEL.DEVICE cpu MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64
@@ -54,7 +56,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("configs", "demo", "tools"):
         (folder / name).symlink_to(ROOT / name)
-    for name in ("train_hands.py", "hands.yaml", "train_boxes.py"):
+    for name in ("train_hands.py", "hands.yaml", "boxes.yaml", "train_boxes.py"):
         (folder / name).write_text(page_file(name), encoding="utf-8")
     make_hands(folder / "hands")
     return folder
@@ -73,7 +75,7 @@ def test_own_categories_and_keypoints_train_and_are_evaluated(checkout):
             continue
         steps.append(line + SMALL if line[0] == "train_hands.py" else line)
     assert [step[0] for step in steps] == [
-        "train_hands.py", "tools/check_dataset.py", "demo/demo.py"
+        "tools/check_dataset.py", "train_hands.py", "demo/demo.py"
     ]  # fmt: skip
     done = run_steps(checkout, steps)
     found = last_metrics(checkout / "output")
@@ -90,3 +92,11 @@ def test_another_evaluator_and_mapper(checkout):
     assert {"bbox/AP-hand", "bbox/AP-ring"} <= set(found)
     assert not any(key.startswith("keypoints/") for key in found)
     assert "Augmentations used in training: []" in done.stdout
+
+
+def test_the_config_for_boxes_is_one(checkout):
+    cfg = load_config(checkout / "boxes.yaml")
+    assert not cfg.MODEL.MASK_ON
+    assert not cfg.MODEL.KEYPOINT_ON
+    assert cfg.DATASETS.TRAIN == ("hands_train",)
+    assert any(cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS)
