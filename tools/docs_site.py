@@ -101,6 +101,8 @@ def config_table() -> str:
         documented, text = described.get(key) or _described_elsewhere(key, described)
         if documented != default:
             raise ValueError(f"{key} is {default!r} by default, in the docstring {documented!r}")
+        if not text:
+            raise ValueError(f"the docstring does not say what {key} means")
         shown = json.dumps(default) if isinstance(default, str | list) else default
         section, _, name = key.rpartition(".")
         sections.setdefault(section, []).append(f"| `{name}` | `{shown}` | {text} |")
