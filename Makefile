@@ -13,7 +13,7 @@ quickstart := output/quickstart
 .PHONY: help setup test reliability lint docs bench quickstart
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*  ## /make \1\t/p' Makefile | expand -t 23
 
 setup:  ## make .venv with everything in it; seconds when that has been done
 	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
@@ -24,7 +24,7 @@ setup:  ## make .venv with everything in it; seconds when that has been done
 	echo "error: $(or $(PYTHON),python3) is not Python 3.11 or newer: install one, or name one" \
 	  "with PYTHON=/path/to/python" >&2; exit 1
 
-test: setup  ## run every test; DETECTRON2=CHECKOUT takes another Detectron2, TESTS=FILES fewer tests
+test: setup  ## run every test, or TESTS=FILES; against another Detectron2 with DETECTRON2=CHECKOUT
 	OMP_NUM_THREADS=1 $(if $(DETECTRON2),$(venv)/python tools/with_detectron2.py "$(DETECTRON2)") \
 	  $(venv)/python -m pytest $(TESTS)
 

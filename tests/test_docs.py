@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -313,6 +314,27 @@ def test_a_docstring_is_read_as_written():
         "S.B.D": ("", "both"),
         "T": (4, ""),
     }
+
+
+def test_make_help_lists_every_target():
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = re.findall(r"^make (\S+)  +\S", done.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted(phony.split())
+
+
+def test_figures_are_those_of_the_pages_that_measure_them():
+    """Differences are the experiments' page's, the README's figures those of docs/results.md."""
+    results = (ROOT / "docs/results.md").read_text()
+    in_short = (ROOT / "README.md").read_text().split("\n## Results\n")[1].split("\n## ")[0]
+    experiments = (ROOT / "docs/experiments.md").read_text()
+    differences = re.findall(r"[+-][\d.]+ \[[^]]+\]", results)
+    assert len(differences) > 4
+    for difference in differences:
+        assert difference in experiments
+    figures = re.findall(r"\d+\.\d+", in_short)
+    assert len(figures) > 8
+    assert set(figures) <= set(re.findall(r"\d+\.\d+", results))
 
 
 def test_one_version():

@@ -41,7 +41,8 @@ _MORE_TEXT = re.compile(r" *# *(?P<text>.*)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, source in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
-        content = notebook_as_markdown(text) if source.endswith(".ipynb") else text
+        name = posixpath.basename(source)
+        content = notebook_as_markdown(text, name) if name.endswith(".ipynb") else text
         files.append(File.generated(config, page, content=content))
     for pattern in SERVED:
         for path in ROOT.glob(pattern):
@@ -75,13 +76,14 @@ def site_link(link: re.Match[str], source: str, page: str) -> str:
     return f"[{link['text']}]({target}{link['anchor'] or ''})"
 
 
-def notebook_as_markdown(text: str) -> str:
-    """Return a notebook's text and code, without outputs."""
+def notebook_as_markdown(text: str, file: str) -> str:
+    """Return the text and code of the notebook `file`, without outputs, and say where it is."""
     parts = []
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-    return "\n\n".join(parts)
+    note = f"This page is [{file}]({file}) without outputs. Jupyter runs it with `.venv`'s Python."
+    return "\n\n".join([parts[0], note, *parts[1:]])
 
 
 def config_table() -> str:
