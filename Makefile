@@ -36,8 +36,9 @@ lint: setup  ## check style and types
 	$(venv)/ruff format --check .
 	$(venv)/mypy
 
+# Not with --quiet, which hides warnings from --strict.
 docs: setup  ## build the documentation site into output/site; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(venv)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore $(venv)/mkdocs build --strict
 	@echo "site: output/site/index.html"
 
 bench: setup  ## run the benchmarks, each as a table of ratios

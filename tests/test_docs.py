@@ -323,6 +323,13 @@ def test_make_help_lists_every_target():
     assert sorted(listed) == sorted(phony.split())
 
 
+def test_warnings_of_the_site_are_errors():
+    command = ["make", "--dry-run", "--assume-old=setup", "docs"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(r"mkdocs build --strict$", done.stdout, re.MULTILINE)
+    assert "make docs" in (ROOT / ".ci/run").read_text()
+
+
 def test_figures_are_those_of_the_pages_that_measure_them():
     """Differences are the experiments' page's, the README's figures those of docs/results.md."""
     results = (ROOT / "docs/results.md").read_text()
