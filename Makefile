@@ -2,14 +2,18 @@
 
 # Another Python for .venv than the first suitable one found: make setup PYTHON=/path/to/python
 PYTHON ?=
+# Another Detectron2 for the tests than .venv's: make test DETECTRON2=/path/to/a/checkout
+DETECTRON2 ?=
+# Fewer tests: make test TESTS=tests/test_config.py
+TESTS ?= tests
 
 venv := .venv/bin
 quickstart := output/quickstart
 
-.PHONY: help setup test reliability lint bench quickstart
+.PHONY: help setup test reliability lint docs bench quickstart
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*  ## /make \1\t/p' Makefile | expand -t 23
 
 setup:  ## make .venv with everything in it; seconds when that has been done
 	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
@@ -20,8 +24,9 @@ setup:  ## make .venv with everything in it; seconds when that has been done
 	echo "error: $(or $(PYTHON),python3) is not Python 3.11 or newer: install one, or name one" \
 	  "with PYTHON=/path/to/python" >&2; exit 1
 
-test: setup  ## run every test
-	OMP_NUM_THREADS=1 $(venv)/python -m pytest tests
+test: setup  ## run every test, or TESTS=FILES; against another Detectron2 with DETECTRON2=CHECKOUT
+	OMP_NUM_THREADS=1 $(if $(DETECTRON2),$(venv)/python tools/with_detectron2.py "$(DETECTRON2)") \
+	  $(venv)/python -m pytest $(TESTS)
 
 reliability: setup  ## try everything that could break it, an hour or more; write docs/reliability.md
 	OMP_NUM_THREADS=1 $(venv)/python -m pytest tests --long --reliability=docs/reliability.md
@@ -31,6 +36,11 @@ lint: setup  ## check style, types and which module may import which
 	$(venv)/ruff format --check .
 	$(venv)/mypy
 	$(venv)/lint-imports
+
+# Not with --quiet, which hides warnings from --strict.
+docs: setup  ## build the documentation site into output/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore $(venv)/mkdocs build --strict
+	@echo "site: output/site/index.html"
 
 bench: setup  ## run the benchmarks, each as a table of ratios
 	$(venv)/python tools/benchmark.py

@@ -1,16 +1,16 @@
-"""The README's recipe for one's own data, run as it stands there."""
+"""The recipe for one's own data, docs/own_data.md, run as it stands there."""
 
 import json
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from documentation import ROOT, commands, page_file, run_steps, words
 
-ROOT = Path(__file__).resolve().parent.parent
+from nl_detectron.config import load_config
+
+PAGE = ROOT / "docs/own_data.md"
 SMALL = """
     MODEL.WEIGHTS "" MODEL.DEVICE cpu MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64
     MODEL.RESNETS.NORM GN MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.FC_DIM 16
@@ -18,13 +18,7 @@ SMALL = """
     INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 DATALOADER.NUM_WORKERS 0
     SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 1e-3 SOLVER.MAX_ITER 2 SOLVER.STEPS ()
 """
-
-
-def readme_block(name: str) -> str:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    match = re.search(rf"<!-- own data: {re.escape(name)} -->\n```\w+\n(.*?)```", text, re.DOTALL)
-    assert match, f"README.md has no block {name}"
-    return match.group(1)
+SMALL = [option.strip('"') for option in SMALL.split()]
 
 
 def make_hands(folder: Path) -> None:
@@ -56,28 +50,53 @@ def make_hands(folder: Path) -> None:
         (folder / f"{split}.json").write_text(json.dumps(content))
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A folder with the README's two files beside the configs, and the data."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    for name in ("train_hands.py", "hands.yaml"):
-        (tmp_path / name).write_text(readme_block(name), encoding="utf-8")
-    make_hands(tmp_path / "hands")
-    return tmp_path
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the page's files beside configs and scripts, and the data."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("configs", "demo", "tools"):
+        (folder / name).symlink_to(ROOT / name)
+    for name in ("train_hands.py", "hands.yaml", "boxes.yaml", "train_boxes.py"):
+        (folder / name).write_text(page_file(name), encoding="utf-8")
+    make_hands(folder / "hands")
+    return folder
+
+
+def last_metrics(output: Path) -> dict[str, float]:
+    return json.loads((output / "metrics.json").read_text().splitlines()[-1])
 
 
 def test_own_categories_and_keypoints_train_and_are_evaluated(checkout):
-    options = [option.strip('"') for option in SMALL.split()]
-    done = subprocess.run(
-        [sys.executable, "train_hands.py", "--config-file", "hands.yaml", *options],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    lines = (checkout / "output/metrics.json").read_text().splitlines()
-    last = json.loads(lines[-1])
-    assert {"bbox/AP", "bbox/AP-hand", "bbox/AP-ring", "keypoints/AP"} <= set(last)
+    """The commands of the page but those with a schedule of their own, in order."""
+    steps = []
+    for command in commands(PAGE):
+        _, *line = words(command)
+        if line[0] == "train_boxes.py" or "SOLVER.MAX_ITER" in line:
+            continue
+        steps.append(line + SMALL if line[0] == "train_hands.py" else line)
+    assert [step[0] for step in steps] == [
+        "tools/check_dataset.py", "train_hands.py", "demo/demo.py"
+    ]  # fmt: skip
+    done = run_steps(checkout, steps)
+    found = last_metrics(checkout / "output")
+    assert {"bbox/AP", "bbox/AP-hand", "bbox/AP-ring", "keypoints/AP"} <= set(found)
     assert "Non-local block after res4.0" in done.stdout
     assert "Non-local block after keypoint_head.conv_fcn_relu2" in done.stdout
+    assert len(list((checkout / "drawn").iterdir())) == 4
+
+
+def test_another_evaluator_and_mapper(checkout):
+    line = ["train_boxes.py", "--config-file", "hands.yaml", *SMALL, "OUTPUT_DIR", "output/boxes"]
+    done = run_steps(checkout, [line])
+    found = last_metrics(checkout / "output/boxes")
+    assert {"bbox/AP-hand", "bbox/AP-ring"} <= set(found)
+    assert not any(key.startswith("keypoints/") for key in found)
+    assert "Augmentations used in training: []" in done.stdout
+
+
+def test_the_config_for_boxes_is_one(checkout):
+    cfg = load_config(checkout / "boxes.yaml")
+    assert not cfg.MODEL.MASK_ON
+    assert not cfg.MODEL.KEYPOINT_ON
+    assert cfg.DATASETS.TRAIN == ("hands_train",)
+    assert any(cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS)

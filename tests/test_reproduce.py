@@ -18,7 +18,6 @@ import tiny_run
 from detectron2.data.datasets import register_coco_instances
 
 from nl_detectron.config import load_config
-from nl_detectron.data import coco, make_shapes
 from nl_detectron.engine import Trainer, argument_parser
 from nl_detectron.errors import UserError
 from nl_detectron.model_zoo import AP, Results, entries
@@ -381,15 +380,9 @@ SOLVER.CHECKPOINT_PERIOD 1 TEST.DETECTIONS_PER_IMAGE 5
 
 
 @pytest.fixture
-def small_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small_shapes(tmp_path: Path) -> Path:
     """A cache in which nl_shapes has few images, under the name of the whole data set."""
-    cache = tmp_path / "cache"
-    small = make_shapes(cache, num_train=3, num_val=2, progress=False)
-    with monkeypatch.context() as patch:
-        patch.setattr(coco, "write", lambda *_, **__: None)
-        name = make_shapes(cache)
-    small.rename(name)
-    return cache
+    return tiny_run.write_small_shapes(tmp_path / "cache")
 
 
 def test_killed_in_the_middle_of_a_row_it_goes_on(tmp_path: Path, small_shapes: Path) -> None:

@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
+
+from nl_detectron.data import coco, make_shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64
@@ -130,6 +133,15 @@ def write_dataset(folder: Path, count: int = 8) -> None:
     ]
     whole = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "tiny.json").write_text(json.dumps(whole))
+
+
+def write_small_shapes(cache: Path) -> Path:
+    """Write nl_shapes with few images into `cache`, under the name of the whole data set."""
+    small = make_shapes(cache, num_train=3, num_val=2, progress=False)
+    with mock.patch.object(coco, "write"):
+        whole = make_shapes(cache)
+    small.rename(whole)
+    return cache
 
 
 def write_run(folder: Path, *, heads: bool = False, norm: str = "LN") -> None:

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Run a command with the Detectron2 of a checkout, which needs no build and stays as it is.
+
+The checkout's Python code comes first on PYTHONPATH, through a temporary folder of links: there
+its configs are where Detectron2's own setup.py puts them. Its compiled part is not built.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def link_package(checkout: Path, folder: Path) -> None:
+    """Make ``folder/detectron2`` of links to `checkout`, with ``model_zoo/configs`` in it.
+
+    Raises FileNotFoundError if `checkout` is not one of Detectron2.
+    """
+    source, target = checkout.resolve() / "detectron2", folder / "detectron2"
+    for path in (source / "__init__.py", source / "model_zoo", source.parent / "configs"):
+        if not path.exists():
+            raise FileNotFoundError(f"{checkout} is not a checkout of Detectron2: no {path}")
+    (target / "model_zoo").mkdir(parents=True)
+    for entry in source.iterdir():
+        if entry.name != "model_zoo":
+            (target / entry.name).symlink_to(entry)
+    for entry in (source / "model_zoo").iterdir():
+        if entry.name != "configs":
+            (target / "model_zoo" / entry.name).symlink_to(entry)
+    (target / "model_zoo/configs").symlink_to(source.parent / "configs")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkout", type=Path, help="folder with Detectron2's repository")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run, and its arguments")
+    args = parser.parse_args()
+    if not args.command:
+        parser.error("no command given")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            link_package(args.checkout, Path(folder))
+        except FileNotFoundError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        print(f"with the Detectron2 of {args.checkout}", flush=True)
+        return subprocess.run(args.command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
