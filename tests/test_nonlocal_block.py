@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, nonlocal_block, relu_sum
 from nl_detectron.layers.order import count_orders
@@ -477,6 +479,34 @@ def test_attention_map_of_axes_and_frames(form, name):
         torch.testing.assert_close(weights[:, places], expected, rtol=1e-4, atol=1e-5)
         seen.append(places)
     assert torch.cat(seen).sort().values.equal(rows.flatten())
+
+
+class _Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operator gives."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // 4)
+        return result
+
+
+@pytest.mark.parametrize("subsample", [1, 2])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_long_clips_make_no_map(form, subsample, monkeypatch):
+    """Neither forward nor backward, also where the fused kernel does not serve."""
+    monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", 0)
+    monkeypatch.setattr(attention, "CHUNK_QUERIES", 16)
+    block = make(8, pairwise=form, dims=3, subsample=subsample, norm="")
+    x = torch.randn(1, 8, 8, 14, 14, requires_grad=True)
+    keys = 8 * (14 // subsample) ** 2
+    with _Largest() as largest:
+        block(x).sum().backward()
+    assert largest.elements >= x.numel()
+    assert largest.elements < x[0, 0].numel() * keys / 8
 
 
 @pytest.mark.parametrize("name", PARTS)
