@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, fold_norm, relu_sum
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, nonlocal_block, relu_sum
+from nl_detectron.layers.order import count_orders
 
 SPATIAL = {1: (11,), 2: (5, 7), 3: (3, 5, 4)}
 NORMS = ["BN", "GN", "LN", "SyncBN", "FrozenBN", "nnSyncBN", ""]
@@ -118,6 +121,18 @@ def assert_is_the_formula(block, x, grad=None, *, tolerance=1e-5, gradient_toler
         assert error <= gradient_tolerance * max(want.norm(), least), name
 
 
+ORDERS = [
+    (form, order)
+    for form in PAIRWISE_FORMS
+    for order in count_orders(form, batch=1, positions=1, keys=1, channels=1, inner=1)
+]
+
+
+def take(monkeypatch, order):
+    """Multiply in this order, whatever it costs."""
+    monkeypatch.setattr(nonlocal_block, "cheapest_order", lambda orders: order)
+
+
 @pytest.fixture(params=["small", "large"])
 def path(request, monkeypatch):
     """The ways of small inputs, and of large ones in several chunks, at any size."""
@@ -136,6 +151,15 @@ def test_is_the_formula(form, dims, subsample, norm, path):
     # Sharp attention: positions that all come out alike have no variance for a norm to divide by.
     block = make(64, pairwise=form, dims=dims, subsample=subsample, norm=norm)
     assert_is_the_formula(block, torch.randn(2, 64, *SPATIAL[dims]))
+
+
+@pytest.mark.parametrize("norm", ["GN", "FrozenBN"])
+@pytest.mark.parametrize("subsample", [1, 2])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_is_the_formula_in_every_order(form, order, dims, subsample, norm, path, monkeypatch):
+    take(monkeypatch, order)
+    test_is_the_formula(form, dims, subsample, norm, path)
 
 
 LAYOUTS = {
@@ -164,8 +188,9 @@ def test_without_scale_is_the_formula(form, subsample, path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 3), (14, 14), (2, 31)])
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_every_size(form, size):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_every_size(form, order, size, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="")
     assert_is_the_formula(block, torch.randn(2, 32, *size))
 
@@ -173,8 +198,9 @@ def test_every_size(form, size):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)], ids=str
 )
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_half_precision(form, dtype, tolerance, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_half_precision(form, order, dtype, tolerance, path, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="").to(dtype)
     x = torch.randn(2, 32, 5, 7).to(dtype)
     assert_is_the_formula(block, x, tolerance=tolerance, gradient_tolerance=2 * tolerance)
@@ -183,8 +209,9 @@ def test_half_precision(form, dtype, tolerance, path):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)], ids=str
 )
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_autocast(form, dtype, tolerance, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_autocast(form, order, dtype, tolerance, path, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="GN")
     x = torch.randn(2, 32, 5, 7, requires_grad=True)
     with torch.autocast("cpu", dtype):
@@ -207,6 +234,14 @@ def test_gaussian_under_autocast_with_a_real_res4(dtype):
         z = block(x)
     expected = formula(copy.deepcopy(block).double(), x.double())
     assert (z - expected).norm() <= 1e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_is_the_identity_at_start_in_every_order(form, order, norm, training, monkeypatch):
+    take(monkeypatch, order)
+    test_is_the_identity_at_start(form, norm, 2, training)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -247,9 +282,10 @@ def test_permuting_positions_permutes_the_output(form, dims, path):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("subsample", [1, 2])
-@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_empty_batch(form, norm, subsample, training, path):
+@pytest.mark.parametrize("norm", ["BN", "GN", ""])
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_empty_batch(form, order, norm, subsample, training, path, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm=norm, subsample=subsample).train(training)
     before = {name: buffer.clone() for name, buffer in block.named_buffers()}
     x = torch.zeros(0, 32, 6, 5, requires_grad=True)
@@ -275,8 +311,9 @@ def test_a_single_value_per_channel_trains():
     assert torch.equal(block.norm.running_mean, expected_statistics["running_mean"])
 
 
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_layout_does_not_matter_and_is_kept(form, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_layout_does_not_matter_and_is_kept(form, order, path, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="GN")
     x = torch.randn(2, 32, 6, 8)
     expected = block(x)
@@ -299,9 +336,10 @@ def test_sizes_change_from_call_to_call(form):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_nothing_finite_comes_of_nan_and_inf(form, bad, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_nothing_finite_comes_of_nan_and_inf(form, order, bad, path, monkeypatch):
     """The bad position itself is never finite again; another image is untouched."""
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="", subsample=1)
     x = torch.randn(2, 32, 5, 7)
     clean = block(x)
@@ -330,26 +368,173 @@ def test_attention_map_is_what_the_block_sums_by(form, subsample, path):
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("norm", ["BN", "SyncBN", "nnSyncBN", "FrozenBN", ""])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_fold_norm(form, norm, dims):
-    block = make(pairwise=form, norm=norm, dims=dims)
-    if "Sync" not in norm:
-        block(torch.randn(2, 32, *SPATIAL[dims]))  # other statistics than the first
+def test_norms_at_rest_are_the_formula(form, norm, dims):
+    """Folded into W_z; values, gradients, and the state dict stays as it is."""
+    block = make(64, pairwise=form, norm=norm, dims=dims).eval()
     before = copy.deepcopy(block.state_dict())
-    folded = fold_norm(block)
-    x = torch.randn(2, 32, *SPATIAL[dims])
-    assert not hasattr(folded, "norm")
-    assert not folded.training
-    assert block.training
+    assert_is_the_formula(block, torch.randn(2, 64, *SPATIAL[dims]))
     for name, value in block.state_dict().items():
         assert torch.equal(value, before[name])
-    expected = block.eval()(x)
-    assert (folded(x) - expected).norm() <= 1e-5 * expected.norm()
 
 
-@pytest.mark.parametrize("norm", ["GN", "LN"])
-def test_fold_norm_refuses_norms_with_statistics_of_the_input(norm):
-    with pytest.raises(ValueError, match="cannot fold it"):
-        fold_norm(NonLocalBlock(32, norm=norm))
+CLIP = (2, 32, 6, 5, 3)
+ALL = slice(None)
+PARTS = {  # the inputs that a block in 3-D takes one by one, for each of its `axes` and `frames`
+    "space": ({"axes": "space"}, [(slice(t, t + 1), ALL, ALL) for t in range(6)]),
+    "time": (
+        {"axes": "time"},
+        [(ALL, slice(h, h + 1), slice(w, w + 1)) for h in range(5) for w in range(3)],
+    ),
+    "groups": ({"frames": 2}, [(slice(t, t + 2), ALL, ALL) for t in range(0, 6, 2)]),
+    "groups in time": (
+        {"axes": "time", "frames": 3},
+        [
+            (slice(t, t + 3), slice(h, h + 1), slice(w, w + 1))
+            for t in (0, 3)
+            for h in range(5)
+            for w in range(3)
+        ],
+    ),
+    "groups of everything": ({"frames": 6}, [(ALL, ALL, ALL)]),
+}
+
+
+@pytest.mark.parametrize("norm", ["BN"])
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_axes_and_frames_are_the_formula_of_each_part(form, order, name, norm, path, monkeypatch):
+    """In float64, values and gradients; with a norm's statistics at rest, which are no part's."""
+    take(monkeypatch, order)
+    options, parts = PARTS[name]
+    block = make(pairwise=form, dims=3, norm=norm, **options).eval()
+    x, grad = torch.randn(CLIP, requires_grad=True), torch.randn(CLIP)
+    exact, exact_x = copy.deepcopy(block).double(), x.detach().double().requires_grad_()
+    exact.subsample = 1 if "time" in name else exact.subsample
+    expected = torch.empty(CLIP, dtype=torch.float64)
+    for part in parts:
+        expected[(..., *part)] = formula(exact, exact_x[(..., *part)])
+    z = block(x)
+    assert (z - expected).norm() <= 1e-5 * expected.norm()
+    leaves, exact_leaves = [x, *block.parameters()], [exact_x, *exact.parameters()]
+    grads = torch.autograd.grad(z, leaves, grad)
+    exact_grads = torch.autograd.grad(expected, exact_leaves, grad.double())
+    least = 1e-2 * max(e.norm() for e in exact_grads)
+    for got, want in zip(grads, exact_grads, strict=True):
+        assert (got - want).norm() <= 1e-4 * max(want.norm(), least)
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_axes_are_the_blocks_of_fewer_dimensions(form):
+    """Trained statistics too: a batch norm's are those of the whole clip."""
+    x = torch.randn(CLIP)
+    flat = make(pairwise=form, dims=2)
+    space = make(pairwise=form, dims=3, axes="space")
+    space.load_state_dict(
+        {
+            name: value.unsqueeze(2) if value.dim() == 4 else value
+            for name, value in flat.state_dict().items()
+        }
+    )
+    expected = flat(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 6)).transpose(1, 2)
+    torch.testing.assert_close(space(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(space.norm.running_var, flat.norm.running_var)
+
+    line = make(pairwise=form, dims=1, subsample=1)
+    time = make(pairwise=form, dims=3, axes="time")
+    time.load_state_dict(
+        {
+            name: value[..., None, None] if value.dim() == 3 else value
+            for name, value in line.state_dict().items()
+        }
+    )
+    expected = line(x.permute(0, 3, 4, 1, 2).flatten(0, 2)).unflatten(0, (2, 5, 3))
+    torch.testing.assert_close(time(x), expected.permute(0, 3, 4, 1, 2), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_spacetime_of_one_frame_is_space(form, training):
+    space = make(pairwise=form, dims=3, axes="space").train(training)
+    both = NonLocalBlock(32, pairwise=form, dims=3).train(training)
+    both.load_state_dict(space.state_dict())
+    x = torch.randn(2, 32, 1, 7, 5)
+    torch.testing.assert_close(space(x), both(x))
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_attention_map_of_axes_and_frames(form, name):
+    """Row i of the whole clip has the weights of its part's attention map."""
+    options, parts = PARTS[name]
+    block = make(pairwise=form, dims=3, **options)
+    part_block = NonLocalBlock(32, pairwise=form, dims=3, subsample=1 if "time" in name else 2)
+    part_block.load_state_dict(block.state_dict())
+    x = torch.randn(CLIP)
+    weights = block.attention_map(x)
+    rows = torch.arange(x[0, 0].numel()).view(CLIP[2:])
+    seen = []
+    for part in parts:
+        places = rows[part].flatten()
+        expected = part_block.attention_map(x[(..., *part)])
+        torch.testing.assert_close(weights[:, places], expected, rtol=1e-4, atol=1e-5)
+        seen.append(places)
+    assert torch.cat(seen).sort().values.equal(rows.flatten())
+
+
+class _Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operator gives."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // 4)
+        return result
+
+
+@pytest.mark.parametrize("subsample", [1, 2])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_long_clips_make_no_map(form, subsample, monkeypatch):
+    """Neither forward nor backward, also where the fused kernel does not serve."""
+    monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", 0)
+    monkeypatch.setattr(attention, "CHUNK_QUERIES", 16)
+    block = make(8, pairwise=form, dims=3, subsample=subsample, norm="")
+    x = torch.randn(1, 8, 8, 14, 14, requires_grad=True)
+    keys = 8 * (14 // subsample) ** 2
+    with _Largest() as largest:
+        block(x).sum().backward()
+    assert largest.elements >= x.numel()
+    assert largest.elements < x[0, 0].numel() * keys / 8
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_axes_and_frames_of_nothing_and_at_the_start(form, name):
+    block = NonLocalBlock(32, pairwise=form, dims=3, **PARTS[name][0])
+    x = torch.randn(CLIP)
+    assert torch.equal(block(x), x)
+    assert block(x[:0]).shape == x[:0].shape
+    assert block.attention_map(x[:0]).shape[:2] == (0, x[0, 0].numel())
+
+
+def test_frames_that_do_not_divide_the_clip_are_an_error():
+    block = NonLocalBlock(8, dims=3, frames=4)
+    for method in (block, block.attention_map):
+        with pytest.raises(ValueError, match="6 time steps do not divide into groups of 4"):
+            method(torch.randn(1, 8, 6, 3, 3))
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_init_std_is_the_weights_deviation(form):
+    block = NonLocalBlock(64, pairwise=form, init_std=0.25)
+    weights = torch.cat([p.flatten() for n, p in block.named_parameters() if ".bias" not in n
+                         and not n.startswith("norm")])  # fmt: skip
+    assert weights.numel() > 4000
+    assert abs(weights.std() - 0.25) < 0.02
+    x = torch.randn(2, 64, 5, 7)
+    assert torch.equal(block(x), x)
 
 
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
@@ -373,6 +558,11 @@ def test_names_and_shapes_of_the_weights(form):
         ({"subsample": 0}, "subsample is 0"),
         ({"inter_channels": 0}, "inter_channels is 0"),
         ({"norm": "BatchNorm"}, "norm is 'BatchNorm'"),
+        ({"dims": 3, "axes": "spacetimes"}, "'spacetimes', not one of spacetime, space, time"),
+        ({"axes": "time"}, "dims must be 3, not 2"),
+        ({"dims": 1, "frames": 4}, "dims must be 3, not 1"),
+        ({"dims": 3, "frames": -1}, "frames is -1"),
+        ({"init_std": 0.0}, "init_std is 0.0"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):

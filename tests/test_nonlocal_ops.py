@@ -61,13 +61,13 @@ def formula(theta, phi, g, *, pairwise, scale, w_f=None):
     return torch.stack(results)
 
 
-def make_inputs(form, positions, others, *, dtype, batch=2, width=6, out_width=None):
+def make_inputs(form, positions, keys, *, dtype, batch=2, width=6, out_width=None):
     """Leaves of `dtype`; in the Gaussian form of equal sizes theta and phi are one tensor."""
     out_width = out_width or (width // 2 if form == "gaussian" else width)
     theta = torch.randn(batch, positions, width).to(dtype).requires_grad_()
-    same = form == "gaussian" and positions == others
-    phi = theta if same else torch.randn(batch, others, width).to(dtype).requires_grad_()
-    g = torch.randn(batch, others, out_width).to(dtype).requires_grad_()
+    same = form == "gaussian" and positions == keys
+    phi = theta if same else torch.randn(batch, keys, width).to(dtype).requires_grad_()
+    g = torch.randn(batch, keys, out_width).to(dtype).requires_grad_()
     w_f = None
     if form == "concatenation":
         w_f = torch.randn(2 * width).to(dtype).requires_grad_()
@@ -150,10 +150,10 @@ def test_the_explicit_form_is_the_formula(form, scale):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("others", [7, 3])
+@pytest.mark.parametrize("keys", [7, 3])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_gradcheck(form, others, path):
-    leaves = make_inputs(form, 7, others, dtype=torch.float64, width=4)
+def test_gradcheck(form, keys, path):
+    leaves = make_inputs(form, 7, keys, dtype=torch.float64, width=4)
     theta, phi = leaves[:2]
 
     def operation(*tensors):
@@ -177,11 +177,26 @@ def test_second_derivatives_of_small_inputs(form):
     assert torch.autograd.gradgradcheck(operation, unique(leaves))
 
 
-@pytest.mark.parametrize("others", [7, 3])
-@pytest.mark.parametrize("form", SOFTMAX_FORMS)
-def test_softmax_of_large_inputs_refuses_second_derivatives(form, others, monkeypatch):
+def test_second_derivatives_of_large_inputs_in_chunks(monkeypatch):
+    """The Gaussian form with subsampling: the map is made again as often as it is needed."""
+    monkeypatch.setattr(attention, "CHUNK_QUERIES", 3)
+    theta, phi, g, _ = make_inputs("gaussian", 7, 3, dtype=torch.float64)
+    seconds = []
+    for most in (10**9, 0):
+        monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", most)
+        y = nonlocal_operation(theta, phi, g, pairwise="gaussian")
+        first = torch.autograd.grad(y.square().sum(), [theta, phi, g], create_graph=True)
+        seconds.append(torch.autograd.grad(sum(f.square().sum() for f in first), [theta, phi, g]))
+    for got, want in zip(*seconds, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+    ("form", "keys"), [("gaussian", 7), ("embedded_gaussian", 7), ("embedded_gaussian", 3)]
+)
+def test_softmax_of_large_inputs_refuses_second_derivatives(form, keys, monkeypatch):
     monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", 0)
-    theta, phi, g, _ = make_inputs(form, 7, others, dtype=torch.float32)
+    theta, phi, g, _ = make_inputs(form, 7, keys, dtype=torch.float32)
     y = nonlocal_operation(theta, phi, g, pairwise=form)
 
     def differentiate_twice():
@@ -193,12 +208,12 @@ def test_softmax_of_large_inputs_refuses_second_derivatives(form, others, monkey
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("others", [50, 12])
-def test_gaussian_of_a_real_res4(dtype, others, path):
+@pytest.mark.parametrize("keys", [50, 12])
+def test_gaussian_of_a_real_res4(dtype, keys, path):
     """1024 channels in the tens: products of 10^5 to 10^6, beyond what float16 holds."""
     x = (torch.rand(1, 50, 1024) * 60).to(dtype)
-    phi = x if others == 50 else x[:, :others]
-    g = torch.randn(1, others, 512).to(dtype)
+    phi = x if keys == 50 else x[:, :keys]
+    g = torch.randn(1, keys, 512).to(dtype)
     for scale in (True, False):
         y = nonlocal_operation(x, phi, g, pairwise="gaussian", scale=scale)
         exact = formula(x.double(), phi.double(), g.double(), pairwise="gaussian", scale=scale)
@@ -267,29 +282,29 @@ def test_layout_of_the_inputs_does_not_matter(form, path):
 
 def draws(function):
     """Draw sizes and numbers; few and small, for each example costs a run of every way."""
-    sizes = {"positions": st.integers(1, 20), "others": st.integers(1, 20)}
+    sizes = {"positions": st.integers(1, 20), "keys": st.integers(1, 20)}
     return settings(max_examples=15, deadline=None)(
         given(**sizes, width=st.integers(1, 9), number=st.integers(0, 2**31))(function)
     )
 
 
 @draws
-def test_rows_of_a_softmax_map_sum_to_one(positions, others, width, number):
+def test_rows_of_a_softmax_map_sum_to_one(positions, keys, width, number):
     torch.manual_seed(number)
-    theta, phi = torch.randn(2, positions, width) * 5, torch.randn(2, others, width) * 5
+    theta, phi = torch.randn(2, positions, width) * 5, torch.randn(2, keys, width) * 5
     for form in SOFTMAX_FORMS:
         sums = pairwise_weights(theta, phi, pairwise=form).sum(-1)
         torch.testing.assert_close(sums, torch.ones(2, positions))
         # ... and of the operation's own, seen through a g of ones
-        y = nonlocal_operation(theta, phi, torch.ones(2, others, width), pairwise=form)
+        y = nonlocal_operation(theta, phi, torch.ones(2, keys, width), pairwise=form)
         torch.testing.assert_close(y, torch.ones(2, positions, width))
 
 
 @draws
-def test_concatenation_is_linear_or_zero_where_relu_is(positions, others, width, number):
+def test_concatenation_is_linear_or_zero_where_relu_is(positions, keys, width, number):
     torch.manual_seed(number)
-    theta, phi = torch.rand(2, positions, width) + 0.1, torch.rand(2, others, width) + 0.1
-    g, w_f = torch.randn(2, others, width), torch.rand(2 * width) + 0.1
+    theta, phi = torch.rand(2, positions, width) + 0.1, torch.rand(2, keys, width) + 0.1
+    g, w_f = torch.randn(2, keys, width), torch.rand(2 * width) + 0.1
     for limit in (0, 10**9):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(relu_sum, "EXPLICIT_MAX_PER_POSITION", limit)
@@ -302,11 +317,11 @@ def test_concatenation_is_linear_or_zero_where_relu_is(positions, others, width,
 
 
 @draws
-def test_dot_product_is_the_same_by_both_orders(positions, others, width, number):
+def test_dot_product_is_the_same_by_both_orders(positions, keys, width, number):
     torch.manual_seed(number)
-    theta, phi, g = (torch.randn(2, n, width).double() for n in (positions, others, others))
-    by_map = (theta @ phi.transpose(1, 2)) @ g / others
-    by_channels = theta @ (phi.transpose(1, 2) @ g) / others
+    theta, phi, g = (torch.randn(2, n, width).double() for n in (positions, keys, keys))
+    by_map = (theta @ phi.transpose(1, 2)) @ g / keys
+    by_channels = theta @ (phi.transpose(1, 2) @ g) / keys
     y = nonlocal_operation(theta, phi, g, pairwise="dot_product")
     torch.testing.assert_close(y, by_map)
     torch.testing.assert_close(y, by_channels)
@@ -315,15 +330,15 @@ def test_dot_product_is_the_same_by_both_orders(positions, others, width, number
 @pytest.mark.parametrize(("sizes", "order"), [((4, 3, 32), "map"), ((64, 48, 4), "channels")])
 def test_dot_product_takes_the_cheaper_order(sizes, order):
     """Seen by the products that ran: one of them has a P x M result, or none."""
-    positions, others, width = sizes
-    theta, phi, g = torch.randn(1, positions, width), *torch.randn(2, 1, others, width)
+    positions, keys, width = sizes
+    theta, phi, g = torch.randn(1, positions, width), *torch.randn(2, 1, keys, width)
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True
     ) as profile:
         nonlocal_operation(theta, phi, g, pairwise="dot_product")
     shapes = [event.input_shapes for event in profile.events() if event.name == "aten::bmm"]
     assert len(shapes) == 2
-    inner = {"map": others, "channels": width}[order]
+    inner = {"map": keys, "channels": width}[order]
     assert shapes[1][1][1] == inner
 
 

@@ -1,4 +1,4 @@
-"""Time and memory of the non-local operation against the explicit formula, as tables of ratios.
+"""Time and memory: whole models with and without blocks, and the operation against the formula.
 
 Runs on the CPU (float32, one thread) and, where there is one, on a CUDA device (float32 and
 bfloat16). Compare ratios, not seconds: both sides run in turn, in one process.
@@ -21,12 +21,17 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
 from tabulate import tabulate
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from nl_detectron import model_zoo
 from nl_detectron.layers import (
     PAIRWISE_FORMS,
     NonLocalBlock,
@@ -40,6 +45,7 @@ WIDTHS = (256, 512)
 WIDE_SIZES = (4200, 16800)  # the wider inner width is measured here only
 BLOCK_CHANNELS, BLOCK_SIZE = 512, (50, 84)
 ROUNDS, LARGE_ROUNDS = 5, 3  # the second from LARGE positions on
+MODEL_ROUNDS = 7
 LARGE = 16800
 SHORTEST = 0.02  # seconds; a shorter run is repeated to fill them
 EXPLICIT_MAPS = 5  # N x M float32 maps that must be free before the explicit form is tried
@@ -49,10 +55,12 @@ A ratio is explicit / ours: above 1, ours is faster. Each is the median over rou
 sides run once, in turn. Training is forward and backward with all gradients; forward is the first
 part of that. N and M are the positions of x and of the (subsampled) x̂, E the inner channels; the
 Gaussian form compares 2E channels, with N = M those of one tensor. Batch 1, tensors laid out as
-`NonLocalBlock` has them. The explicit side is `explicit_nonlocal`; for concatenation that is a map
+`NonLocalBlock` has them. Whole models run with and without blocks in turn, with the same weights;
+a training step is forward, backward and update, and "time" is the median over rounds of what the
+blocks add. The explicit side is `explicit_nonlocal`; for concatenation that is a map
 of `a_i + b_j`, already far less than the 2E x N x M tensor of common implementations.
 
-CPU times are the process's CPU seconds on one thread, so what others run on the machine counts
+CPU times are the process's CPU seconds on one thread, so what keys run on the machine counts
 little. Extra memory is the peak beyond inputs, result and gradients, each measured in a process of
 its own: on the CPU the high-water mark of its resident memory (everything counts, library buffers
 too; good to about 1 MB), on CUDA that of torch's allocator. "does not fit" says that the machine
@@ -69,7 +77,7 @@ class Case:
 
     form: str
     positions: int
-    others: int
+    keys: int
     width: int
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
@@ -78,9 +86,9 @@ class Case:
         """The tensors to differentiate by, a gradient of the result, and the call itself."""
         compared = 2 * self.width if self.form == "gaussian" else self.width
         theta = self._rows(self.positions, compared)
-        shared = self.form == "gaussian" and self.others == self.positions
-        phi = theta if shared else self._rows(self.others, compared)
-        g = self._rows(self.others, self.width)
+        shared = self.form == "gaussian" and self.keys == self.positions
+        phi = theta if shared else self._rows(self.keys, compared)
+        g = self._rows(self.keys, self.width)
         leaves = [theta, g] if shared else [theta, phi, g]
         w_f = None
         if self.form == "concatenation":
@@ -92,7 +100,7 @@ class Case:
         return leaves, grad, lambda op: op(theta, phi, g, pairwise=self.form, w_f=w_f)
 
     def explicit_fits(self) -> bool:
-        return free_memory(self.device) > EXPLICIT_MAPS * 4 * self.positions * self.others
+        return free_memory(self.device) > EXPLICIT_MAPS * 4 * self.positions * self.keys
 
     def _rows(self, positions: int, channels: int) -> Tensor:
         shape = (1, channels, positions)
@@ -175,27 +183,37 @@ def extra_memory(case: Case, name: str, training: bool) -> int | None:
     To be called once in a process: what it has allocated before would be used again unseen.
     """
     torch.set_num_threads(1)
-    run_once(replace(case, positions=8, others=8 * case.others // case.positions), name, training)
+    run_once(replace(case, positions=8, keys=8 * case.keys // case.positions), name, training)
     gc.collect()
     leaves, grad, call = case.inputs()
     kept = sum(leaf.nbytes for leaf in leaves) * training
-    if case.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        if not Path("/proc/self/clear_refs").exists():
-            return None
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 65536)  # M_MMAP_THRESHOLD: give memory back as soon as it is freed
-        libc.malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-        before = resident("VmRSS")
+    before = start_peak(case.device)
+    if before is None:
+        return None
     with torch.set_grad_enabled(training):
         result = call(OPERATIONS[name])
     gradients = torch.autograd.grad(result, leaves, grad) if training else ()
-    peak = torch.cuda.max_memory_allocated() if case.device == "cuda" else resident("VmHWM")
+    peak = peak_since_start(case.device)
     del gradients
     return max(peak - before - result.nbytes - kept, 0)
+
+
+def start_peak(device: str) -> int | None:
+    """Start the high-water mark anew; bytes in use now, None if the system does not tell."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-3, 65536)  # M_MMAP_THRESHOLD: give memory back as soon as it is freed
+    libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def peak_since_start(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM")
 
 
 def run_once(case: Case, name: str, training: bool) -> None:
@@ -235,12 +253,12 @@ def cases(sizes: tuple[int, ...], device: str, dtype: torch.dtype) -> Iterator[C
     for form in PAIRWISE_FORMS:
         for width in WIDTHS:
             for positions in sizes:
-                for others in (positions, positions // 4):
+                for keys in (positions, positions // 4):
                     wide = width == WIDTHS[-1]
-                    if wide and (positions not in WIDE_SIZES or others < positions):
+                    if wide and (positions not in WIDE_SIZES or keys < positions):
                         continue
                     yield Case(
-                        form=form, positions=positions, others=others, width=width,
+                        form=form, positions=positions, keys=keys, width=width,
                         device=device, dtype=dtype,
                     )  # fmt: skip
 
@@ -252,12 +270,12 @@ def operation_tables(
     rows, seconds = [], {}
     progress = tqdm(list(cases(sizes, device, dtype)), desc=f"{device} {dtype}", file=sys.stderr)
     for case in progress:
-        progress.set_postfix_str(f"{case.form} N={case.positions} M={case.others}")
+        progress.set_postfix_str(f"{case.form} N={case.positions} M={case.keys}")
         times = time_operation(case, rounds)
         seconds[case] = median_time(times["ours"], 1)
         fits = "explicit" in times
         rows.append([
-            case.form, case.positions, case.others, case.width,
+            case.form, case.positions, case.keys, case.width,
             *(ratio(times, part) if fits else "does not fit" for part in (0, 1)),
             f"{1e3 * seconds[case]:.2f}",
             memory_cell(case, False), memory_cell(case, True),
@@ -276,10 +294,10 @@ def operation_tables(
     for case, small in seconds.items():
         if case.positions != GROWTH[0]:
             continue
-        larger = replace(case, positions=GROWTH[1], others=case.others * GROWTH[1] // GROWTH[0])
+        larger = replace(case, positions=GROWTH[1], keys=case.keys * GROWTH[1] // GROWTH[0])
         large = next(t for c, t in seconds.items() if same_size(c, larger))
         exponent = math.log(large / small) / span
-        sampling = "N" if case.others == case.positions else "N/4"
+        sampling = "N" if case.keys == case.positions else "N/4"
         rows.append([case.form, sampling, case.width, f"{exponent:.2f}"])
     yield f"### Growth of training time from N = {GROWTH[0]} to {GROWTH[1]}\n\n" + tabulate(
         rows, ["form", "M", "E", "exponent"], tablefmt="github", disable_numparse=True
@@ -288,8 +306,8 @@ def operation_tables(
 
 def same_size(case: Case, wanted: Case) -> bool:
     """Are they the same but for a remainder of M, which 1050 / 4 has?"""
-    return replace(case, others=0) == replace(wanted, others=0) and (
-        abs(case.others - wanted.others) < GROWTH[1] // GROWTH[0]
+    return replace(case, keys=0) == replace(wanted, keys=0) and (
+        abs(case.keys - wanted.keys) < GROWTH[1] // GROWTH[0]
     )
 
 
@@ -376,6 +394,164 @@ def attention_kernel(block: NonLocalBlock, x: Tensor) -> str:
     return ", ".join(name.removeprefix("aten::_scaled_dot_product_") for name in found) or "-"
 
 
+# ---------------------------------------------------------------------------------- whole models
+@dataclass(frozen=True, kw_only=True)
+class Twins:
+    """A part of a model with blocks, and the same without: two configs of the zoo.
+
+    `part` takes the model apart; `inputs` makes what the part is run on, on a device.
+    """
+
+    name: str
+    with_blocks: str
+    without: str
+    part: Callable[[nn.Module], nn.Module]
+    inputs: Callable[[str], Any]
+
+    def build(self, blocks: bool, device: str) -> nn.Module:
+        """The part; the twins have the same weights, and blocks start as the identity."""
+        cfg = model_zoo.get_config(self.with_blocks if blocks else self.without)
+        cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
+        torch.manual_seed(0)
+        model = build_model(cfg)
+        if blocks:
+            model.load_state_dict(build_weights(self.without, device), strict=False)
+        return self.part(model)
+
+
+def build_weights(config: str, device: str) -> dict[str, Tensor]:
+    cfg = model_zoo.get_config(config)
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
+    torch.manual_seed(0)
+    return build_model(cfg).state_dict()
+
+
+class _Layers(nn.Module):
+    """A keypoint head up to its heatmaps, without the losses."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head.layers(x)
+
+
+def image_batch(device: str) -> list[dict]:
+    """An image of 800 x 1333 pixels with five objects, as a data loader gives it."""
+    random = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, 800, 1333), generator=random, dtype=torch.uint8)
+    corners = torch.rand(5, 2, generator=random) * torch.tensor([900.0, 400.0])
+    boxes = torch.cat([corners, corners + 300], dim=1)
+    objects = Instances((800, 1333), gt_boxes=Boxes(boxes), gt_classes=torch.arange(5))
+    objects.gt_masks = BitMasks(torch.ones(5, 800, 1333, dtype=torch.bool))
+    return [{"image": image, "instances": objects, "height": 800, "width": 1333}]
+
+
+MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_{}1x.yaml"
+KEYPOINT_RCNN = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_{}1x.yaml"
+TWINS = (
+    Twins(
+        name="R50-FPN backbone, 800x1344, 1 block",
+        with_blocks=MASK_RCNN.format("NL_"),
+        without=MASK_RCNN.format(""),
+        part=lambda model: model.backbone,
+        inputs=lambda device: torch.rand(1, 3, 800, 1344, device=device),
+    ),
+    *(
+        Twins(
+            name=f"keypoint head, {regions} regions, 4 blocks",
+            with_blocks=KEYPOINT_RCNN.format("NL_head_"),
+            without=KEYPOINT_RCNN.format(""),
+            part=lambda model: _Layers(model.roi_heads.keypoint_head),
+            inputs=lambda device, n=regions: torch.rand(
+                n, 256, 14, 14, device=device, requires_grad=True
+            ),
+        )
+        for regions in (20, 100)
+    ),
+    Twins(
+        name="Mask R-CNN R50-FPN, complete, 1 block",
+        with_blocks=MASK_RCNN.format("NL_"),
+        without=MASK_RCNN.format(""),
+        part=lambda model: model,
+        inputs=image_batch,
+    ),
+)
+
+
+def run_model(model: nn.Module, inputs: Any, training: bool, dtype: torch.dtype) -> None:
+    """An inference, or a training step: forward, backward, update by SGD."""
+    model.train(training)
+    device = next(model.parameters()).device.type
+    half = torch.autocast(device, dtype, enabled=dtype != torch.float32)
+    with torch.set_grad_enabled(training), half, EventStorage():
+        result = model(inputs)
+    if not training:
+        return
+    results = result.values() if isinstance(result, dict) else [result]
+    sum(value.float().mean() for value in results).backward()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    torch.optim.SGD(parameters, lr=0.0, momentum=0.9).step()
+    model.zero_grad()
+
+
+def time_twins(
+    twins: Twins, training: bool, rounds: int, device: str, dtype: torch.dtype
+) -> dict[str, list[float]]:
+    """Seconds of both, in turn."""
+    inputs = twins.inputs(device)
+    models = {"with": twins.build(True, device), "without": twins.build(False, device)}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds + 1):
+        for name, model in models.items():
+            start = now(device)
+            run_model(model, inputs, training, dtype)
+            times[name].append(now(device) - start)
+            gc.collect()
+    return {name: values[1:] for name, values in times.items()}  # the first warms up
+
+
+def model_memory(
+    number: int, blocks: bool, training: bool, device: str, dtype: torch.dtype
+) -> int | None:
+    """Peak bytes beyond the model and its input; to be called once in a process."""
+    torch.set_num_threads(1)
+    twins = TWINS[number]
+    inputs, model = twins.inputs(device), twins.build(blocks, device)
+    gc.collect()
+    before = start_peak(device)
+    if before is None:
+        return None
+    run_model(model, inputs, training, dtype)
+    return peak_since_start(device) - before
+
+
+def model_table(rounds: int, device: str, dtype: torch.dtype) -> str:
+    rows = []
+    for number, twins in enumerate(tqdm(TWINS, desc=f"models, {device} {dtype}", file=sys.stderr)):
+        for training in (False, True):
+            times = time_twins(twins, training, rounds, device, dtype)
+            more = statistics.median(
+                a / b for a, b in zip(times["with"], times["without"], strict=True)
+            )
+            peaks = [
+                in_own_process(model_memory, number, blocks, training, device, dtype)
+                for blocks in (False, True)
+            ]
+            memory = ["not measured" if p is None else f"{p / 1e6:.0f}" for p in peaks]
+            seconds = [f"{statistics.median(times[n]):.3f}" for n in ("without", "with")]
+            rows.append([
+                twins.name, "training step" if training else "inference", *seconds,
+                f"{100 * (more - 1):+.1f} %", *memory,
+            ])  # fmt: skip
+    return "### Whole models, with and without blocks\n\n" + tabulate(
+        rows,
+        ["model", "", "without, s", "with, s", "time", "peak without, MB", "peak with, MB"],
+        tablefmt="github", disable_numparse=True,
+    )  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------ main
 def machine(device: str) -> str:
     if device == "cuda":
@@ -402,6 +578,7 @@ def report(quick: bool) -> Iterator[str]:
     sizes, rounds = (SIZES[:2], 3) if quick else (SIZES, ROUNDS)
     for device, dtype in runs:
         yield f"## {device.upper()}, {str(dtype).removeprefix('torch.')}: {machine(device)}"
+        yield model_table(3 if quick else MODEL_ROUNDS, device, dtype)
         yield block_table(rounds, device, dtype)
         yield from operation_tables(sizes, rounds, device, dtype)
     if len(runs) == 1:
