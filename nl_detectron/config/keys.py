@@ -11,6 +11,9 @@ MODEL:
       SUBSAMPLE: 2                     # stride of the max-pooling before phi and g; 1 is off
       NORM: BN                         # after W_z: what detectron2's get_norm takes; "" is none
       SCALE: True                      # softmax forms divide by the square root of the width
+      INIT_STD: 0.01                   # standard deviation of the weights' start; 0.01, the
+                                       # official code's, suits 1024 channels: of fewer, theta . phi
+                                       # starts near zero and about 2 / sqrt(channels) learns sooner
       AXES: spacetime                  # of clips, what a position sees: spacetime; space, its own
                                        # frame; time, its own place
       GROUP_FRAMES: [0, 0, 0, 0]       # of clips, res2..res5: time steps that see each other; 0 is
@@ -18,10 +21,10 @@ MODEL:
   ROI_KEYPOINT_HEAD:
     NON_LOCAL:
       EVERY_CONVS: 0                   # a block after every so many convolutions; 0 is off
-      ...                              # and PAIRWISE to SCALE as above
+      ...                              # and PAIRWISE to INIT_STD as above
   VIDEO_RESNET:                        # of build_nonlocal_video_resnet_backbone, with RESNETS
     TEMPORAL: c2d                      # c2d, i3d_3x1x1, i3d_3x3x3
-    STEM_TIME_STRIDE: 2                # of conv1 and pool1: 2, or 1 to keep all frames
+    STEM_TIME_STRIDE: 2                # of conv1 and of pool1: 2, or 1 to keep all frames
     POOLING: official                  # official (224 pixels are 55 in res2) or paper (56)
   VIDEO_CLASSIFIER:
     NUM_CLASSES: 400
@@ -54,13 +57,14 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 @dataclass(frozen=True, kw_only=True)
 class NonLocalOptions:
-    """How a block is made, wherever it goes; the keys PAIRWISE to SCALE of the module's table."""
+    """How a block is made, wherever it goes; PAIRWISE to INIT_STD of the module's table."""
 
     pairwise: str = "embedded_gaussian"
     reduction: int = 2
     subsample: int = 2
     norm: str = "BN"
     scale: bool = True
+    init_std: float = 0.01
 
     @classmethod
     def from_config(cls, node: CfgNode) -> Self:
@@ -86,9 +90,7 @@ def add_nonlocal_config(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_RESNET = CfgNode(
         {"TEMPORAL": "c2d", "STEM_TIME_STRIDE": 2, "POOLING": "official"}
     )
-    cfg.MODEL.VIDEO_CLASSIFIER = CfgNode(
-        {"NUM_CLASSES": 400, "DROPOUT": 0.5, "MULTI_LABEL": False}
-    )
+    cfg.MODEL.VIDEO_CLASSIFIER = CfgNode({"NUM_CLASSES": 400, "DROPOUT": 0.5, "MULTI_LABEL": False})
     cfg.INPUT.CLIP = CfgNode({"FRAMES": 32, "STRIDE": 2})
     cfg.TEST.CLIPS = 10
     cfg.TEST.CROPS = 3

@@ -1,5 +1,6 @@
 """Norms of clips (N, C, T, H, W): Detectron2's names, and layers that its own 2-D ones lack."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def _group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(32, channels)
 
 
-_NORMS = {
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm3d,
     "SyncBN": nn.SyncBatchNorm,
     "FrozenBN": FrozenBatchNorm3d,

@@ -13,7 +13,6 @@ from ..config import BACKBONE_KEY, STAGES, NonLocalOptions, check_config
 from ..errors import ConfigError
 from .blocks import build_block, insert_after
 
-
 AnyResNet = TypeVar("AnyResNet", bound=Backbone)
 
 

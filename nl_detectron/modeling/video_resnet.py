@@ -52,7 +52,7 @@ class Conv3d(nn.Conv3d):
             out_channels,
             kernel,
             stride=(time_stride, stride, stride),
-            padding=(kernel[0] // 2, *(dilation * (side // 2) for side in kernel[1:])),
+            padding=(kernel[0] // 2, dilation * (kernel[1] // 2), dilation * (kernel[2] // 2)),
             dilation=(1, dilation, dilation),
             groups=groups,
             bias=False,
@@ -130,7 +130,13 @@ class VideoBasicBlock(VideoBlock):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernels: tuple[Size, Size], stride: int, norm: str
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernels: tuple[Size, Size],
+        stride: int,
+        norm: str,
     ) -> None:
         super().__init__(in_channels, out_channels, stride)
         self.shortcut = _shortcut(in_channels, out_channels, stride=stride, norm=norm)
