@@ -15,8 +15,12 @@ _STATISTICS = ("num_batches_tracked", "running_mean", "running_var")
 _LISTED = 5
 
 
-def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None:
+def report(
+    path: str, model: nn.Module, incompatible: _IncompatibleKeys, aliases: dict[str, str]
+) -> None:
     """Log what of the file `path` was loaded into `model`, and as an error what was not.
+
+    `aliases` has the file's names of the model's weights, where they are others.
 
     Raises:
         UserError: not one weight was.
@@ -50,7 +54,7 @@ def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None
     logger.info("; ".join(summary))
 
     if lost:
-        listed = "".join(f"\n  {key}{_shapes(key, shapes)}" for key in lost)
+        listed = "".join(f"\n  {key}{_alias(key, aliases)}{_shapes(key, shapes)}" for key in lost)
         logger.error(
             f"{len(lost)} weights are not loaded and keep their start values: "
             f"{_counts(lost, shapes)}, {len(unused)} in the file unexpected:{listed}"
@@ -63,6 +67,10 @@ Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # in the file, in t
 def _counts(lost: list[str], shapes: Shapes) -> str:
     differ = sum(key in shapes for key in lost)
     return f"{len(lost) - differ} missing in the file and {differ} of another shape"
+
+
+def _alias(key: str, aliases: dict[str, str]) -> str:
+    return f" ({aliases[key]})" if key in aliases else ""
 
 
 def _shapes(key: str, shapes: Shapes) -> str:
