@@ -31,8 +31,10 @@ def report(
     keys = [k for k in model.state_dict() if not k.endswith("num_batches_tracked")]
     weights = [k for k in keys if not k.endswith(_STATISTICS)]
     loaded = [k for k in weights if k not in missing]
-    new = [k for k in weights if k in missing and NEW in k]
-    lost = [k for k in keys if k in missing and NEW not in k]
+    in_part = {_block(k) for k in (*loaded, *shapes)}  # of the blocks, those that the file has
+    is_new = {k for k in keys if k in missing and NEW in k and _block(k) not in in_part}
+    new = [k for k in weights if k in is_new]
+    lost = [k for k in keys if k in missing and k not in is_new]
     unused = incompatible.unexpected_keys
 
     names = ", ".join(unused[:_LISTED]) + (", ..." if len(unused) > _LISTED else "")
@@ -78,6 +80,12 @@ def _shapes(key: str, shapes: Shapes) -> str:
         return ""
     in_file, in_model = shapes[key]
     return f" has shape {in_file} in the file and {in_model} in the model"
+
+
+def _block(key: str) -> str:
+    """The non-local block that the weight belongs to; "" if none."""
+    start, found, rest = key.partition(NEW)
+    return f"{start}{found}{rest.partition('.')[0]}" if found else ""
 
 
 def _backbone_prefix(keys: list[str]) -> str:
