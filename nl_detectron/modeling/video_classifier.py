@@ -66,7 +66,10 @@ class VideoClassifier(nn.Module):
         self.feature, shape = list(backbone.output_shape().items())[-1]
         self.num_classes = num_classes
         self.multi_label = multi_label
-        self.crop_size = crop_size
+        self.window: tuple[int, int] | None = None
+        if crop_size is not None:
+            _, height, width = backbone.output_size((1, *crop_size))[self.feature]
+            self.window = max(height, 1), max(width, 1)
         self.view_pooling = view_pooling
         self.views_at_once = views_at_once
         self.dropout = nn.Dropout(dropout)
@@ -130,11 +133,9 @@ class VideoClassifier(nn.Module):
         return self.classifier(self.dropout(features)).float()
 
     def _window(self, size: Sequence[int]) -> tuple[int, int]:
-        """Height and width of a training crop in a map of `size`, which is no smaller."""
-        if self.crop_size is None:
-            return size[0], size[1]
-        _, *crop = self.backbone.output_size((1, *self.crop_size))[self.feature]
-        return min(crop[0], size[0]), min(crop[1], size[1])
+        """Height and width of the windows in a map of `size`: a training crop's, if that fits."""
+        height, width = self.window or size
+        return min(height, size[0]), min(width, size[1])
 
     def _losses(self, videos: list[dict[str, Any]]) -> dict[str, Tensor]:
         shapes = {tuple(video["clips"].shape[2:]) for video in videos}

@@ -384,12 +384,13 @@ def _kernels(temporal: str, *, basic: bool) -> tuple[Size, Size]:
     return first, (3 if temporal == "i3d_3x3x3" else 1, 3, 3)
 
 
-def _size_after(module: Any, size: Size) -> Size:
-    def values(value: int | Size) -> Size:
-        return (value, value, value) if isinstance(value, int) else value
+def _three(value: int | Size) -> Size:
+    return (value, value, value) if isinstance(value, int) else value
 
+
+def _size_after(module: Any, size: Size) -> Size:
     kernel, stride, padding, dilation = (
-        values(getattr(module, name)) for name in ("kernel_size", "stride", "padding", "dilation")
+        _three(getattr(module, name)) for name in ("kernel_size", "stride", "padding", "dilation")
     )
     t, h, w = (
         (size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
