@@ -2,16 +2,18 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed import FileStore, init_process_group
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 from video_networks import build, clip, randomize, video_cfg
 
-from nl_detectron.engine.launch import launch
 from nl_detectron.errors import ConfigError, UserError
 from nl_detectron.modeling import VideoClassifier
 
@@ -198,26 +200,24 @@ def test_a_copy_is_another_model() -> None:
 AFFINE = ("MODEL.RESNETS.NORM", "Affine", "MODEL.RESNETS.NON_LOCAL.NORM", "")
 
 
-def step_of_process(path: str) -> None:
-    torch.set_num_threads(1)
-    rank = torch.distributed.get_rank()
+def step_of_process(rank: int, folder: Path) -> None:
+    store = FileStore(str(folder / "store"), 2)
+    init_process_group("gloo", store=store, rank=rank, world_size=2)
     model = classifier(*BLOCKS, *AFFINE).train()
-    clips = torch.load(path)["clips"]
-    batch = [video(clips[rank : rank + 1], rank)]
+    clips = torch.load(folder / "clips.pth")["clips"]
     parallel = DistributedDataParallel(model)  # it averages gradients as long as it is there
-    parallel(batch)["loss_cls"].backward()
+    parallel([video(clips[rank : rank + 1], rank)])["loss_cls"].backward()
     if rank == 0:
-        torch.save({name: p.grad for name, p in model.named_parameters()}, f"{path}.grads")
+        torch.save({name: p.grad for name, p in model.named_parameters()}, folder / "grads.pth")
 
 
 def test_two_processes_take_the_step_of_one(tmp_path) -> None:
-    path = str(tmp_path / "clips.pth")
     clips = small_clip(views=2)
-    torch.save({"clips": clips}, path)
-    launch(step_of_process, num_processes=2, device="cpu", args=(path,))
+    torch.save({"clips": clips}, tmp_path / "clips.pth")
+    start_processes(step_of_process, nprocs=2, args=(tmp_path,), start_method="fork")
     model = classifier(*BLOCKS, *AFFINE).train()
     model([video(clips[:1], 0), video(clips[1:], 1)])["loss_cls"].backward()
-    grads = torch.load(f"{path}.grads")
+    grads = torch.load(tmp_path / "grads.pth")
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-3, atol=1e-5)
 
