@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import UserError
-from .layers import NonLocalBlock, relu_sum
+from .layers import NonLocalBlock
 
 # The size to which Detectron2 enlarges a COCO image of 3:5, in pixels, and how many regions its
 # heads get there: MODEL.RPN.POST_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE.
@@ -37,11 +37,12 @@ class BlockCost:
     """A non-local block: its `name` in the model, its form, its input (N, C, H, W), its cost.
 
     `convolutions` are the multiply-adds of theta, phi, g and W_z, `operation` those of
-    equation 1.
+    equation 1, in the `order` of multiplication that the block takes (`layers.order`).
     """
 
     name: str
     pairwise: str
+    order: str
     input_shape: tuple[int, ...]
     parameters: int
     convolutions: int
@@ -175,47 +176,16 @@ def analyze(
 
 
 def block_cost(block: NonLocalBlock, input_shape: tuple[int, ...], *, name: str = "") -> BlockCost:
-    """What `block` costs for an input (N, C, *spatial), by the formulas below.
-
-    With P positions, M of them after subsampling, and D channels inside:
-
-    | form | theta and phi | equation 1 |
-    |---|---|---|
-    | gaussian | none | ``P M (C + D)`` |
-    | embedded_gaussian | ``(P + M) C D`` | ``2 P M D`` |
-    | dot_product | ``(P + M) C D`` | ``2 P M D`` or ``(P + M) D D``, the smaller |
-    | concatenation | ``(P + M) C``, and ``2 C D`` once | ``(2 M + P) D`` or ``P M D`` |
-
-    g takes ``M C D`` and W_z ``P D C``. Concatenation folds w_f into theta and phi, which leaves
-    one channel of each; its prefix sums, of g and of b g, add each element of g twice, and each
-    element of y is read from them by one multiply-add. A small map is multiplied out instead.
-    """
-    batch, channels, *spatial = input_shape
-    inner = block.inter_channels
-    pooled = spatial[1:] if block.dims == 3 else spatial
-    positions = math.prod(spatial)
-    others = math.prod(math.ceil(side / block.subsample) for side in pooled)
-    if block.dims == 3:
-        others *= spatial[0]
-
-    both = positions + others
-    by_map = 2 * positions * others * inner
-    small = positions * others <= relu_sum.EXPLICIT_MAX_PER_POSITION * both
-    by_sums = (positions * others if small else 2 * others + positions) * inner
-    embed, operation = {
-        "gaussian": (0, positions * others * (channels + inner)),
-        "embedded_gaussian": (both * channels * inner, by_map),
-        "dot_product": (both * channels * inner, min(by_map, both * inner * inner)),
-        "concatenation": (both * channels, by_sums),
-    }[block.pairwise]
-    once = 2 * channels * inner if block.pairwise == "concatenation" else 0
+    """What `block` costs for an input (N, C, *spatial), in the order that it takes."""
+    order, products = block.count(input_shape)
     return BlockCost(
         name=name,
         pairwise=block.pairwise,
+        order=order,
         input_shape=tuple(input_shape),
         parameters=_parameters(block),
-        convolutions=batch * (embed + both * channels * inner) + once,
-        operation=batch * operation,
+        convolutions=products.convolutions,
+        operation=products.operation,
     )
 
 

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nl_detectron import model_zoo
 from nl_detectron.analysis import Analysis, PartCost, analyze, block_cost, build_on_meta, increase
-from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, relu_sum
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, nonlocal_block, relu_sum
+from nl_detectron.layers.order import count_orders
 from nl_detectron.model_zoo import ENTRIES
 
 aten = torch.ops.aten
@@ -58,18 +59,18 @@ def test_the_other_forms_by_hand() -> None:
     shape, p, m, c, d = (1, 1024, 50, 84), 4200, 1050, 1024, 512
     g_and_out = (m + p) * c * d
     expected = {
-        "gaussian": (g_and_out, p * m * (c + d)),
-        "embedded_gaussian": (2 * g_and_out, 2 * p * m * d),
-        # phi^T g is d x d, and cheaper than the map
-        "dot_product": (2 * g_and_out, (p + m) * d * d),
-        # one channel of theta and phi each; the sums of g and of b g, and one read
-        "concatenation": (g_and_out + (p + m) * c + 2 * c * d, (2 * m + p) * d),
+        "gaussian": ("positions", g_and_out, p * m * (c + d)),
+        "embedded_gaussian": ("positions", 2 * g_and_out, 2 * p * m * d),
+        # phi^T g is d x d, and cheaper than the map; W_z acts on it
+        "dot_product": ("folded_sums", (p + 2 * m) * c * d + c * d * d, m * d * d + p * c * d),
+        # one channel of theta and phi each; the sums of g and of b g, and one read, of c channels
+        "concatenation": ("keys", 2 * m * c * d + (p + m) * c + 2 * c * d, (2 * m + p) * c),
     }
     assert expected.keys() == set(PAIRWISE_FORMS)
     for pairwise, counts in expected.items():
         with torch.device("meta"):
             cost = block_cost(NonLocalBlock(c, pairwise=pairwise), shape)
-        assert (cost.convolutions, cost.operation) == counts, pairwise
+        assert (cost.order, cost.convolutions, cost.operation) == counts, pairwise
 
 
 def mv_flop(matrix_shape, vector_shape, *_, out_shape=None) -> int:
@@ -80,30 +81,66 @@ def cumsum_flop(shape, *_, out_shape=None) -> int:
     return 2 * shape.numel()
 
 
-@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+ORDERS = [
+    (pairwise, order)
+    for pairwise in PAIRWISE_FORMS
+    for order in count_orders(pairwise, batch=1, positions=1, keys=1, channels=1, inner=1)
+]
+
+
+@pytest.mark.parametrize(("pairwise", "order"), ORDERS)
 @pytest.mark.parametrize(
     ("channels", "size"), [(4, (9,)), (16, (5, 7)), (64, (3, 4)), (4, (2, 5, 3)), (8, (1, 1))]
 )
 @pytest.mark.parametrize("subsample", [1, 2, 3])
 @pytest.mark.parametrize("by_sums", [False, True])
 def test_a_block_costs_what_it_runs(
-    pairwise, channels, size, subsample, by_sums, monkeypatch
+    pairwise, order, channels, size, subsample, by_sums, monkeypatch
 ) -> None:
-    """Sizes for which either order of the dot product is the cheaper one."""
+    """In every order."""
+    monkeypatch.setattr(nonlocal_block, "cheapest_order", lambda orders: order)
     if by_sums:
         monkeypatch.setattr(relu_sum, "EXPLICIT_MAX_PER_POSITION", 0)
     block = NonLocalBlock(channels, pairwise=pairwise, subsample=subsample, dims=len(size))
-    x = torch.randn(2, channels, *size)
+    assert_costs_what_it_runs(block, torch.randn(2, channels, *size))
+
+
+@pytest.mark.parametrize("options", [{"axes": "space"}, {"axes": "time"}, {"frames": 3}], ids=str)
+@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+def test_axes_and_frames_cost_what_they_run(pairwise, options) -> None:
+    block = NonLocalBlock(16, pairwise=pairwise, dims=3, **options)
+    assert_costs_what_it_runs(block, torch.randn(2, 16, 6, 5, 3))
+
+
+@pytest.mark.parametrize(("channels", "size"), [(512, (14, 14)), (64, (14, 14)), (8, (14, 14))])
+@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+def test_the_order_taken_is_the_cheapest_that_runs(pairwise, channels, size, monkeypatch) -> None:
+    block = NonLocalBlock(channels, pairwise=pairwise)
+    x = torch.randn(1, channels, *size)
+    taken = multiply_adds_of(block, x)
+    for form, order in ORDERS:
+        if form == pairwise:
+            monkeypatch.setattr(nonlocal_block, "cheapest_order", lambda orders, o=order: o)
+            assert multiply_adds_of(block, x) >= taken
+
+
+def assert_costs_what_it_runs(block: NonLocalBlock, x: torch.Tensor) -> None:
+    cost = block_cost(block, tuple(x.shape))
+    assert cost.multiply_adds == multiply_adds_of(block, x)
+    assert cost.parameters == sum(p.numel() for p in block.parameters())
+
+
+def multiply_adds_of(block: NonLocalBlock, x: torch.Tensor) -> int:
     formulas = {aten.mv: mv_flop, aten.cumsum: cumsum_flop}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
     with torch.no_grad(), counter:
         block.eval()(x)
     ran = counter.get_total_flops() // 2
-    if pairwise == "concatenation" and by_sums:  # the sums are read by element-wise products
-        ran += x.numel() // channels * block.inter_channels
-    cost = block_cost(block, tuple(x.shape))
-    assert cost.multiply_adds == ran
-    assert cost.parameters == sum(p.numel() for p in block.parameters())
+    if aten.cumsum in counter.get_flop_counts()["Global"]:
+        # The sums are read by element-wise products.
+        order, _ = block.count(x.shape)
+        ran += x.numel() // (1 if order == "keys" else x.shape[1] // block.inter_channels)
+    return ran
 
 
 def small_keypoint_rcnn(cfg: CfgNode) -> CfgNode:
@@ -177,8 +214,9 @@ def test_the_keypoint_heads_blocks_by_hand() -> None:
     (head,) = (part for part in analysis_of(KEYPOINTS).parts if part.name == "keypoint head")
     assert len(head.blocks) == 4
     for block in head.blocks:
-        assert block.convolutions == 100 * 2 * (196 + 49) * 512 * 256
-        assert block.operation == 100 * 2 * 196 * 49 * 256
+        assert block.convolutions == 100 * (4 * 49 * 512 * 256 + 49 * 256)
+        assert block.operation == 100 * 2 * 196 * 49 * 512
+    assert sum(block.multiply_adds for block in head.blocks) < 15e9
     assert head.multiply_adds_without == 100 * (
         196 * 9 * 256 * 512 + 7 * 196 * 9 * 512 * 512 + 196 * 16 * 512 * 17
     )

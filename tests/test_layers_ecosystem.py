@@ -13,7 +13,8 @@ from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, relu_sum
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, nonlocal_block, relu_sum
+from nl_detectron.layers.order import FOLDED_SUMS, KEYS
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 OTHER_SIZES = [(7, 5), (6, 8), (3, 11), (12, 12)]
@@ -41,13 +42,27 @@ def path(request, monkeypatch):
     monkeypatch.setattr(relu_sum, "CHUNK_CHANNELS", 3)
 
 
+# Each form in the order that is taken for a graph of any size, and in the others that pay.
+ORDERED = [
+    *((form, None) for form in PAIRWISE_FORMS),
+    *((form, KEYS) for form in PAIRWISE_FORMS),
+    ("dot_product", FOLDED_SUMS),
+]
+
+
+def take(monkeypatch, order):
+    if order:
+        monkeypatch.setattr(nonlocal_block, "cheapest_order", lambda orders: order)
+
+
 def assert_same(got, expected):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_compile_in_one_graph(form):
+@pytest.mark.parametrize(("form", "order"), ORDERED)
+def test_compile_in_one_graph(form, order, monkeypatch):
     """Forward and backward, at several sizes. The back end is one that needs no C compiler."""
+    take(monkeypatch, order)
     torch._dynamo.reset()
     block = make(form)
     compiled = torch.compile(copy.deepcopy(block), fullgraph=True, backend="aot_eager")
@@ -63,8 +78,9 @@ def test_compile_in_one_graph(form):
         torch.testing.assert_close(got.grad, want.grad, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_trace_serves_other_sizes(form, path):
+@pytest.mark.parametrize(("form", "order"), ORDERED)
+def test_trace_serves_other_sizes(form, order, path, monkeypatch):
+    take(monkeypatch, order)
     block = make(form).eval()
     buffer = io.BytesIO()
     with torch.no_grad():
@@ -76,8 +92,9 @@ def test_trace_serves_other_sizes(form, path):
             assert_same(traced(x), block(x))
 
 
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_export_with_dynamic_height_and_width(form):
+@pytest.mark.parametrize(("form", "order"), ORDERED)
+def test_export_with_dynamic_height_and_width(form, order, monkeypatch):
+    take(monkeypatch, order)
     block = make(form).eval()
     exported = torch.export.export(
         block, (image(9, 10),), dynamic_shapes=({2: DYNAMIC, 3: DYNAMIC},)
@@ -87,8 +104,9 @@ def test_export_with_dynamic_height_and_width(form):
         assert_same(exported(x), block(x))
 
 
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_onnx_at_other_sizes(form):
+@pytest.mark.parametrize(("form", "order"), ORDERED)
+def test_onnx_at_other_sizes(form, order, monkeypatch):
+    take(monkeypatch, order)
     block = make(form).eval()
     buffer = io.BytesIO()
     torch.onnx.export(
@@ -129,9 +147,10 @@ def test_gradient_checkpointing(form, use_reentrant, path):
         assert torch.equal(got.grad, want.grad)
 
 
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_double_backward_of_small_inputs(form):
+@pytest.mark.parametrize(("form", "order"), ORDERED)
+def test_double_backward_of_small_inputs(form, order, monkeypatch):
     """A gradient penalty, against the same in float64 by finite differences."""
+    take(monkeypatch, order)
     block = make(form, norm="").double()
     x = torch.randn(1, 16, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(block, (x,))

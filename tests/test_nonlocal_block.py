@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
-from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, fold_norm, relu_sum
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, nonlocal_block, relu_sum
+from nl_detectron.layers.order import count_orders
 
 SPATIAL = {1: (11,), 2: (5, 7), 3: (3, 5, 4)}
 NORMS = ["BN", "GN", "LN", "SyncBN", "FrozenBN", "nnSyncBN", ""]
@@ -118,6 +119,18 @@ def assert_is_the_formula(block, x, grad=None, *, tolerance=1e-5, gradient_toler
         assert error <= gradient_tolerance * max(want.norm(), least), name
 
 
+ORDERS = [
+    (form, order)
+    for form in PAIRWISE_FORMS
+    for order in count_orders(form, batch=1, positions=1, keys=1, channels=1, inner=1)
+]
+
+
+def take(monkeypatch, order):
+    """Multiply in this order, whatever it costs."""
+    monkeypatch.setattr(nonlocal_block, "cheapest_order", lambda orders: order)
+
+
 @pytest.fixture(params=["small", "large"])
 def path(request, monkeypatch):
     """The ways of small inputs, and of large ones in several chunks, at any size."""
@@ -131,8 +144,9 @@ def path(request, monkeypatch):
 @pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
 @pytest.mark.parametrize("subsample", [1, 2, 3])
 @pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_is_the_formula(form, dims, subsample, norm, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_is_the_formula(form, order, dims, subsample, norm, path, monkeypatch):
+    take(monkeypatch, order)
     # Sharp attention: positions that all come out alike have no variance for a norm to divide by.
     block = make(64, pairwise=form, dims=dims, subsample=subsample, norm=norm)
     assert_is_the_formula(block, torch.randn(2, 64, *SPATIAL[dims]))
@@ -164,8 +178,9 @@ def test_without_scale_is_the_formula(form, subsample, path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 3), (14, 14), (2, 31)])
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_every_size(form, size):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_every_size(form, order, size, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="")
     assert_is_the_formula(block, torch.randn(2, 32, *size))
 
@@ -173,8 +188,9 @@ def test_every_size(form, size):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)], ids=str
 )
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_half_precision(form, dtype, tolerance, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_half_precision(form, order, dtype, tolerance, path, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="").to(dtype)
     x = torch.randn(2, 32, 5, 7).to(dtype)
     assert_is_the_formula(block, x, tolerance=tolerance, gradient_tolerance=2 * tolerance)
@@ -183,8 +199,9 @@ def test_half_precision(form, dtype, tolerance, path):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)], ids=str
 )
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_autocast(form, dtype, tolerance, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_autocast(form, order, dtype, tolerance, path, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="GN")
     x = torch.randn(2, 32, 5, 7, requires_grad=True)
     with torch.autocast("cpu", dtype):
@@ -212,8 +229,9 @@ def test_gaussian_under_autocast_with_a_real_res4(dtype):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_is_the_identity_at_start(form, norm, dims, training):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_is_the_identity_at_start(form, order, norm, dims, training, monkeypatch):
+    take(monkeypatch, order)
     block = NonLocalBlock(32, pairwise=form, norm=norm, dims=dims).train(training)
     if "Sync" in norm and training:
         block.norm.eval()  # synchronised statistics need a GPU; their scale is what counts here
@@ -248,8 +266,9 @@ def test_permuting_positions_permutes_the_output(form, dims, path):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("subsample", [1, 2])
 @pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_empty_batch(form, norm, subsample, training, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_empty_batch(form, order, norm, subsample, training, path, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm=norm, subsample=subsample).train(training)
     before = {name: buffer.clone() for name, buffer in block.named_buffers()}
     x = torch.zeros(0, 32, 6, 5, requires_grad=True)
@@ -275,8 +294,9 @@ def test_a_single_value_per_channel_trains():
     assert torch.equal(block.norm.running_mean, expected_statistics["running_mean"])
 
 
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_layout_does_not_matter_and_is_kept(form, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_layout_does_not_matter_and_is_kept(form, order, path, monkeypatch):
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="GN")
     x = torch.randn(2, 32, 6, 8)
     expected = block(x)
@@ -299,9 +319,10 @@ def test_sizes_change_from_call_to_call(form):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_nothing_finite_comes_of_nan_and_inf(form, bad, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_nothing_finite_comes_of_nan_and_inf(form, order, bad, path, monkeypatch):
     """The bad position itself is never finite again; another image is untouched."""
+    take(monkeypatch, order)
     block = make(pairwise=form, norm="", subsample=1)
     x = torch.randn(2, 32, 5, 7)
     clean = block(x)
@@ -330,26 +351,13 @@ def test_attention_map_is_what_the_block_sums_by(form, subsample, path):
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("norm", ["BN", "SyncBN", "nnSyncBN", "FrozenBN", ""])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_fold_norm(form, norm, dims):
-    block = make(pairwise=form, norm=norm, dims=dims)
-    if "Sync" not in norm:
-        block(torch.randn(2, 32, *SPATIAL[dims]))  # other statistics than the first
+def test_norms_at_rest_are_the_formula(form, norm, dims):
+    """Folded into W_z; values, gradients, and the state dict stays as it is."""
+    block = make(64, pairwise=form, norm=norm, dims=dims).eval()
     before = copy.deepcopy(block.state_dict())
-    folded = fold_norm(block)
-    x = torch.randn(2, 32, *SPATIAL[dims])
-    assert not hasattr(folded, "norm")
-    assert not folded.training
-    assert block.training
+    assert_is_the_formula(block, torch.randn(2, 64, *SPATIAL[dims]))
     for name, value in block.state_dict().items():
         assert torch.equal(value, before[name])
-    expected = block.eval()(x)
-    assert (folded(x) - expected).norm() <= 1e-5 * expected.norm()
-
-
-@pytest.mark.parametrize("norm", ["GN", "LN"])
-def test_fold_norm_refuses_norms_with_statistics_of_the_input(norm):
-    with pytest.raises(ValueError, match="cannot fold it"):
-        fold_norm(NonLocalBlock(32, norm=norm))
 
 
 CLIP = (2, 32, 6, 5, 3)
@@ -374,11 +382,12 @@ PARTS = {  # the inputs that a block in 3-D takes one by one, for each of its `a
 }
 
 
-@pytest.mark.parametrize("norm", ["BN", ""])
+@pytest.mark.parametrize("norm", ["BN"])
 @pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_axes_and_frames_are_the_formula_of_each_part(form, name, norm, path):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_axes_and_frames_are_the_formula_of_each_part(form, order, name, norm, path, monkeypatch):
     """In float64, values and gradients; with a norm's statistics at rest, which are no part's."""
+    take(monkeypatch, order)
     options, parts = PARTS[name]
     block = make(pairwise=form, dims=3, norm=norm, **options).eval()
     x, grad = torch.randn(CLIP, requires_grad=True), torch.randn(CLIP)

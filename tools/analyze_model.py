@@ -19,7 +19,7 @@ from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.model_zoo import ENTRIES, Entry
 
-TEXT = ("part", "block", "form", "input", "config", "blocks")  # columns of words
+TEXT = ("part", "block", "form", "order", "input", "config", "blocks")  # columns of words
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "complexity.md"
@@ -136,7 +136,7 @@ def as_text(result: Analysis, table_format: str = "simple") -> str:
     text = table(parts, headers, table_format)
     if result.total.blocks:
         blocks = [block_row(block) for block in result.total.blocks]
-        headers = ["block", "form", "input", "parameters, M", "multiply-adds, G"]
+        headers = ["block", "form", "order", "input", "parameters, M", "multiply-adds, G"]
         headers += ["convolutions", "equation 1"]
         text += "\n\n" + table(blocks, headers, table_format)
     return text
@@ -157,6 +157,7 @@ def block_row(block: BlockCost) -> list[str]:
     return [
         block.name,
         block.pairwise,
+        block.order,
         " x ".join(map(str, block.input_shape)),
         f"{block.parameters / 1e6:.2f}",
         f"{block.multiply_adds / 1e9:.2f}",

@@ -6,6 +6,7 @@ Equation 4 of the paper's section 3.2: ``y = softmax(theta phi^T) g``.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 # On a CPU, maps of at most this many elements (32 MB in float32) are multiplied out: there the
 # plain product beats the fused kernel in training. `make bench` shows where the two cross.
@@ -16,51 +17,41 @@ EXPLICIT_MAX_ELEMENTS = 2**23
 CHUNK_QUERIES = 320
 
 
-def explicit_attention(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
-    """``softmax(factor * theta phi^T) g`` with the (N, P, M) map in memory."""
-    return torch.softmax(factor * (theta @ phi.transpose(1, 2)), dim=-1) @ g
+def explicit_attention(
+    theta: Tensor, phi: Tensor, g: Tensor, factor: float, key_bias: Tensor | None = None
+) -> Tensor:
+    """`softmax_attention` with the (N, M, P) map in memory."""
+    # The map lies transposed: theta and y are then (N, channels, P), as convolutions have them,
+    # and need no copy. The factor goes into phi, which is smaller than the map.
+    phi, theta_t = phi if factor == 1 else phi * factor, theta.transpose(1, 2)
+    scores = (
+        phi @ theta_t if key_bias is None else torch.baddbmm(key_bias.unsqueeze(2), phi, theta_t)
+    )
+    return (g.transpose(1, 2) @ torch.softmax(scores, dim=1)).transpose(1, 2)
 
 
-class ChunkedAttention(torch.autograd.Function):
+def chunked_attention(theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
     """Attention whose values have another width than its queries, without the map.
 
     The Gaussian form compares C channels but sums C/2; the CPU's fused kernel wants equal widths,
-    and padding would cost more than it saves. Rows of the map are made chunk by chunk, and made
-    again in the backward pass from the saved logarithm of their sums. Differentiable once.
+    and padding would cost more than it saves. The map is made for some queries at a time, and made
+    again in the backward pass.
     """
-
-    @staticmethod
-    def forward(ctx, theta: Tensor, phi: Tensor, g: Tensor, factor: float) -> Tensor:
-        y, log_sums = _attend_by_chunks(theta, phi, g, factor)
-        ctx.save_for_backward(theta, phi, g, y, log_sums)
-        ctx.factor = factor
-        return y
-
-    @staticmethod
-    def backward(ctx, grad_y: Tensor):
-        _refuse_second_derivatives()
-        theta, phi, g, y, log_sums = ctx.saved_tensors
-        grad_theta, grad_phi = torch.empty_like(theta), torch.zeros_like(phi)
-        grad_g = torch.zeros_like(g)
-        # A softmax's gradient is w * (dw - sum(w * dw)); the sum equals <dy_i, y_i>.
-        mean_grad = (grad_y * y).sum(-1, keepdim=True)
-        phi_t, g_t = phi.transpose(1, 2), g.transpose(1, 2)
-        for rows in _chunks(theta.shape[1]):
-            weights = torch.bmm(theta[:, rows], phi_t).mul_(ctx.factor)
-            weights.sub_(log_sums[:, rows]).exp_()
-            grad_g.baddbmm_(weights.transpose(1, 2), grad_y[:, rows])
-            grad_scores = torch.bmm(grad_y[:, rows], g_t).sub_(mean_grad[:, rows])
-            grad_scores.mul_(weights).mul_(ctx.factor)
-            grad_theta[:, rows] = torch.bmm(grad_scores, phi)
-            grad_phi.baddbmm_(grad_scores.transpose(1, 2), theta[:, rows])
-        return grad_theta, grad_phi, grad_g, None
+    results = []
+    for queries in theta.split(CHUNK_QUERIES, dim=1):
+        inputs = queries, phi, g, factor
+        results.append(
+            checkpoint(explicit_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
+        )
+    return torch.cat([y.transpose(1, 2) for y in results], dim=2).transpose(1, 2)
 
 
 class ChunkedSelfAttention(torch.autograd.Function):
-    """`ChunkedAttention` of a tensor with itself: the Gaussian form without subsampling.
+    """`chunked_attention` of a tensor with itself: the Gaussian form without subsampling.
 
-    ``x_i . x_j`` equals ``x_j . x_i``, so the backward pass visits each pair once, for both its
-    weights. That saves more than making the rows again costs.
+    ``x_i . x_j`` equals ``x_j . x_i``, so the backward pass, written by hand, visits each pair
+    once, for both its weights. With 4200 positions of 512 channels training takes 0.95 s of CPU
+    time, `chunked_attention` 1.33 s and the explicit form 1.19 s. Differentiable once.
     """
 
     @staticmethod
@@ -126,11 +117,22 @@ def _chunks(positions: int) -> list[slice]:
     return [slice(start, min(start + CHUNK_QUERIES, positions)) for start in starts]
 
 
-def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = True) -> Tensor:
-    """``y_i = sum_j exp(s theta_i . phi_j) g_j / sum_j exp(s theta_i . phi_j)``.
+def softmax_attention(
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    *,
+    scale: bool = True,
+    key_bias: Tensor | None = None,
+) -> Tensor:
+    """``y_i = sum_j exp(s theta_i . phi_j + b_j) g_j / sum_j exp(s theta_i . phi_j + b_j)``.
 
     `theta` is (N, P, D), `phi` (N, M, D), `g` (N, M, E); the result is (N, P, E). ``s`` is
-    ``1/sqrt(D)`` with `scale`, else 1. Sums and exponentials run in float32 or wider.
+    ``1/sqrt(D)`` with `scale`, else 1; b is `key_bias` (N, M), 0 if None. Sums and exponentials
+    run in float32 or wider.
+
+    With a `key_bias` the map is made, except in half precision: a block has one only where the map
+    is smaller than its input.
 
     Compiled, exported, on an accelerator or in half precision it is torch's fused attention. On a
     CPU small maps are multiplied out and large ones never made. The fused kernels are
@@ -140,17 +142,22 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = Tr
     factor = theta.shape[2] ** -0.5 if scale else 1.0
     device = theta.device.type
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    eager = not recorded and not torch.is_autocast_enabled(device)
-    if device == "cpu" and eager and theta.dtype in (torch.float32, torch.float64):
+    full = theta.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(device)
+    if key_bias is not None and full:
+        return explicit_attention(theta, phi, g, factor, key_bias)
+    if device == "cpu" and not recorded and full:
         if theta.shape[0] * theta.shape[1] * phi.shape[1] <= EXPLICIT_MAX_ELEMENTS:
             return explicit_attention(theta, phi, g, factor)
         if theta is phi:
             return ChunkedSelfAttention.apply(theta, g, factor)
         if theta.shape[2] != g.shape[2]:
-            return ChunkedAttention.apply(theta, phi, g, factor)
+            return chunked_attention(theta, phi, g, factor)
     # One head per image. Kernels want rows in one piece; without them the map would be built.
     query, key, value = (rows.unsqueeze(1).contiguous() for rows in (theta, phi, g))
-    y = F.scaled_dot_product_attention(query, key, value, scale=factor).squeeze(1)
+    mask = None
+    if key_bias is not None:
+        mask = key_bias[:, None, None].to(query.dtype).expand(-1, -1, theta.shape[1], -1)
+    y = F.scaled_dot_product_attention(query, key, value, mask, scale=factor).squeeze(1)
     if device == "cpu":
         # The CPU's kernel makes zeros of a NaN query. Zero times NaN or infinity is NaN.
         largest = torch.linalg.vector_norm(theta.detach(), torch.inf, dim=-1, keepdim=True)

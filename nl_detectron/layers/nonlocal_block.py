@@ -1,20 +1,27 @@
 """The non-local block, equation 6 of the paper: ``z = W_z y + x``."""
 
-import copy
-from typing import Any
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from detectron2.layers import CNNBlockBase, FrozenBatchNorm2d, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import softmax_attention
 from .nonlocal_ops import (
+    SOFTMAX_FORMS,
     at_least_float32,
     check_pairwise,
     concatenation_of_scalars,
-    nonlocal_operation,
+    dot_product_by_map,
+    dot_product_by_sums,
     pairwise_weights,
+    product_over,
 )
+from .order import FOLDED_SUMS, KEYS, SUMS, Products, cheapest_order, count_orders
 
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _MAX_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -126,19 +133,100 @@ class NonLocalBlock(CNNBlockBase):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check_shape(x)
-        return self._join(self._forward(self._split(x)), x)
-
-    def _forward(self, x: Tensor) -> Tensor:
+        order = self._order(x)
         x_hat = self._pool(x)
-        g = _rows(self.g(x_hat))
+        if order == KEYS:
+            y = self._join(self._multiply_at_keys(x, x_hat), x)
+        elif order == FOLDED_SUMS:
+            y = self._join(self._multiply_by_folded_sums(x, x_hat), x)
+        else:
+            y = self._join(self._multiply_at_positions(x, x_hat, by_sums=order == SUMS), x)
+            y = _conv(y.flatten(2), *self._out_parameters()).view_as(x)
+        y = self._normalize(y)
+        # The sum goes into y, whose memory is there: new memory costs more than the additions.
+        in_place = not _is_recorded() and y.dtype == x.dtype and y.stride() == x.stride()
+        return y.add_(x) if in_place else (x + y).to(x.dtype)
+
+    def count(self, shape: Sequence[int]) -> tuple[str, Products]:
+        """The order of multiplication for an input of `shape`, and its multiply-adds."""
+        batch, channels, *sides = shape
+        keys = [-(-side // stride) for side, stride in zip(sides, self._stride, strict=True)]
+        if self._group:
+            batch, sides[0], keys[0] = batch * sides[0] // self._group, self._group, self._group
+        if self.axes == "time":
+            batch, sides, keys = batch * math.prod(sides[1:]), sides[:1], keys[:1]
+        orders = count_orders(
+            self.pairwise,
+            batch=batch,
+            positions=math.prod(sides),
+            keys=math.prod(keys),
+            channels=channels,
+            inner=self.inter_channels,
+        )
+        order = cheapest_order(orders)
+        return order, orders[order]
+
+    def _order(self, x: Tensor) -> str:
+        shape: Sequence[int] = x.shape
+        if torch.jit.is_tracing():
+            with warnings.catch_warnings():  # every order is right for every size
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)
+                shape = [int(size) for size in shape]
+        return self.count(shape)[0]
+
+    def _multiply_at_positions(self, x: Tensor, x_hat: Tensor, *, by_sums: bool) -> Tensor:
+        """y of equation 1, (N, D, P), as the paper has it."""
+        g = self._rows(self.g(x_hat))
         if self.pairwise == "concatenation":
             y = concatenation_of_scalars(*self._scalars(x, x_hat), g)
         else:
             theta, phi = self._embed(x, x_hat)
-            y = nonlocal_operation(theta, phi, g, pairwise=self.pairwise, scale=self.scale)
-        y = y.transpose(1, 2).reshape(x.shape[0], self.inter_channels, *x.shape[2:])
-        y = self.out(y)
-        return (x + self._normalize(y)).to(x.dtype)
+            if self.pairwise != "dot_product":
+                y = softmax_attention(theta, phi, g, scale=self.scale)
+            else:
+                y = (
+                    dot_product_by_sums(theta, phi, g)
+                    if by_sums
+                    else dot_product_by_map(theta, phi, g)
+                )
+        return y.transpose(1, 2)
+
+    def _multiply_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """W_z y (N, C, P), with W_theta and W_z acting on the keys."""
+        weight, bias = self._out_parameters()
+        # A softmax's weights sum to one, so that W_z's bias may be added to each key.
+        sums_to_one = self.pairwise in SOFTMAX_FORMS
+        g = _conv(self.g(x_hat).flatten(2), weight, bias if sums_to_one else None)
+        g = self._rows(g.view(*g.shape[:2], *x_hat.shape[2:]))
+        if self.pairwise == "concatenation":
+            y = concatenation_of_scalars(*self._scalars(x, x_hat), g)
+            return y.transpose(1, 2) + bias.to(y.dtype).unsqueeze(1)
+
+        rows = self._rows(x)
+        if self.pairwise == "gaussian":
+            keys = rows if x_hat is x else self._rows(x_hat)
+            return softmax_attention(rows, keys, g, scale=self.scale).transpose(1, 2)
+        phi = self.phi(x_hat).flatten(2)
+        # x_i . (W_theta^T phi_j), and b_theta . phi_j
+        theta = torch.cat(
+            [self.theta.weight.flatten(1).t(), cast(Tensor, self.theta.bias).unsqueeze(0)]
+        )
+        factor = self.inter_channels**-0.5 if self.scale and sums_to_one else 1.0
+        keys = _conv(phi, theta * factor, None)
+        keys = self._rows(keys.view(*keys.shape[:2], *x_hat.shape[2:]))
+        keys, key_bias = keys[..., :-1], keys[..., -1]
+        if sums_to_one:
+            y = softmax_attention(rows, keys, g, scale=False, key_bias=key_bias)
+            return y.transpose(1, 2)
+        return dot_product_by_map(rows, keys, g, key_bias=key_bias, bias=bias).transpose(1, 2)
+
+    def _multiply_by_folded_sums(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """W_z y (N, C, P) of the dot product, with W_z acting on ``sum_j g_j phi_j^T / M``."""
+        weight, bias = self._out_parameters()
+        theta, phi = self._embed(x, x_hat)
+        g = self._rows(self.g(x_hat)).transpose(1, 2)
+        sums = _conv(product_over(phi.shape[1], g, phi), weight, None)
+        return torch.baddbmm(bias.to(sums.dtype).view(1, -1, 1), sums, theta.transpose(1, 2))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The weights ``f(x_i, x_j) / C(x)``: (N, positions of x, positions of x̂ that i sees).
@@ -147,14 +235,10 @@ class NonLocalBlock(CNNBlockBase):
         and with `frames` those of its group.
         """
         self._check_shape(x)
-        parts = self._split(x)
-        theta, phi = self._embed(parts, self._pool(parts))
+        theta, phi = self._embed(x, self._pool(x))
         w_f = self.w_f if self.pairwise == "concatenation" else None
         weights = pairwise_weights(theta, phi, pairwise=self.pairwise, scale=self.scale, w_f=w_f)
-        if parts is x:
-            return weights
-        weights = weights.transpose(1, 2).unflatten(2, parts.shape[2:])
-        return _rows(self._join(weights, x))
+        return self._join(weights.transpose(1, 2), x).flatten(2).transpose(1, 2)
 
     def extra_repr(self) -> str:
         names = ["subsample", "scale", "dims", "init_std"]
@@ -174,37 +258,53 @@ class NonLocalBlock(CNNBlockBase):
         """Time steps that see each other; 0 for all."""
         return 1 if self.axes == "space" else self.frames
 
-    def _split(self, x: Tensor) -> Tensor:
-        """The frames, groups of frames or places of x (N, C, T, H, W), as a batch of inputs."""
+    def _rows(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) -> (N, positions, C), the positions that see each other.
+
+        The frames, groups of frames or places of an input become inputs of their own.
+        """
         if self._group:
             x = x.unflatten(2, (-1, self._group)).transpose(1, 2).flatten(0, 1)
         if self.axes == "time":
-            x = x.permute(0, 3, 4, 1, 2).flatten(0, 2)[..., None, None]
-        return x
+            x = x.permute(0, 3, 4, 1, 2).flatten(0, 2)
+        return x.flatten(2).transpose(1, 2)
 
     def _join(self, parts: Tensor, x: Tensor) -> Tensor:
-        """The inverse of `_split`, for parts with any number of channels."""
+        """The inverse of `_rows`, transposed: (N, any, positions) -> (N, any, *spatial of x)."""
+        steps = self._group or x.shape[2]
         if self.axes == "time":
-            places = -1, *x.shape[3:]
-            parts = parts.flatten(2).unflatten(0, places).permute(0, 3, 4, 1, 2)
+            parts = parts.unflatten(0, (-1, *x.shape[3:])).permute(0, 3, 4, 1, 2)
+        else:
+            parts = parts.unflatten(2, (steps, *x.shape[3:]))
         if self._group:
-            groups = x.shape[2] // self._group
+            groups = x.shape[2] // steps
             parts = parts.unflatten(0, (-1, groups)).transpose(1, 2).flatten(2, 3)
         return parts
 
+    @property
+    def _stride(self) -> tuple[int, ...]:
+        """Of the pooling, along each axis."""
+        if self.axes == "time":
+            return 1, 1, 1
+        return (
+            (1, self.subsample, self.subsample) if self.dims == 3 else (self.subsample,) * self.dims
+        )
+
     def _pool(self, x: Tensor) -> Tensor:
         """x̂: the positions that j runs over."""
-        if self.subsample == 1 or self.axes == "time":
+        stride = self._stride
+        if max(stride) == 1:
             return x
-        stride = (1, self.subsample, self.subsample) if self.dims == 3 else self.subsample
+        if x.device.type == "cpu" and not _is_recorded() and not _needs_gradient(x):
+            return _max_of_windows(x, stride)
         return _MAX_POOLS[self.dims](x, stride, stride=stride, ceil_mode=True)
 
     def _embed(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
         """theta (N, P, D) and phi (N, M, D); the Gaussian form compares x itself."""
         if self.pairwise == "gaussian":
-            theta = _rows(x)
-            return theta, theta if x_hat is x else _rows(x_hat)
-        return _rows(self.theta(x)), _rows(self.phi(x_hat))
+            theta = self._rows(x)
+            return theta, theta if x_hat is x else self._rows(x_hat)
+        return self._rows(self.theta(x)), self._rows(self.phi(x_hat))
 
     def _scalars(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
         """``w_theta . theta_i`` (N, P) and ``w_phi . phi_j`` (N, M), in float32 or wider.
@@ -213,43 +313,43 @@ class NonLocalBlock(CNNBlockBase):
         have a single output channel.
         """
         w_theta, w_phi = self.w_f.split(self.inter_channels)
-        return _weighted(self.theta, w_theta, x), _weighted(self.phi, w_phi, x_hat)
+        a, b = _weighted(self.theta, w_theta, x), _weighted(self.phi, w_phi, x_hat)
+        return self._rows(a).squeeze(2), self._rows(b).squeeze(2)
+
+    @property
+    def _folds_norm(self) -> bool:
+        """Whether the norm is a scale and a shift that do not depend on the input."""
+        norm: Any = getattr(self, "norm", None)
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            return not norm.training and norm.running_var is not None
+        return isinstance(norm, FrozenBatchNorm2d)
+
+    def _out_parameters(self) -> tuple[Tensor, Tensor]:
+        """Weight (C, D) and bias (C,) of W_z, with the norm in them where it does not look at y."""
+        weight, bias = self.out.weight.flatten(1), cast(Tensor, self.out.bias)
+        if not self._folds_norm:
+            return weight, bias
+        norm: Any = self.norm
+        factor = norm.weight * (at_least_float32(norm.running_var) + norm.eps).rsqrt()
+        folded_bias = (bias - norm.running_mean) * factor + norm.bias
+        return (weight * factor.unsqueeze(1)).to(weight.dtype), folded_bias.to(bias.dtype)
 
     def _normalize(self, y: Tensor) -> Tensor:
-        if not hasattr(self, "norm"):
+        """The norm of (N, C, *spatial) where W_z does not have it."""
+        if not hasattr(self, "norm") or self._folds_norm:
             return y
         # Norms act on channels alone; as (N, C, 1, positions) the 2-D ones serve every `dims`.
         # Not (N, C, positions, 1): the strides that y can have then mislead torch's batch norm,
         # and its gradients come out wrong, without an error.
-        flat = y.flatten(2).unsqueeze(2)
-        norm = self.norm
+        flat = self._rows(y).transpose(1, 2).unsqueeze(2)
+        norm: Any = self.norm
         if type(norm) is nn.BatchNorm2d and self.training and flat.numel() <= self.out_channels:
             # A single value per channel has no variance: torch refuses, the running one serves.
             statistics = norm.running_mean, norm.running_var
             flat = F.batch_norm(flat, *statistics, norm.weight, norm.bias, False, 0.0, norm.eps)
         else:
             flat = norm(flat)
-        return flat.reshape(y.shape)
-
-
-def fold_norm(block: NonLocalBlock) -> NonLocalBlock:
-    """A copy of `block` for inference with its norm folded into W_z; `block` stays as it is.
-
-    Exact to rounding for norms that are affine in inference: BN, SyncBN, FrozenBN, or none.
-    Raises ValueError for the others (GN, LN), whose statistics come from each input.
-    """
-    folded = copy.deepcopy(block).eval()
-    if not hasattr(folded, "norm"):
-        return folded
-    norm: Any = folded.norm
-    if not isinstance(folded.norm, nn.modules.batchnorm._BatchNorm | FrozenBatchNorm2d):
-        raise ValueError(f"{type(norm).__name__} takes statistics from its input: cannot fold it")
-    with torch.no_grad():
-        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        folded.out.weight.mul_(factor.view(-1, *[1] * (folded.dims + 1)))
-        folded.out.bias.sub_(norm.running_mean).mul_(factor).add_(norm.bias)
-    del folded.norm
-    return folded
+        return self._join(flat.squeeze(2), y)
 
 
 def build_norm(norm: str, *, channels: int) -> nn.Module | None:
@@ -265,15 +365,41 @@ def build_norm(norm: str, *, channels: int) -> nn.Module | None:
         raise ValueError(f"norm is '{norm}', for {channels} channels: {error}") from error
 
 
-def _rows(x: Tensor) -> Tensor:
-    """(N, C, *spatial) -> (N, positions, C)."""
-    return x.flatten(2).transpose(1, 2)
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution of x (N, D, positions) by `weight` (C, D)."""
+    return F.conv1d(x, weight.unsqueeze(2), bias)
 
 
 def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
-    """``w . conv(x)`` at each position, (N, positions), for a 1x1 convolution `conv`."""
-    x = at_least_float32(x).flatten(2)
+    """``w . conv(x)``, (N, 1, *spatial), for a 1x1 convolution `conv`."""
+    x = at_least_float32(x)
     weight, bias, w = (v.to(x.dtype) for v in (conv.weight.flatten(1), conv.bias, w))
     with torch.autocast(x.device.type, enabled=False):
         # As a convolution it takes and gives gradients in the layout of x.
-        return F.conv1d(x, (w @ weight).view(1, -1, 1), (w @ bias).view(1)).squeeze(1)
+        y = F.conv1d(x.flatten(2), (w @ weight).view(1, -1, 1), (w @ bias).view(1))
+    return y.view(x.shape[0], 1, *x.shape[2:])
+
+
+def _max_of_windows(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Max-pooling without gradients; several times as fast as torch's on a CPU."""
+    for axis, step in enumerate(stride, start=2):
+        whole = (slice(None),) * axis
+        pooled = x[(*whole, slice(None, None, step))]
+        for offset in range(1, step):
+            ahead = x[(*whole, slice(offset, None, step))]
+            count = ahead.shape[axis]
+            rest = pooled.narrow(axis, count, pooled.shape[axis] - count)  # of partial windows
+            pooled = torch.maximum(pooled.narrow(axis, 0, count), ahead)
+            if rest.shape[axis]:
+                pooled = torch.cat([pooled, rest], axis)
+        x = pooled
+    return x
+
+
+def _needs_gradient(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and x.requires_grad
+
+
+def _is_recorded() -> bool:
+    """Whether a compiler or tracer runs this, for inputs of other sizes too."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -77,17 +77,40 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     A compiled or exported graph, whose sizes may change, has the first.
     """
     positions, width = theta.shape[1:]
-    others, out_width = g.shape[1:]
-    # Transposed, as (N, channels, positions), results and gradients suit a convolution as they are.
-    theta_t, g_t = theta.transpose(1, 2), g.transpose(1, 2)
+    keys, out_width = g.shape[1:]
     if not torch.compiler.is_compiling() and not torch.jit.is_tracing():
-        by_map = positions * others * (width + out_width)
-        if by_map < (positions + others) * width * out_width:
-            return (g_t @ _product_over(others, phi, theta_t)).transpose(1, 2)
-    return (_product_over(others, g_t, phi) @ theta_t).transpose(1, 2)
+        by_map = positions * keys * (width + out_width)
+        if by_map < (positions + keys) * width * out_width:
+            return dot_product_by_map(theta, phi, g)
+    return dot_product_by_sums(theta, phi, g)
 
 
-def _product_over(count: int, left: Tensor, right: Tensor) -> Tensor:
+# Transposed, as (N, channels, positions), results and gradients suit a convolution as they are.
+def dot_product_by_map(
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    *,
+    key_bias: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """``y_i = bias + 1/M sum_j (theta_i . phi_j + key_bias_j) g_j``; key_bias (N, M), bias (E,)."""
+    products = product_over(phi.shape[1], phi, theta.transpose(1, 2))
+    g_t = g.transpose(1, 2)
+    if key_bias is not None:
+        products = products + (key_bias / phi.shape[1]).unsqueeze(2)
+    if bias is None:
+        return (g_t @ products).transpose(1, 2)
+    return torch.baddbmm(bias.to(g.dtype).view(1, -1, 1), g_t, products).transpose(1, 2)
+
+
+def dot_product_by_sums(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    """``y_i = theta_i (1/M sum_j phi_j^T g_j)``, without a map."""
+    sums = product_over(phi.shape[1], g.transpose(1, 2), phi)
+    return (sums @ theta.transpose(1, 2)).transpose(1, 2)
+
+
+def product_over(count: int, left: Tensor, right: Tensor) -> Tensor:
     """``left right / count``, divided before the sums could overflow half precision."""
     if left.dtype in HALF or torch.is_autocast_enabled(left.device.type):
         # alpha acts on the float32 accumulator; its gradient takes a pass over both factors.
@@ -105,8 +128,8 @@ def concatenation_of_scalars(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     """The concatenation form from ``a_i = w_theta . theta_i`` (N, P), ``b_j = w_phi . phi_j``
     (N, M) and `g` (N, M, E)."""
     # Divide first: a sum over thousands of positions would not fit half precision.
-    others = g.shape[1]
-    return relu_pair_sum(a / others, b / others, g)
+    keys = g.shape[1]
+    return relu_pair_sum(a / keys, b / keys, g)
 
 
 def _concatenation_scalars(theta: Tensor, phi: Tensor, w_f: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -26,14 +26,21 @@ def relu_pair_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     """
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         # A tracer records torch's own operators only, and those have derivatives too.
-        _, ramps = _read_sums(*_search(a, b), g.transpose(1, 2))
-        return ramps.to(g.dtype).transpose(1, 2)
-    positions, others = a.shape[1], b.shape[1]
-    if positions * others <= EXPLICIT_MAX_PER_POSITION * (positions + others):
+        _, sums = _read_sums(*_search(a, b), g.transpose(1, 2))
+        return sums.to(g.dtype).transpose(1, 2)
+    if multiplies_out(a.shape[1], b.shape[1]):
         a, b = _nan_for_infinite(a), _nan_for_infinite(b)
-        weights = torch.relu(a.unsqueeze(2) + b.unsqueeze(1))
-        return (g.transpose(1, 2).to(a.dtype) @ weights.transpose(1, 2)).to(g.dtype).transpose(1, 2)
+        weights = torch.relu(b.unsqueeze(2) + a.unsqueeze(1))
+        with torch.autocast(a.device.type, enabled=False):
+            return (g.transpose(1, 2).to(a.dtype) @ weights).to(g.dtype).transpose(1, 2)
     return _PairSums.apply(a, b, g)[1]
+
+
+def multiplies_out(positions: int, keys: int) -> bool:
+    """Whether the map of that size is multiplied out; never in a graph for any size."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    return positions * keys <= EXPLICIT_MAX_PER_POSITION * (positions + keys)
 
 
 def _nan_for_infinite(x: Tensor) -> Tensor:
@@ -82,11 +89,11 @@ class _PairSums(torch.autograd.Function):
         places, g = _search(a, b), g.transpose(1, 2)
         shape = *g.shape[:2], a.shape[1]
         # Sums of the step go over thousands of positions: too large for half precision.
-        steps, ramps = a.new_empty(shape), g.new_empty(shape)
+        steps, sums = a.new_empty(shape), g.new_empty(shape)
         for start in range(0, g.shape[1], CHUNK_CHANNELS):
             some = slice(start, start + CHUNK_CHANNELS)
-            steps[:, some], ramps[:, some] = _read_sums(*places, g[:, some])
-        return steps.transpose(1, 2), ramps.transpose(1, 2)
+            steps[:, some], sums[:, some] = _read_sums(*places, g[:, some])
+        return steps.transpose(1, 2), sums.transpose(1, 2)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -94,12 +101,12 @@ class _PairSums(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx, grad_steps: Tensor | None, grad_ramps: Tensor | None):
+    def backward(ctx, grad_steps: Tensor | None, grad_sums: Tensor | None):
         a, b, g, steps = ctx.saved_tensors
         grad_a = grad_b = grad_g = None
-        if grad_ramps is not None:
-            steps_back, grad_g = _PairSums.apply(b, a, grad_ramps)
-            grad_a = (grad_ramps * steps).sum(-1)
+        if grad_sums is not None:
+            steps_back, grad_g = _PairSums.apply(b, a, grad_sums)
+            grad_a = (grad_sums * steps).sum(-1)
             grad_b = (g * steps_back).sum(-1)
         if grad_steps is not None:  # the second derivative asks for it
             more = _PairSums.apply(b, a, grad_steps)[0].to(g.dtype)
