@@ -4,7 +4,7 @@
 import argparse
 import csv
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -13,11 +13,21 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from nl_detectron import analysis, model_zoo
-from nl_detectron.analysis import Analysis, BlockCost, PartCost, analyze, build_on_meta, increase
+from nl_detectron.analysis import (
+    Analysis,
+    BlockCost,
+    Costs,
+    PartCost,
+    analyze,
+    build_on_meta,
+    increase,
+)
 from nl_detectron.arguments import add_traceback
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.model_zoo import ENTRIES, Entry
+from nl_detectron.modeling import VideoClassifier
+from nl_detectron.video_analysis import VideoAnalysis, analyze_video
 
 TEXT = ("part", "block", "form", "order", "input", "config", "blocks")  # columns of words
 
@@ -53,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
         nargs=2,
         type=int,
         metavar=("HEIGHT", "WIDTH"),
-        default=(analysis.HEIGHT, analysis.WIDTH),
-        help=f"of the image in pixels (default: {analysis.HEIGHT} {analysis.WIDTH})",
+        help="of the image or clip in pixels (default: "
+        f"{analysis.HEIGHT} {analysis.WIDTH}; for a video config INPUT.CROP.SIZE)",
     )
     new.add_argument(
         "--proposals",
@@ -78,19 +88,57 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = parser().parse_args()
-    if min(*args.input_size, args.proposals, args.detections) < 1:
+    if min(*(args.input_size or ()), args.proposals, args.detections) < 1:
         raise UserError("--input-size, --proposals and --detections need numbers above 0")
     if args.zoo:
         write_zoo()
         return
+    cfg = load(args.config_file, args.opts)
+    model = build_on_meta(cfg)
+    if isinstance(model, VideoClassifier):
+        print_video(cfg, model, args)
+        return
+    height, width = args.input_size or (analysis.HEIGHT, analysis.WIDTH)
     result = analyze(
-        build_on_meta(load(args.config_file, args.opts)),
-        height=args.input_size[0],
-        width=args.input_size[1],
+        model,
+        height=height,
+        width=width,
         proposals=args.proposals,
         detections=args.detections,
     )
     print(json.dumps(as_dict(result), indent=2) if args.json else as_text(result))
+
+
+def print_video(cfg: CfgNode, model: VideoClassifier, args: argparse.Namespace) -> None:
+    """Print what a clip costs, and what the test of a video does: so many views of it."""
+    size = args.input_size or (cfg.INPUT.CROP.SIZE if cfg.INPUT.CROP.ENABLED else None)
+    test_size = [cfg.INPUT.MIN_SIZE_TEST] * 2
+    height, width = size or test_size
+    clip = analyze_video(model, frames=cfg.INPUT.CLIP.FRAMES, height=height, width=width)
+    view = analyze_video(
+        model, frames=clip.frames, height=test_size[0], width=test_size[1]
+    ).total.multiply_adds
+    clips, crops = cfg.TEST.CLIPS, cfg.TEST.CROPS
+    if args.json:
+        test = {
+            "height": test_size[0],
+            "width": test_size[1],
+            "views": clips * crops,
+            "multiply_adds_of_view": view,
+            "multiply_adds": clips * crops * view,
+        }
+        print(json.dumps({**as_dict(clip), "test": test}, indent=2))
+        return
+    print(f"One clip of {clip.frames} frames of {height} x {width} pixels:\n")
+    print(as_text(clip))
+    if clip.total.blocks:
+        print(
+            f"\nWith blocks in the paper's order of multiplication: {clip.papers_order / 1e9:.2f} G"
+        )
+    print(
+        f"\nA test of one video: {clips} clips x {crops} crops of {test_size[0]} x {test_size[1]} "
+        f"pixels, {view / 1e9:.2f} G x {clips * crops} views = {clips * crops * view / 1e9:.1f} G"
+    )
 
 
 def load(config_file: str, opts: list[str]) -> CfgNode | DictConfig:
@@ -100,7 +148,7 @@ def load(config_file: str, opts: list[str]) -> CfgNode | DictConfig:
     return load_config(config_file, [*opts, "MODEL.DEVICE", "cpu"])
 
 
-def as_dict(result: Analysis) -> dict:
+def as_dict(result: Analysis | VideoAnalysis) -> dict:
     """What ``--json`` prints: parameters and multiply-adds are numbers, increases per cent."""
 
     def part(cost: PartCost) -> dict:
@@ -117,10 +165,9 @@ def as_dict(result: Analysis) -> dict:
     total = result.total
     return {
         "input": {
-            "height": result.height,
-            "width": result.width,
-            "proposals": result.proposals,
-            "detections": result.detections,
+            field.name: getattr(result, field.name)
+            for field in fields(result)
+            if field.name != "parts"
         },
         "parts": [part(cost) for cost in result.parts],
         "total": part(total),
@@ -128,7 +175,7 @@ def as_dict(result: Analysis) -> dict:
     }
 
 
-def as_text(result: Analysis, table_format: str = "simple") -> str:
+def as_text(result: Costs, table_format: str = "simple") -> str:
     """The parts and the blocks as tables."""
     parts = [[part.name, *with_and_without(part)] for part in (*result.parts, result.total)]
     headers = ["part", "parameters, M", "with blocks", "increase"]

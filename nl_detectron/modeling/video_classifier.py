@@ -112,7 +112,7 @@ class VideoClassifier(nn.Module):
             self._check_clips(video)
         if self.training:
             return self._losses(batched_inputs)
-        return [self._classify(video["clips"]) for video in batched_inputs]
+        return [self._scores(video["clips"]) for video in batched_inputs]
 
     def logits(self, clips: Tensor) -> Tensor:
         """(N, classes) in float32 for uint8 clips (N, 3, T, H, W) on the device, as in training."""
@@ -120,7 +120,11 @@ class VideoClassifier(nn.Module):
 
     def probabilities(self, clips: Tensor) -> Tensor:
         """(N, classes) for uint8 clips (N, 3, T, H, W) on the device, as in inference."""
-        features = self._features(clips).mean(2)
+        return self.classify(self._features(clips))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Probabilities (N, classes) for the backbone's feature (N, C, T, H, W)."""
+        features = features.mean(2)
         windows = F.avg_pool2d(features, self._window(features.shape[2:]), stride=1)
         logits = self._linear(windows.permute(0, 2, 3, 1))
         scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
@@ -170,7 +174,7 @@ class VideoClassifier(nn.Module):
             row[video["labels"]] = 1
         return targets.to(self.device)
 
-    def _classify(self, clips: Tensor) -> dict[str, Tensor]:
+    def _scores(self, clips: Tensor) -> dict[str, Tensor]:
         chunks = (
             clips[start : start + self.views_at_once].to(self.device)
             for start in range(0, len(clips), self.views_at_once)
