@@ -177,8 +177,23 @@ def test_second_derivatives_of_small_inputs(form):
     assert torch.autograd.gradgradcheck(operation, unique(leaves))
 
 
-@pytest.mark.parametrize("others", [7, 3])
-@pytest.mark.parametrize("form", SOFTMAX_FORMS)
+def test_second_derivatives_of_large_inputs_in_chunks(monkeypatch):
+    """The Gaussian form with subsampling: the map is made again as often as it is needed."""
+    monkeypatch.setattr(attention, "CHUNK_QUERIES", 3)
+    theta, phi, g, _ = make_inputs("gaussian", 7, 3, dtype=torch.float64)
+    seconds = []
+    for most in (10**9, 0):
+        monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", most)
+        y = nonlocal_operation(theta, phi, g, pairwise="gaussian")
+        first = torch.autograd.grad(y.square().sum(), [theta, phi, g], create_graph=True)
+        seconds.append(torch.autograd.grad(sum(f.square().sum() for f in first), [theta, phi, g]))
+    for got, want in zip(*seconds, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+    ("form", "others"), [("gaussian", 7), ("embedded_gaussian", 7), ("embedded_gaussian", 3)]
+)
 def test_softmax_of_large_inputs_refuses_second_derivatives(form, others, monkeypatch):
     monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", 0)
     theta, phi, g, _ = make_inputs(form, 7, others, dtype=torch.float32)

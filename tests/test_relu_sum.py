@@ -89,3 +89,10 @@ def test_half_precision_sums_in_float32():
     torch.testing.assert_close(y.float(), torch.full((1, 3, 2), 24.0), rtol=5e-3, atol=0)
     (grad_a,) = torch.autograd.grad(y.float().sum(), a)
     torch.testing.assert_close(grad_a, torch.full((1, 3), 240000.0), rtol=5e-3, atol=0)
+
+
+def test_autocast_does_not_narrow_the_sums():
+    a, b, g = torch.randn(2, 9), torch.randn(2, 5), torch.randn(2, 5, 3)
+    expected = relu_pair_sum(a, b, g)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(relu_pair_sum(a, b, g), expected)
