@@ -35,6 +35,14 @@ def test_costs_of_a_clip(config, billions, millions) -> None:
     ]
 
 
+def test_the_committed_table_is_true() -> None:
+    text = analyze_model.VIDEO_TABLE.read_text(encoding="utf-8")
+    for name in ("c2d_R_50_32x2", "i3d_R_50_NL5_8x8"):
+        row = analyze_model.video_row(CONFIGS / "Kinetics" / f"{name}.yaml")
+        (line,) = [line for line in text.splitlines() if f"[Kinetics/{name}]" in line]
+        assert [cell.strip() for cell in line.strip("|").split("|")] == row
+
+
 def run_tool(monkeypatch, capsys, *arguments: str) -> str:
     file = str(CONFIGS / "Kinetics" / "c2d_R_50_NL5_space_32x2.yaml")
     monkeypatch.setattr(sys, "argv", ["analyze_model.py", "--config-file", file, *arguments])
