@@ -72,13 +72,9 @@ class PartCost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """The parts of a model, for one image of `height` x `width` pixels."""
+class Costs:
+    """The parts of a model."""
 
-    height: int
-    width: int
-    proposals: int
-    detections: int
     parts: tuple[PartCost, ...]
 
     @property
@@ -89,6 +85,16 @@ class Analysis:
             multiply_adds_without=sum(part.multiply_adds_without for part in self.parts),
             blocks=tuple(block for part in self.parts for block in part.blocks),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Costs):
+    """The parts of a detector, for one image of `height` x `width` pixels."""
+
+    height: int
+    width: int
+    proposals: int
+    detections: int
 
 
 def increase(with_blocks: int, without: int) -> float:
@@ -128,12 +134,12 @@ def analyze(
     image = torch.empty(1, 3, *padded, device=model.device)
     channels = backbone.output_shape()[heads.box_in_features[0]].channels
 
-    def regions(count: int, pooler: Any) -> Tensor:
-        return torch.empty(count, channels, *pooler.output_size, device=model.device)
+    def regions(number: int, pooler: Any) -> Tensor:
+        return torch.empty(number, channels, *pooler.output_size, device=model.device)
 
     names = {module: name for name, module in model.named_modules()}
     costs: list[PartCost] = []
-    with torch.no_grad(), _bypassed_blocks(model) as inputs:
+    with torch.no_grad(), bypassed_blocks(model) as inputs:
 
         def add(name: str, modules: list[nn.Module], multiply_adds: int) -> None:
             inside = {module for part in modules for module in part.modules()}
@@ -141,7 +147,7 @@ def analyze(
             costs.append(
                 PartCost(
                     name=name,
-                    parameters_without=_parameters(*modules) - _parameters(*blocks),
+                    parameters_without=parameters(*modules) - parameters(*blocks),
                     multiply_adds_without=multiply_adds,
                     blocks=tuple(block_cost(b, inputs[b], name=names[b]) for b in blocks),
                 )
@@ -150,27 +156,27 @@ def analyze(
         x = image
         for name in ("stem", *resnet.stage_names):
             module = getattr(resnet, name)
-            count, x = _count(module, x)
-            add(name, [module], count)
-        count, features = _count(backbone, image)
+            multiply_adds, x = count(module, x)
+            add(name, [module], multiply_adds)
+        total, features = count(backbone, image)
         if backbone is not resnet:
             pyramid = [m for name, m in backbone.named_children() if m is not resnet]
-            add("FPN", pyramid, count - sum(part.multiply_adds_without for part in costs))
-        count, _ = _count(rpn.rpn_head, [features[name] for name in rpn.in_features])
-        add("RPN", [rpn], count)
+            add("FPN", pyramid, total - sum(part.multiply_adds_without for part in costs))
+        multiply_adds, _ = count(rpn.rpn_head, [features[name] for name in rpn.in_features])
+        add("RPN", [rpn], multiply_adds)
         box = nn.Sequential(heads.box_head, heads.box_predictor)
-        add("box head", [box], _count(box, regions(proposals, heads.box_pooler))[0])
+        add("box head", [box], count(box, regions(proposals, heads.box_pooler))[0])
         if heads.mask_on:
             x = regions(detections, heads.mask_pooler)
-            add("mask head", [heads.mask_head], _count(heads.mask_head.layers, x)[0])
+            add("mask head", [heads.mask_head], count(heads.mask_head.layers, x)[0])
         if heads.keypoint_on:
             x = regions(detections, heads.keypoint_pooler)
-            add("keypoint head", [heads.keypoint_head], _count(heads.keypoint_head.layers, x)[0])
+            add("keypoint head", [heads.keypoint_head], count(heads.keypoint_head.layers, x)[0])
 
     analysis = Analysis(
         height=height, width=width, proposals=proposals, detections=detections, parts=tuple(costs)
     )
-    if analysis.total.parameters != _parameters(model):
+    if analysis.total.parameters != parameters(model):
         raise UserError(f"{type(model).__name__} has parameters outside of the known parts")
     return analysis
 
@@ -183,14 +189,14 @@ def block_cost(block: NonLocalBlock, input_shape: tuple[int, ...], *, name: str 
         pairwise=block.pairwise,
         order=order,
         input_shape=tuple(input_shape),
-        parameters=_parameters(block),
+        parameters=parameters(block),
         convolutions=products.convolutions,
         operation=products.operation,
     )
 
 
 @contextmanager
-def _bypassed_blocks(model: nn.Module) -> Iterator[dict[NonLocalBlock, tuple[int, ...]]]:
+def bypassed_blocks(model: nn.Module) -> Iterator[dict[NonLocalBlock, tuple[int, ...]]]:
     """Let every block hand on its input; yields the shapes of the inputs, as they come."""
     inputs: dict[NonLocalBlock, tuple[int, ...]] = {}
 
@@ -211,13 +217,13 @@ def _bypassed_blocks(model: nn.Module) -> Iterator[dict[NonLocalBlock, tuple[int
             del block.forward
 
 
-def _count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
+def count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
     with FlopCounterMode(display=False) as counter:
         result = run(*inputs)
     return counter.get_total_flops() // 2, result
 
 
-def _parameters(*modules: nn.Module) -> int:
+def parameters(*modules: nn.Module) -> int:
     return sum(p.numel() for module in modules for p in module.parameters())
 
 

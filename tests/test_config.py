@@ -36,7 +36,12 @@ def test_defaults_are_the_documented_ones():
         "SCALE": True,
         "INIT_STD": 0.01,
     }
-    assert dict(cfg.MODEL.RESNETS.NON_LOCAL) == {"AFTER_BLOCKS": [[], [], [], []], **shared}
+    assert dict(cfg.MODEL.RESNETS.NON_LOCAL) == {
+        "AFTER_BLOCKS": [[], [], [], []],
+        **shared,
+        "AXES": "spacetime",
+        "GROUP_FRAMES": [0, 0, 0, 0],
+    }
     assert dict(cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL) == {"EVERY_CONVS": 0, **shared}
     nl_detectron.check_config(cfg)
 

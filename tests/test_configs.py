@@ -253,12 +253,16 @@ OTHER_VALUES = {
     "NORM": "GN",
     "SCALE": False,
     "INIT_STD": 0.1,
+    "AXES": "time",
+    "GROUP_FRAMES": [0, 0, 2, 0],
 }
 
 
 @pytest.mark.parametrize("key", sorted(key for key in added_keys() if "NON_LOCAL" in key))
 def test_every_key_of_a_block_changes_the_model(key: str) -> None:
-    cfg = model_zoo.get_config("COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_backbone_1x.yaml")
+    of_clips = key.endswith(("AXES", "GROUP_FRAMES"))
+    images = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_backbone_1x.yaml"
+    cfg = model_zoo.get_config("Kinetics/c2d_R_50_NL1_32x2.yaml" if of_clips else images)
     before = str(build(cfg))
     cfg.merge_from_list([key, OTHER_VALUES[key.rsplit(".", 1)[1]]])
     assert str(build(cfg)) != before
@@ -267,11 +271,13 @@ def test_every_key_of_a_block_changes_the_model(key: str) -> None:
 def test_every_other_key_we_add_is_read_by_some_code() -> None:
     read = set()
     for path in (ROOT / "nl_detectron").rglob("*.py"):
-        if path.name == "config.py" or "configs" in path.parts:  # it only adds and checks them
+        if {"config", "configs"} & set(path.parts):  # which only adds and checks them
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 read.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                read.add(node.value)
     others = {key for key in added_keys() if "NON_LOCAL" not in key}
     assert others
-    assert {key.rsplit(".", 1)[1] for key in others} <= read
+    assert {key for key in others if not {key, key.rsplit(".", 1)[1]} & read} == set()

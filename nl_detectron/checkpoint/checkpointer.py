@@ -10,6 +10,7 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from safetensors.torch import load_file
 
 from ..errors import UserError
+from .caffe2 import read_pickle
 from .finite import nonfinite_counts
 from .reading import (
     TRUSTED,
@@ -20,6 +21,7 @@ from .reading import (
     unreadable,
 )
 from .report import report
+from .video import adapt, takes_clips
 from .writing import AtomicPathManager, is_local
 
 logger = logging.getLogger(__name__)
@@ -31,9 +33,10 @@ class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer for models with non-local blocks.
 
     Besides ``.pth`` and ``.pkl`` it reads ``.safetensors``. Names may be Detectron2's, or those of
-    Detectron, MSRA and converted torchvision ImageNet files, as Detectron2 matches them. Whatever
-    is not plain data in a ``.pth`` or ``.pkl`` is refused, since unpickling could run code; after a
-    file's name, ``?trusted=True`` lifts that, for files that you trust.
+    Detectron, MSRA and converted torchvision ImageNet files, as Detectron2 matches them. A network
+    of clips takes all of these inflated, torchvision's own too, and the official Caffe2 files.
+    Whatever is not plain data in a ``.pth`` or ``.pkl`` is refused, since unpickling could run
+    code; after a file's name, ``?trusted=True`` lifts that, for files that you trust.
 
     Loading ends with a line about what was loaded, what is new, and what of the file is unused.
     An error lists every weight of the model without blocks that should have come from the file and
@@ -50,6 +53,8 @@ class Checkpointer(DetectionCheckpointer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.path_manager = AtomicPathManager(self.path_manager)
+        # Of the model's weights in the file that is loaded, where they are others.
+        self._names: dict[str, str] = {}
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save as the base class does.
@@ -164,7 +169,8 @@ class Checkpointer(DetectionCheckpointer):
         try:
             if not self._trusted:
                 check_pickle(filename)
-            checkpoint = super()._load_file(filename)
+            is_pickle = filename.endswith(".pkl")
+            checkpoint = read_pickle(filename) if is_pickle else super()._load_file(filename)
         except OSError:
             raise
         except Exception as error:  # a damaged file can raise anything
@@ -177,5 +183,10 @@ class Checkpointer(DetectionCheckpointer):
             return load_file(f)
         return torch.load(f, map_location="cpu", weights_only=not self._trusted)
 
+    def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
+        state = self.model.state_dict()
+        self._names = adapt(checkpoint, state) if takes_clips(state) else {}
+        return super()._load_model(checkpoint)
+
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
-        report(self._path, self.model, incompatible)
+        report(self._path, self.model, incompatible, self._names)

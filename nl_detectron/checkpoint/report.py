@@ -15,8 +15,12 @@ _STATISTICS = ("num_batches_tracked", "running_mean", "running_var")
 _LISTED = 5
 
 
-def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None:
+def report(
+    path: str, model: nn.Module, incompatible: _IncompatibleKeys, aliases: dict[str, str]
+) -> None:
     """Log what of the file `path` was loaded into `model`, and as an error what was not.
+
+    `aliases` has the file's names of the model's weights, where they are others.
 
     Raises:
         UserError: not one weight was.
@@ -27,8 +31,10 @@ def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None
     keys = [k for k in model.state_dict() if not k.endswith("num_batches_tracked")]
     weights = [k for k in keys if not k.endswith(_STATISTICS)]
     loaded = [k for k in weights if k not in missing]
-    new = [k for k in weights if k in missing and NEW in k]
-    lost = [k for k in keys if k in missing and NEW not in k]
+    in_part = {_block(k) for k in (*loaded, *shapes)}  # of the blocks, those that the file has
+    is_new = {k for k in keys if k in missing and NEW in k and _block(k) not in in_part}
+    new = [k for k in weights if k in is_new]
+    lost = [k for k in keys if k in missing and k not in is_new]
     unused = incompatible.unexpected_keys
 
     names = ", ".join(unused[:_LISTED]) + (", ..." if len(unused) > _LISTED else "")
@@ -50,7 +56,7 @@ def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None
     logger.info("; ".join(summary))
 
     if lost:
-        listed = "".join(f"\n  {key}{_shapes(key, shapes)}" for key in lost)
+        listed = "".join(f"\n  {key}{_alias(key, aliases)}{_shapes(key, shapes)}" for key in lost)
         logger.error(
             f"{len(lost)} weights are not loaded and keep their start values: "
             f"{_counts(lost, shapes)}, {len(unused)} in the file unexpected:{listed}"
@@ -65,11 +71,21 @@ def _counts(lost: list[str], shapes: Shapes) -> str:
     return f"{len(lost) - differ} missing in the file and {differ} of another shape"
 
 
+def _alias(key: str, aliases: dict[str, str]) -> str:
+    return f" ({aliases[key]})" if key in aliases else ""
+
+
 def _shapes(key: str, shapes: Shapes) -> str:
     if key not in shapes:
         return ""
     in_file, in_model = shapes[key]
     return f" has shape {in_file} in the file and {in_model} in the model"
+
+
+def _block(key: str) -> str:
+    """The non-local block that the weight belongs to; "" if none."""
+    start, found, rest = key.partition(NEW)
+    return f"{start}{found}{rest.partition('.')[0]}" if found else ""
 
 
 def _backbone_prefix(keys: list[str]) -> str:

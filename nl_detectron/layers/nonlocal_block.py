@@ -149,13 +149,19 @@ class NonLocalBlock(CNNBlockBase):
 
     def count(self, shape: Sequence[int]) -> tuple[str, Products]:
         """The order of multiplication for an input of `shape`, and its multiply-adds."""
+        orders = self.orders(shape)
+        order = cheapest_order(orders)
+        return order, orders[order]
+
+    def orders(self, shape: Sequence[int]) -> dict[str, Products]:
+        """The multiply-adds of each order for an input of `shape`, the paper's own first."""
         batch, channels, *sides = shape
         keys = [-(-side // stride) for side, stride in zip(sides, self._stride, strict=True)]
         if self._group:
             batch, sides[0], keys[0] = batch * sides[0] // self._group, self._group, self._group
         if self.axes == "time":
             batch, sides, keys = batch * math.prod(sides[1:]), sides[:1], keys[:1]
-        orders = count_orders(
+        return count_orders(
             self.pairwise,
             batch=batch,
             positions=math.prod(sides),
@@ -163,8 +169,6 @@ class NonLocalBlock(CNNBlockBase):
             channels=channels,
             inner=self.inter_channels,
         )
-        order = cheapest_order(orders)
-        return order, orders[order]
 
     def _order(self, x: Tensor) -> str:
         shape: Sequence[int] = x.shape

@@ -1,0 +1,98 @@
+"""Weights for a network of clips: of other names, of images, of another number of classes."""
+
+import logging
+import re
+from typing import Any
+
+import torch
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from torch import Tensor
+
+from .caffe2 import VIDEO, blob_of, rename_blobs
+
+logger = logging.getLogger(__name__)
+
+CLASSIFIER = "classifier"
+_TORCHVISION = (
+    (r"^(conv1|bn1)\.", r"stem.\1."),
+    (r"^layer1\.", "res2."),
+    (r"^layer2\.", "res3."),
+    (r"^layer3\.", "res4."),
+    (r"^layer4\.", "res5."),
+    (r"\.downsample\.0\.", ".shortcut."),
+    (r"\.downsample\.1\.", ".shortcut.norm."),
+    (r"\.bn(\d)\.", r".conv\1.norm."),
+)
+
+
+def takes_clips(state: dict[str, Tensor]) -> bool:
+    """Whether the model of that `state` convolves clips."""
+    return any(value.dim() == 5 for value in state.values())
+
+
+def adapt(checkpoint: dict[str, Any], state: dict[str, Tensor]) -> dict[str, str]:
+    """Make the weights of `checkpoint` those of the model with that `state`, as far as they are.
+
+    Official Caffe2 files get the model's names; so do 2-D ResNets, as Detectron2 matches names or
+    from torchvision's, and they are inflated. A classifier of another number of classes is taken
+    out.
+
+    Returns:
+        the names that the file would have for the model's weights, where they differ.
+    """
+    weights = {name: torch.as_tensor(value) for name, value in checkpoint["model"].items()}
+    author = checkpoint.get("__author__")
+    names = {}
+    if author == VIDEO:
+        weights = rename_blobs(weights, state)
+        names = {key: blob for key in state if (blob := blob_of(key))}
+    matching = checkpoint.pop("matching_heuristics", False)
+    if "layer1.0.conv1.weight" in weights:
+        weights, matching = from_torchvision(weights), True
+    if matching:
+        is_2d = not takes_clips(weights)
+        shapes = {k: v[:, :, 0] if is_2d and v.dim() == 5 else v for k, v in state.items()}
+        weights = align_and_update_state_dicts(shapes, weights, c2_conversion=author == "Caffe2")
+    checkpoint["model"] = _of_same_classes(inflate(weights, state), state)
+    return names
+
+
+def from_torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of torchvision's ResNet under Detectron2's names."""
+    renamed = {}
+    for name, value in weights.items():
+        for pattern, replacement in _TORCHVISION:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def inflate(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give 2-D kernels planes where the model has them: each a copy divided by their number.
+
+    A clip of one repeated image then gives the 2-D network's features (section 3.3).
+    """
+    inflated = {}
+    for name, value in weights.items():
+        if value.dim() == 4 and name in state and state[name].dim() == 5:
+            planes = state[name].shape[2]
+            inflated[name] = value.unsqueeze(2).expand(-1, -1, planes, -1, -1) / planes
+    if inflated:
+        logger.info(
+            f"Inflated {len(inflated)} 2-D kernels: repeated along time, divided by their planes"
+        )
+    return {**weights, **inflated}
+
+
+def _of_same_classes(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    name = f"{CLASSIFIER}.weight"
+    if name not in weights or name not in state:
+        return weights
+    there, here = len(weights[name]), len(state[name])
+    if there == here:
+        return weights
+    logger.warning(
+        f"The file's classifier has {there} classes, the model's {here}: it is not loaded and "
+        "keeps its start values"
+    )
+    return {k: v for k, v in weights.items() if not k.startswith(f"{CLASSIFIER}.")}

@@ -1,0 +1,273 @@
+"""The classifier of videos: losses, views, larger frames, mixed precision, several processes."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributed import FileStore, init_process_group
+from torch.multiprocessing import start_processes
+from torch.nn.parallel import DistributedDataParallel
+from video_networks import build, clip, randomize, video_cfg
+
+from nl_detectron.errors import ConfigError, UserError
+from nl_detectron.modeling import VideoClassifier
+
+HEAD = "MODEL.VIDEO_CLASSIFIER"
+SMALL = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.OUT_FEATURES", ["res3"])
+SMALL += ("INPUT.CROP.SIZE", [32, 32], f"{HEAD}.DROPOUT", 0.0)
+BLOCKS = ("MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", [[], [0, 1], [], []])
+
+
+def classifier(*opts: Any) -> VideoClassifier:
+    """A small one; a crop of 32 pixels is 4x4 in its features."""
+    model = build(video_cfg(*SMALL, *opts))
+    return randomize(model)
+
+
+def small_clip(**kwargs: Any) -> Tensor:
+    return clip(**{"size": (32, 32), **kwargs})
+
+
+def video(clips: Tensor, *labels: int) -> dict[str, Any]:
+    return {"clips": clips, "labels": list(labels), "video_id": 1, "file_name": "v.mp4"}
+
+
+def features(model: VideoClassifier, clips: Tensor) -> Tensor:
+    """By the backbone in float64, for clips normalised here."""
+    exact = copy.deepcopy(model.backbone).double()
+    return exact((clips.double() - 114.75) / 57.375)["res3"]
+
+
+def linear(model: VideoClassifier, pooled: Tensor) -> Tensor:
+    return pooled @ model.classifier.weight.double().T + model.classifier.bias.double()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_loss_is_its_formula(multi_label) -> None:
+    """Of two videos, one of them with two clips."""
+    model = classifier(f"{HEAD}.MULTI_LABEL", multi_label).train()
+    clips = small_clip(views=3)
+    labels = [[1, 4], []] if multi_label else [[3], [0]]
+    logits = linear(model, features(model, clips).mean((2, 3, 4)))
+    if multi_label:
+        targets = torch.zeros(3, 5, dtype=torch.float64)
+        targets[:2, 1] = targets[:2, 4] = 1
+        p = logits.sigmoid()
+        expected = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
+    else:
+        expected = -logits.log_softmax(1)[range(3), [3, 3, 0]].mean()
+    losses = model([video(clips[:2], *labels[0]), video(clips[2:], *labels[1])])
+    assert list(losses) == ["loss_cls"]
+    torch.testing.assert_close(losses["loss_cls"].double(), expected, rtol=1e-4, atol=1e-5)
+    losses["loss_cls"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("size", [(32, 32), (40, 56), (24, 48)])
+def test_scores_are_averaged_over_windows_of_a_crop_and_pooled_over_views(
+    size, multi_label, pooling
+) -> None:
+    model = classifier(f"{HEAD}.MULTI_LABEL", multi_label, "TEST.VIEW_POOLING", pooling).eval()
+    clips = small_clip(views=3, frames=16, size=size)
+    with torch.no_grad():
+        (result,) = model([video(clips)])
+        map_ = features(model, clips).mean(2)
+        height, width = map_.shape[2:]
+        assert (height, width) == (size[0] // 8, size[1] // 8)
+        windows = [
+            linear(model, map_[:, :, top : top + 4, left : left + 4].mean((2, 3)))
+            for top in range(max(height - 3, 1))
+            for left in range(max(width - 3, 1))
+        ]
+    probabilities = [w.sigmoid() if multi_label else w.softmax(1) for w in windows]
+    expected = torch.stack(probabilities).mean(0)
+    torch.testing.assert_close(result["view_scores"].double(), expected, rtol=1e-4, atol=1e-5)
+    pooled = expected.mean(0) if pooling == "mean" else expected.max(0).values
+    torch.testing.assert_close(result["scores"].double(), pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_crop_the_whole_map_is_pooled() -> None:
+    model = classifier("INPUT.CROP.ENABLED", False).eval()
+    clips = small_clip(size=(40, 64))
+    with torch.no_grad():
+        expected = linear(model, features(model, clips).mean((2, 3, 4))).softmax(1)
+        torch.testing.assert_close(
+            model.probabilities(clips).double(), expected, rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("views_at_once", [1, 2, 4, 30])
+def test_views_go_through_a_few_at_a_time(monkeypatch, views_at_once) -> None:
+    model = classifier().eval()
+    clips = small_clip(views=9)
+    with torch.no_grad():
+        expected = model.probabilities(clips)
+        seen = []
+        forward = model.probabilities
+        monkeypatch.setattr(model, "probabilities", lambda x: seen.append(len(x)) or forward(x))
+        model.views_at_once = views_at_once
+        results = model([video(clips), video(clips[:1])])
+    assert max(seen) == min(views_at_once, 9)
+    assert sum(seen) == 10
+    assert len(seen) == math.ceil(9 / views_at_once) + 1
+    torch.testing.assert_close(results[0]["view_scores"], expected)
+    torch.testing.assert_close(results[1]["scores"], expected[0])
+    assert model([]) == []
+
+
+def test_scores_are_bit_identical_with_fresh_blocks() -> None:
+    twin, ours = classifier(), build(video_cfg(*SMALL, *BLOCKS))
+    missing, _ = ours.load_state_dict(twin.state_dict(), strict=False)
+    assert missing
+    assert all("nonlocal" in key for key in missing)
+    batch = [video(small_clip(views=3, size=(32, 40)), 1)]
+    with torch.no_grad():
+        (expected,), (got,) = twin.eval()(batch), ours.eval()(batch)
+        assert torch.equal(got["scores"], expected["scores"])
+        assert torch.equal(got["view_scores"], expected["view_scores"])
+        assert torch.equal(ours.train()(batch)["loss_cls"], twin.train()(batch)["loss_cls"])
+
+
+def test_the_start_of_the_classifier() -> None:
+    model = build(video_cfg(*SMALL, f"{HEAD}.NUM_CLASSES", 3000))
+    assert (model.classifier.bias == 0).all()
+    assert model.classifier.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert not any("pixel" in name for name in model.state_dict())
+
+
+def test_dropout_is_of_the_pooled_features() -> None:
+    model = classifier(f"{HEAD}.DROPOUT", 0.5)
+    x = torch.ones(4000, model.classifier.in_features)
+    model.classifier.weight.data.fill_(1)
+    model.classifier.bias.data.zero_()
+    width = model.classifier.in_features
+    assert (model.eval()._linear(x[:2]) == width).all()
+    logits = model.train()._linear(x)[:, 0]
+    assert logits.std().item() == pytest.approx(width**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision(dtype) -> None:
+    model = classifier(*BLOCKS).train()
+    batch = [video(small_clip(views=2), 2)]
+    expected = model(batch)["loss_cls"]
+    with torch.autocast("cpu", dtype):
+        loss = model(batch)["loss_cls"]
+        assert loss.dtype == torch.float32
+        loss.backward()
+        scores = model.eval()(batch)[0]["scores"]
+    torch.testing.assert_close(loss, expected, rtol=0.1, atol=0.05)
+    assert scores.sum().item() == pytest.approx(1, abs=1e-3)
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_compiles_into_one_graph() -> None:
+    stage = "MODEL.RESNETS.OUT_FEATURES", ["res2"]
+    model = classifier(*stage, "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", [[0], [], [], []]).train()
+    clips, labels = small_clip(views=2), torch.tensor([1, 2])
+    compiled = torch.compile(model.logits, fullgraph=True, backend="aot_eager")
+    grads = []
+    for logits in (model.logits, compiled):
+        F.cross_entropy(logits(clips), labels).backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+        model.zero_grad()
+    for got, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+    compiled = torch.compile(model.eval().probabilities, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(clips), model.probabilities(clips))
+
+
+def test_a_copy_is_another_model() -> None:
+    model = classifier(*BLOCKS).eval()
+    copied = copy.deepcopy(model)
+    batch = [video(small_clip())]
+    with torch.no_grad():
+        expected = model(batch)[0]["scores"]
+        assert torch.equal(copied(batch)[0]["scores"], expected)
+        copied.classifier.bias[0] += 1
+        assert torch.equal(model(batch)[0]["scores"], expected)
+
+
+# Norms without statistics, as those are of each process.
+AFFINE = ("MODEL.RESNETS.NORM", "Affine", "MODEL.RESNETS.NON_LOCAL.NORM", "")
+
+
+def step_of_process(rank: int, folder: Path) -> None:
+    store = FileStore(str(folder / "store"), 2)
+    init_process_group("gloo", store=store, rank=rank, world_size=2)
+    model = classifier(*BLOCKS, *AFFINE).train()
+    clips = torch.load(folder / "clips.pth")["clips"]
+    parallel = DistributedDataParallel(model)  # it averages gradients as long as it is there
+    parallel([video(clips[rank : rank + 1], rank)])["loss_cls"].backward()
+    if rank == 0:
+        torch.save({name: p.grad for name, p in model.named_parameters()}, folder / "grads.pth")
+
+
+def test_two_processes_take_the_step_of_one(tmp_path) -> None:
+    clips = small_clip(views=2)
+    torch.save({"clips": clips}, tmp_path / "clips.pth")
+    start_processes(step_of_process, nprocs=2, args=(tmp_path,), start_method="fork")
+    model = classifier(*BLOCKS, *AFFINE).train()
+    model([video(clips[:1], 0), video(clips[1:], 1)])["loss_cls"].backward()
+    grads = torch.load(tmp_path / "grads.pth")
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        (
+            torch.zeros(3, 8, 32, 32, dtype=torch.uint8),
+            r"of shape \(3, 8, 32, 32\) and type torch.u",
+        ),
+        (torch.zeros(1, 3, 8, 32, 32), "and type torch.float32; allowed: .* of torch.uint8"),
+        (torch.zeros(1, 1, 8, 32, 32, dtype=torch.uint8), r"of shape \(1, 1, 8, 32, 32\)"),
+        (torch.zeros(0, 3, 8, 32, 32, dtype=torch.uint8), "one view or more"),
+        (torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8), "3 frames of 32x32, too small"),
+        (torch.zeros(1, 3, 8, 4, 32, dtype=torch.uint8), "8 frames of 4x32, too small"),
+    ],
+)
+def test_clips_that_do_not_suit_are_told_in_one_line(clips, message) -> None:
+    for training in (True, False):
+        with pytest.raises(UserError, match=f"v.mp4 has clips .*{message}") as error:
+            classifier().train(training)([video(clips, 1)])
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("multi_label", "labels", "message"),
+    [
+        (False, [5], r"v.mp4 has the labels \[5\]; allowed with NUM_CLASSES 5: 0 to 4"),
+        (True, [1, -1], r"v.mp4 has the labels \[1, -1\]; allowed with NUM_CLASSES 5: 0 to 4"),
+        (False, [1, 2], "v.mp4 has 2 labels; allowed with MULTI_LABEL False: 1"),
+        (False, [], "v.mp4 has 0 labels; allowed with MULTI_LABEL False: 1"),
+    ],
+)
+def test_labels_that_do_not_suit_are_told_in_one_line(multi_label, labels, message) -> None:
+    model = classifier(f"{HEAD}.MULTI_LABEL", multi_label).train()
+    with pytest.raises(UserError, match=message):
+        model([video(small_clip(), *labels)])
+
+
+def test_clips_of_two_sizes_in_a_batch_are_refused() -> None:
+    batch = [video(small_clip(), 1), video(small_clip(frames=12), 1)]
+    with pytest.raises(UserError, match=r"differ in frames, height or width: \(8, 32, 32\), \(12"):
+        classifier().train()(batch)
+
+
+def test_a_backbone_of_images_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'build_resnet_backbone', whose features are not of"):
+        build(video_cfg("MODEL.BACKBONE.NAME", "build_resnet_backbone"))
+    with pytest.raises(
+        ConfigError, match=r"CROP\.TYPE is 'relative'; allowed with VideoCl.*: absol"
+    ):
+        build(video_cfg("INPUT.CROP.TYPE", "relative"))

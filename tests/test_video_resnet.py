@@ -1,0 +1,392 @@
+"""C2D and I3D: shapes, figures of the paper's networks, blocks that disturb nothing, norms."""
+
+import copy
+import logging
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import build_backbone, build_resnet_backbone
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from video_networks import build, randomize, video_cfg
+
+from nl_detectron.errors import ConfigError
+from nl_detectron.layers import NonLocalBlock
+from nl_detectron.layers.norm3d import AffineNorm3d, FrozenBatchNorm3d, build_norm_3d
+from nl_detectron.modeling import VideoResNet
+
+RESNETS, VIDEO = "MODEL.RESNETS", "MODEL.VIDEO_RESNET"
+BLOCKS = f"{RESNETS}.NON_LOCAL"
+AFTER = {  # the paper's 1, 5 and 10 blocks
+    (50, 0): [[], [], [], []],
+    (50, 1): [[], [], [4], []],
+    (50, 5): [[], [1, 3], [1, 3, 5], []],
+    (50, 10): [[], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5], []],
+    (101, 0): [[], [], [], []],
+    (101, 1): [[], [], [21], []],
+    (101, 5): [[], [1, 3], [6, 13, 20], []],
+    (101, 10): [[], [0, 1, 2, 3], [1, 5, 9, 13, 17, 21], []],
+}
+
+
+def backbone(*opts: Any) -> VideoResNet:
+    return build_backbone(video_cfg(*opts))
+
+
+def on_meta(*opts: Any, depth: int = 50, temporal: str = "c2d") -> VideoResNet:
+    """A network of the paper's widths, without memory for its weights."""
+    cfg = video_cfg(f"{RESNETS}.DEPTH", depth, f"{VIDEO}.TEMPORAL", temporal)
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 64
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 256
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["stem", "res2", "res3", "res4", "res5"]
+    cfg.merge_from_list(list(opts))
+    with torch.device("meta"):
+        return build_backbone(cfg).eval()
+
+
+@pytest.mark.parametrize(
+    ("temporal", "pooling"),
+    [("c2d", "official"), ("c2d", "paper"), ("i3d_3x1x1", "official"), ("i3d_3x3x3", "paper")],
+)
+@pytest.mark.parametrize(
+    ("frames", "stem_time_stride", "steps"),
+    [(8, 1, (8, 8, 4)), (32, 1, (32, 32, 16)), (32, 2, (8, 8, 4)), (128, 2, (32, 32, 16))],
+)
+def test_shapes_after_every_stage(frames, stem_time_stride, steps, pooling, temporal) -> None:
+    net = on_meta(
+        *(f"{VIDEO}.POOLING", pooling, f"{VIDEO}.STEM_TIME_STRIDE", stem_time_stride),
+        temporal=temporal,
+    )
+    for size, in_res2 in (
+        (224, {"official": 55, "paper": 56}),
+        (256, {"official": 63, "paper": 64}),
+    ):
+        sides = [in_res2[pooling]] * 2 + [size // 8, size // 16, size // 32]
+        clip = torch.empty(2, 3, frames, size, size, device="meta")
+        with torch.no_grad():
+            shapes = {name: tuple(value.shape) for name, value in net(clip).items()}
+        channels = (64, 256, 512, 1024, 2048)
+        time = (steps[0], steps[1], steps[2], steps[2], steps[2])
+        expected = {
+            name: (2, c, t, side, side)
+            for name, c, t, side in zip(shapes, channels, time, sides, strict=True)
+        }
+        assert shapes == expected
+        assert net.output_size((frames, size, size)) == {k: v[2:] for k, v in expected.items()}
+        assert net.output_shape() == {
+            name: ShapeSpec(channels=c, stride=stride)
+            for name, c, stride in zip(shapes, channels, (4, 4, 8, 16, 32), strict=True)
+        }
+        assert net.time_strides == {name: frames // t for name, t in zip(shapes, time, strict=True)}
+
+
+@pytest.mark.parametrize("size", [(9, 65, 50), (17, 71, 97), (33, 36, 36)])
+@pytest.mark.parametrize("pooling", ["official", "paper"])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_output_size_of_odd_clips(size, pooling, dilation) -> None:
+    net = on_meta(f"{VIDEO}.POOLING", pooling, f"{RESNETS}.RES5_DILATION", dilation)
+    with torch.no_grad():
+        features = net(torch.empty(1, 3, *size, device="meta"))
+    assert net.output_size(size) == {k: tuple(v.shape[2:]) for k, v in features.items()}
+
+
+# Multiply-adds in 10^9 and parameters in 10^6 of a network with its 400 classes, for 224 pixels.
+FIGURES = [
+    ((50, "c2d", 0, 32, 2), 20.2, 24.3),
+    ((50, "c2d", 1, 32, 2), 21.4, 26.4),
+    ((50, "c2d", 5, 32, 2), 28.4, 31.7),
+    ((50, "c2d", 10, 32, 2), 36.5, 39.0),
+    ((50, "i3d_3x1x1", 0, 32, 2), 32.8, 28.0),
+    ((50, "i3d_3x1x1", 5, 32, 2), 41.0, 35.4),
+    ((50, "i3d_3x1x1", 10, 32, 2), 49.1, 42.8),
+    ((101, "c2d", 0, 32, 2), 35.1, 43.3),
+    ((101, "c2d", 1, 32, 2), 36.3, 45.4),
+    ((101, "c2d", 5, 32, 2), 43.2, 50.7),
+    ((101, "c2d", 10, 32, 2), 51.3, 58.0),
+    ((101, "i3d_3x1x1", 0, 32, 2), 51.4, 51.8),
+    ((101, "i3d_3x1x1", 5, 32, 2), 59.5, 59.1),
+    ((101, "i3d_3x3x3", 0, 32, 2), 61.9, 63.0),
+    ((50, "c2d", 0, 8, 1), 19.3, 24.3),
+    ((50, "c2d", 5, 8, 1), 27.4, 31.7),
+    ((50, "i3d_3x1x1", 0, 8, 1), 28.1, 28.0),
+    ((50, "i3d_3x1x1", 5, 8, 1), 36.2, 35.4),
+    ((50, "c2d", 0, 128, 2), 80.9, 24.3),
+    ((50, "c2d", 5, 128, 2), 149.3, 31.7),
+    ((50, "i3d_3x1x1", 0, 128, 2), 131.3, 28.0),
+    ((50, "i3d_3x1x1", 5, 128, 2), 199.7, 35.4),
+    ((101, "i3d_3x1x1", 5, 128, 2), 273.9, 59.1),
+]
+
+
+@cache
+def without_blocks(depth: int, temporal: str, frames: int, time_stride: int) -> int:
+    """Multiply-adds of the backbone, as torch counts them."""
+    net = on_meta(f"{VIDEO}.STEM_TIME_STRIDE", time_stride, depth=depth, temporal=temporal)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.empty(1, 3, frames, 224, 224, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def figures(depth: int, temporal: str, blocks: int, frames: int, time_stride: int):
+    """Multiply-adds, the blocks' by their definition, and parameters, of network and classifier."""
+    net = on_meta(
+        *(f"{BLOCKS}.AFTER_BLOCKS", AFTER[depth, blocks]),
+        *(f"{VIDEO}.STEM_TIME_STRIDE", time_stride),
+        depth=depth,
+        temporal=temporal,
+    )
+    total = without_blocks(depth, temporal, frames, time_stride) + 2048 * 400
+    for name, size in net.output_size((frames, 224, 224)).items():
+        for block in getattr(net, name).children():
+            if isinstance(block, NonLocalBlock):
+                p, c, d = torch.Size(size).numel(), block.in_channels, block.inter_channels
+                m = p // 4
+                total += (p + m) * c * d + m * c * d + 2 * p * m * d + p * d * c
+    return total, sum(p.numel() for p in net.parameters()) + 2048 * 400 + 400
+
+
+@pytest.mark.parametrize(("network", "billions", "millions"), FIGURES)
+def test_multiply_adds_and_parameters_are_those_of_the_papers_networks(
+    network, billions, millions
+) -> None:
+    multiply_adds, parameters = figures(*network)
+    assert multiply_adds / 1e9 == pytest.approx(billions, rel=0.01)
+    assert parameters / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("temporal", "blocks", "parameters", "multiply_adds"),
+    [("i3d_3x3x3", 0, 1.5, 1.8), ("i3d_3x1x1", 0, 1.2, 1.5), ("c2d", 5, 1.2, 1.2)],
+)
+def test_ratios_to_c2d_are_those_of_table_2e(temporal, blocks, parameters, multiply_adds) -> None:
+    base, ours = figures(101, "c2d", 0, 32, 2), figures(101, temporal, blocks, 32, 2)
+    assert round(ours[0] / base[0], 1) == multiply_adds
+    assert round(ours[1] / base[1], 1) == parameters
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_weights_have_detectron2s_names(depth) -> None:
+    """And shapes, but for the planes of the kernels."""
+    cfg = video_cfg(f"{RESNETS}.DEPTH", depth, f"{RESNETS}.RES2_OUT_CHANNELS", 64)
+    theirs = build_resnet_backbone(cfg, ShapeSpec(channels=3)).state_dict()
+    ours = build_backbone(cfg).state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert (value[:, :, 0] if value.dim() == 5 else value).shape == theirs[name].shape
+
+
+def planes(net: VideoResNet, conv: str) -> list[list[int]]:
+    stages = [getattr(net, name) for name in net.stage_names]
+    return [[getattr(b, conv).kernel_size[0] for b in stage] for stage in stages]
+
+
+@pytest.mark.parametrize(("temporal", "conv"), [("i3d_3x1x1", "conv1"), ("i3d_3x3x3", "conv2")])
+@pytest.mark.parametrize(("depth", "in_res4"), [(50, 6), (101, 23), (152, 36)])
+def test_i3d_inflates_the_official_codes_blocks(depth, in_res4, temporal, conv) -> None:
+    net = on_meta(depth=depth, temporal=temporal)
+    in_res3 = 8 if depth == 152 else 4
+    expected = [[3] * 3, [3, 1] * (in_res3 // 2), ([3, 1] * 18)[:in_res4], [1, 3, 1]]
+    assert planes(net, conv) == expected
+    other = {"conv1": "conv2", "conv2": "conv1"}[conv]
+    assert all(plane == 1 for stage in planes(net, other) for plane in stage)
+    assert net.stem.conv1.kernel_size == (5, 7, 7)
+
+
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+def test_the_stride_is_where_the_key_says(stride_in_1x1) -> None:
+    net = on_meta(f"{RESNETS}.STRIDE_IN_1X1", stride_in_1x1)
+    for name in ("res3", "res4", "res5"):
+        block = getattr(net, name)[0]
+        strides = [conv.stride[1:] for conv in (block.conv1, block.conv2)]
+        assert strides == ([(2, 2), (1, 1)] if stride_in_1x1 else [(1, 1), (2, 2)])
+
+
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN", "GN", "Affine"])
+@pytest.mark.parametrize("axes", ["spacetime", "space", "time"])
+def test_blocks_leave_features_bit_identical(norm, axes) -> None:
+    opts = [f"{RESNETS}.NORM", norm, f"{RESNETS}.OUT_FEATURES", ["res2", "res3"]]
+    opts += [f"{RESNETS}.STEM_OUT_CHANNELS", 32, f"{RESNETS}.RES2_OUT_CHANNELS", 32]
+    opts += [f"{RESNETS}.WIDTH_PER_GROUP", 32]
+    twin = randomize(backbone(*opts))
+    ours = backbone(
+        *(*opts, f"{BLOCKS}.AFTER_BLOCKS", [[0], [1, -1], [], []], f"{BLOCKS}.AXES", axes),
+        *(f"{BLOCKS}.GROUP_FRAMES", [0, 1, 0, 0]),
+    )
+    missing, unexpected = ours.load_state_dict(twin.state_dict(), strict=False)
+    assert not unexpected
+    assert {key.split(".")[1] for key in missing} == {f"nonlocal_after_{i}" for i in (0, 1, 3)}
+    clip = torch.randn(2, 3, 8, 32, 48)
+    for training in (False, True):
+        with torch.no_grad():
+            expected, got = twin.train(training)(clip), ours.train(training)(clip)
+        assert expected.keys() == got.keys() == {"res2", "res3"}
+        assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+def test_blocks_are_built_as_asked_and_printed(caplog) -> None:
+    with caplog.at_level(logging.INFO, logger="nl_detectron"):
+        net = backbone(
+            *(f"{BLOCKS}.AFTER_BLOCKS", [[], [1], [-2], []], f"{BLOCKS}.AXES", "time"),
+            *(f"{BLOCKS}.GROUP_FRAMES", [0, 1, 0, 0], f"{BLOCKS}.NORM", ""),
+        )
+    built = {n: (b.axes, b.frames) for n, b in net.named_modules() if isinstance(b, NonLocalBlock)}
+    assert built == {
+        "res3.nonlocal_after_1": ("time", 1),
+        "res4.nonlocal_after_4": ("time", 0),
+    }
+    assert [record.getMessage() for record in caplog.records] == [
+        "Non-local block after res3.1: embedded_gaussian, 32 -> 16 channels, subsample 2, norm "
+        "none, time in groups of 1 time steps",
+        "Non-local block after res4.4: embedded_gaussian, 64 -> 32 channels, subsample 2, norm "
+        "none, time in the whole clip",
+    ]
+
+
+@pytest.mark.parametrize("norm", ["BN", "GN", "Affine", "FrozenBN"])
+def test_a_fresh_residual_branch_is_zero_unless_its_norm_is_frozen(norm) -> None:
+    opts = f"{RESNETS}.STEM_OUT_CHANNELS", 32, f"{RESNETS}.RES2_OUT_CHANNELS", 32
+    net = backbone(*opts, f"{RESNETS}.WIDTH_PER_GROUP", 32, f"{RESNETS}.NORM", norm)
+    for stage in net.stage_names:
+        for block in getattr(net, stage):
+            value = 1 if norm == "FrozenBN" else 0
+            assert (block.conv3.norm.weight == value).all()
+            assert (block.conv1.norm.weight == 1).all()
+
+
+@pytest.mark.parametrize("freeze_at", [0, 1, 2, 4])
+def test_freezing(freeze_at) -> None:
+    net = backbone(
+        *("MODEL.BACKBONE.FREEZE_AT", freeze_at, f"{BLOCKS}.AFTER_BLOCKS", [[0], [0], [0], [0]])
+    )
+    for number, name in enumerate(("stem", "res2", "res3", "res4", "res5"), start=1):
+        part, frozen = getattr(net, name), number <= freeze_at
+        assert all(p.requires_grad != frozen for p in part.parameters())
+        norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm3d)]
+        assert (norms == []) == frozen
+        if number > 1:
+            assert isinstance(part.nonlocal_after_0.norm, FrozenBatchNorm2d) == frozen
+    before = copy.deepcopy(net.state_dict())
+    net.train()(torch.randn(2, 3, 8, 32, 32))["res5"].mean().backward()
+    for key, value in net.state_dict().items():
+        is_frozen = key.startswith(("stem", "res2", "res3", "res4")[:freeze_at])
+        if key.endswith("running_mean") and "nonlocal" not in key:
+            assert torch.equal(value, before[key]) == is_frozen
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4, 5, 3), (1, 4, 1, 3, 3), (3, 4, 2, 1, 1)])
+def test_the_frozen_norm_is_the_same_in_training_and_evaluation(shape) -> None:
+    """With as many frames as channels Detectron2's own is wrong without an error."""
+    ours = randomize(FrozenBatchNorm3d(4))
+    theirs = FrozenBatchNorm2d(4)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(shape, requires_grad=True)
+    column = {name: value.double().view(1, -1, 1, 1, 1) for name, value in ours.named_buffers()}
+    expected = (x.double() - column["running_mean"]) / (column["running_var"] + 1e-5).sqrt()
+    expected = expected * column["weight"] + column["bias"]
+    for given in (x, x.detach()):
+        for training in (True, False):
+            torch.testing.assert_close(ours.train(training)(given).double(), expected)
+    if shape[2] == 4:
+        assert not torch.allclose(theirs(x).double(), expected)
+    (grad,) = torch.autograd.grad(ours(x).sum(), x)
+    scale = column["weight"] / (column["running_var"] + 1e-5).sqrt()
+    torch.testing.assert_close(grad.double(), scale.expand(shape))
+
+
+def test_freezing_a_norm_keeps_what_it_computes() -> None:
+    for norm in (nn.BatchNorm3d(4), nn.SyncBatchNorm(4), AffineNorm3d(4)):
+        randomize(norm)
+        frozen = FrozenBatchNorm3d.convert_frozen_batchnorm(copy.deepcopy(norm)).eval()
+        x = torch.randn(2, 4, 3, 5, 5)
+        with torch.no_grad():
+            torch.testing.assert_close(frozen(x), norm.eval()(x))
+
+
+def test_affine_is_scale_and_shift_alone() -> None:
+    norm = randomize(AffineNorm3d(3))
+    x = torch.randn(2, 3, 4, 5, 6)
+    expected = x * norm.weight.view(-1, 1, 1, 1) + norm.bias.view(-1, 1, 1, 1)
+    for training in (True, False):
+        torch.testing.assert_close(norm.train(training)(x), expected)
+    assert dict(norm.named_buffers()) == {}
+    assert {name for name, p in norm.named_parameters() if p.requires_grad} == {"weight", "bias"}
+
+
+def test_norms_by_name() -> None:
+    types = {
+        "BN": nn.BatchNorm3d,
+        "SyncBN": nn.SyncBatchNorm,
+        "FrozenBN": FrozenBatchNorm3d,
+        "GN": nn.GroupNorm,
+        "Affine": AffineNorm3d,
+    }
+    assert {name: type(build_norm_3d(name, 32)) for name in types} == types
+    with pytest.raises(ValueError, match="norm is 'LN'; allowed in a video network: BN, SyncBN"):
+        build_norm_3d("LN", 32)
+    with pytest.raises(ValueError, match="norm is 'GN', for 24 channels"):
+        build_norm_3d("GN", 24)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            f"{VIDEO}.TEMPORAL",
+            "i3d",
+            r"TEMPORAL is 'i3d'; allowed at depth 50: c2d, i3d_3x1x1, i3d",
+        ),
+        (f"{VIDEO}.POOLING", "none", "POOLING is 'none'; allowed at depth 50: official, paper"),
+        (f"{VIDEO}.STEM_TIME_STRIDE", 4, "STEM_TIME_STRIDE is 4; allowed at depth 50: 1, 2"),
+        (f"{RESNETS}.DEPTH", 51, "DEPTH is 51; allowed: 18, 34, 50, 101, 152"),
+        (f"{RESNETS}.NORM", "XN", "NORM is 'XN'; allowed in a video network: BN, SyncBN"),
+        (f"{RESNETS}.NORM", "GN", "NORM is 'GN', for 8 channels"),
+        (f"{RESNETS}.OUT_FEATURES", ["res6"], r"OUT_FEATURES is \['res6'\]; allowed: stem, res2"),
+        (f"{RESNETS}.DEFORM_ON_PER_STAGE", [True] * 4, "allowed in a video network: False"),
+        (f"{BLOCKS}.AFTER_BLOCKS", [[], [], [6], []], "AFTER_BLOCKS has 6 for res4; allowed: -6"),
+        (f"{BLOCKS}.AXES", "spacetimes", "AXES is 'spacetimes'; allowed: spacetime, space, time"),
+        (f"{BLOCKS}.GROUP_FRAMES", [0, 1], r"GROUP_FRAMES is \[0, 1\]; allowed: 4 numbers"),
+        (
+            f"{BLOCKS}.GROUP_FRAMES",
+            [0, 0, 3, 0],
+            "GROUP_FRAMES has 3 for res4; allowed: 0, or a divisor of the 1 time steps that it "
+            "makes of INPUT.CLIP.FRAMES 8",
+        ),
+        ("INPUT.CLIP.FRAMES", 0, "INPUT.CLIP.FRAMES is 0; allowed: 1 or more"),
+        ("TEST.VIEW_POOLING", "median", "VIEW_POOLING is 'median'; allowed: mean, max"),
+        ("MODEL.VIDEO_CLASSIFIER.DROPOUT", 1.0, "DROPOUT is 1.0; allowed: 0 to below 1"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_one_line(key, value, message) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        backbone(key, value)
+    assert "\n" not in str(error.value)
+
+
+def test_i3d_of_1x1_convolutions_needs_some() -> None:
+    with pytest.raises(ConfigError, match="allowed at depth 18: c2d, i3d_3x3x3"):
+        backbone(f"{RESNETS}.DEPTH", 18, f"{VIDEO}.TEMPORAL", "i3d_3x1x1")
+
+
+def test_blocks_in_a_stage_that_is_not_built_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"AFTER_BLOCKS asks for blocks in res5; built are res2, r"
+    ):
+        backbone(
+            *(f"{RESNETS}.OUT_FEATURES", ["res4"], f"{BLOCKS}.AFTER_BLOCKS", [[], [], [], [0]])
+        )
+
+
+@pytest.mark.parametrize(("key", "value"), [("AXES", "time"), ("GROUP_FRAMES", [0, 4, 0, 0])])
+def test_what_is_of_clips_is_refused_for_images(fpn_cfg, key, value) -> None:
+    fpn_cfg.merge_from_list([f"{BLOCKS}.{key}", value])
+    fpn_cfg.MODEL.BACKBONE.NAME = "build_nonlocal_resnet_fpn_backbone"
+    with pytest.raises(ConfigError, match="takes images; allowed: AXES spacetime and GROUP_FRAMES"):
+        build(fpn_cfg)
+
+
+def test_an_input_without_time_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 3, 64, 64\), not \(N, C, T, H, W\)"):
+        on_meta()(torch.empty(2, 3, 64, 64, device="meta"))
