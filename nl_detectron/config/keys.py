@@ -15,6 +15,9 @@ MODEL:
     NON_LOCAL:
       EVERY_CONVS: 0                   # a block after every so many convolutions; 0 is off
       ...                              # and PAIRWISE to SCALE as above
+DATALOADER:
+  SKIP_BAD_VIDEOS: False               # True: leave out videos that cannot be read, and list them
+  MAX_BAD_VIDEOS: 0.05                 # ... up to this share of a data set's; more ends the run
 SOLVER:
   ACCUMULATE_STEPS: 1                  # batches of IMS_PER_BATCH that make up one update
 WANDB:
@@ -56,5 +59,7 @@ def add_nonlocal_config(cfg: CfgNode) -> None:
     defaults = NonLocalOptions.default_node()
     cfg.MODEL.RESNETS.NON_LOCAL = CfgNode({"AFTER_BLOCKS": [[] for _ in STAGES], **defaults})
     cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL = CfgNode({"EVERY_CONVS": 0, **defaults})
+    cfg.DATALOADER.SKIP_BAD_VIDEOS = False
+    cfg.DATALOADER.MAX_BAD_VIDEOS = 0.05
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     cfg.WANDB = CfgNode({"PROJECT": ""})
