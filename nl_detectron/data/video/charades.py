@@ -19,7 +19,7 @@ def read_csv(file: Path, root: Path) -> list[Entry]:
     second; the field may be empty.
 
     Args:
-        root: folder with the videos, ``{id}.mp4``, or with folders of frames, ``{id}/{id}-000001.jpg``.
+        root: folder with the videos, ``{id}.mp4``, or with folders of frames, ``{id}``.
 
     Raises:
         UserError: the file cannot be read.
@@ -64,7 +64,7 @@ def _interval(text: str, where: str) -> tuple[int, float, float]:
 
 
 def read_class_names(file: Path) -> list[str]:
-    """Return the names in ``Charades_v1_classes.txt``, whose lines are like ``c000 Holding ...``."""
+    """Return the names in ``Charades_v1_classes.txt``, with lines like ``c000 Holding ...``."""
     return [line.strip().partition(" ")[2] for _, line in read_lines(file)]
 
 
