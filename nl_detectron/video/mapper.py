@@ -136,7 +136,7 @@ class TestMapper:
         height, width = sampling.scaled_size(info.height, info.width, self.size)
         # Clips share frames, so each is decoded once.
         needed, place = np.unique(indices, return_inverse=True)
-        place = torch.from_numpy(place.reshape(indices.shape))
+        place_of_clip = torch.from_numpy(place.reshape(indices.shape))
         pixels = torch.from_numpy(_read(video, needed, (height, width))).permute(3, 0, 1, 2)
         views = torch.empty(
             (self.clips, self.crops, 3, self.frames, self.size, self.size), dtype=torch.uint8
@@ -144,7 +144,7 @@ class TestMapper:
         for c, (rows, columns) in enumerate(sampling.even_crops(height, width, self.crops)):
             crop = pixels[:, :, rows, columns].contiguous()
             for k in range(self.clips):
-                torch.index_select(crop, 1, place[k], out=views[k, c])
+                torch.index_select(crop, 1, place_of_clip[k], out=views[k, c])
         return _sample(video, views.flatten(0, 1), list(video["labels"]))
 
 

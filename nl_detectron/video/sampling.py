@@ -39,13 +39,14 @@ def random_short_side(sizes: Sequence[int], *, is_range: bool, random: np.random
     """Return a size in pixels: a whole number between two, both included, or one of `sizes`."""
     if is_range:
         return int(random.integers(sizes[0], sizes[1] + 1))
-    return int(sizes[random.integers(len(sizes))])
+    return int(sizes[int(random.integers(len(sizes)))])
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Return height and width with the shorter of them `short_side`, the other one rounded."""
     short = min(height, width)
-    return tuple((2 * side * short_side + short) // (2 * short) for side in (height, width))
+    height, width = ((2 * side * short_side + short) // (2 * short) for side in (height, width))
+    return height, width
 
 
 def random_crop(

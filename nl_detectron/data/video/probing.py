@@ -48,7 +48,8 @@ def _probe_file(path: str | os.PathLike[str]) -> VideoInfo:
             if packet.size and not packet.is_discard and not _is_hidden(codec, packet)
         ]
         _check_whole(container, stream, len(packets), log)
-        time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
+        rate = stream.average_rate or stream.guessed_rate
+        time_base = stream.time_base or Fraction(1)
     with opened(path) as (container, _):
         frame = next(container.decode(video_stream(container)), None)
         if frame is None:
@@ -62,7 +63,7 @@ def _probe_file(path: str | os.PathLike[str]) -> VideoInfo:
     keys: tuple[int, ...] | None = (0,)
     if has_stamps:
         place = {pts: i for i, pts in enumerate(stamps)}
-        keys = tuple(sorted(place[pts] for pts, is_key in packets if is_key)) or (0,)
+        keys = tuple(sorted(place[pts] for pts, is_key in packets if is_key and pts is not None))
         keys = None if len(keys) == len(packets) else keys
     return VideoInfo(
         num_frames=len(packets),

@@ -205,13 +205,11 @@ class _FileReader:
             if is_first and not is_whole and (frame.pts is None or frame.pts > self.stamps[key]):
                 return False
             is_first = False
-            index = pending.get(frame.pts)
-            if index is None:
+            if frame.pts not in pending:
                 continue
             if frame.is_corrupt and not is_whole:
                 return False
-            self._put(index, frame)
-            del pending[frame.pts]
+            self._put(pending.pop(frame.pts), frame)
             if not pending:
                 return True
         if not is_whole:

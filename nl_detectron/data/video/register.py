@@ -175,7 +175,7 @@ def load_entries(
             continue
         seen[entry.path] = seen.get(entry.path, 0) + 1
         again = f"#{seen[entry.path]}" if seen[entry.path] > 1 else ""
-        video = {
+        video: dict[str, Any] = {
             "file_name": path,
             "video_id": entry.path + again,
             "labels": list(entry.labels),
