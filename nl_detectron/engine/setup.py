@@ -80,12 +80,14 @@ def check_datasets(names: Iterable[str]) -> None:
         if name not in known:
             raise UserError(f"data set '{name}' is not registered.{nearest(name, known)}")
         metadata = MetadataCatalog.get(name)
-        for path in (metadata.get("json_file"), metadata.get("image_root")):
+        for key in ("json_file", "image_root", "list_file", "video_root"):
+            path = metadata.get(key)
             if path and "://" not in path and not os.path.exists(path):
                 root = os.environ.get("DETECTRON2_DATASETS")
                 where = f"is '{root}'" if root else "is not set, so ./datasets is used"
                 raise UserError(
                     f"data set '{name}' is not there: no {os.path.abspath(path)}. "
                     f"DETECTRON2_DATASETS {where}; point it at the folder that holds the data "
-                    "sets, or use nl_shapes_train and nl_shapes_val, which need no download"
+                    "sets, or use nl_shapes_train and nl_shapes_val, or with videos "
+                    "nl_clips_train and nl_clips_val, which need no download"
                 )

@@ -1,10 +1,6 @@
 """Classification of videos as a task of the engine."""
 
-import os
-from collections.abc import Iterable
-
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import ConfigError, UserError
 from ..tasks import Config, Task
@@ -13,15 +9,9 @@ from .loading import build_test_loader, build_train_loader
 
 
 def check(cfg: Config) -> None:
-    """Raise ConfigError for keys of the data that cannot work, UserError for lists not on disk."""
+    """Raise ConfigError for values of Detectron2's own keys that have no meaning for clips."""
     if not isinstance(cfg, CfgNode):
         raise UserError("videos are trained from YAML configs; there is no LazyConfig for them")
-    check_input(cfg)
-    _check_files(dict.fromkeys(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST))
-
-
-def check_input(cfg: CfgNode) -> None:
-    """Raise ConfigError for values of Detectron2's own keys that have no meaning for clips."""
     allowed = {
         "INPUT.MIN_SIZE_TRAIN_SAMPLING": (cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, ("choice", "range")),
         "INPUT.RANDOM_FLIP": (cfg.INPUT.RANDOM_FLIP, ("horizontal", "none")),
@@ -50,22 +40,6 @@ def check_input(cfg: CfgNode) -> None:
             f"INPUT.CROP.SIZE is {list(crop)}; allowed for videos: height and width in pixels, at "
             f"most {min(sizes)}, the smallest INPUT.MIN_SIZE_TRAIN"
         )
-
-
-def _check_files(names: Iterable[str]) -> None:
-    for name in names:
-        if name not in DatasetCatalog:
-            continue  # the engine says so, with the nearest name
-        metadata = MetadataCatalog.get(name)
-        for path in (metadata.get("list_file"), metadata.get("video_root")):
-            if path and not os.path.exists(path):
-                root = os.environ.get("DETECTRON2_DATASETS")
-                where = f"is '{root}'" if root else "is not set, so ./datasets is used"
-                raise UserError(
-                    f"data set '{name}' is not there: no {os.path.abspath(path)}. "
-                    f"DETECTRON2_DATASETS {where}; point it at the folder that holds the data "
-                    "sets, or use nl_clips_train and nl_clips_val, which need no download"
-                )
 
 
 TASK = Task(
