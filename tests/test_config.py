@@ -34,6 +34,7 @@ def test_defaults_are_the_documented_ones():
         "SUBSAMPLE": 2,
         "NORM": "BN",
         "SCALE": True,
+        "INIT_STD": 0.01,
     }
     assert dict(cfg.MODEL.RESNETS.NON_LOCAL) == {"AFTER_BLOCKS": [[], [], [], []], **shared}
     assert dict(cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL) == {"EVERY_CONVS": 0, **shared}
@@ -63,6 +64,7 @@ def test_with_the_defaults_a_model_is_built_as_before(fpn_cfg):
         (f"{BACKBONE}.SCALE", None, "True, False"),
         (f"{BACKBONE}.SUBSAMPLE", -1, "1 or more"),
         (f"{BACKBONE}.NORM", "XN", "not BN, SyncBN"),
+        (f"{BACKBONE}.INIT_STD", 0.0, "a number above 0"),
         (f"{HEAD}.EVERY_CONVS", 9, "0 (off) to 8"),
         (f"{HEAD}.EVERY_CONVS", -2, "0 (off) to 8"),
         (f"{HEAD}.EVERY_CONVS", None, "0 (off) to 8"),

@@ -252,6 +252,7 @@ OTHER_VALUES = {
     "SUBSAMPLE": 1,
     "NORM": "GN",
     "SCALE": False,
+    "INIT_STD": 0.1,
 }
 
 

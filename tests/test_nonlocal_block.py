@@ -352,6 +352,137 @@ def test_fold_norm_refuses_norms_with_statistics_of_the_input(norm):
         fold_norm(NonLocalBlock(32, norm=norm))
 
 
+CLIP = (2, 32, 6, 5, 3)
+ALL = slice(None)
+PARTS = {  # the inputs that a block in 3-D takes one by one, for each of its `axes` and `frames`
+    "space": ({"axes": "space"}, [(slice(t, t + 1), ALL, ALL) for t in range(6)]),
+    "time": (
+        {"axes": "time"},
+        [(ALL, slice(h, h + 1), slice(w, w + 1)) for h in range(5) for w in range(3)],
+    ),
+    "groups": ({"frames": 2}, [(slice(t, t + 2), ALL, ALL) for t in range(0, 6, 2)]),
+    "groups in time": (
+        {"axes": "time", "frames": 3},
+        [
+            (slice(t, t + 3), slice(h, h + 1), slice(w, w + 1))
+            for t in (0, 3)
+            for h in range(5)
+            for w in range(3)
+        ],
+    ),
+    "groups of everything": ({"frames": 6}, [(ALL, ALL, ALL)]),
+}
+
+
+@pytest.mark.parametrize("norm", ["BN", ""])
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_axes_and_frames_are_the_formula_of_each_part(form, name, norm, path):
+    """In float64, values and gradients; with a norm's statistics at rest, which are no part's."""
+    options, parts = PARTS[name]
+    block = make(pairwise=form, dims=3, norm=norm, **options).eval()
+    x, grad = torch.randn(CLIP, requires_grad=True), torch.randn(CLIP)
+    exact, exact_x = copy.deepcopy(block).double(), x.detach().double().requires_grad_()
+    exact.subsample = 1 if "time" in name else exact.subsample
+    expected = torch.empty(CLIP, dtype=torch.float64)
+    for part in parts:
+        expected[(..., *part)] = formula(exact, exact_x[(..., *part)])
+    z = block(x)
+    assert (z - expected).norm() <= 1e-5 * expected.norm()
+    leaves, exact_leaves = [x, *block.parameters()], [exact_x, *exact.parameters()]
+    grads = torch.autograd.grad(z, leaves, grad)
+    exact_grads = torch.autograd.grad(expected, exact_leaves, grad.double())
+    least = 1e-2 * max(e.norm() for e in exact_grads)
+    for got, want in zip(grads, exact_grads, strict=True):
+        assert (got - want).norm() <= 1e-4 * max(want.norm(), least)
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_axes_are_the_blocks_of_fewer_dimensions(form):
+    """Trained statistics too: a batch norm's are those of the whole clip."""
+    x = torch.randn(CLIP)
+    flat = make(pairwise=form, dims=2)
+    space = make(pairwise=form, dims=3, axes="space")
+    space.load_state_dict(
+        {
+            name: value.unsqueeze(2) if value.dim() == 4 else value
+            for name, value in flat.state_dict().items()
+        }
+    )
+    expected = flat(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 6)).transpose(1, 2)
+    torch.testing.assert_close(space(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(space.norm.running_var, flat.norm.running_var)
+
+    line = make(pairwise=form, dims=1, subsample=1)
+    time = make(pairwise=form, dims=3, axes="time")
+    time.load_state_dict(
+        {
+            name: value[..., None, None] if value.dim() == 3 else value
+            for name, value in line.state_dict().items()
+        }
+    )
+    expected = line(x.permute(0, 3, 4, 1, 2).flatten(0, 2)).unflatten(0, (2, 5, 3))
+    torch.testing.assert_close(time(x), expected.permute(0, 3, 4, 1, 2), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_spacetime_of_one_frame_is_space(form, training):
+    space = make(pairwise=form, dims=3, axes="space").train(training)
+    both = NonLocalBlock(32, pairwise=form, dims=3).train(training)
+    both.load_state_dict(space.state_dict())
+    x = torch.randn(2, 32, 1, 7, 5)
+    torch.testing.assert_close(space(x), both(x))
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_attention_map_of_axes_and_frames(form, name):
+    """Row i of the whole clip has the weights of its part's attention map."""
+    options, parts = PARTS[name]
+    block = make(pairwise=form, dims=3, **options)
+    part_block = NonLocalBlock(32, pairwise=form, dims=3, subsample=1 if "time" in name else 2)
+    part_block.load_state_dict(block.state_dict())
+    x = torch.randn(CLIP)
+    weights = block.attention_map(x)
+    rows = torch.arange(x[0, 0].numel()).view(CLIP[2:])
+    seen = []
+    for part in parts:
+        places = rows[part].flatten()
+        expected = part_block.attention_map(x[(..., *part)])
+        torch.testing.assert_close(weights[:, places], expected, rtol=1e-4, atol=1e-5)
+        seen.append(places)
+    assert torch.cat(seen).sort().values.equal(rows.flatten())
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_axes_and_frames_of_nothing_and_at_the_start(form, name):
+    block = NonLocalBlock(32, pairwise=form, dims=3, **PARTS[name][0])
+    x = torch.randn(CLIP)
+    assert torch.equal(block(x), x)
+    assert block(x[:0]).shape == x[:0].shape
+    assert block.attention_map(x[:0]).shape[:2] == (0, x[0, 0].numel())
+
+
+def test_frames_that_do_not_divide_the_clip_are_an_error():
+    block = NonLocalBlock(8, dims=3, frames=4)
+    for method in (block, block.attention_map):
+        with pytest.raises(ValueError, match="6 time steps do not divide into groups of 4"):
+            method(torch.randn(1, 8, 6, 3, 3))
+
+
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_init_std_is_the_weights_deviation(form):
+    block = NonLocalBlock(64, pairwise=form, init_std=0.25)
+    weights = torch.cat([p.flatten() for n, p in block.named_parameters() if ".bias" not in n
+                         and not n.startswith("norm")])  # fmt: skip
+    assert weights.numel() > 4000
+    assert abs(weights.std() - 0.25) < 0.02
+    x = torch.randn(2, 64, 5, 7)
+    assert torch.equal(block(x), x)
+
+
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
 def test_names_and_shapes_of_the_weights(form):
     block = NonLocalBlock(32, inter_channels=8, pairwise=form, dims=3)
@@ -373,6 +504,11 @@ def test_names_and_shapes_of_the_weights(form):
         ({"subsample": 0}, "subsample is 0"),
         ({"inter_channels": 0}, "inter_channels is 0"),
         ({"norm": "BatchNorm"}, "norm is 'BatchNorm'"),
+        ({"dims": 3, "axes": "spacetimes"}, "'spacetimes', not one of spacetime, space, time"),
+        ({"axes": "time"}, "dims must be 3, not 2"),
+        ({"dims": 1, "frames": 4}, "dims must be 3, not 1"),
+        ({"dims": 3, "frames": -1}, "frames is -1"),
+        ({"init_std": 0.0}, "init_std is 0.0"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):

@@ -130,6 +130,8 @@ def _check_options(key: str, node: CfgNode) -> None:
             raise ConfigError(f"{key}.{name} is {node[name]}; allowed: 1 or more")
     if type(node.SCALE) is not bool:
         raise ConfigError(f"{key}.SCALE is {node.SCALE}; allowed: True, False")
+    if type(node.INIT_STD) is not float or not 0 < node.INIT_STD < math.inf:
+        raise ConfigError(f"{key}.INIT_STD is {node.INIT_STD}; allowed: a number above 0")
     try:
         build_norm(node.NORM, channels=32)
     except ValueError as error:

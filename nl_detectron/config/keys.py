@@ -11,10 +11,13 @@ MODEL:
       SUBSAMPLE: 2                     # stride of the max-pooling before phi and g; 1 is off
       NORM: BN                         # after W_z: what detectron2's get_norm takes; "" is none
       SCALE: True                      # softmax forms divide by the square root of the width
+      INIT_STD: 0.01                   # standard deviation of the weights' start; 0.01, the
+                                       # official code's, suits 1024 channels: of fewer, theta . phi
+                                       # starts near zero and about 2 / sqrt(channels) learns sooner
   ROI_KEYPOINT_HEAD:
     NON_LOCAL:
       EVERY_CONVS: 0                   # a block after every so many convolutions; 0 is off
-      ...                              # and PAIRWISE to SCALE as above
+      ...                              # and PAIRWISE to INIT_STD as above
 SOLVER:
   ACCUMULATE_STEPS: 1                  # batches of IMS_PER_BATCH that make up one update
 WANDB:
@@ -34,13 +37,14 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 @dataclass(frozen=True, kw_only=True)
 class NonLocalOptions:
-    """How a block is made, wherever it goes; the keys PAIRWISE to SCALE of the module's table."""
+    """How a block is made, wherever it goes; PAIRWISE to INIT_STD of the module's table."""
 
     pairwise: str = "embedded_gaussian"
     reduction: int = 2
     subsample: int = 2
     norm: str = "BN"
     scale: bool = True
+    init_std: float = 0.01
 
     @classmethod
     def from_config(cls, node: CfgNode) -> Self:

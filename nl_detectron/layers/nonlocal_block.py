@@ -18,7 +18,7 @@ from .nonlocal_ops import (
 
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _MAX_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-INIT_STD = 0.01  # of every convolution, as in the official code
+AXES = ("spacetime", "space", "time")
 
 
 class NonLocalBlock(CNNBlockBase):
@@ -39,9 +39,17 @@ class NonLocalBlock(CNNBlockBase):
         norm: the norm after W_z: what ``detectron2.layers.get_norm`` takes, "" for none.
         scale: softmax forms divide the product by the square root of its width.
         dims: number of spatial axes: 1, 2 or 3 (time first).
+        axes: what i sees in 3-D: "spacetime" everything, "space" its own frame, "time" its own
+            place, which is not pooled. A frame or place then is an input of its own: N counts
+            the positions that i sees, and a norm over each input (GN) covers no more.
+        frames: in 3-D i sees its own group of so many consecutive time steps; 0 for all of them.
+        init_std: standard deviation of the weights' start. The official code's 0.01 suits 1024
+            channels; of fewer, the products theta . phi start near zero and learn slowly, and
+            about ``2 / sqrt(in_channels)`` suits them.
 
     Raises:
-        ValueError: for an argument outside these, and in `forward` for an input of another rank.
+        ValueError: for an argument outside these, and in `forward` for an input of another rank
+            or whose number of time steps is not a multiple of `frames`.
     """
 
     def __init__(
@@ -54,6 +62,9 @@ class NonLocalBlock(CNNBlockBase):
         norm: str = "BN",
         scale: bool = True,
         dims: int = 2,
+        axes: str = "spacetime",
+        frames: int = 0,
+        init_std: float = 0.01,
     ) -> None:
         super().__init__(in_channels, in_channels, stride=1)
         if inter_channels is None:
@@ -64,11 +75,22 @@ class NonLocalBlock(CNNBlockBase):
         for name, value in (("inter_channels", inter_channels), ("subsample", subsample)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, not a positive number")
+        if axes not in AXES:
+            raise ValueError(f"axes is '{axes}', not one of {', '.join(AXES)}")
+        if frames < 0:
+            raise ValueError(f"frames is {frames}, not 0 (all) or a positive number")
+        if dims != 3 and (axes != "spacetime" or frames):
+            raise ValueError(f"axes is '{axes}' and frames {frames}: dims must be 3, not {dims}")
+        if not init_std > 0:
+            raise ValueError(f"init_std is {init_std}, not a positive number")
         self.inter_channels = inter_channels
         self.pairwise = pairwise
         self.subsample = subsample
         self.scale = scale
         self.dims = dims
+        self.axes = axes
+        self.frames = frames
+        self.init_std = init_std
 
         conv = _CONVS[dims]
         if pairwise != "gaussian":
@@ -83,14 +105,14 @@ class NonLocalBlock(CNNBlockBase):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Weights ~ N(0, 0.01), biases 0, and the block the identity."""
+        """Weights normal with `init_std`, biases 0, and the block the identity."""
         for name, parameter in self.named_parameters():
             if name.startswith("norm."):
                 continue
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
-                nn.init.normal_(parameter, std=INIT_STD)
+                nn.init.normal_(parameter, std=self.init_std)
         if self._norm_has_scale:
             nn.init.zeros_(self.norm.weight)
             nn.init.zeros_(self.norm.bias)
@@ -103,7 +125,10 @@ class NonLocalBlock(CNNBlockBase):
         return hasattr(self, "norm") and isinstance(self.norm.weight, nn.Parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check_rank(x)
+        self._check_shape(x)
+        return self._join(self._forward(self._split(x)), x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         x_hat = self._pool(x)
         g = _rows(self.g(x_hat))
         if self.pairwise == "concatenation":
@@ -116,24 +141,60 @@ class NonLocalBlock(CNNBlockBase):
         return (x + self._normalize(y)).to(x.dtype)
 
     def attention_map(self, x: Tensor) -> Tensor:
-        """The weights ``f(x_i, x_j) / C(x)``: (N, positions of x, positions of x̂)."""
-        self._check_rank(x)
-        theta, phi = self._embed(x, self._pool(x))
+        """The weights ``f(x_i, x_j) / C(x)``: (N, positions of x, positions of x̂ that i sees).
+
+        i sees all of them, its frame's with `axes` "space", its place's time steps with "time",
+        and with `frames` those of its group.
+        """
+        self._check_shape(x)
+        parts = self._split(x)
+        theta, phi = self._embed(parts, self._pool(parts))
         w_f = self.w_f if self.pairwise == "concatenation" else None
-        return pairwise_weights(theta, phi, pairwise=self.pairwise, scale=self.scale, w_f=w_f)
+        weights = pairwise_weights(theta, phi, pairwise=self.pairwise, scale=self.scale, w_f=w_f)
+        if parts is x:
+            return weights
+        weights = weights.transpose(1, 2).unflatten(2, parts.shape[2:])
+        return _rows(self._join(weights, x))
 
     def extra_repr(self) -> str:
-        return f"{self.pairwise}, subsample={self.subsample}, scale={self.scale}, dims={self.dims}"
+        names = ["subsample", "scale", "dims", "init_std"]
+        names += ["axes", "frames"] if self.dims == 3 else []
+        return ", ".join([self.pairwise, *(f"{name}={getattr(self, name)}" for name in names)])
 
-    def _check_rank(self, x: Tensor) -> None:
+    def _check_shape(self, x: Tensor) -> None:
         if x.dim() != self.dims + 2:
             raise ValueError(
                 f"input of shape {tuple(x.shape)} given to a block of {self.dims} spatial axes"
             )
+        if self.frames and x.shape[2] % self.frames:
+            raise ValueError(f"{x.shape[2]} time steps do not divide into groups of {self.frames}")
+
+    @property
+    def _group(self) -> int:
+        """Time steps that see each other; 0 for all."""
+        return 1 if self.axes == "space" else self.frames
+
+    def _split(self, x: Tensor) -> Tensor:
+        """The frames, groups of frames or places of x (N, C, T, H, W), as a batch of inputs."""
+        if self._group:
+            x = x.unflatten(2, (-1, self._group)).transpose(1, 2).flatten(0, 1)
+        if self.axes == "time":
+            x = x.permute(0, 3, 4, 1, 2).flatten(0, 2)[..., None, None]
+        return x
+
+    def _join(self, parts: Tensor, x: Tensor) -> Tensor:
+        """The inverse of `_split`, for parts with any number of channels."""
+        if self.axes == "time":
+            places = -1, *x.shape[3:]
+            parts = parts.flatten(2).unflatten(0, places).permute(0, 3, 4, 1, 2)
+        if self._group:
+            groups = x.shape[2] // self._group
+            parts = parts.unflatten(0, (-1, groups)).transpose(1, 2).flatten(2, 3)
+        return parts
 
     def _pool(self, x: Tensor) -> Tensor:
         """x̂: the positions that j runs over."""
-        if self.subsample == 1:
+        if self.subsample == 1 or self.axes == "time":
             return x
         stride = (1, self.subsample, self.subsample) if self.dims == 3 else self.subsample
         return _MAX_POOLS[self.dims](x, stride, stride=stride, ceil_mode=True)

@@ -21,6 +21,7 @@ def build_block(channels: int, options: NonLocalOptions) -> NonLocalBlock:
         subsample=options.subsample,
         norm=options.norm,
         scale=options.scale,
+        init_std=options.init_std,
     )
 
 
