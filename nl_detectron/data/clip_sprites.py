@@ -1,4 +1,4 @@
-"""What moves in ``nl_clips`` and is not in a still image: a balloon, a mast with its flag, fireworks.
+"""What moves in ``nl_clips`` and is not in a still image: a balloon, a tower with its banner, fireworks.
 
 A sprite is one unit high and stands on the origin, unless its function says otherwise.
 """
@@ -61,18 +61,24 @@ def tower(rng: np.random.Generator) -> Sprite:
     return Sprite("tower", parts, border=0.016)
 
 
-def flag(color: Color, phase: float) -> Sprite:
-    """Return a flag that blows to the right of the origin, its upper corner, in waves.
+def banner(color: Color, unrolled: float, phase: float) -> Sprite:
+    """Return a banner that hangs from its yard at the origin, with two tails.
 
     Args:
         color: of the cloth, which is one unit long.
-        phase: of the waves, in radians.
+        unrolled: the share of its length that hangs down.
+        phase: of the waves that the wind makes, in radians.
     """
-    along = np.linspace(0, 1, 10)
-    wave = 0.09 * along * np.sin(7 * along - phase)
-    upper = np.stack([along, wave], axis=1)
-    lower = np.stack([along, wave + 0.72], axis=1)[::-1]
-    return Sprite("flag", (Part(color, (np.concatenate([upper, lower]),)),), border=0.04)
+    down = np.linspace(0, 1, 10)
+    wave = 0.05 * down * np.sin(6 * down - phase)
+    left, right = (np.stack([x + wave, unrolled * down], axis=1) for x in (-0.28, 0.28))
+    notch = (left[-1] + right[-1]) / 2 - (0, 0.2 * unrolled)
+    cloth = np.concatenate([left, notch[None], right[::-1]])
+    parts = (
+        Part(color, (cloth,)),
+        Part((120, 96, 80), (capsule((-0.3, 0), (0.3, 0), 0.06),)),
+    )
+    return Sprite("banner", parts, border=0.02)
 
 
 def rocket() -> Sprite:
@@ -94,7 +100,7 @@ def burst(color: Color, age: float, turn: float) -> Sprite:
     for angle in turn + np.arange(0, 2 * np.pi, np.pi / 5):
         ray = np.array([np.cos(angle), np.sin(angle)])
         fall = np.array([0, 0.15 * age**2])
-        rays.append(capsule(inner * ray + fall, outer * ray + fall, 0.26 * (1.2 - age)))
+        rays.append(capsule(inner * ray + fall, outer * ray + fall, 0.34 * (1.2 - age)))
     parts = [Part(color, tuple(rays), border=False)]
     if age < 0.5:
         parts.append(Part(lighter(color, 0.75), (ellipse(0, 0, 0.3 - 0.4 * age),), border=False))

@@ -14,8 +14,6 @@
 All classes stay what they are when a clip is mirrored or runs round from its end to its beginning.
 """
 
-import hashlib
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,9 +21,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from . import canvas, clip_sprites, generated, landscape, people, things
+from . import canvas, clip_sprites, landscape, people, things, video_file
 from .canvas import Color, Sprite
+from .generated import folder_name, written_whole
 
 SIZE = 96
 """Width and height of a frame, in pixels."""
@@ -38,7 +38,53 @@ COLORS: tuple[Color, ...] = ((230, 48, 48), (250, 214, 44), (46, 186, 84), (66, 
 # The frames in which a signal can be seen: seven each, and seven without any before and after, so
 # that three consecutive frames of a clip that takes every third one never show both.
 _MOMENTS = ((3, 10), (17, 24))
-_SIDES = (10.5, SIZE - 10.5)  # where the two signals are, along x
+_SIDES = (10.0, SIZE - 10.0)  # where the two signals are, along x
+
+
+def make_clips(
+    root: Path, *, num_train: int = 2000, num_val: int = 400, seed: int = 0, progress: bool = True
+) -> Path:
+    """Return the folder of the data set under `root`, made first if it is not there.
+
+    Each split is a folder ``{split}`` of H.264 files and a list ``{split}.txt`` of lines ``path
+    label``, as `register_videos` reads it. The classes take turns.
+
+    Args:
+        root: folder of data sets; it need not exist.
+        num_train, num_val: number of videos in the splits ``train`` and ``val``.
+        seed: other videos for another seed.
+        progress: show a progress bar while the data set is made.
+
+    Raises:
+        UserError: `root` cannot be written, or PyAV is not installed.
+    """
+    sources = [canvas, clip_sprites, landscape, people, things, video_file, sys.modules[__name__]]
+    folder = root / folder_name("nl_clips", (num_train, num_val, seed), sources)
+    splits = {"train": num_train, "val": num_val}
+    if folder.is_dir():
+        return folder
+    bar = tqdm(total=sum(splits.values()), desc="nl_clips", unit="video", disable=not progress)
+    with written_whole(folder, "nl_clips") as unfinished, bar:
+        for number, (split, count) in enumerate(splits.items()):
+            (unfinished / split).mkdir()
+            lines = []
+            for index in range(count):
+                label = index % len(CLASSES)
+                scene = CLASSES[label].scene(np.random.default_rng([seed, number, index]))
+                path = f"{split}/{index + 1:06d}.mp4"
+                video_file.write(unfinished / path, scene.frames(), rate=FRAMES_PER_SECOND)
+                lines.append(f"{path} {label}\n")
+                bar.update()
+            (unfinished / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def class_groups() -> dict[str, list[int]]:
+    """Return which classes are told by what: class indices by ``looks``, ``motion``, ..."""
+    groups: dict[str, list[int]] = {}
+    for index, clip_class in enumerate(CLASSES):
+        groups.setdefault(clip_class.told_by, []).append(index)
+    return groups
 
 
 @dataclass(frozen=True)
@@ -50,9 +96,10 @@ class Scene:
 
     def frames(self) -> np.ndarray:
         """Return the frames, RGB uint8 ``(NUM_FRAMES, SIZE, SIZE, 3)``."""
-        return np.stack(
-            [canvas.draw(self.background, self.sprites(t)) for t in range(NUM_FRAMES)]
-        )
+        return np.stack([self._frame(self.sprites(t)) for t in range(NUM_FRAMES)])
+
+    def _frame(self, sprites: Sequence[Sprite]) -> np.ndarray:
+        return canvas.draw(self.background, sprites) if sprites else self.background
 
 
 @dataclass(frozen=True)
@@ -101,7 +148,9 @@ def _kite(rng: np.random.Generator) -> Scene:
         a = phase + 2 * np.pi * t / period
         x, y = middle + (22 * np.sin(a), 7 * np.sin(2 * a))
         flying = kite.placed(x, y, size, angle=30 * np.cos(a))
-        string = canvas.Part((250, 248, 240), (canvas.capsule(hand, (x, y - 0.4 * size), 0.7),), False)
+        string = canvas.Part(
+            (250, 248, 240), (canvas.capsule(hand, (x, y - 0.4 * size), 0.7),), False
+        )
         return [Sprite("string", (string,)), person, flying]
 
     return Scene(background, sprites)
@@ -148,13 +197,13 @@ def _balloon(rng: np.random.Generator, *, sways: bool = False, bobs: bool = Fals
     return Scene(background, sprites)
 
 
-def _flags(rng: np.random.Generator, *, match: bool) -> Scene:
-    """Two towers; one hoists a flag and takes it down, and then the other one does."""
-    background, horizon = _landscape(rng)
+def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
+    """Two towers; one hoists a banner and takes it down, and then the other one does."""
+    background, horizon = landscape.landscape(rng, SIZE, SIZE)
     towers, tops = [], []
     for x in _SIDES:
-        height = rng.uniform(42, 50)
-        y = horizon + rng.uniform(0.35, 0.6) * (SIZE - horizon)
+        height = rng.uniform(44, 50)
+        y = horizon + rng.uniform(0.5, 0.75) * (SIZE - horizon)
         towers.append(clip_sprites.tower(rng).placed(x, y, height))
         tops.append(y - height)
     background = canvas.draw(background, towers)
@@ -166,39 +215,38 @@ def _flags(rng: np.random.Generator, *, match: bool) -> Scene:
         for i, (x, top) in enumerate(zip(_SIDES, tops, strict=True)):
             first, end = moments[i]
             if first <= t < end:
-                lowered = 9.0 if t in (first, end - 1) else 0.0
-                flag = clip_sprites.flag(colors[i], phase[i] + 1.1 * t)
-                flying.append(flag.placed(x - 7.5, top + lowered, 15.0))
+                unrolled = 0.6 if t in (first, end - 1) else 1.0
+                banner = clip_sprites.banner(colors[i], unrolled, phase[i] + 1.1 * t)
+                flying.append(banner.placed(x, top, 30.0))
         return flying
 
     return Scene(background, sprites)
 
 
 def _fireworks(rng: np.random.Generator, *, match: bool) -> Scene:
-    """A rocket rises at one side of the night sky and bursts; then one does at the other side."""
-    background, horizon = _landscape(rng, landscape.DARK)
+    """Rockets rise at one side of the night sky and burst; then others do at the other side."""
+    background, horizon = landscape.landscape(rng, SIZE, SIZE, landscape.DARK)
     moments, colors = _signals(rng, match=match)
-    heights = rng.uniform(16, 26, 2)
-    turns = rng.uniform(0, 1, 2)
+    heights = rng.uniform((10, 31), (16, 37), (2, 2))
+    turns = rng.uniform(0, 1, (2, 2))
 
     def sprites(t: int) -> list[Sprite]:
         seen = []
-        for i, (x, y) in enumerate(zip(_SIDES, heights, strict=True)):
+        for i, x in enumerate(_SIDES):
             first, end = moments[i]
-            if first - 3 <= t < first:
-                rising = y + (first - t) / 3 * (horizon - y)
-                seen.append(clip_sprites.rocket().placed(x, rising, 7.0))
-            elif first <= t < end:
-                age = (t - first + 0.5) / (end - first)
-                seen.append(clip_sprites.burst(colors[i], age, turns[i]).placed(x, y, 11.0))
+            for y, turn in zip(heights[i], turns[i], strict=True):
+                if first - 3 <= t < first:
+                    rising = y + (first - t) / 3 * (horizon - y)
+                    seen.append(clip_sprites.rocket().placed(x, rising, 7.0))
+                elif first <= t < end:
+                    age = (t - first + 0.5) / (end - first)
+                    seen.append(clip_sprites.burst(colors[i], age, turn).placed(x, y, 10.0))
         return seen
 
     return Scene(background, sprites)
 
 
-def _signals(
-    rng: np.random.Generator, *, match: bool
-) -> tuple[list[tuple[int, int]], list[Color]]:
+def _signals(rng: np.random.Generator, *, match: bool) -> tuple[list[tuple[int, int]], list[Color]]:
     """Return the moments of the left and of the right signal, and their colours."""
     moments = [_MOMENTS[i] for i in rng.permutation(2)]
     left = rng.integers(len(COLORS))
@@ -206,17 +254,14 @@ def _signals(
     return moments, [COLORS[left], COLORS[right]]
 
 
-def _landscape(
-    rng: np.random.Generator, palettes: Sequence[landscape.Palette] = landscape.PALETTES
-) -> tuple[np.ndarray, float]:
+def _landscape(rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """Return a background with a tree or a house in the distance, and the row of its horizon."""
-    background, horizon = landscape.landscape(rng, SIZE, SIZE, palettes)
+    background, horizon = landscape.landscape(rng, SIZE, SIZE)
     still = []
     for _ in range(rng.integers(0, 3)):
         thing = (things.house, things.tree)[rng.integers(2)](rng)
-        depth = rng.uniform(0.05, 0.25)
-        y = horizon + depth * (SIZE - horizon)
-        still.append(thing.placed(rng.uniform(0.28, 0.72) * SIZE, y, rng.uniform(14, 24)))
+        y = horizon + rng.uniform(0.05, 0.25) * (SIZE - horizon)
+        still.append(thing.placed(rng.uniform(0.1, 0.9) * SIZE, y, rng.uniform(14, 24)))
     return canvas.draw(background, still), horizon
 
 
@@ -227,8 +272,8 @@ CLASSES = (
     ClipClass("balloon hovers", "motion", _balloon),
     ClipClass("balloon sways", "motion", partial(_balloon, sways=True)),
     ClipClass("balloon bobs", "motion", partial(_balloon, bobs=True)),
-    ClipClass("flags match", "relation", partial(_flags, match=True)),
-    ClipClass("flags differ", "relation", partial(_flags, match=False)),
+    ClipClass("banners match", "relation", partial(_banners, match=True)),
+    ClipClass("banners differ", "relation", partial(_banners, match=False)),
     ClipClass("fireworks match", "relation", partial(_fireworks, match=True)),
     ClipClass("fireworks differ", "relation", partial(_fireworks, match=False)),
 )
