@@ -1,4 +1,4 @@
-"""What moves in ``nl_clips`` and is not in a still image: a balloon, a tower with its banner, fireworks.
+"""What ``nl_clips`` adds to the things of still images: a balloon, a tower, banners, fireworks.
 
 A sprite is one unit high and stands on the origin, unless its function says otherwise.
 """

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import canvas, clip_sprites, landscape, people, things, video_file
-from .canvas import Color, Sprite
+from .canvas import Color, Part, Sprite
 from .generated import folder_name, written_whole
 
 SIZE = 96
@@ -34,6 +34,8 @@ NUM_FRAMES, FRAMES_PER_SECOND = 28, 14
 
 COLORS: tuple[Color, ...] = ((230, 48, 48), (250, 214, 44), (46, 186, 84), (66, 104, 240))
 """Of the signals."""
+
+_STRING: Color = (250, 248, 240)
 
 # The frames in which a signal can be seen: seven each, and seven without any before and after, so
 # that three consecutive frames of a clip that takes every third one never show both.

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
 from ..errors import UserError
+from .loading import load_videos
 from .metrics import label_ranks, mean_average_precision
 from .score_file import ScoreFile, weights_digest
 
@@ -65,14 +66,16 @@ class VideoEvaluator(DatasetEvaluator):
         self.output_dir = Path(output_dir)
         self.groups = groups or {}
         self.allow_missing = allow_missing
-        self._settings = f"{name}\0{protocol}\0{settings}"
         self._ids = [record["video_id"] for record in records]
         self._positions = {video_id: i for i, video_id in enumerate(self._ids)}
         self._labels = np.zeros((len(records), num_classes), bool)
-        for i, record in enumerate(records):
-            self._labels[i, record["labels"]] = True
+        labels = [list(record["labels"]) for record in records]
+        for i, of_video in enumerate(labels):
+            self._labels[i, of_video] = True
+        self._settings = "\0".join([name, protocol, settings, repr(self._ids), repr(labels)])
+        self._shape = (num_views, num_classes)
         # Of a view, average precision needs all scores, accuracy only the rank of the label.
-        views = ("<f4", (num_views, num_classes)) if multi_label else ("<i4", (num_views,))
+        views = ("<f4", self._shape) if multi_label else ("<i4", (num_views,))
         self._dtype = np.dtype(
             [("position", "<i8"), ("scores", "<f4", (num_classes,)), ("views", *views)]
         )
@@ -102,15 +105,15 @@ class VideoEvaluator(DatasetEvaluator):
     def process(self, inputs: Iterable[Mapping], outputs: Iterable[Mapping]) -> None:
         assert self._file is not None, "reset() comes first"
         for video, output in zip(inputs, outputs, strict=True):
+            views = output["view_scores"].cpu().numpy()
+            if views.shape != self._shape:
+                raise ValueError(f"view_scores has the shape {views.shape}, not {self._shape}")
             record = np.zeros((), self._dtype)
             position = record["position"] = self._positions[video["video_id"]]
             record["scores"] = output["scores"].cpu().numpy()
-            views = output["view_scores"].cpu().numpy()
-            record["views"] = (
-                views
-                if self.multi_label
-                else label_ranks(views, np.broadcast_to(self._labels[position], views.shape))
-            )
+            if not self.multi_label:
+                views = label_ranks(views, np.broadcast_to(self._labels[position], views.shape))
+            record["views"] = views
             self._file.append(record)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
@@ -151,8 +154,10 @@ class VideoEvaluator(DatasetEvaluator):
         twice = [self._ids[i] for i in np.flatnonzero(counts > 1)]
         missing = [self._ids[i] for i in np.flatnonzero(counts == 0)]
         if twice:
-            raise UserError(f"data set '{self.name}': {len(twice)} videos were evaluated more "
-                            f"than once; the first is {twice[0]!r}")  # fmt: skip
+            raise UserError(
+                f"data set '{self.name}': {len(twice)} videos were evaluated more than once; the "
+                f"first is {twice[0]!r}"
+            )
         if missing and not self.allow_missing:
             raise UserError(f"data set '{self.name}': {len(missing)} of {len(counts)} videos were "
                             f"not evaluated; the first is {missing[0]!r}")  # fmt: skip
@@ -208,12 +213,12 @@ def build_evaluator(cfg: CfgNode, name: str, output_dir: str | None = None) -> V
     """
     classifier = cfg.MODEL.VIDEO_CLASSIFIER
     return VideoEvaluator(
-        DatasetCatalog.get(name),
+        load_videos(name),
         name=name,
         num_classes=classifier.NUM_CLASSES,
         num_views=cfg.TEST.CLIPS * cfg.TEST.CROPS,
         multi_label=classifier.MULTI_LABEL,
-        protocol=test_protocol(cfg),
+        protocol=protocol_of(cfg),
         settings=_scoring_settings(cfg),
         output_dir=output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"),
         groups=MetadataCatalog.get(name).get("class_groups"),
@@ -221,7 +226,7 @@ def build_evaluator(cfg: CfgNode, name: str, output_dir: str | None = None) -> V
     )
 
 
-def test_protocol(cfg: CfgNode) -> str:
+def protocol_of(cfg: CfgNode) -> str:
     """Return how the figures come about, e.g. "10 clips x 3 crops of 256, mean of softmax"."""
     probabilities = "sigmoid" if cfg.MODEL.VIDEO_CLASSIFIER.MULTI_LABEL else "softmax"
     return (
