@@ -35,12 +35,12 @@ import nl_detectron
 from nl_detectron.dataset_check import KINDS, Expected, Report, Run, Severity, check_file
 from nl_detectron.detection.loading import (
     DataError,
-    NamingMapper,
+    DataErrorMapper,
+    annotation_errors,
     build_test_loader,
     build_train_loader,
     check_metadata,
     instantiate_loader,
-    naming_annotations,
 )
 from nl_detectron.errors import ConfigError, UserError
 
@@ -88,9 +88,9 @@ def files(tmp_path: Path) -> Files:
 def prepared(cfg: CfgNode) -> list[dict]:
     """Return every image and its annotations as training sees them."""
     torch.manual_seed(0)
-    with naming_annotations([NAME]):
+    with annotation_errors([NAME]):
         records = get_detection_dataset_dicts([NAME], filter_empty=False)
-    mapper = NamingMapper(DatasetMapper(cfg, True))
+    mapper = DataErrorMapper(DatasetMapper(cfg, True))
     return [mapper(record) for record in records]
 
 
@@ -167,11 +167,11 @@ def test_annotations_that_training_cannot_use_name_their_image(files: Files) -> 
 def test_programming_errors_stay_as_they_are(files: Files) -> None:
     record = {"file_name": str(files.images / "a.jpg")}
     with pytest.raises(KeyError) as caught:
-        NamingMapper(lambda record: record["pixels"])(record)
+        DataErrorMapper(lambda record: record["pixels"])(record)
     assert str(files.images / "a.jpg") in caught.value.__notes__[0]
     with pytest.raises(KeyError):
-        NamingMapper(lambda record: record["pixels"])({})
-    with registered(files), pytest.raises(KeyError), naming_annotations([NAME]):
+        DataErrorMapper(lambda record: record["pixels"])({})
+    with registered(files), pytest.raises(KeyError), annotation_errors([NAME]):
         raise KeyError("the data set is clean")
 
 
@@ -235,7 +235,7 @@ def test_clean_data_passes_as_through_detectron2s_own_loader(files: Files) -> No
             assert mine["instances"].gt_boxes.tensor.shape[1] == 4
             assert mine.keys() == stock.keys()
     records = [{"file_name": str(files.images / "a.jpg"), "n": n} for n in range(2)]
-    assert [NamingMapper(lambda record: record["n"])(record) for record in records] == [0, 1]
+    assert [DataErrorMapper(lambda record: record["n"])(record) for record in records] == [0, 1]
 
 
 def test_more_categories_than_classes_stop_before_the_first_step(files: Files) -> None:

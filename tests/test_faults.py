@@ -16,7 +16,7 @@ import torch
 from recording import record, same
 
 from nl_detectron.dataset_check import image_fault
-from nl_detectron.detection.loading import DataError, NamingMapper
+from nl_detectron.detection.loading import DataError, DataErrorMapper
 from nl_detectron.engine.faults import as_user_error, telling_faults
 from nl_detectron.errors import UserError
 from nl_detectron.plotting import read_runs
@@ -205,7 +205,7 @@ def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path, tried: Cal
         raise AssertionError("read it")
 
     with pytest.raises(DataError, match=rf"cannot be read as an image \(it is {kind}\)") as caught:
-        NamingMapper(mapper)({"file_name": str(path)})
+        DataErrorMapper(mapper)({"file_name": str(path)})
     assert image_fault(str(path), None) == ("unreadable-image", f"it is {kind}")
     tried(GROUP, f"an image that is {kind}", str(caught.value))
 

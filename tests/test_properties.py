@@ -22,7 +22,7 @@ from PIL import Image
 
 import nl_detectron
 from nl_detectron.config import load_config
-from nl_detectron.detection.loading import NamingMapper
+from nl_detectron.detection.loading import DataErrorMapper
 from nl_detectron.errors import UserError
 from nl_detectron.images import read_image
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
@@ -215,7 +215,7 @@ def spoilt_images(draw: st.DrawFn) -> bytes:
 def test_fuzz_images(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
-    mapper = NamingMapper(DatasetMapper(is_train=False, augmentations=[], image_format="BGR"))
+    mapper = DataErrorMapper(DatasetMapper(is_train=False, augmentations=[], image_format="BGR"))
     image, told = attempted(read_image, file)
     if told is None:
         assert image.ndim == 3

@@ -1,6 +1,7 @@
 """What values config keys may have: this package's, and Detectron2's that fail obscurely."""
 
 import math
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -20,7 +21,7 @@ from fvcore.common.registry import Registry
 
 from ..errors import ConfigError, nearest
 from ..layers import PAIRWISE_FORMS
-from ..layers.nonlocal_block import build_norm
+from ..layers.nonlocal_block import AXES, build_norm
 from .keys import BACKBONE_KEY, HEAD_KEY, STAGES
 
 # Detectron2's keys whose wrong values end in an error that does not name them.
@@ -45,6 +46,11 @@ _SMALLEST = {
     "SOLVER.ACCUMULATE_STEPS": 1,
     "DATALOADER.NUM_WORKERS": 0,
     "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+    "INPUT.CLIP.FRAMES": 1,
+    "INPUT.CLIP.STRIDE": 1,
+    "TEST.CLIPS": 1,
+    "TEST.CROPS": 1,
+    "MODEL.VIDEO_CLASSIFIER.NUM_CLASSES": 1,
 }
 
 
@@ -57,6 +63,7 @@ def check_config(cfg: CfgNode) -> None:
     """
     _check_options(BACKBONE_KEY, cfg.MODEL.RESNETS.NON_LOCAL)
     _check_after_blocks(cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS)
+    _check_clip_options(cfg)
     if any(cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS):
         _check_builds(
             f"{BACKBONE_KEY}.AFTER_BLOCKS", BACKBONE_REGISTRY, "BACKBONE", cfg.MODEL.BACKBONE.NAME
@@ -80,6 +87,7 @@ def check_config(cfg: CfgNode) -> None:
             )
 
     _check_smallest(cfg, "SOLVER.ACCUMULATE_STEPS")
+    _check_video(cfg)
 
 
 def check_detectron2_keys(cfg: CfgNode) -> None:
@@ -121,10 +129,47 @@ def _check_after_blocks(after_blocks: Any) -> None:
             raise ConfigError(f"{key} has {list(blocks)} for {stage}; allowed: whole numbers")
 
 
+def _check_clip_options(cfg: CfgNode) -> None:
+    """AXES and GROUP_FRAMES have values that a block knows, and a backbone of clips."""
+    node = cfg.MODEL.RESNETS.NON_LOCAL
+    _check_choice(f"{BACKBONE_KEY}.AXES", node.AXES, AXES)
+    groups = list(node.GROUP_FRAMES) if isinstance(node.GROUP_FRAMES, list | tuple) else []
+    if len(groups) != len(STAGES) or not all(type(g) is int and g >= 0 for g in groups):
+        raise ConfigError(
+            f"{BACKBONE_KEY}.GROUP_FRAMES is {node.GROUP_FRAMES}; allowed: {len(STAGES)} numbers "
+            f"of time steps, one each for {', '.join(STAGES)}, 0 for all"
+        )
+    name = cfg.MODEL.BACKBONE.NAME
+    if name in BACKBONE_REGISTRY and getattr(BACKBONE_REGISTRY.get(name), "takes_clips", False):
+        return
+    if AXES[0] != node.AXES or any(groups):
+        raise ConfigError(
+            f"{BACKBONE_KEY} has AXES {node.AXES} and GROUP_FRAMES {groups}, but the backbone "
+            f"'{name}' takes images; allowed: AXES {AXES[0]} and GROUP_FRAMES {[0] * len(STAGES)}"
+        )
+
+
+def _check_video(cfg: CfgNode) -> None:
+    share = cfg.DATALOADER.MAX_BAD_VIDEOS
+    if not 0 <= share <= 1:
+        raise ConfigError(f"DATALOADER.MAX_BAD_VIDEOS is {share}; allowed: a share, 0 to 1")
+    for key in ("INPUT.CLIP.FRAMES", "INPUT.CLIP.STRIDE", "TEST.CLIPS", "TEST.CROPS"):
+        _check_smallest(cfg, key)
+    classifier, key = cfg.MODEL.VIDEO_CLASSIFIER, "MODEL.VIDEO_CLASSIFIER"
+    _check_smallest(cfg, f"{key}.NUM_CLASSES")
+    if not 0 <= classifier.DROPOUT < 1:
+        raise ConfigError(f"{key}.DROPOUT is {classifier.DROPOUT}; allowed: 0 to below 1")
+    _check_choice(f"{key}.MULTI_LABEL", classifier.MULTI_LABEL, (True, False))
+    _check_choice("TEST.VIEW_POOLING", cfg.TEST.VIEW_POOLING, ("mean", "max"))
+
+
+def _check_choice(key: str, value: Any, allowed: Sequence[Any]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key} is '{value}'; allowed: {', '.join(map(str, allowed))}")
+
+
 def _check_options(key: str, node: CfgNode) -> None:
-    if node.PAIRWISE not in PAIRWISE_FORMS:
-        allowed = ", ".join(PAIRWISE_FORMS)
-        raise ConfigError(f"{key}.PAIRWISE is '{node.PAIRWISE}'; allowed: {allowed}")
+    _check_choice(f"{key}.PAIRWISE", node.PAIRWISE, PAIRWISE_FORMS)
     for name in ("REDUCTION", "SUBSAMPLE"):
         if type(node[name]) is not int or node[name] < 1:
             raise ConfigError(f"{key}.{name} is {node[name]}; allowed: 1 or more")

@@ -14,12 +14,35 @@ MODEL:
       INIT_STD: 0.01                   # standard deviation of the weights' start; 0.01, the
                                        # official code's, suits 1024 channels: of fewer, theta . phi
                                        # starts near zero and about 2 / sqrt(channels) learns sooner
+      AXES: spacetime                  # of clips, what a position sees: spacetime; space, its own
+                                       # frame; time, its own place
+      GROUP_FRAMES: [0, 0, 0, 0]       # of clips, res2..res5: time steps that see each other; 0 is
+                                       # all
   ROI_KEYPOINT_HEAD:
     NON_LOCAL:
       EVERY_CONVS: 0                   # a block after every so many convolutions; 0 is off
       ...                              # and PAIRWISE to INIT_STD as above
+  VIDEO_RESNET:                        # of build_nonlocal_video_resnet_backbone, with RESNETS
+    TEMPORAL: c2d                      # c2d, i3d_3x1x1, i3d_3x3x3
+    STEM_TIME_STRIDE: 2                # of conv1 and of pool1: 2, or 1 to keep all frames
+    POOLING: official                  # official (224 pixels are 55 in res2) or paper (56)
+  VIDEO_CLASSIFIER:
+    NUM_CLASSES: 400
+    DROPOUT: 0.5                       # before the linear layer
+    MULTI_LABEL: False                 # True: a sigmoid per class instead of a softmax
+INPUT:
+  CLIP:
+    FRAMES: 32                         # of a clip
+    STRIDE: 2                          # frames of the video from one to the next
+DATALOADER:
+  SKIP_BAD_VIDEOS: False               # True: leave out videos that cannot be read, and list them
+  MAX_BAD_VIDEOS: 0.05                 # ... up to this share of a data set's; more ends the run
 SOLVER:
   ACCUMULATE_STEPS: 1                  # batches of IMS_PER_BATCH that make up one update
+TEST:
+  CLIPS: 10                            # of each video, evenly spread
+  CROPS: 3                             # of each clip, along the longer side
+  VIEW_POOLING: mean                   # of the views' probabilities: mean or max
 WANDB:
   PROJECT: ""                          # of Weights & Biases, where curves go too; "" is off
 ```
@@ -58,7 +81,24 @@ class NonLocalOptions:
 def add_nonlocal_config(cfg: CfgNode) -> None:
     """Add this package's keys to `cfg`. With their defaults every model is built as before."""
     defaults = NonLocalOptions.default_node()
-    cfg.MODEL.RESNETS.NON_LOCAL = CfgNode({"AFTER_BLOCKS": [[] for _ in STAGES], **defaults})
+    cfg.MODEL.RESNETS.NON_LOCAL = CfgNode(
+        {
+            "AFTER_BLOCKS": [[] for _ in STAGES],
+            **defaults,
+            "AXES": "spacetime",
+            "GROUP_FRAMES": [0 for _ in STAGES],
+        }
+    )
     cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL = CfgNode({"EVERY_CONVS": 0, **defaults})
+    cfg.MODEL.VIDEO_RESNET = CfgNode(
+        {"TEMPORAL": "c2d", "STEM_TIME_STRIDE": 2, "POOLING": "official"}
+    )
+    cfg.MODEL.VIDEO_CLASSIFIER = CfgNode({"NUM_CLASSES": 400, "DROPOUT": 0.5, "MULTI_LABEL": False})
+    cfg.INPUT.CLIP = CfgNode({"FRAMES": 32, "STRIDE": 2})
+    cfg.TEST.CLIPS = 10
+    cfg.TEST.CROPS = 3
+    cfg.TEST.VIEW_POOLING = "mean"
+    cfg.DATALOADER.SKIP_BAD_VIDEOS = False
+    cfg.DATALOADER.MAX_BAD_VIDEOS = 0.05
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     cfg.WANDB = CfgNode({"PROJECT": ""})

@@ -18,6 +18,7 @@ from detectron2.data.datasets.builtin_meta import (
 from . import relational
 from .coco import annotation_file, image_folder
 from .shapes import CLASSES, make_shapes
+from .video import register as video
 
 
 def cache_root() -> Path:
@@ -82,7 +83,7 @@ def register_generated(
 
 
 def register_all() -> None:
-    """Register the generated data sets; calling it again is harmless.
+    """Register the generated data sets and the video ones; calling it again is harmless.
 
     They are ``nl_shapes_train`` and ``nl_shapes_val``, and of each task and distance of
     `relational` a pair such as ``nl_relational_crates_d256_train`` and ``..._val``.
@@ -96,6 +97,7 @@ def register_all() -> None:
                 relational.CLASSES[task],
                 partial(_make_relational, task, distance),
             )
+    video.register_all()
 
 
 def _make_relational(task: str, distance: int) -> Path:

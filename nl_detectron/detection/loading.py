@@ -1,8 +1,8 @@
-"""Data loaders that name the file when data is bad.
+"""Data loaders whose errors name the bad file.
 
 Detectron2's loaders end in whatever the JSON parser, the COCO API, Pillow or numpy says, mostly
-without a file's name, and out of a worker process with that process's traceback. With the loaders
-of this module it is a :class:`DataError` that names file and way out in one line.
+without a file's name, and from a worker process with that process's traceback. The loaders of this
+module raise :class:`DataError` instead: one line with the file and what to do.
 """
 
 import copy
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from detectron2.config import CfgNode, LazyCall, instantiate
+from detectron2.config import LazyCall, instantiate
 from detectron2.data import (
     DatasetMapper,
     MetadataCatalog,
@@ -29,26 +29,15 @@ from ..dataset_check import (
 )
 from ..dataset_check.coco import shown_error
 from ..dataset_check.images import image_size, special_file
-from ..errors import ConfigError, UserError
+from ..errors import ConfigError, DataError, UserError
+from ..tasks import Config
+
+Mapper = Callable[[dict], Any]
 
 _CHECK = "tools/check_dataset.py finds all that is wrong with a data set"
 
 
-class DataError(UserError):
-    """Data that cannot be used; the message names the file.
-
-    From a worker process torch hands it on with that process's traceback for a message. Its last
-    line becomes the message again, and the traceback a note.
-    """
-
-    def __init__(self, message: str) -> None:
-        line = message.rstrip().rpartition(f"{type(self).__name__}: ")[2]
-        super().__init__(line)
-        if line != message:
-            self.add_note(message)
-
-
-class NamingMapper:
+class DataErrorMapper:
     """A mapper of dataset dicts whose errors name the image's file.
 
     Args:
@@ -57,11 +46,11 @@ class NamingMapper:
 
     Raises:
         DataError: the image cannot be used, or is a pipe or device, which is not read; or
-            Detectron2's own mapper failed, so the annotations cannot. Errors of other mappers
-            stay as they are, with a note that names the image.
+            Detectron2's own mapper failed, so the annotations cannot be used. Errors of other
+            mappers stay as they are, with a note that names the image.
     """
 
-    def __init__(self, mapper: Callable[[dict], Any]) -> None:
+    def __init__(self, mapper: Mapper) -> None:
         self.mapper = mapper
 
     def __call__(self, record: dict[str, Any]) -> Any:
@@ -90,8 +79,8 @@ def _image_message(path: str, fault: tuple[str, str]) -> str:
 
 
 @contextmanager
-def naming_annotations(names: Iterable[str]) -> Iterator[None]:
-    """Say what is wrong in the annotation files of data sets where reading them fails.
+def annotation_errors(names: Iterable[str]) -> Iterator[None]:
+    """Where reading data sets fails, say what is wrong in their annotation files.
 
     Raises:
         DataError: reading failed, and one of the files has an error.
@@ -109,32 +98,53 @@ def naming_annotations(names: Iterable[str]) -> Iterator[None]:
         raise
 
 
-def build_train_loader(cfg: CfgNode) -> Iterable[list[dict]]:
-    """Return Detectron2's loader for ``DATASETS.TRAIN``; errors in the data name the file."""
-    with naming_annotations(cfg.DATASETS.TRAIN):
-        loader = build_detection_train_loader(cfg, mapper=NamingMapper(DatasetMapper(cfg, True)))
+def build_train_loader(cfg: Config, mapper: Mapper | None = None) -> Iterable[list[dict]]:
+    """Return Detectron2's loader of the training data; errors in the data name the file.
+
+    Args:
+        cfg: a YAML config with ``DATASETS.TRAIN``, or a LazyConfig with ``dataloader.train``.
+        mapper: replaces Detectron2's ``DatasetMapper(cfg, True)``, or the LazyConfig's mapper.
+
+    Raises:
+        DataError: an annotation file cannot be used or, while the loader is read, an image.
+        ConfigError: a data set has more categories than the model has classes.
+    """
+    if isinstance(cfg, DictConfig):
+        loader = instantiate_loader(cfg.dataloader.train, mapper)
+        check_categories(Run.from_lazy_config(cfg), "model.roi_heads.num_classes")
+        return loader
+    mapper = DataErrorMapper(mapper or DatasetMapper(cfg, True))
+    with annotation_errors(cfg.DATASETS.TRAIN):
+        loader = build_detection_train_loader(cfg, mapper=mapper)
     check_categories(Run.from_config(cfg))
     return loader
 
 
-def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
-    """Return Detectron2's loader to evaluate on `name`; errors in the data name the file."""
-    with naming_annotations([name]):
-        return build_detection_test_loader(
-            cfg, name, mapper=NamingMapper(DatasetMapper(cfg, False))
-        )
+def build_test_loader(cfg: Config, name: str, mapper: Mapper | None = None) -> DataLoader:
+    """Return Detectron2's loader to evaluate on `name`; errors in the data name the file.
+
+    Args:
+        cfg: a YAML config, or a LazyConfig, whose ``dataloader.test`` is for one data set.
+        name: of the data set.
+        mapper: replaces Detectron2's ``DatasetMapper(cfg, False)``, or the LazyConfig's mapper.
+    """
+    if isinstance(cfg, DictConfig):
+        return instantiate_loader(cfg.dataloader.test, mapper)
+    mapper = DataErrorMapper(mapper or DatasetMapper(cfg, False))
+    with annotation_errors([name]):
+        return build_detection_test_loader(cfg, name, mapper=mapper)
 
 
-def instantiate_loader(config: DictConfig) -> Any:
+def instantiate_loader(config: DictConfig, mapper: Mapper | None = None) -> Any:
     """Return the loader that a LazyConfig's ``dataloader.train`` or ``.test`` describes.
 
-    Errors in the data name the file, whichever mapper the config has.
+    Errors in the data name the file, whichever mapper the config has; `mapper` replaces it.
     """
     names = OmegaConf.select(config, "dataset.names", default=())
     config = copy.deepcopy(config)
-    if "mapper" in config:
-        config.mapper = LazyCall(NamingMapper)(mapper=config.mapper)
-    with naming_annotations([names] if isinstance(names, str) else names):
+    if mapper is not None or "mapper" in config:
+        config.mapper = LazyCall(DataErrorMapper)(mapper=mapper or config.mapper)
+    with annotation_errors([names] if isinstance(names, str) else names):
         return instantiate(config)
 
 
@@ -145,15 +155,16 @@ def check_metadata(run: Run) -> None:
         raise ConfigError(f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.way_out}")
 
 
-def check_categories(run: Run) -> None:
+def check_categories(run: Run, key: str = "MODEL.ROI_HEADS.NUM_CLASSES") -> None:
     """Raise ConfigError if a loaded data set has more categories than the model has classes.
 
-    On a GPU the loss would fail on them without saying why.
+    On a GPU the loss would fail on them without saying why. `key` is the config's key for the
+    classes.
     """
     for name in run.train:
         categories = MetadataCatalog.get(name).get("thing_classes", [])
         if run.num_classes is not None and len(categories) > run.num_classes:
             raise ConfigError(
-                f"data set '{name}' has {len(categories)} categories, but "
-                f"MODEL.ROI_HEADS.NUM_CLASSES is {run.num_classes}; set it to {len(categories)}"
+                f"data set '{name}' has {len(categories)} categories, but {key} is "
+                f"{run.num_classes}; set it to {len(categories)}"
             )

@@ -16,7 +16,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from ..checkpoint import Checkpointer
-from ..detection.loading import instantiate_loader
+from ..tasks import task_of
 from .accumulate import StepTrainer, to_distributed
 from .faults import CheckWeights, telling_faults
 from .launch import launch
@@ -85,7 +85,7 @@ def run_lazy(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
         return found
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    data_loader = instantiate_loader(cfg.dataloader.train)
+    data_loader = task_of(cfg).build_train_loader(cfg)
     # fp16_compression is Detectron2's option, not torch's.
     ddp = {k: v for k, v in train.get("ddp", {}).items() if k != "fp16_compression"}
     model = to_distributed(model, **ddp)
@@ -158,8 +158,9 @@ def _resume_or_load(trainer: Any, checkpointer: Checkpointer, weights: str, *, r
 
 
 def _evaluate_lazy(cfg: DictConfig, model: torch.nn.Module) -> dict[str, Any]:
-    evaluator = instantiate(cfg.dataloader.evaluator)
-    results = inference_on_dataset(model, instantiate_loader(cfg.dataloader.test), evaluator)
+    task = task_of(cfg)
+    evaluator = task.build_evaluator(cfg, "")
+    results = inference_on_dataset(model, task.build_test_loader(cfg, ""), evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results

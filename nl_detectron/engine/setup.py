@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..arguments import add_traceback
 from ..config import check_lazy_run, load_config, load_lazy_config
-from ..dataset_check import Run
-from ..detection.loading import check_metadata
 from ..errors import UserError, nearest
+from ..tasks import task_of
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -65,12 +64,12 @@ def prepare(args: argparse.Namespace) -> CfgNode | DictConfig:
             found = OmegaConf.select(lazy, f"dataloader.{part}.dataset.names", default=())
             names += [found] if isinstance(found, str) else list(found)
         check_datasets(names)
-        check_metadata(Run.from_lazy_config(lazy))
+        task_of(lazy).check(lazy)
         return lazy
     cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
     check_datasets(cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
-    check_metadata(Run.from_config(cfg))
+    task_of(cfg).check(cfg)
     return cfg
 
 

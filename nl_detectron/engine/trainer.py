@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from torch.utils.data import DataLoader
 
 from ..checkpoint import Checkpointer
-from ..detection import loading
-from ..detection.evaluation import build_evaluator
+from ..tasks import task_of
 from .accumulate import StepTrainer, to_distributed
 from .faults import CheckWeights
 from .residual_norm import ResidualNormHook
@@ -62,15 +60,15 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
-        return loading.build_train_loader(cfg)
+        return task_of(cfg).build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        return loading.build_test_loader(cfg, dataset_name)
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
+        return task_of(cfg).build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
-        return build_evaluator(cfg, dataset_name)
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return task_of(cfg).build_evaluator(cfg, dataset_name)
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers, and Weights & Biases if ``WANDB.PROJECT`` names a project."""

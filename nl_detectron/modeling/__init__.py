@@ -1,4 +1,4 @@
-"""Where the blocks go: backbones and keypoint head, registered with Detectron2."""
+"""Where the blocks go: backbones, keypoint head and video networks, registered with Detectron2."""
 
 from .backbone import (
     add_nonlocal_blocks,
@@ -6,10 +6,15 @@ from .backbone import (
     build_nonlocal_resnet_fpn_backbone,
 )
 from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
+from .video_classifier import VideoClassifier
+from .video_resnet import VideoResNet, build_nonlocal_video_resnet_backbone
 
 __all__ = [
     "NonLocalKRCNNConvDeconvUpsampleHead",
+    "VideoClassifier",
+    "VideoResNet",
     "add_nonlocal_blocks",
     "build_nonlocal_resnet_backbone",
     "build_nonlocal_resnet_fpn_backbone",
+    "build_nonlocal_video_resnet_backbone",
 ]

@@ -10,8 +10,18 @@ from ..layers import NonLocalBlock
 logger = logging.getLogger(__name__)
 
 
-def build_block(channels: int, options: NonLocalOptions) -> NonLocalBlock:
-    """A block for a map of `channels`; ValueError if `options` do not suit that width."""
+def build_block(
+    channels: int,
+    options: NonLocalOptions,
+    *,
+    dims: int = 2,
+    axes: str = "spacetime",
+    frames: int = 0,
+) -> NonLocalBlock:
+    """A block for a map of `channels`; ValueError if `options` do not suit that width.
+
+    `dims`, `axes` and `frames` are the block's own arguments.
+    """
     if channels % options.reduction:
         raise ValueError(f"REDUCTION is {options.reduction}; allowed: a divisor of {channels}")
     return NonLocalBlock(
@@ -22,6 +32,9 @@ def build_block(channels: int, options: NonLocalOptions) -> NonLocalBlock:
         norm=options.norm,
         scale=options.scale,
         init_std=options.init_std,
+        dims=dims,
+        axes=axes,
+        frames=frames,
     )
 
 
@@ -42,4 +55,12 @@ def insert_after(chain: nn.Sequential, blocks: dict[str, NonLocalBlock], *, wher
             logger.info(
                 f"Non-local block after {where}.{name}: {block.pairwise}, {block.in_channels} -> "
                 f"{block.inter_channels} channels, subsample {block.subsample}, norm {norm}"
+                f"{_of_clips(block)}"
             )
+
+
+def _of_clips(block: NonLocalBlock) -> str:
+    if block.dims != 3:
+        return ""
+    group = f"groups of {block.frames} time steps" if block.frames else "the whole clip"
+    return f", {block.axes} in {group}"

@@ -1,0 +1,197 @@
+"""A classifier of videos: backbone, global average pooling, dropout and a linear layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ConfigError, UserError
+from .video_resnet import VideoResNet
+
+VIEWS_AT_ONCE = 4  # of a video, in inference
+
+
+@META_ARCH_REGISTRY.register()
+class VideoClassifier(nn.Module):
+    """Classify videos by clips of them (sections 4 and 5).
+
+    It takes a list of dicts, one for each video, with ``clips``, uint8 (V, 3, T, H, W) in RGB: V
+    views of the video, on any device. In training each view has the video's ``labels``, a list of
+    class numbers, and the result is a dict with the loss. Otherwise it is a list of dicts with
+    ``view_scores`` (V, classes), the probabilities of every view, and ``scores`` (classes,), their
+    mean or maximum over the views.
+
+    In inference, frames larger than the training crop are classified fully convolutionally, as in
+    the official code: the map is pooled over every window of the size that a crop has, and the
+    probabilities are averaged over the windows. Views go to the device a few at a time.
+
+    Args:
+        backbone: whose last feature is classified.
+        num_classes: of the linear layer, `classifier`.
+        dropout: the probability of a feature to be dropped, before the linear layer.
+        multi_label: a sigmoid and binary cross-entropy for each class, instead of a softmax and
+            cross-entropy. A video may then have any number of labels, otherwise it has one.
+        pixel_mean, pixel_std: of red, green and blue, in 0 to 255.
+        crop_size: height and width of the training crop in pixels; None to pool the whole map.
+        view_pooling: "mean" or "max".
+        views_at_once: how many views go through the network together in inference.
+
+    Raises:
+        UserError: in `forward`, for clips or labels other than these; it names the file.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: VideoResNet,
+        num_classes: int,
+        dropout: float,
+        multi_label: bool,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        crop_size: tuple[int, int] | None = None,
+        view_pooling: str = "mean",
+        views_at_once: int = VIEWS_AT_ONCE,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.feature, shape = list(backbone.output_shape().items())[-1]
+        self.num_classes = num_classes
+        self.multi_label = multi_label
+        self.crop_size = crop_size
+        self.view_pooling = view_pooling
+        self.views_at_once = views_at_once
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(shape.channels, num_classes)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        if not isinstance(backbone, VideoResNet):
+            raise ConfigError(
+                f"MODEL.BACKBONE.NAME is '{cfg.MODEL.BACKBONE.NAME}', whose features are not of "
+                "clips; allowed with VideoClassifier: build_nonlocal_video_resnet_backbone"
+            )
+        crop, head = cfg.INPUT.CROP, cfg.MODEL.VIDEO_CLASSIFIER
+        if crop.ENABLED and crop.TYPE != "absolute":
+            raise ConfigError(
+                f"INPUT.CROP.TYPE is '{crop.TYPE}'; allowed with VideoClassifier: absolute"
+            )
+        return {
+            "backbone": backbone,
+            "num_classes": head.NUM_CLASSES,
+            "dropout": head.DROPOUT,
+            "multi_label": head.MULTI_LABEL,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "crop_size": tuple(crop.SIZE) if crop.ENABLED else None,
+            "view_pooling": cfg.TEST.VIEW_POOLING,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        for video in batched_inputs:
+            self._check_clips(video)
+        if self.training:
+            return self._losses(batched_inputs)
+        return [self._classify(video["clips"]) for video in batched_inputs]
+
+    def logits(self, clips: Tensor) -> Tensor:
+        """(N, classes) in float32 for uint8 clips (N, 3, T, H, W) on the device, as in training."""
+        return self._linear(self._features(clips).mean((2, 3, 4)))
+
+    def probabilities(self, clips: Tensor) -> Tensor:
+        """(N, classes) for uint8 clips (N, 3, T, H, W) on the device, as in inference."""
+        features = self._features(clips).mean(2)
+        windows = F.avg_pool2d(features, self._window(features.shape[2:]), stride=1)
+        logits = self._linear(windows.permute(0, 2, 3, 1))
+        scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
+        return scores.mean((1, 2))
+
+    def _features(self, clips: Tensor) -> Tensor:
+        return self.backbone((clips - self.pixel_mean) / self.pixel_std)[self.feature]
+
+    def _linear(self, features: Tensor) -> Tensor:
+        return self.classifier(self.dropout(features)).float()
+
+    def _window(self, size: Sequence[int]) -> tuple[int, int]:
+        """Height and width of a training crop in a map of `size`, which is no smaller."""
+        if self.crop_size is None:
+            return size[0], size[1]
+        _, *crop = self.backbone.output_size((1, *self.crop_size))[self.feature]
+        return min(crop[0], size[0]), min(crop[1], size[1])
+
+    def _losses(self, videos: list[dict[str, Any]]) -> dict[str, Tensor]:
+        shapes = {tuple(video["clips"].shape[2:]) for video in videos}
+        if len(shapes) > 1:
+            listed = ", ".join(map(str, sorted(shapes)))
+            raise UserError(f"clips of one batch differ in frames, height or width: {listed}")
+        clips = torch.cat([video["clips"].to(self.device) for video in videos])
+        views = torch.tensor([len(video["clips"]) for video in videos], device=self.device)
+        targets = self._targets(videos).repeat_interleave(views, dim=0, output_size=len(clips))
+        logits = self.logits(clips)
+        if self.multi_label:
+            return {"loss_cls": F.binary_cross_entropy_with_logits(logits, targets)}
+        return {"loss_cls": F.cross_entropy(logits, targets)}
+
+    def _targets(self, videos: list[dict[str, Any]]) -> Tensor:
+        """Class numbers (videos,), or with `multi_label` zeros and ones (videos, classes)."""
+        for video in videos:
+            labels = video["labels"]
+            if not all(0 <= label < self.num_classes for label in labels):
+                raise UserError(
+                    f"{_name(video)} has the labels {labels}; allowed with NUM_CLASSES "
+                    f"{self.num_classes}: 0 to {self.num_classes - 1}"
+                )
+            if not self.multi_label and len(labels) != 1:
+                raise UserError(
+                    f"{_name(video)} has {len(labels)} labels; allowed with MULTI_LABEL False: 1"
+                )
+        if not self.multi_label:
+            return torch.tensor([video["labels"][0] for video in videos], device=self.device)
+        targets = torch.zeros(len(videos), self.num_classes)
+        for row, video in zip(targets, videos, strict=True):
+            row[video["labels"]] = 1
+        return targets.to(self.device)
+
+    def _classify(self, clips: Tensor) -> dict[str, Tensor]:
+        chunks = (
+            clips[start : start + self.views_at_once].to(self.device)
+            for start in range(0, len(clips), self.views_at_once)
+        )
+        view_scores = torch.cat([self.probabilities(chunk) for chunk in chunks])
+        scores = view_scores.mean(0) if self.view_pooling == "mean" else view_scores.amax(0)
+        return {"scores": scores, "view_scores": view_scores}
+
+    def _check_clips(self, video: dict[str, Any]) -> None:
+        clips = video["clips"]
+        if clips.dtype != torch.uint8 or clips.dim() != 5 or clips.shape[1] != 3 or not len(clips):
+            raise UserError(
+                f"{_name(video)} has clips of shape {tuple(clips.shape)} and type {clips.dtype}; "
+                "allowed: (views, 3, frames, height, width) of torch.uint8, one view or more"
+            )
+        t, h, w = clips.shape[2:]
+        if any(min(size) < 1 for size in self.backbone.output_size((t, h, w)).values()):
+            raise UserError(
+                f"{_name(video)} has clips of {t} frames of {h}x{w}, too small for the network: "
+                f"nothing is left of them in {self.feature}"
+            )
+
+
+def _name(video: dict[str, Any]) -> str:
+    return str(video.get("file_name") or video.get("video_id") or "a video")

@@ -1,0 +1,461 @@
+"""C2D and I3D: ResNets of clips (sections 3.3 and 4.1, Table 1), with non-local blocks."""
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.layers import CNNBlockBase, ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import Backbone
+from fvcore.nn.weight_init import c2_msra_fill
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import BACKBONE_KEY, STAGES, check_config
+from ..errors import ConfigError
+from ..layers.norm3d import FrozenBatchNorm3d, build_norm_3d
+from .backbone import add_from_config
+
+RESIDUAL_BLOCKS = {  # of res2 to res5
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+TEMPORAL = ("c2d", "i3d_3x1x1", "i3d_3x3x3")
+POOLING = ("official", "paper")
+Size = tuple[int, int, int]  # T, H, W
+
+
+class Conv3d(nn.Conv3d):
+    """A convolution without bias and its norm, which is called `norm`, as in Detectron2.
+
+    `stride` and `dilation` are of space; time has neither here.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Size,
+        *,
+        norm: str,
+        stride: int = 1,
+        time_stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel,
+            stride=(time_stride, stride, stride),
+            padding=(kernel[0] // 2, dilation * (kernel[1] // 2), dilation * (kernel[2] // 2)),
+            dilation=(1, dilation, dilation),
+            groups=groups,
+            bias=False,
+        )
+        self.norm = build_norm_3d(norm, out_channels)
+        c2_msra_fill(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(super().forward(x))
+
+
+class VideoBlock(CNNBlockBase):
+    """What stem and residual blocks have in common: freezing with the norms of clips."""
+
+    def freeze(self) -> "VideoBlock":
+        """Make all parameters fixed and batch norms frozen ones; return the block."""
+        for parameter in self.parameters():
+            parameter.requires_grad = False
+        FrozenBatchNorm3d.convert_frozen_batchnorm(self)
+        return self
+
+
+class VideoStem(VideoBlock):
+    """conv1 and pool1: (N, C, T, H, W) to (N, C', T / time_stride^2, H / 4, W / 4).
+
+    Args:
+        time_kernel: planes of conv1's 7x7 kernel: 1 for C2D, 5 for I3D.
+        time_stride: of conv1 and of pool1: 2 in the paper's networks; 1 keeps all frames, as the
+            official code does for 8 and for 32x4 frames.
+        pooling: see `VideoResNet`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        time_kernel: int,
+        time_stride: int,
+        pooling: str,
+        norm: str,
+    ) -> None:
+        super().__init__(in_channels, out_channels, stride=4)
+        self.conv1 = Conv3d(
+            in_channels,
+            out_channels,
+            (time_kernel, 7, 7),
+            norm=norm,
+            stride=2,
+            time_stride=time_stride,
+        )
+        self.pool1 = _max_pool(pooling, time_stride=time_stride, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool1(F.relu_(self.conv1(x)))
+
+
+def _max_pool(pooling: str, *, time_stride: int, stride: int) -> nn.MaxPool3d:
+    """A pooling over what has a stride: windows of 3 from the border on in the paper; in the
+    official code of 2 in time and 3 in space, inside the map."""
+    paper = pooling == "paper"
+    time = 1 if time_stride == 1 else 3 if paper else 2
+    side = 1 if stride == 1 else 3
+    return nn.MaxPool3d(
+        (time, side, side),
+        stride=(time_stride, stride, stride),
+        padding=(time // 2, side // 2, side // 2) if paper else 0,
+    )
+
+
+class VideoBasicBlock(VideoBlock):
+    """Two convolutions, as in ResNet-18 and 34; I3D's has 3x3x3 in the first.
+
+    Arguments as for `VideoBottleneckBlock`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernels: tuple[Size, Size],
+        stride: int,
+        norm: str,
+    ) -> None:
+        super().__init__(in_channels, out_channels, stride)
+        self.shortcut = _shortcut(in_channels, out_channels, stride=stride, norm=norm)
+        self.conv1 = Conv3d(in_channels, out_channels, kernels[0], stride=stride, norm=norm)
+        self.conv2 = Conv3d(out_channels, out_channels, kernels[1], norm=norm)
+        _start_at_zero(self.conv2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(F.relu_(self.conv1(x)))
+        return F.relu_(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class VideoBottleneckBlock(VideoBlock):
+    """The bottleneck of Table 1: 1x1x1, 1x3x3, 1x1x1; in I3D one of them looks along time.
+
+    The last norm's scale starts at zero, as in the official code.
+
+    Args:
+        bottleneck_channels: of the second convolution.
+        kernels: of the first and the second convolution.
+        stride: of space; time has none.
+        stride_in_1x1: whether it is in the first convolution or in the second.
+        norm, groups, dilation: as in Detectron2's block; the last two are of the second.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bottleneck_channels: int,
+        kernels: tuple[Size, Size],
+        stride: int,
+        stride_in_1x1: bool,
+        norm: str,
+        groups: int,
+        dilation: int,
+    ) -> None:
+        super().__init__(in_channels, out_channels, stride)
+        strides = (stride, 1) if stride_in_1x1 else (1, stride)
+        inner = bottleneck_channels
+        self.shortcut = _shortcut(in_channels, out_channels, stride=stride, norm=norm)
+        self.conv1 = Conv3d(in_channels, inner, kernels[0], stride=strides[0], norm=norm)
+        self.conv2 = Conv3d(
+            inner,
+            inner,
+            kernels[1],
+            stride=strides[1],
+            norm=norm,
+            groups=groups,
+            dilation=dilation,
+        )
+        self.conv3 = Conv3d(inner, out_channels, (1, 1, 1), norm=norm)
+        _start_at_zero(self.conv3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
+        return F.relu_(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+def _shortcut(in_channels: int, out_channels: int, *, stride: int, norm: str) -> Conv3d | None:
+    if in_channels == out_channels:
+        return None
+    return Conv3d(in_channels, out_channels, (1, 1, 1), stride=stride, norm=norm)
+
+
+def _start_at_zero(conv: Conv3d) -> None:
+    # A frozen norm's scale is no parameter: at zero it would stay.
+    if isinstance(conv.norm.weight, nn.Parameter):
+        nn.init.zeros_(conv.norm.weight)
+
+
+def _is_inflated(stage: str, index: int) -> bool:
+    """Whether I3D's residual block looks along time: every other one, and all of res2.
+
+    This is the official code's choice for any depth; the paper says one for every two blocks.
+    """
+    return stage == "res2" or index % 2 == (1 if stage == "res5" else 0)
+
+
+class VideoResNet(Backbone):
+    """A ResNet of clips: C2D, or I3D, which looks along time inside its residual blocks.
+
+    Input (N, C, T, H, W); output a dict of the features `out_features`, (N, C', T', H', W'). The
+    strides in `output_shape` are of space; `time_strides` has those of time by the same names,
+    and `output_size` the exact sizes. Weights have the names of Detectron2's ResNet, and
+    `add_nonlocal_blocks` puts blocks into it.
+
+    Args:
+        in_channels: C.
+        depth: 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        temporal: "c2d": only the poolings see several frames. "i3d_3x1x1": conv1 is 5x7x7 and
+            every other residual block's first 1x1 convolution 3x1x1. "i3d_3x3x3": its 3x3
+            convolution is 3x3x3 instead (Table 2e).
+        stem_time_stride: of conv1 and of pool1, 2 or 1.
+        pooling: "official": pool1 2x3x3 and pool2 2x1x1 inside the map, as the released weights
+            need: 224 pixels are 55 in res2. "paper": 3x3x3 and 3x1x1 from the border on (Table
+            1), 56 in res2, as in 2-D ResNets. From res3 on the sizes are the same.
+        norm: what `build_norm_3d` takes.
+        stem_channels, res2_channels, bottleneck_channels, groups, stride_in_1x1, res5_dilation:
+            as MODEL.RESNETS has them; `bottleneck_channels` is res2's, and basic blocks have none.
+        out_features: among "stem", "res2" to "res5"; later stages are not built.
+        freeze_at: see `freeze`.
+
+    Raises:
+        ValueError: for an argument outside these.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        depth: int = 50,
+        temporal: str = "c2d",
+        stem_time_stride: int = 2,
+        pooling: str = "official",
+        norm: str = "BN",
+        stem_channels: int = 64,
+        res2_channels: int = 256,
+        bottleneck_channels: int = 64,
+        groups: int = 1,
+        stride_in_1x1: bool = False,
+        res5_dilation: int = 1,
+        out_features: Sequence[str] = ("res5",),
+        freeze_at: int = 0,
+    ) -> None:
+        super().__init__()
+        basic = depth < 50
+        for name, value, allowed in (
+            ("depth", depth, tuple(RESIDUAL_BLOCKS)),
+            ("temporal", temporal, ("c2d", "i3d_3x3x3") if basic else TEMPORAL),
+            ("stem_time_stride", stem_time_stride, (1, 2)),
+            ("pooling", pooling, POOLING),
+            ("res5_dilation", res5_dilation, (1,) if basic else (1, 2)),
+        ):
+            if value not in allowed:
+                choices = ", ".join(map(str, allowed))
+                where = "" if name == "depth" else f" at depth {depth}"
+                raise ValueError(f"{name} is {value!r}; allowed{where}: {choices}")
+        unknown = set(out_features) - {"stem", *STAGES}
+        if unknown or not out_features:
+            raise ValueError(
+                f"out_features is {list(out_features)}; allowed: stem, {', '.join(STAGES)}"
+            )
+        self._out_features = list(out_features)
+        self.stem = VideoStem(
+            in_channels,
+            stem_channels,
+            time_kernel=1 if temporal == "c2d" else 5,
+            time_stride=stem_time_stride,
+            pooling=pooling,
+            norm=norm,
+        )
+        self._shapes = {"stem": ShapeSpec(channels=stem_channels, stride=self.stem.stride)}
+        self.time_strides = {"stem": stem_time_stride**2}
+
+        last = max(("stem", *STAGES).index(name) for name in out_features)
+        self.stage_names = STAGES[:last]
+        channels, stride = stem_channels, self.stem.stride
+        for i, name in enumerate(self.stage_names):
+            dilation = res5_dilation if name == "res5" else 1
+            first_stride = 1 if name == "res2" or dilation > 1 else 2
+            width = res2_channels * 2**i
+            blocks: list[VideoBlock] = []
+            for index in range(RESIDUAL_BLOCKS[depth][i]):
+                inflated = temporal if _is_inflated(name, index) else "c2d"
+                options: dict[str, Any] = {
+                    "kernels": _kernels(inflated, basic=basic),
+                    "stride": 1 if index else first_stride,
+                    "norm": norm,
+                }
+                if basic:
+                    block: VideoBlock = VideoBasicBlock(channels, width, **options)
+                else:
+                    block = VideoBottleneckBlock(
+                        channels,
+                        width,
+                        bottleneck_channels=bottleneck_channels * 2**i,
+                        stride_in_1x1=stride_in_1x1,
+                        groups=groups,
+                        dilation=dilation,
+                        **options,
+                    )
+                blocks.append(block)
+                channels = width
+            self.add_module(name, nn.Sequential(*blocks))
+            stride *= first_stride
+            self._shapes[name] = ShapeSpec(channels=channels, stride=stride)
+            self.time_strides[name] = self.time_strides["stem"] * (1 if name == "res2" else 2)
+        if "res3" in self.stage_names:
+            self.pool2 = _max_pool(pooling, time_stride=2, stride=1)
+        self.freeze(freeze_at)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        if x.dim() != 5:
+            raise ValueError(f"input of shape {tuple(x.shape)}, not (N, C, T, H, W)")
+        features = {"stem": self.stem(x)}
+        x = features["stem"]
+        for name in self.stage_names:
+            if name == "res3":
+                x = self.pool2(x)
+            x = features[name] = getattr(self, name)(x)
+        return {name: features[name] for name in self._out_features}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {name: self._shapes[name] for name in self._out_features}
+
+    def output_size(self, size: Size) -> dict[str, Size]:
+        """(T, H, W) after the stem and every stage, for clips of `size`.
+
+        Less than 1 where a clip is too small for the network.
+        """
+        layers: dict[str, list[Any]] = {"stem": [self.stem.conv1, self.stem.pool1]}
+        for name in self.stage_names:
+            first = getattr(self, name)[0]
+            layers[name] = [first.conv1, first.conv2]
+            if name == "res3":
+                layers[name].insert(0, self.pool2)
+        sizes = {}
+        for name, parts in layers.items():
+            for layer in parts:
+                size = _size_after(layer, size)
+            sizes[name] = size
+        return sizes
+
+    def freeze(self, freeze_at: int = 0) -> "VideoResNet":
+        """Fix the stem (1) and the stages up to res<freeze_at> (2 to 5); 0 is nothing.
+
+        As in Detectron2; non-local blocks in these stages are fixed too.
+        """
+        if freeze_at >= 1:
+            self.stem.freeze()
+        for number, name in enumerate(self.stage_names, start=2):
+            if freeze_at >= number:
+                for block in getattr(self, name).children():
+                    block.freeze()
+        return self
+
+
+def _kernels(temporal: str, *, basic: bool) -> tuple[Size, Size]:
+    """Kernels of a residual block's first and second convolution."""
+    if basic:
+        return (3 if temporal == "i3d_3x3x3" else 1, 3, 3), (1, 3, 3)
+    first = (3 if temporal == "i3d_3x1x1" else 1, 1, 1)
+    return first, (3 if temporal == "i3d_3x3x3" else 1, 3, 3)
+
+
+def _size_after(module: Any, size: Size) -> Size:
+    def values(value: int | Size) -> Size:
+        return (value, value, value) if isinstance(value, int) else value
+
+    kernel, stride, padding, dilation = (
+        values(getattr(module, name)) for name in ("kernel_size", "stride", "padding", "dilation")
+    )
+    t, h, w = (
+        (size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
+        for i in range(3)
+    )
+    return t, h, w
+
+
+# The config key of each argument of `VideoResNet`.
+_KEYS = {
+    "depth": "MODEL.RESNETS.DEPTH",
+    "temporal": "MODEL.VIDEO_RESNET.TEMPORAL",
+    "stem_time_stride": "MODEL.VIDEO_RESNET.STEM_TIME_STRIDE",
+    "pooling": "MODEL.VIDEO_RESNET.POOLING",
+    "norm": "MODEL.RESNETS.NORM",
+    "stem_channels": "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    "res2_channels": "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    "groups": "MODEL.RESNETS.NUM_GROUPS",
+    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
+    "res5_dilation": "MODEL.RESNETS.RES5_DILATION",
+    "out_features": "MODEL.RESNETS.OUT_FEATURES",
+    "freeze_at": "MODEL.BACKBONE.FREEZE_AT",
+}
+
+
+@BACKBONE_REGISTRY.register()
+def build_nonlocal_video_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VideoResNet:
+    """A `VideoResNet` of Detectron2's MODEL.RESNETS and of MODEL.VIDEO_RESNET, with the blocks of
+    MODEL.RESNETS.NON_LOCAL.
+
+    Raises:
+        ConfigError: for a value that `VideoResNet` does not allow, DEFORM_ON_PER_STAGE, and for
+            GROUP_FRAMES that do not divide the time steps which a stage makes of INPUT.CLIP.FRAMES.
+    """
+    check_config(cfg)
+    resnets = cfg.MODEL.RESNETS
+    if any(resnets.DEFORM_ON_PER_STAGE):
+        raise ConfigError(
+            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE is {list(resnets.DEFORM_ON_PER_STAGE)}; allowed in "
+            "a video network: False for all stages"
+        )
+    arguments = {name: attrgetter(key)(cfg) for name, key in _KEYS.items()}
+    try:
+        resnet = VideoResNet(
+            input_shape.channels,
+            bottleneck_channels=resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP,
+            **arguments,
+        )
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        key = _KEYS.get(name, "MODEL.RESNETS:")
+        raise ConfigError(f"{key} {rest if name in _KEYS else error}") from error
+    _check_group_frames(cfg, resnet)
+    return add_from_config(cfg, resnet, dims=3)
+
+
+build_nonlocal_video_resnet_backbone.builds_nonlocal_blocks = True
+build_nonlocal_video_resnet_backbone.takes_clips = True
+
+
+def _check_group_frames(cfg: CfgNode, resnet: VideoResNet) -> None:
+    frames = cfg.INPUT.CLIP.FRAMES
+    steps = {name: size[0] for name, size in resnet.output_size((frames, 1, 1)).items()}
+    for name, group in zip(STAGES, cfg.MODEL.RESNETS.NON_LOCAL.GROUP_FRAMES, strict=True):
+        if group and name in steps and steps[name] % group:
+            raise ConfigError(
+                f"{BACKBONE_KEY}.GROUP_FRAMES has {group} for {name}; allowed: 0, or a divisor of "
+                f"the {steps[name]} time steps that it makes of INPUT.CLIP.FRAMES {frames}"
+            )
