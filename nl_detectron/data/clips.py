@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import canvas, clip_sprites, landscape, people, things, video_file
-from .canvas import Color, Part, Sprite
+from .canvas import Color, Sprite
 from .generated import folder_name, written_whole
 
 SIZE = 96
@@ -48,8 +48,8 @@ def make_clips(
 ) -> Path:
     """Return the folder of the data set under `root`, made first if it is not there.
 
-    Each split is a folder ``{split}`` of H.264 files and a list ``{split}.txt`` of lines ``path
-    label``, as `register_videos` reads it. The classes take turns.
+    Each split is a folder ``{split}`` of H.264 files and a list of lines ``path label``, as
+    `register_videos` reads it. The classes take turns.
 
     Args:
         root: folder of data sets; it need not exist.
@@ -77,8 +77,13 @@ def make_clips(
                 video_file.write(unfinished / path, scene.frames(), rate=FRAMES_PER_SECOND)
                 lines.append(f"{path} {label}\n")
                 bar.update()
-            (unfinished / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+            list_file(unfinished, split).write_text("".join(lines), encoding="utf-8")
     return folder
+
+
+def list_file(folder: Path, split: str) -> Path:
+    """Return where :func:`make_clips` puts the list of `split`."""
+    return folder / f"{split}.txt"
 
 
 def class_groups() -> dict[str, list[int]]:
@@ -148,12 +153,10 @@ def _kite(rng: np.random.Generator) -> Scene:
 
     def sprites(t: int) -> list[Sprite]:
         a = phase + 2 * np.pi * t / period
-        x, y = middle + (22 * np.sin(a), 7 * np.sin(2 * a))
+        x, y = middle + np.array([22 * np.sin(a), 7 * np.sin(2 * a)])
         flying = kite.placed(x, y, size, angle=30 * np.cos(a))
-        string = canvas.Part(
-            (250, 248, 240), (canvas.capsule(hand, (x, y - 0.4 * size), 0.7),), False
-        )
-        return [Sprite("string", (string,)), person, flying]
+        string = canvas.capsule(hand, (x, y - 0.4 * size), 0.7)
+        return [Sprite("string", (Part(_STRING, (string,), border=False),)), person, flying]
 
     return Scene(background, sprites)
 

@@ -188,7 +188,8 @@ class VideoEvaluator(DatasetEvaluator):
         }
         for group, classes in self.groups.items():
             of_group = labels[:, list(classes)].any(axis=1)
-            metrics[f"top1-{group}"] = _per_cent(ranks[of_group] < 1)
+            if of_group.any():
+                metrics[f"top1-{group}"] = _per_cent(ranks[of_group] < 1)
         return metrics
 
     def _write(self, records: np.ndarray) -> None:
