@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import canvas, clip_sprites, landscape, people, things, video_file
-from .canvas import Color, Sprite
+from .canvas import Color, Part, Sprite
 from .generated import folder_name, written_whole
 
 SIZE = 96
@@ -146,6 +146,7 @@ def _kite(rng: np.random.Generator) -> Scene:
     background, _ = _landscape(rng)
     x = rng.uniform(0.25, 0.75) * SIZE
     person = people.person(rng).placed(x, rng.uniform(84, 92), rng.uniform(34, 40))
+    assert person.keypoints is not None
     hand = person.keypoints[people.KEYPOINT_NAMES.index("right_wrist")]
     kite, size = things.kite(rng), rng.uniform(26, 32)
     middle = np.array([np.clip(SIZE - x, 30, 66), rng.uniform(32, 38)])

@@ -57,7 +57,7 @@ def landscape(
     rng: np.random.Generator, width: int, height: int, palettes: Sequence[Palette] = PALETTES
 ) -> tuple[np.ndarray, float]:
     """Return a landscape, RGB uint8 ``(height, width, 3)``, and the row of its horizon."""
-    palette = palettes[rng.integers(len(palettes))]
+    palette = palettes[int(rng.integers(len(palettes)))]
     horizon = height * rng.uniform(0.36, 0.5)
     rows = np.arange(height) + 0.5
     sky = _gradient(palette.sky_top, palette.sky_low, rows / horizon)
