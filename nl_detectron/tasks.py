@@ -8,13 +8,12 @@ libraries that read videos. Nothing outside the two packages assumes either of t
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
-from omegaconf import DictConfig
 
-Config: TypeAlias = CfgNode | DictConfig
+from .config import Config
 
 # By the class of the model. Any other class is a detector, as in Detectron2 itself.
 _PACKAGES = {"VideoClassifier": "video"}

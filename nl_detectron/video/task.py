@@ -7,7 +7,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import ConfigError, UserError
-from ..tasks import Config, Task
+from ..config import Config
+from ..tasks import Task
 from .evaluation import build_evaluator
 from .loading import build_test_loader, build_train_loader
 
