@@ -25,5 +25,6 @@ def check_datasets(names: Iterable[str]) -> None:
                 raise UserError(
                     f"data set '{name}' is not there: no {os.path.abspath(path)}. "
                     f"DETECTRON2_DATASETS {where}; point it at the folder that holds the data "
-                    "sets, or use nl_shapes_train and nl_shapes_val, which need no download"
+                    "sets, or use nl_shapes_train and nl_shapes_val, or with videos "
+                    "nl_clips_train and nl_clips_val, which need no download"
                 )

@@ -1,28 +1,21 @@
 """Classification of videos as a task of the engine."""
 
-import os
-from collections.abc import Iterable
+from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from torch import nn
 
-from ..errors import ConfigError, UserError
 from ..config import Config
+from ..errors import ConfigError, UserError
 from ..tasks import Task
-from .evaluation import build_evaluator
-from .loading import build_test_loader, build_train_loader
+from .evaluation import VideoEvaluator, build_evaluator
+from .loading import TestLoader, build_test_loader, build_train_loader
 
 
 def check(cfg: Config) -> None:
-    """Raise ConfigError for keys of the data that cannot work, UserError for lists not on disk."""
+    """Raise ConfigError for values of Detectron2's own keys that have no meaning for clips."""
     if not isinstance(cfg, CfgNode):
         raise UserError("videos are trained from YAML configs; there is no LazyConfig for them")
-    check_input(cfg)
-    _check_files(dict.fromkeys(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST))
-
-
-def check_input(cfg: CfgNode) -> None:
-    """Raise ConfigError for values of Detectron2's own keys that have no meaning for clips."""
     allowed = {
         "INPUT.MIN_SIZE_TRAIN_SAMPLING": (cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, ("choice", "range")),
         "INPUT.RANDOM_FLIP": (cfg.INPUT.RANDOM_FLIP, ("horizontal", "none")),
@@ -53,20 +46,15 @@ def check_input(cfg: CfgNode) -> None:
         )
 
 
-def _check_files(names: Iterable[str]) -> None:
-    for name in names:
-        if name not in DatasetCatalog:
-            continue  # the engine says so, with the nearest name
-        metadata = MetadataCatalog.get(name)
-        for path in (metadata.get("list_file"), metadata.get("video_root")):
-            if path and not os.path.exists(path):
-                root = os.environ.get("DETECTRON2_DATASETS")
-                where = f"is '{root}'" if root else "is not set, so ./datasets is used"
-                raise UserError(
-                    f"data set '{name}' is not there: no {os.path.abspath(path)}. "
-                    f"DETECTRON2_DATASETS {where}; point it at the folder that holds the data "
-                    "sets, or use nl_clips_train and nl_clips_val, which need no download"
-                )
+def go_on(cfg: CfgNode, name: str, model: nn.Module, loader: Any, evaluator: Any) -> Any:
+    """Return a loader without the videos that an evaluation which was cut off has finished.
+
+    Loaders and evaluators of other classes than ours start from the beginning.
+    """
+    if not (isinstance(loader, TestLoader) and isinstance(evaluator, VideoEvaluator)):
+        return loader
+    done = evaluator.resume(model)
+    return build_test_loader(cfg, name, without=done) if done else loader
 
 
 TASK = Task(
@@ -74,4 +62,5 @@ TASK = Task(
     build_test_loader=build_test_loader,
     build_evaluator=build_evaluator,
     check=check,
+    go_on=go_on,
 )

@@ -78,7 +78,7 @@ class VideoInfo:
         height, width: in pixels, as shown, that is, after `rotation`.
         rotation: by which decoded frames are turned to be shown, degrees counter-clockwise.
         key_frames: indices of the frames where decoding can start; None is all of them.
-        stamps: None for a stream without time stamps, which is decoded from its start.
+        stamps: None where there are none to rely on: the file is decoded from its start.
         names: of a folder's frames; None for a file.
     """
 

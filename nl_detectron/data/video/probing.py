@@ -22,6 +22,8 @@ from .reading import av, check_size, opened, read_image, video_stream
 logger = logging.getLogger(__name__)
 
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.\w+)", re.DOTALL)
+# Formats that have a time stamp for each frame, and the same one after seeking.
+_STAMPED = {"asf", "avi", "flv", "matroska", "mov", "mpegts"}
 _THREADS = 8
 _SAVE_EVERY = 20_000  # videos: so much of the work can be lost
 _FORMAT = 1  # of the file
@@ -50,6 +52,7 @@ def _probe_file(path: str | os.PathLike[str]) -> VideoInfo:
         _check_whole(container, stream, len(packets), log)
         rate = stream.average_rate or stream.guessed_rate
         time_base = stream.time_base or Fraction(1)
+        is_stamped = not _STAMPED.isdisjoint(container.format.name.split(","))
     with opened(path) as (container, _):
         frame = next(container.decode(video_stream(container)), None)
         if frame is None:
@@ -59,7 +62,7 @@ def _probe_file(path: str | os.PathLike[str]) -> VideoInfo:
         is_turned = rotation % 180 == 90
         width, height = (frame.height, frame.width) if is_turned else (frame.width, frame.height)
     stamps = sorted(pts for pts, _ in packets if pts is not None)
-    has_stamps = len(set(stamps)) == len(packets)
+    has_stamps = is_stamped and len(set(stamps)) == len(packets)
     keys: tuple[int, ...] | None = (0,)
     if has_stamps:
         place = {pts: i for i, pts in enumerate(stamps)}

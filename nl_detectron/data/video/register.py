@@ -121,7 +121,7 @@ def _register(
 
     def load() -> list[dict[str, Any]]:
         entries = read()
-        if not isinstance(classes, list) and "thing_classes" not in metadata:
+        if not isinstance(classes, list) and metadata.get("thing_classes") is None:
             highest = max((label for entry in entries for label in entry.labels), default=0)
             metadata.thing_classes = classes() or _numbers(highest + 1)
         return load_entries(
