@@ -10,9 +10,9 @@ from detectron2.data import DatasetCatalog, detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from .data import check_datasets
 from .dataset_check import KINDS
 from .dataset_check.images import image_fault, special_file
-from .engine import check_datasets
 from .errors import UserError
 
 WHAT = (
@@ -22,13 +22,13 @@ WHAT = (
 
 
 def list_images(inputs: Iterable[str]) -> list[Path]:
-    """Return the files that are meant, in order; whether they are images shows on reading."""
+    """Return the files, in order, without reading them."""
     files: list[Path] = []
     for item in inputs:
         name, _, count = item.partition(":")
         if name in DatasetCatalog and not os.path.exists(item):
             if count and not count.isdecimal():
-                raise UserError(f"--input {item}: '{count}' is no number")
+                raise UserError(f"--input {item}: '{count}' is not a number")
             check_datasets([name])
             records = DatasetCatalog.get(name)[: int(count) if count else None]
             found = [Path(record["file_name"]) for record in records]
@@ -45,15 +45,15 @@ def list_images(inputs: Iterable[str]) -> list[Path]:
 
 
 def read_image(file: str | os.PathLike[str], format: str = "BGR") -> np.ndarray:
-    """Return an image as training sees it: (H, W, 3), uint8, turned as its EXIF data says.
+    """Return an image as training sees it: (H, W, 3), uint8, rotated as its EXIF data says.
 
     Raises:
         UserError: the file cannot be read as an image, or has more than 8 bits a channel, of
-            which Pillow would keep only what is darkest.
+            which Pillow would keep only the darkest.
     """
     path = os.fspath(file)
     if fault := special_file(path):
-        raise UserError(f"{path}: {fault[1]}, no image")
+        raise UserError(f"{path}: {fault[1]}, not an image")
     try:
         with PathManager.open(path, "rb") as opened, Image.open(opened) as header:
             mode = header.mode
@@ -70,4 +70,4 @@ def report_bad(bad: list[Path], count: int) -> None:
     """Raise UserError if any of `count` files could not be read."""
     if bad:
         names = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise UserError(f"{len(bad)} of {count} files are no images: {names}")
+        raise UserError(f"{len(bad)} of {count} files are not images: {names}")

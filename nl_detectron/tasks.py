@@ -8,13 +8,13 @@ libraries that read videos. Nothing outside the two packages assumes either of t
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
-from omegaconf import DictConfig
+from torch import nn
 
-Config: TypeAlias = CfgNode | DictConfig
+from .config import Config
 
 # By the class of the model. Any other class is a detector, as in Detectron2 itself.
 _PACKAGES = {"VideoClassifier": "video"}
@@ -27,6 +27,10 @@ class BuildEvaluator(Protocol):
     ) -> DatasetEvaluator: ...
 
 
+def _whole_loader(cfg: Config, name: str, model: nn.Module, loader: Any, evaluator: Any) -> Any:
+    return loader
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What differs between tasks, besides the model. `cfg` is a YAML config or a LazyConfig.
@@ -36,6 +40,8 @@ class Task:
         build_test_loader: ``(cfg, name)``: batches of the data set `name`, each sample once.
         build_evaluator: ``(cfg, name, output_dir=None)``: its metrics. Files go to `output_dir`,
             by default to ``OUTPUT_DIR/inference``.
+        go_on: ``(cfg, name, model, loader, evaluator)``: the loader without the samples of which
+            the evaluator has results already, from an evaluation of `model` that was cut off.
         check: ``(cfg)``: raise :class:`ConfigError` for what cannot be trained or evaluated, from
             the config and the metadata of its data sets alone, before a process starts.
     """
@@ -44,6 +50,7 @@ class Task:
     build_test_loader: Callable[[Config, str], Iterable[list[dict[str, Any]]]]
     build_evaluator: BuildEvaluator
     check: Callable[[Config], None]
+    go_on: Callable[[Config, str, nn.Module, Any, Any], Any] = _whole_loader
 
 
 def task_of(cfg: Config) -> Task:

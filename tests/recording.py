@@ -13,7 +13,6 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-import nl_detectron.engine.run as engine_run
 from nl_detectron.engine import Trainer, argument_parser, main
 
 
@@ -76,12 +75,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
         data = str(folder)
         if data not in DatasetCatalog.list():
             register_coco_instances(data, {}, str(folder / "tiny.json"), str(folder / "images"))
-        monkeypatch.setattr(engine_run, "Trainer", RecordingTrainer)
         monkeypatch.setattr(RecordingTrainer, "at", at or {})
         fixed = ("DATASETS.TRAIN", f"({data!r},)", "DATASETS.TEST", f"({data!r},)")
         line = ("--config-file", folder / "tiny.yaml", *flags, *fixed, *opts)
         args = argument_parser().parse_args([*map(str, line), "OUTPUT_DIR", str(folder / name)])
-        main(args)
+        main(args, trainer=RecordingTrainer)
         return folder / name
 
     return train

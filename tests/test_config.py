@@ -216,7 +216,7 @@ def told(file: Path, error: BaseException) -> str:
             "MODEL: {BACKBONE: {NAME: build_resnet_fpn_backbne}}",
             "Did you mean 'build_resnet_fpn_backbone'?",
         ),
-        ("device null", "MODEL: {DEVICE: null}", "is 'None', which is no device"),
+        ("device null", "MODEL: {DEVICE: null}", "is 'None', which is not a device"),
         ("an empty file", "", "holds nothing; a config has keys"),
         ("only a comment", "# to do\n", "holds nothing; a config has keys"),
         ("a list", "- MODEL\n- SOLVER", "holds a list; a config has keys"),
@@ -245,11 +245,11 @@ def told(file: Path, error: BaseException) -> str:
         ("a folder as _BASE_", "_BASE_: folder.yaml", "_BASE_ cannot be read: "),
         ("a named pipe as _BASE_", "_BASE_: pipe.yaml", "_BASE_ cannot be read: "),
         ("a _BASE_ of detectron2://", "_BASE_: detectron2://x.yaml", "_BASE_ cannot be read: "),
-        ("itself as _BASE_", "_BASE_: circle.yaml", "circle: circle.yaml -> circle.yaml"),
+        ("itself as _BASE_", "_BASE_: circle.yaml", "cycle: circle.yaml -> circle.yaml"),
         (
             "a circle of two files",
             "_BASE_: to_circle.yaml",
-            "circle: circle.yaml -> to_circle.yaml -> circle.yaml",
+            "cycle: circle.yaml -> to_circle.yaml -> circle.yaml",
         ),
         ("a number as _BASE_", "_BASE_: 3", "_BASE_ is 3; allowed: a file's name or a list"),
         ("null as _BASE_", "_BASE_: null", "_BASE_ is None; allowed: a file's name or a list"),
@@ -276,7 +276,7 @@ def test_a_file_that_is_no_config_is_told_in_a_line(
 
 def test_a_circle_through_a_list_is_told(bases: Path, tried) -> None:
     (bases / "list_circle.yaml").write_text("_BASE_: [plain.yaml, through_list.yaml]")
-    with pytest.raises(UserError, match="circle") as error:
+    with pytest.raises(UserError, match="cycle") as error:
         load_config(bases / "list_circle.yaml")
     tried("Configs", "a circle through lists of _BASE_", str(error.value))
 
@@ -313,7 +313,7 @@ def test_what_is_no_file_is_told(bases: Path, tried, name: str, message: str) ->
         (["_BASE_", "x.yaml"], "unknown key '_BASE_'"),
         (["", "3"], "unknown key ''"),
         (["SOLVER.MAX_ITER", "(" * 5000], "... (str); allowed: int"),
-        (["MODEL.DEVICE", "gpu"], "'gpu', which is no device"),
+        (["MODEL.DEVICE", "gpu"], "'gpu', which is not a device"),
     ],
 )
 def test_a_wrong_override_is_told_in_a_line(bases: Path, tried, opts, message: str) -> None:
@@ -363,7 +363,7 @@ train = dict(device="cpu", output_dir="o", max_iter=3, amp=dict(enabled=False),
         ("a bracket left open", LAZY, ["train.max_iter=[["], "'train.max_iter=[[': "),
         ("a key to delete", LAZY, ["~train.max_iter=3"], "deletion is not yet"),
         ("a number for a section", LAZY, ["train=3"], "'train' is 3, but it has to have keys"),
-        ("a device that does not exist", LAZY, ["train.device=gpu"], "which is no device"),
+        ("a device that does not exist", LAZY, ["train.device=gpu"], "which is not a device"),
     ],
 )
 def test_a_lazy_config_that_cannot_work_is_told_in_a_line(

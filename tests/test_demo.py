@@ -71,7 +71,7 @@ def test_good_files_are_drawn_and_bad_ones_named(folder: Path, tmp_path: Path) -
         *("--json", tmp_path / "found.json", "--batch-size", 2),
     )  # fmt: skip
     assert done.returncode == 1
-    assert "error: 2 of 5 files are no images" in done.stderr
+    assert "error: 2 of 5 files are not images" in done.stderr
     assert "skipped" in done.stderr
     assert "000000000004.png" in done.stderr
     assert "notes.txt" in done.stderr
@@ -316,7 +316,7 @@ def test_inputs_are_files_folders_patterns_and_data_sets(
     ]  # fmt: skip
     assert names("some_set") == ["002.png", "005.png"]
     assert names("some_set:1") == ["002.png"]
-    with pytest.raises(UserError, match="'x' is no number"):
+    with pytest.raises(UserError, match="'x' is not a number"):
         names("some_set:x")
 
 

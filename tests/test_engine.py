@@ -72,7 +72,7 @@ def test_wrong_overrides_are_named(opts: list[str], message: str) -> None:
         ("MODEL: {MASK_ONN: True}", r"MODEL.MASK_ONN'. Did you mean 'MODEL.MASK_ON'\?"),
         ("MODEL: [", "not valid YAML"),
         ("_BASE_: nowhere.yaml", r"_BASE_ cannot be read: .*nowhere.yaml"),
-        ("_BASE_: own.yaml", "circle"),
+        ("_BASE_: own.yaml", "cycle"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:

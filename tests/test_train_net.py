@@ -19,8 +19,6 @@ import json
 import torch
 from detectron2.engine.hooks import CallbackHook
 from detectron2.utils import comm
-from nl_detectron.engine import Trainer
-import nl_detectron.engine.run as engine_run
 
 class RecordingTrainer(Trainer):
     def build_hooks(self):
@@ -36,7 +34,7 @@ class RecordingTrainer(Trainer):
                     json.dump(losses, file)
         return [CallbackHook(after_step=after_step, after_train=after_train)]
 
-engine_run.Trainer = RecordingTrainer
+trainer = RecordingTrainer
 """
 
 
@@ -104,9 +102,7 @@ def test_resume_goes_on_and_eval_only_evaluates(whole_run: Path, tmp_path: Path)
 
 
 def losses_and_weights(folder: Path, name: str, *flags: object) -> tuple[list[float], list[dict]]:
-    script = folder / "record.py"
-    start, end = (folder / "run.py").read_text().split("if __name__")
-    script.write_text(start + RECORD + "if __name__" + end)
+    script = tiny_run.write_script(folder, "record.py", RECORD)
     output = folder / name
     done = tiny_run.run(script, "--config-file", folder / "tiny.yaml", *flags, "OUTPUT_DIR", output)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -66,14 +66,15 @@ SCRIPT = """
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
-from nl_detectron.engine import argument_parser, main
+from nl_detectron.engine import Trainer, argument_parser, main
 from nl_detectron.errors import run_script
 
 people = _get_builtin_metadata("coco_person")
 keypoints = {{k: people[k] for k in ("keypoint_names", "keypoint_flip_map")}}
 register_coco_instances("tiny", keypoints, {json!r}, {images!r})
+trainer = Trainer
 if __name__ == "__main__":
-    run_script(lambda: main(argument_parser().parse_args()))
+    run_script(lambda: main(argument_parser().parse_args(), trainer))
 """
 
 
@@ -81,9 +82,8 @@ if __name__ == "__main__":
 RECORD = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
-import nl_detectron.engine.run as engine_run
 from recording import RecordingTrainer
-engine_run.Trainer = RecordingTrainer
+trainer = RecordingTrainer
 """
 
 # Random numbers in all their places: the mapper, the regions of RPN and heads, the batches. With

@@ -1,4 +1,4 @@
-"""What config files of both kinds have in common: finding them, and words about their values."""
+"""What config files of both kinds have in common: finding them, and messages about their values."""
 
 from difflib import get_close_matches
 from os import PathLike
@@ -10,10 +10,11 @@ from ..errors import ConfigError, UserError
 
 _PACKAGE_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _CONFIG_SUFFIXES = (".yaml", ".py")
-_SHOWN = 60  # characters of a value
+_MAX_LENGTH = 60  # characters of a value
 
 
-def existing_config(config_file: str | PathLike[str]) -> Path:
+def find_config_file(config_file: str | PathLike[str]) -> Path:
+    """Return the file's path; raise UserError, with the nearest name, if it does not exist."""
     path = Path(config_file)
     if not str(config_file):
         raise UserError("no config file given: --config-file FILE, e.g. configs/quickstart.yaml")
@@ -29,20 +30,22 @@ def existing_config(config_file: str | PathLike[str]) -> Path:
     raise UserError(f"no config file {config_file}.{hint}")
 
 
-def check_device(key: str, device: str, way_out: str) -> None:
+def check_device(key: str, device: str, cpu_option: str) -> None:
+    """Raise ConfigError for a device that torch does not have; `cpu_option` selects the CPU."""
     try:
         kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"{key} is '{device}', which is no device (cpu, cuda, ...)") from error
+        raise ConfigError(f"{key} is '{device}', which is not a device (cpu, cuda, ...)") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"{key} is '{device}', but torch sees no GPU; {way_out} works")
+        raise ConfigError(f"{key} is '{device}', but torch sees no GPU; {cpu_option} works")
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
+    """Return any value in a few characters of one line."""
     return shortened(" ".join(repr(value).split()))
 
 
-def shortened(text: str, width: int = _SHOWN) -> str:
+def shortened(text: str, width: int = _MAX_LENGTH) -> str:
     return text if len(text) <= width else text[:width] + "..."
 
 

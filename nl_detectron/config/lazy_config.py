@@ -1,10 +1,11 @@
-"""A LazyConfig: a Python file, run, and what is wrong in it told in one line."""
+"""A LazyConfig: a Python file, which is run, and its errors in one line."""
 
 import builtins
 import os
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import LazyConfig
@@ -12,14 +13,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError, UserError, nearest
-from .config_file import check_device, existing_config, one_line, shown
+from .config_file import check_device, find_config_file, one_line, short_repr
 
 _LAZY_PARTS = ("model", "optimizer", "dataloader", "train")
-# What run_lazy reads besides; Detectron2's configs/common/train.py has those of `train`.
+# Keys of `train` that Detectron2's own LazyConfigs do not have.
+_OUR_KEYS: dict[str, Any] = {"accumulate_steps": 1, "expected_results": [], "wandb_project": ""}
+# What a run reads besides; Detectron2's configs/common/train.py has those of `train`.
 _LAZY_TO_TEST = ("dataloader.test", "dataloader.evaluator", "train.output_dir")
 _LAZY_TO_TRAIN = (
     *("lr_multiplier", "optimizer.params", "dataloader.train", "train.max_iter"),
-    *("train.amp.enabled", "train.checkpointer", "train.eval_period", "train.log_period"),
+    *("train.amp.enabled", "train.checkpointer.period", "train.eval_period", "train.log_period"),
+)
+_LAZY_POSITIVE = (
+    *("train.max_iter", "train.accumulate_steps", "train.log_period"),
+    "train.checkpointer.period",
 )
 
 
@@ -28,13 +35,14 @@ def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = 
 
     The file is a program, and this runs it.
     """
-    path = existing_config(config_file)
+    path = find_config_file(config_file)
     cfg = _run_lazy_config(path)
     for part in _LAZY_PARTS:
         if part not in cfg:
             raise ConfigError(f"{path}: '{part}' is missing; a LazyConfig for training defines it")
-    # Not among the keys of Detectron2's own configs.
-    cfg.train.setdefault("accumulate_steps", 1)
+    _check_parts(cfg)
+    for key, default in _OUR_KEYS.items():
+        cfg.train.setdefault(key, default)
     for option in opts or ():
         key, equals, _ = option.lstrip("+~").partition("=")
         if not equals:
@@ -44,9 +52,7 @@ def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = 
             LazyConfig.apply_overrides(cfg, [option])
         except Exception as error:  # Hydra's parser, if it is installed, has its own classes
             raise ConfigError(f"on the command line: '{option}': {one_line(error)}") from error
-    for part in _LAZY_PARTS:
-        if not isinstance(cfg[part], DictConfig):
-            raise ConfigError(f"'{part}' is {shown(cfg[part])}, but it has to have keys")
+    _check_parts(cfg)
     chosen = any(option.startswith("train.device=") for option in opts or ())
     if not chosen and not torch.cuda.is_available():
         cfg.train.device = "cpu"
@@ -54,8 +60,14 @@ def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = 
     return cfg
 
 
+def _check_parts(cfg: DictConfig) -> None:
+    for part in _LAZY_PARTS:
+        if not isinstance(found := cfg.get(part), DictConfig):
+            raise ConfigError(f"'{part}' is {short_repr(found)}, but it has to have keys")
+
+
 def _run_lazy_config(path: Path) -> DictConfig:
-    """Return what Detectron2 reads from a .py file; a mistake in the file is told with its line."""
+    """Return what Detectron2 reads from a .py file; an error in the file names its line."""
     importing = builtins.__import__
     try:
         return LazyConfig.load(str(path))
@@ -93,13 +105,14 @@ def _check_lazy_key(cfg: DictConfig, key: str) -> None:
 
 
 def check_lazy_run(cfg: DictConfig, path: str, *, eval_only: bool) -> None:
-    """Raise ConfigError if a part that the run needs is missing or cannot be worked out."""
+    """Raise ConfigError if a part that the run needs is missing or cannot be resolved."""
     try:
         for key in _LAZY_TO_TEST + (() if eval_only else _LAZY_TO_TRAIN):
             if OmegaConf.select(cfg, key) is None:
                 raise ConfigError(f"{path}: '{key}' is missing; the run needs it")
-        iterations = OmegaConf.select(cfg, "train.max_iter")
+        numbers = {key: OmegaConf.select(cfg, key) for key in _LAZY_POSITIVE}
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {one_line(error)}") from error
-    if not eval_only and (type(iterations) is not int or iterations < 1):
-        raise ConfigError(f"{path}: train.max_iter is {shown(iterations)}; allowed: 1 or more")
+    for key, value in numbers.items():
+        if not eval_only and (type(value) is not int or value < 1):
+            raise ConfigError(f"{path}: {key} is {short_repr(value)}; allowed: 1 or more")

@@ -1,4 +1,4 @@
-"""A YAML config: read without running code, and what is wrong in it told in one line."""
+"""A YAML config: read without running code, and its errors in one line."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from detectron2.utils.file_io import PathManager
 from ..errors import ConfigError, UserError
 from ..version import __version__
 from .checks import check_config, check_detectron2_keys
-from .config_file import check_device, existing_config, one_line, shortened, shown
+from .config_file import check_device, find_config_file, one_line, short_repr, shortened
 from .keys import add_nonlocal_config
 
 _DEVICE_NOT_SET = "not set"
@@ -42,7 +42,7 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     cfg = get_cfg()
     add_nonlocal_config(cfg)
     cfg.MODEL.DEVICE = _DEVICE_NOT_SET
-    path = existing_config(config_file)
+    path = find_config_file(config_file)
     opts = list(opts or ())
     if opts[:1] == ["--"]:
         opts = opts[1:]
@@ -73,14 +73,16 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
 
 
 def _check_yaml(path: str, *, newest: int, inside: tuple[str, ...] = ()) -> None:
-    """Raise UserError if a YAML file or one of its ``_BASE_`` files is no config.
+    """Raise UserError if a YAML file or one of its ``_BASE_`` files is not a config.
 
     `newest` is the VERSION of Detectron2's keys; `inside` are the files that led here.
     """
     real = os.path.realpath(path)
     if real in inside:
-        way = " -> ".join(os.path.basename(file) for file in (*inside[inside.index(real) :], real))
-        raise UserError(f"{inside[0]}: its _BASE_ files go round in a circle: {way}")
+        cycle = " -> ".join(
+            os.path.basename(file) for file in (*inside[inside.index(real) :], real)
+        )
+        raise UserError(f"{inside[0]}: its _BASE_ files form a cycle: {cycle}")
     content = _yaml_content(path, used_by=inside[-1] if inside else None)
     if not isinstance(content, dict) or not content:
         held = f"a {type(content).__name__}" if content else "nothing"
@@ -88,12 +90,14 @@ def _check_yaml(path: str, *, newest: int, inside: tuple[str, ...] = ()) -> None
     _check_keys(path, content)
     version = content.get("VERSION", newest)
     if type(version) is not int or not 0 <= version <= newest:
-        raise ConfigError(f"{path}: VERSION is {shown(version)}; allowed: 0 to {newest}{_ours()}")
+        raise ConfigError(
+            f"{path}: VERSION is {short_repr(version)}; allowed: 0 to {newest}{_versions()}"
+        )
     bases = content.get(_BASE, [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
             raise ConfigError(
-                f"{path}: _BASE_ is {shown(bases)}; allowed: a file's name or a list of them"
+                f"{path}: _BASE_ is {short_repr(bases)}; allowed: a file's name or a list of them"
             )
         if not base.startswith(("http://", "https://")):
             base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
@@ -109,8 +113,8 @@ def _yaml_content(path: str, *, used_by: str | None) -> Any:
             return yaml.safe_load(file)
     except OSError as error:
         reason = error.strerror or one_line(error)
-        culprit = f"{used_by}: its _BASE_" if used_by else "it"
-        raise UserError(f"{culprit} cannot be read: {path} ({reason})") from error
+        subject = f"{used_by}: its _BASE_" if used_by else "the config"
+        raise UserError(f"{subject} cannot be read: {path} ({reason})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not text in UTF-8 (byte {error.start})") from error
     except yaml.constructor.ConstructorError as error:
@@ -131,7 +135,7 @@ def _check_keys(path: str, content: dict) -> None:
         if isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str):
-                    raise ConfigError(f"{path}: the key {shown(key)} is not text")
+                    raise ConfigError(f"{path}: the key {short_repr(key)} is not text")
             values.extend(value.values())
         elif isinstance(value, list):
             values.extend(value)
@@ -155,7 +159,7 @@ def _config_complaint(error: Exception, cfg: CfgNode) -> str:
     wrong_type = {"CfgNode": "keys", "dict": "keys"}.get(found["type"], found["type"])
     return (
         f"{found['key']} is {wrong} ({wrong_type}); "
-        f"allowed: {type(default).__name__}, such as {shown(default)}"
+        f"allowed: {type(default).__name__}, such as {short_repr(default)}"
     )
 
 
@@ -168,11 +172,11 @@ def _unknown(key: str, cfg: CfgNode) -> str:
     match = [f"{section}.{name}".lstrip(".") for name in names]
     match += get_close_matches(key, known, n=1, cutoff=0.85)
     match += [k for k in known if k.endswith(f".{name}")]
-    hint = f"Did you mean '{match[0]}'?" if match else f"It may be of a newer version{_ours()}."
+    hint = f"Did you mean '{match[0]}'?" if match else f"It may be of a newer version{_versions()}."
     return f"unknown key '{shortened(key)}'. {hint}"
 
 
-def _ours() -> str:
+def _versions() -> str:
     return f"; this is nl_detectron {__version__} with Detectron2 {detectron2.__version__}"
 
 

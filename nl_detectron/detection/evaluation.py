@@ -8,8 +8,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from omegaconf import DictConfig
 
+from ..config import Config
 from ..errors import UserError
-from ..tasks import Config
 
 
 def build_evaluator(cfg: Config, name: str, output_dir: str | None = None) -> Any:

@@ -20,6 +20,7 @@ from detectron2.data import (
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
+from ..config import Config
 from ..dataset_check import (
     KINDS,
     Run,
@@ -30,7 +31,6 @@ from ..dataset_check import (
 from ..dataset_check.coco import shown_error
 from ..dataset_check.images import image_size, special_file
 from ..errors import ConfigError, DataError, UserError
-from ..tasks import Config
 
 Mapper = Callable[[dict], Any]
 

@@ -2,8 +2,9 @@
 
 from omegaconf import DictConfig
 
+from ..config import Config
 from ..dataset_check import Run
-from ..tasks import Config, Task
+from ..tasks import Task
 from .evaluation import build_evaluator
 from .loading import build_test_loader, build_train_loader, check_metadata
 

@@ -1,9 +1,10 @@
 """Everything a run needs besides the model: set-up, processes, training loop, evaluation."""
 
+from ..data import check_datasets
 from .accumulate import StepTrainer
 from .launch import Ranks, launch, ranks_from_environment
-from .run import main, run_lazy, run_yaml
-from .setup import argument_parser, check_datasets, prepare
+from .run import main, run_config
+from .setup import argument_parser, prepare
 from .trainer import Trainer
 
 __all__ = [
@@ -16,6 +17,5 @@ __all__ = [
     "main",
     "prepare",
     "ranks_from_environment",
-    "run_lazy",
-    "run_yaml",
+    "run_config",
 ]

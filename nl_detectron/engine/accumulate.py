@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import SimpleTrainer, create_ddp_model
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,12 +17,15 @@ from .faults import DivergedError, check_losses, worker_fault
 
 
 def to_distributed(model: nn.Module, **options: Any) -> nn.Module:
-    """Wrap `model` for the process group, on its GPU or on the CPU; one process needs nothing."""
-    if comm.get_world_size() == 1:
-        return model
-    on_gpu = next(model.parameters()).is_cuda
-    device_ids = [comm.get_local_rank()] if on_gpu else None
-    return DistributedDataParallel(model, device_ids=device_ids, **options)
+    """Wrap `model` for the process group, on its GPU or on the CPU; one process needs nothing.
+
+    Args:
+        options: of Detectron2's `create_ddp_model`.
+    """
+    device = next(model.parameters()).device
+    return create_ddp_model(
+        model, device_ids=[device] if device.type == "cuda" else None, **options
+    )
 
 
 class StepTrainer(SimpleTrainer):

@@ -19,8 +19,7 @@ class ResidualNormHook(HookBase):
 
     Args:
         model: the model that is trained, wrapped for several processes or not.
-        period: iterations between two logged ones; at least 1. All others cost nothing but the
-            call of a hook that returns at once.
+        period: iterations between two logged ones; at least 1. The others cost nothing.
     """
 
     def __init__(self, model: nn.Module, *, period: int = 20) -> None:

@@ -1,18 +1,13 @@
-"""From a command line to a checked config: what a user can get wrong is found here, in one line."""
+"""From a command line to a checked config: a user's mistakes are errors of one line."""
 
 import argparse
-import os
 import sys
-from collections.abc import Iterable
 
-from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
-from omegaconf import DictConfig, OmegaConf
 
 from ..arguments import add_traceback
-from ..config import check_lazy_run, load_config, load_lazy_config
-from ..errors import UserError, nearest
+from ..config import Config, RunSettings, check_lazy_run, load_config, load_lazy_config
+from ..data import check_datasets
 from ..tasks import task_of
 
 
@@ -41,7 +36,7 @@ examples:
     srun --nodes 2 --ntasks-per-node 8 {program} --config-file FILE
 """
     )
-    parser.description = "Train and evaluate a detector from a YAML or LazyConfig (.py) file."
+    parser.description = "Train and evaluate a model from a YAML or LazyConfig (.py) file."
     add_traceback(parser)
     for action in parser._actions:
         if action.dest == "config_file":
@@ -53,41 +48,16 @@ examples:
     return parser
 
 
-def prepare(args: argparse.Namespace) -> CfgNode | DictConfig:
+def prepare(args: argparse.Namespace) -> Config:
     """Load and check the config that the command line asks for, before any process starts."""
     if str(args.config_file).endswith(".py"):
-        lazy = load_lazy_config(args.config_file, args.opts)
-        check_lazy_run(lazy, args.config_file, eval_only=args.eval_only)
-        parts = ("test",) if args.eval_only else ("train", "test")
-        names: list[str] = []
-        for part in parts:
-            found = OmegaConf.select(lazy, f"dataloader.{part}.dataset.names", default=())
-            names += [found] if isinstance(found, str) else list(found)
-        check_datasets(names)
-        task_of(lazy).check(lazy)
-        return lazy
-    cfg = load_config(args.config_file, args.opts)
-    cfg.freeze()
-    check_datasets(cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
+        cfg = load_lazy_config(args.config_file, args.opts)
+        check_lazy_run(cfg, args.config_file, eval_only=args.eval_only)
+    else:
+        cfg = load_config(args.config_file, args.opts)
+        cfg.freeze()
+    settings = RunSettings.of(cfg)
+    check_datasets(() if args.eval_only else settings.train_datasets)
+    check_datasets(settings.test_datasets)
     task_of(cfg).check(cfg)
     return cfg
-
-
-def check_datasets(names: Iterable[str]) -> None:
-    """Raise :class:`UserError` for the first data set that is not registered or not on disk."""
-    known = list(DatasetCatalog.keys())
-    for name in names:
-        if name not in known:
-            raise UserError(f"data set '{name}' is not registered.{nearest(name, known)}")
-        metadata = MetadataCatalog.get(name)
-        for key in ("json_file", "image_root", "list_file", "video_root"):
-            path = metadata.get(key)
-            if path and "://" not in path and not os.path.exists(path):
-                root = os.environ.get("DETECTRON2_DATASETS")
-                where = f"is '{root}'" if root else "is not set, so ./datasets is used"
-                raise UserError(
-                    f"data set '{name}' is not there: no {os.path.abspath(path)}. "
-                    f"DETECTRON2_DATASETS {where}; point it at the folder that holds the data "
-                    "sets, or use nl_shapes_train and nl_shapes_val, or with videos "
-                    "nl_clips_train and nl_clips_val, which need no download"
-                )

@@ -1,16 +1,30 @@
-"""Detectron2's `DefaultTrainer`, on GPU or CPU, with gradient accumulation and our evaluators."""
+"""Detectron2's `DefaultTrainer` for both kinds of config, on GPU or CPU."""
 
+import logging
 import weakref
 from collections.abc import Iterable
+from typing import Any
 
-from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer
+from detectron2.config import CfgNode, instantiate
+from detectron2.engine import DefaultTrainer, HookBase, default_writers, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import (
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
+from fvcore.nn.precise_bn import get_bn_modules
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..checkpoint import Checkpointer
+from ..config import Config, RunSettings
 from ..tasks import task_of
 from .accumulate import StepTrainer, to_distributed
 from .faults import CheckWeights
@@ -19,62 +33,186 @@ from .resume import ExactResume
 from .stop import StopOnTerm, before_evaluation
 from .wandb_writer import WandbWriter
 
+logger = logging.getLogger(__name__)
+
 
 class Trainer(DefaultTrainer):
-    """Train, checkpoint and evaluate as `cfg` says.
+    """Train, checkpoint and evaluate as a YAML config or a LazyConfig says.
 
-    Hooks, files, schedule, checkpoints and the class methods to override (``build_model``,
-    ``build_train_loader``, ``build_evaluator``, ...) are Detectron2's. An iteration takes
-    ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` images. Besides Detectron2's
-    hooks there are `ResidualNormHook`, `CheckWeights`, `StopOnTerm` and `ExactResume`.
+    Hooks, files, schedule, checkpoints and the methods to override (``build_model``,
+    ``build_train_loader``, ``build_evaluator``, ``build_hooks``, ...) are Detectron2's; they get
+    the config as it was loaded. A subclass runs by ``main(args, trainer=MyTrainer)``.
+
+    An iteration takes ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` samples. In
+    addition to the hooks of ``build_hooks`` there are always `ResidualNormHook`, `CheckWeights`,
+    `StopOnTerm` and `ExactResume`.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: Config) -> None:
         # DefaultTrainer's own constructor cannot be used: it hands GPU numbers to models on the
         # CPU and has no place for another inner trainer.
         TrainerBase.__init__(self)
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        if isinstance(cfg, CfgNode):
+            cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        self.settings = settings = RunSettings.of(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        model = to_distributed(model, broadcast_buffers=False)
+        model = to_distributed(model, **settings.ddp)
         self._trainer = StepTrainer(
             model=model,
             data_loader=data_loader,
             optimizer=optimizer,
-            accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS,
-            amp=cfg.SOLVER.AMP.ENABLED,
+            accumulate_steps=settings.accumulate_steps,
+            amp=settings.amp,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(model, settings.output_dir, trainer=weakref.proxy(self))
         self.start_iter = 0
-        self.max_iter = cfg.SOLVER.MAX_ITER
-        self.cfg = cfg
-        if comm.is_main_process():
-            self.register_hooks([ResidualNormHook(model)])
-        self.register_hooks([CheckWeights(model, cfg.SOLVER.CHECKPOINT_PERIOD)])
+        self.max_iter = settings.max_iter
+        self._last_eval_results: dict[str, Any] = {}
+        self._wandb: WandbWriter | None = None
         stop = StopOnTerm(self.checkpointer, data_loader)
-        self.register_hooks(before_evaluation(self.build_hooks(), stop))
-        steps = cfg.SOLVER.ACCUMULATE_STEPS
-        self.register_hooks([ExactResume(data_loader, accumulate_steps=steps)])
+        self.register_hooks(
+            [
+                ResidualNormHook(model, period=settings.log_period)
+                if comm.is_main_process()
+                else None,
+                CheckWeights(model, settings.checkpoint_period),
+                *before_evaluation(self.build_hooks(), stop),
+                ExactResume(data_loader, accumulate_steps=settings.accumulate_steps),
+            ]
+        )
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Return Detectron2's hooks, in its order; the last one writes the metrics."""
+        settings, is_main = self.settings, comm.is_main_process()
+        return [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            self._build_precise_bn(),
+            hooks.PeriodicCheckpointer(
+                self.checkpointer, settings.checkpoint_period, settings.max_to_keep
+            )
+            if is_main
+            else None,
+            hooks.EvalHook(settings.eval_period, self._evaluate),
+            hooks.PeriodicWriter(self.build_writers(), settings.log_period) if is_main else None,
+        ]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return Detectron2's writers, and Weights & Biases' if the config names a project."""
+        output_dir, project = self.settings.output_dir, self.settings.wandb_project
+        writers = default_writers(output_dir, self.max_iter)
+        if project:
+            self._wandb = WandbWriter(project=project, output_dir=output_dir)
+            writers.append(self._wandb)
+        return writers
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load the last checkpoint of the output folder, or else the weights to start from."""
+        self.checkpointer.resume_or_load(self.settings.weights, resume=resume)
+        if resume and self.checkpointer.has_checkpoint():
+            # A checkpoint holds the number of the iteration that was just finished.
+            self.start_iter = self.iter + 1
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if "_trainer" not in state_dict:
+            # Detectron2's LazyConfig script and older versions of ours save the inner trainer's.
+            inner = {key: value for key, value in state_dict.items() if key != "hooks"}
+            state_dict = {**state_dict, "_trainer": inner}
+        super().load_state_dict(state_dict)
+
+    def train(self) -> dict[str, Any]:
+        """Train, and return the results of the last evaluation; in other processes than the main
+        one there are none. They are compared with the expected ones, see `verify`."""
+        if self._wandb is not None:
+            self._wandb.start(resume=self.start_iter > 0)
+        TrainerBase.train(self, self.start_iter, self.max_iter)
+        verify(self.cfg, self._last_eval_results)
+        return self._last_eval_results
+
+    def _evaluate(self) -> dict[str, Any]:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def _build_precise_bn(self) -> HookBase | None:
+        if not isinstance(self.cfg, CfgNode):
+            return None
+        if not (self.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model)):
+            return None
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0  # a second loader's processes would cost memory
+        images = cfg.TEST.PRECISE_BN.NUM_ITER
+        loader = self.build_train_loader(cfg)
+        return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, images)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
+    def build_model(cls, cfg: Config) -> nn.Module:
+        if isinstance(cfg, CfgNode):
+            return super().build_model(cfg)
+        model = instantiate(cfg.model).to(cfg.train.device)
+        logger.info("Model:\n%s", model)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: Config, model: nn.Module) -> Optimizer:
+        if isinstance(cfg, CfgNode):
+            return super().build_optimizer(cfg, model)
+        cfg.optimizer.params.model = model
+        return instantiate(cfg.optimizer)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: Config, optimizer: Optimizer) -> LRScheduler:
+        if isinstance(cfg, CfgNode):
+            return super().build_lr_scheduler(cfg, optimizer)
+        return LRMultiplier(optimizer, instantiate(cfg.lr_multiplier), cfg.train.max_iter)
+
+    @classmethod
+    def build_train_loader(cls, cfg: Config) -> Iterable[list[dict[str, Any]]]:
         return task_of(cfg).build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
+    def build_test_loader(cls, cfg: Config, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
         return task_of(cfg).build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+    def build_evaluator(cls, cfg: Config, dataset_name: str) -> DatasetEvaluator:
         return task_of(cfg).build_evaluator(cfg, dataset_name)
 
-    def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers, and Weights & Biases if ``WANDB.PROJECT`` names a project."""
-        writers = super().build_writers()
-        if self.cfg.WANDB.PROJECT:
-            writers.append(
-                WandbWriter(project=self.cfg.WANDB.PROJECT, output_dir=self.cfg.OUTPUT_DIR)
-            )
-        return writers
+    @classmethod
+    def test(
+        cls,
+        cfg: Config,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Return the results on the test data, by data set if the config has several."""
+        names = RunSettings.of(cfg).test_datasets
+        if isinstance(cfg, DictConfig):  # it has one loader and one evaluator for all of them
+            names = (", ".join(names),)
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        results: dict[str, Any] = {}
+        for i, name in enumerate(names):
+            loader = cls.build_test_loader(cfg, name)
+            evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
+            loader = task_of(cfg).go_on(cfg, name, model, loader, evaluator)
+            results[name] = inference_on_dataset(model, loader, evaluator)
+            if comm.is_main_process():
+                logger.info("Evaluation results for %s in csv format:", name)
+                print_csv_format(results[name])
+        return results[names[0]] if len(names) == 1 else results
+
+
+def verify(cfg: Config, results: dict[str, Any]) -> None:
+    """Compare `results` with the config's expected ones, if it has any, in the main process.
+
+    Raises:
+        SystemExit: with status 1, if they differ; both are in the log.
+    """
+    if comm.is_main_process():
+        test = CfgNode({"EXPECTED_RESULTS": RunSettings.of(cfg).expected_results})
+        verify_results(CfgNode({"TEST": test}), results)

@@ -1,5 +1,6 @@
 """Training curves in Weights & Biases, for those who ask for it."""
 
+import importlib.util
 import os
 from typing import Any
 
@@ -11,8 +12,8 @@ from ..errors import UserError
 class WandbWriter(EventWriter):
     """Send every scalar of Detectron2's event storage to a run of Weights & Biases.
 
-    Without network set ``WANDB_MODE=offline``: ``wandb sync DIR`` sends the run later. Resuming
-    in the same folder goes on with the same run.
+    Call `start` before the first `write`. Without network set ``WANDB_MODE=offline``:
+    ``wandb sync DIR`` sends the run later.
 
     Args:
         project: name of the project in Weights & Biases.
@@ -32,27 +33,35 @@ class WandbWriter(EventWriter):
         config: dict[str, Any] | None = None,
         window_size: int = 20,
     ) -> None:
-        try:
-            import wandb
-        except ImportError as error:
+        if importlib.util.find_spec("wandb") is None:
             raise UserError(
                 "Weights & Biases is asked for, but wandb is not installed: "
                 "pip install 'nl_detectron[wandb]'"
-            ) from error
+            )
+        self._project = project
+        self._output_dir = os.path.abspath(output_dir)
+        self._config = config
         self._window_size = window_size
         self._last_write = -1
-        output_dir = os.path.abspath(output_dir)
-        os.makedirs(output_dir, exist_ok=True)
-        id_file = os.path.join(output_dir, "wandb_run_id")
+
+    def start(self, *, resume: bool) -> None:
+        """Start a new run, or with `resume` go on with the last one of the same folder.
+
+        A run takes no step that it already has, so a training from iteration 0 needs a new one.
+        """
+        import wandb
+
+        os.makedirs(self._output_dir, exist_ok=True)
+        id_file = os.path.join(self._output_dir, "wandb_run_id")
         run_id = None
-        if os.path.exists(id_file):
+        if resume and os.path.exists(id_file):
             with open(id_file, encoding="utf-8") as file:
                 run_id = file.read().strip()
         self._run = wandb.init(
-            project=project,
-            name=os.path.basename(output_dir),
-            dir=output_dir,
-            config=config,
+            project=self._project,
+            name=os.path.basename(self._output_dir),
+            dir=self._output_dir,
+            config=self._config,
             id=run_id,
             resume="allow",
         )

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ..analysis import analyze, build_on_meta
 from ..data.relational import HEIGHT, WIDTH
-from ..engine.run import run_yaml
+from ..engine import run_config
 from ..images import read_image
 from ..inference import Predictor
 from ..visualization import Attention, look
@@ -73,7 +73,7 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
     """
     cfg = trial.config(output)
     cfg.freeze()
-    run_yaml(cfg, Namespace(eval_only=False, resume=True, config_file="", opts=[]))
+    run_config(cfg, Namespace(eval_only=False, resume=True, config_file="", opts=[]))
     lines = _metrics(Path(cfg.OUTPUT_DIR) / "metrics.json")
     key = METRIC[trial.task]
     last = [line for line in lines if f"{key}/AP" in line][-1]

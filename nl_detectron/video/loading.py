@@ -58,7 +58,7 @@ def build_test_loader(cfg: CfgNode, name: str, *, without: Collection[str] = ())
     videos, skipped = _load(cfg, [name])
     check_classes(name, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)
     rest = [video for video in videos if video["video_id"] not in without]
-    return _TestLoader(
+    return TestLoader(
         TestVideos(rest, TestMapper.from_config(cfg), skipped),
         batch_size=1,
         sampler=InferenceSampler(len(rest)) if rest else None,
@@ -134,8 +134,10 @@ class TestVideos(Dataset):
             return None
 
 
-class _TestLoader(DataLoader):
+class TestLoader(DataLoader):
     """Without the places of videos that were left out."""
+
+    __test__ = False
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:  # type: ignore[override]
         return (batch for batch in super().__iter__() if batch != [None])

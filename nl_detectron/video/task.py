@@ -1,11 +1,15 @@
 """Classification of videos as a task of the engine."""
 
-from detectron2.config import CfgNode
+from typing import Any
 
+from detectron2.config import CfgNode
+from torch import nn
+
+from ..config import Config
 from ..errors import ConfigError, UserError
-from ..tasks import Config, Task
-from .evaluation import build_evaluator
-from .loading import build_test_loader, build_train_loader
+from ..tasks import Task
+from .evaluation import VideoEvaluator, build_evaluator
+from .loading import TestLoader, build_test_loader, build_train_loader
 
 
 def check(cfg: Config) -> None:
@@ -42,9 +46,21 @@ def check(cfg: Config) -> None:
         )
 
 
+def go_on(cfg: CfgNode, name: str, model: nn.Module, loader: Any, evaluator: Any) -> Any:
+    """Return a loader without the videos that an evaluation which was cut off has finished.
+
+    Loaders and evaluators of other classes than ours start from the beginning.
+    """
+    if not (isinstance(loader, TestLoader) and isinstance(evaluator, VideoEvaluator)):
+        return loader
+    done = evaluator.resume(model)
+    return build_test_loader(cfg, name, without=done) if done else loader
+
+
 TASK = Task(
     build_train_loader=build_train_loader,
     build_test_loader=build_test_loader,
     build_evaluator=build_evaluator,
     check=check,
+    go_on=go_on,
 )
