@@ -141,6 +141,23 @@ def check_size(width: int, height: int) -> None:
         raise VideoError(f"frames of {width}x{height} pixels; at most {MAX_PIXELS} are read")
 
 
+def decode_all(path: str | os.PathLike[str], info: VideoInfo) -> tuple[int, int]:
+    """Decode a video to its end; return the number of frames, and that in a file's header.
+
+    The latter is 0 where a header has none.
+
+    Raises:
+        VideoError: the end cannot be reached.
+    """
+    if info.names is not None:
+        for index in range(info.num_frames):
+            read_frame_image(os.path.join(path, info.names.name(index)))
+        return info.num_frames, 0
+    with opened(path) as (container, _):
+        stream = video_stream(container)
+        return sum(1 for _ in container.decode(stream)), stream.frames
+
+
 class _FileReader:
     """Decodes wanted frames of one file and hands each to `put`, scaled and turned."""
 
