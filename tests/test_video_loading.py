@@ -1,11 +1,13 @@
 """Loaders of videos: which clips are taken follows from the seed and the place in the stream."""
 
+import gc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -169,6 +171,41 @@ def test_another_number_of_classes_is_named(cfg: CfgNode) -> None:
     ):
         with pytest.raises(ConfigError, match=r"'small' has 3 classes, .*NUM_CLASSES is 5"):
             build_loader()
+
+
+# Over many clips
+
+
+def load_rounds(cfg: CfgNode, clips: int, rounds: int = 10) -> tuple[list[int], list[float]]:
+    """Load clips in rounds; return open files and resident MiB after each but the first."""
+    loader = iter(build(cfg))
+    process, open_files, memory = psutil.Process(), [], []
+    for _ in range(rounds):
+        for _ in range(clips // rounds // cfg.SOLVER.IMS_PER_BATCH):
+            next(loader)
+        gc.collect()
+        open_files.append(process.num_fds())
+        memory.append(process.memory_info().rss / 2**20)
+    return open_files[1:], memory[1:]
+
+
+def test_a_hundred_clips_leave_no_file_open(cfg: CfgNode) -> None:
+    open_files, memory = load_rounds(cfg, 120)
+    assert len(set(open_files)) == 1
+    assert memory[-1] - memory[0] < 30
+
+
+@pytest.mark.long
+def test_two_thousand_clips_leave_memory_as_it_was(cfg: CfgNode, tried: Callable) -> None:
+    open_files, memory = load_rounds(cfg, 2000)
+    assert len(set(open_files)) == 1
+    assert max(memory) - memory[0] < 20
+    tried(
+        "Videos",
+        "the loader over 2,000 clips",
+        f"after 200 and after 2,000: {open_files[0]} and {open_files[-1]} open files, "
+        f"{memory[0]:.0f} and {memory[-1]:.0f} MiB of memory",
+    )
 
 
 # Values of Detectron2's own keys
