@@ -15,6 +15,20 @@ class ConfigError(UserError, ValueError):
     """An unknown config key, or an invalid value of one."""
 
 
+class DataError(UserError):
+    """Data that cannot be used; the message names the file.
+
+    From a worker process torch hands it on with that process's traceback for a message. Its last
+    line becomes the message again, and the traceback a note.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = message.rstrip().rpartition(f"{type(self).__name__}: ")[2]
+        super().__init__(line)
+        if line != message:
+            self.add_note(message)
+
+
 def nearest(name: str, known: list[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name closest to `name`, or ``""``."""
     matches = get_close_matches(name, known, n=1)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
+from torch import nn
 
 from .config import Config
 
@@ -26,6 +27,14 @@ class BuildEvaluator(Protocol):
     ) -> DatasetEvaluator: ...
 
 
+def _whole_loader(cfg: Config, name: str, model: nn.Module, loader: Any, evaluator: Any) -> Any:
+    return loader
+
+
+def _nothing_to_report(cfg: Config) -> None:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What differs between tasks, besides the model. `cfg` is a YAML config or a LazyConfig.
@@ -35,14 +44,19 @@ class Task:
         build_test_loader: ``(cfg, name)``: batches of the data set `name`, each sample once.
         build_evaluator: ``(cfg, name, output_dir=None)``: its metrics. Files go to `output_dir`,
             by default to ``OUTPUT_DIR/inference``.
+        go_on: ``(cfg, name, model, loader, evaluator)``: the loader without the samples of which
+            the evaluator has results already, from an evaluation of `model` that was cut off.
         check: ``(cfg)``: raise :class:`ConfigError` for what cannot be trained or evaluated, from
             the config and the metadata of its data sets alone, before a process starts.
+        report: ``(cfg)``: log at the end of a run, also of one that failed, what it left out.
     """
 
     build_train_loader: Callable[[Config], Iterable[list[dict[str, Any]]]]
     build_test_loader: Callable[[Config, str], Iterable[list[dict[str, Any]]]]
     build_evaluator: BuildEvaluator
     check: Callable[[Config], None]
+    go_on: Callable[[Config, str, nn.Module, Any, Any], Any] = _whole_loader
+    report: Callable[[Config], None] = _nothing_to_report
 
 
 def task_of(cfg: Config) -> Task:

@@ -157,6 +157,9 @@ def _check_clip_options(cfg: CfgNode) -> None:
 
 
 def _check_video(cfg: CfgNode) -> None:
+    share = cfg.DATALOADER.MAX_BAD_VIDEOS
+    if not 0 <= share <= 1:
+        raise ConfigError(f"DATALOADER.MAX_BAD_VIDEOS is {share}; allowed: a share, 0 to 1")
     for key in ("INPUT.CLIP.FRAMES", "INPUT.CLIP.STRIDE", "TEST.CLIPS", "TEST.CROPS"):
         _check_smallest(cfg, key)
     classifier, key = cfg.MODEL.VIDEO_CLASSIFIER, "MODEL.VIDEO_CLASSIFIER"

@@ -34,6 +34,9 @@ INPUT:
   CLIP:
     FRAMES: 32                         # of a clip
     STRIDE: 2                          # frames of the video from one to the next
+DATALOADER:
+  SKIP_BAD_VIDEOS: False               # True: leave out videos that cannot be read, and list them
+  MAX_BAD_VIDEOS: 0.05                 # ... up to this share of a data set's; more ends the run
 SOLVER:
   ACCUMULATE_STEPS: 1                  # batches of IMS_PER_BATCH that make up one update
 TEST:
@@ -95,5 +98,7 @@ def add_nonlocal_config(cfg: CfgNode) -> None:
     cfg.TEST.CLIPS = 10
     cfg.TEST.CROPS = 3
     cfg.TEST.VIEW_POOLING = "mean"
+    cfg.DATALOADER.SKIP_BAD_VIDEOS = False
+    cfg.DATALOADER.MAX_BAD_VIDEOS = 0.05
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     cfg.WANDB = CfgNode({"PROJECT": ""})

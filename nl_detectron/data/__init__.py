@@ -1,7 +1,17 @@
-"""The embedded data set ``nl_shapes``: drawn, written in COCO's format, registered."""
+"""Data sets: the embedded ones, which are drawn at first use, and lists of videos."""
 
 from .available import check_datasets
+from .clips import make_clips
 from .register import cache_root, register_all, register_generated
 from .shapes import make_shapes
+from .video.register import register_videos
 
-__all__ = ["cache_root", "check_datasets", "make_shapes", "register_all", "register_generated"]
+__all__ = [
+    "cache_root",
+    "check_datasets",
+    "make_clips",
+    "make_shapes",
+    "register_all",
+    "register_generated",
+    "register_videos",
+]

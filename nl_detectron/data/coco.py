@@ -1,8 +1,6 @@
 """From drawn images to a folder in COCO's format."""
 
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,8 @@ from detectron2.data.datasets.builtin_meta import (
 )
 from tqdm import tqdm
 
-from nl_detectron.errors import UserError
-
 from .canvas import SCALE
+from .generated import written_whole
 
 MIN_POLYGON_AREA = 3.0
 """Visible fragments of fewer square pixels are left out of a mask."""
@@ -175,9 +172,6 @@ def write(
 ) -> None:
     """Write a data set in COCO's format, whole or not at all.
 
-    It is made in a folder beside `folder` and then renamed. Where two processes do so at once,
-    the first to finish wins, and the other one discards its own.
-
     Args:
         folder: becomes ``annotations/instances_{split}.json`` and ``{split}/000001.jpg``, ...
         class_names: names of the categories; ids count from 1.
@@ -189,26 +183,11 @@ def write(
     Raises:
         UserError: the folder cannot be written.
     """
-    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    try:
-        unfinished.mkdir(parents=True)
-        bar = tqdm(total=sum(splits.values()), desc=description, unit="image", disable=not progress)
-        with bar:
-            for split, count in splits.items():
-                annotated = _counted((draw(split, i) for i in range(count)), bar)
-                _write_split(unfinished, split, class_names, annotated, description)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    except OSError as error:
-        raise UserError(
-            f"cannot write {description} to {folder}: {error.strerror}; set NL_DETECTRON_CACHE "
-            "to a folder with space that can be written"
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    bar = tqdm(total=sum(splits.values()), desc=description, unit="image", disable=not progress)
+    with written_whole(folder, description) as unfinished, bar:
+        for split, count in splits.items():
+            annotated = _counted((draw(split, i) for i in range(count)), bar)
+            _write_split(unfinished, split, class_names, annotated, description)
 
 
 def _counted(annotated: Iterable[AnnotatedImage], bar: tqdm) -> Iterator[AnnotatedImage]:

@@ -49,9 +49,15 @@ PALETTES = (
 )  # fmt: skip
 
 
-def landscape(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, float]:
+DARK = (PALETTES[2], PALETTES[5])
+"""Dusk and night."""
+
+
+def landscape(
+    rng: np.random.Generator, width: int, height: int, palettes: Sequence[Palette] = PALETTES
+) -> tuple[np.ndarray, float]:
     """Return a landscape, RGB uint8 ``(height, width, 3)``, and the row of its horizon."""
-    palette = PALETTES[rng.integers(len(PALETTES))]
+    palette = palettes[int(rng.integers(len(palettes)))]
     horizon = height * rng.uniform(0.36, 0.5)
     rows = np.arange(height) + 0.5
     sky = _gradient(palette.sky_top, palette.sky_low, rows / horizon)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
@@ -15,9 +16,11 @@ from detectron2.data.datasets.builtin_meta import (
     KEYPOINT_CONNECTION_RULES,
 )
 
-from . import relational
+from . import clips, relational
 from .coco import annotation_file, image_folder
 from .shapes import CLASSES, make_shapes
+from .video import register as video
+from .video.lists import read_list
 
 
 def cache_root() -> Path:
@@ -82,10 +85,11 @@ def register_generated(
 
 
 def register_all() -> None:
-    """Register the generated data sets; calling it again is harmless.
+    """Register the generated data sets and the video ones; calling it again is harmless.
 
-    They are ``nl_shapes_train`` and ``nl_shapes_val``, and of each task and distance of
-    `relational` a pair such as ``nl_relational_crates_d256_train`` and ``..._val``.
+    They are ``nl_shapes_train`` and ``nl_shapes_val``, ``nl_clips_train`` and ``nl_clips_val``,
+    and of each task and distance of `relational` a pair such as
+    ``nl_relational_crates_d256_train`` and ``..._val``.
     """
     for split in ("train", "val"):
         register_generated(f"nl_shapes_{split}", split, CLASSES, lambda: make_shapes(cache_root()))
@@ -96,6 +100,31 @@ def register_all() -> None:
                 relational.CLASSES[task],
                 partial(_make_relational, task, distance),
             )
+        _register_clips(split)
+    video.register_all()
+
+
+def _register_clips(split: str) -> None:
+    name = f"nl_clips_{split}"
+    if name in DatasetCatalog:
+        return
+
+    def load() -> list[dict[str, Any]]:
+        list_file = clips.list_file(clips.make_clips(cache_root()), split)
+        return video.load_entries(
+            name,
+            read_list(list_file),
+            root=list_file.parent,
+            beside=list_file,
+            num_classes=len(clips.CLASSES),
+        )
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
+        evaluator_type="video_top_k",
+        thing_classes=[clip_class.name for clip_class in clips.CLASSES],
+        class_groups=clips.class_groups(),
+    )
 
 
 def _make_relational(task: str, distance: int) -> Path:

@@ -21,8 +21,6 @@ gives as well as a non-local block does. The images of a distance are those of a
 drawn with other random numbers, and are the same for all models.
 """
 
-import hashlib
-import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,6 +31,7 @@ from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 
 from . import canvas, coco
 from .canvas import Color, Part, Sprite, capsule, ellipse, polygon
+from .generated import folder_name
 
 TASKS = ("crates", "walkers")
 DISTANCES = (0, 128, 256, 384)
@@ -86,10 +85,8 @@ def make_relational(
         ValueError: there is no such task, or the panorama is too narrow for the distance.
     """
     sources = [canvas, coco, sys.modules[__name__]]
-    content = [repr((task, distance, num_train, num_val, seed)), *map(inspect.getsource, sources)]
-    digest = hashlib.sha256("\0".join(content).encode()).hexdigest()
     name = f"nl_relational_{task}_d{distance}"
-    folder = root / f"{name}-{digest[:12]}"
+    folder = root / folder_name(name, (task, distance, num_train, num_val, seed), sources)
     splits = {"train": num_train, "val": num_val}
 
     def draw(split: str, index: int) -> coco.AnnotatedImage:

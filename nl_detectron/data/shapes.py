@@ -1,7 +1,5 @@
 """``nl_shapes``: landscapes with people, houses, trees and toys, as a small data set."""
 
-import hashlib
-import inspect
 import sys
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 
 from . import canvas, coco, landscape, people, things
 from .canvas import SCALE, Sprite
+from .generated import folder_name
 
 CLASSES = ("person", "ball", "kite", "house", "tree", "car", "umbrella")
 
@@ -47,9 +46,7 @@ def make_shapes(
         UserError: `root` cannot be written.
     """
     sources = [canvas, coco, landscape, people, things, sys.modules[__name__]]
-    content = [repr((num_train, num_val, seed)), *map(inspect.getsource, sources)]
-    digest = hashlib.sha256("\0".join(content).encode()).hexdigest()
-    folder = root / f"nl_shapes-{digest[:12]}"
+    folder = root / folder_name("nl_shapes", (num_train, num_val, seed), sources)
     splits = {"train": num_train, "val": num_val}
 
     def draw(split: str, index: int) -> coco.AnnotatedImage:

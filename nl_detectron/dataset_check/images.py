@@ -1,7 +1,6 @@
 """What can be wrong with image files. They are read as training reads them."""
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from detectron2.data.detection_utils import read_image
 from tqdm import tqdm
 
+from .. import files
 from .coco import Entry, image_name
 from .kinds import Problem, error, error_text
 
@@ -69,18 +69,9 @@ def file_fault(path: str) -> tuple[str, str] | None:
 
 
 def special_file(path: str) -> tuple[str, str] | None:
-    """Return the fault of a pipe, socket or device: reading it could wait for ever, or never end.
-
-    None for regular files, folders and whatever cannot be looked at, an address for one.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return None
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return None
-    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    return UNREADABLE, f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}"
+    """Return the fault of a pipe, socket or device, which are never read; None for all else."""
+    kind = files.special_file(path)
+    return None if kind is None else (UNREADABLE, f"it is {kind}")
 
 
 def image_fault(path: str, expected_size: tuple[int, int] | None) -> tuple[str, str] | None:

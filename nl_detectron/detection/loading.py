@@ -30,25 +30,11 @@ from ..dataset_check import (
 )
 from ..dataset_check.images import image_size, special_file
 from ..dataset_check.kinds import error_text
-from ..errors import ConfigError, UserError
+from ..errors import ConfigError, DataError, UserError
 
 Mapper = Callable[[dict], Any]
 
 _CHECK = "tools/check_dataset.py finds all that is wrong with a data set"
-
-
-class DataError(UserError):
-    """Data that cannot be used; the message names the file.
-
-    From a worker process torch hands it on with that process's traceback for a message. Its last
-    line becomes the message again, and the traceback a note.
-    """
-
-    def __init__(self, message: str) -> None:
-        line = message.rstrip().rpartition(f"{type(self).__name__}: ")[2]
-        super().__init__(line)
-        if line != message:
-            self.add_note(message)
 
 
 class DataErrorMapper:

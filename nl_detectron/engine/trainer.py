@@ -18,6 +18,7 @@ from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
+from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -190,16 +191,21 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
         """Return the results on the test data, by data set if the config has several."""
-        if isinstance(cfg, CfgNode):
-            return super().test(cfg, model, evaluators)
-        # A LazyConfig has one loader and one evaluator for all its test data.
-        name = ", ".join(RunSettings.of(cfg).test_datasets)
-        loader = cls.build_test_loader(cfg, name)
-        evaluator = cls.build_evaluator(cfg, name) if evaluators is None else evaluators
-        results = inference_on_dataset(model, loader, evaluator)
-        if comm.is_main_process():
-            print_csv_format(results)
-        return results
+        names = RunSettings.of(cfg).test_datasets
+        if isinstance(cfg, DictConfig):  # it has one loader and one evaluator for all of them
+            names = (", ".join(names),)
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        results: dict[str, Any] = {}
+        for i, name in enumerate(names):
+            loader = cls.build_test_loader(cfg, name)
+            evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
+            loader = task_of(cfg).go_on(cfg, name, model, loader, evaluator)
+            results[name] = inference_on_dataset(model, loader, evaluator)
+            if comm.is_main_process():
+                logger.info("Evaluation results for %s in csv format:", name)
+                print_csv_format(results[name])
+        return results[names[0]] if len(names) == 1 else results
 
 
 def verify(cfg: Config, results: dict[str, Any]) -> None:

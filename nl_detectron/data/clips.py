@@ -1,0 +1,286 @@
+"""``nl_clips``: short videos of things that move, meet and answer each other.
+
+`CLASSES` says which class is told by what:
+
+- *looks*: a single frame shows what it is.
+- *motion*: a single frame says nothing. Balloons that hover, sway and bob are drawn alike and are
+  at any moment equally likely at every place; only how they move differs.
+- *relation*: neither a single frame nor any sum over frames and places says anything. Two signals,
+  at opposite sides and in moments that no temporal pooling joins, are of one colour or of two.
+  Every colour is equally frequent, first or second, at the left or at the right, in both classes
+  of a pair; so are the times and the places. What tells is only whether the two match: a product
+  between places.
+
+All classes stay what they are when a clip is mirrored or runs round from its end to its beginning.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from . import canvas, clip_sprites, landscape, people, things, video_file
+from .canvas import Color, Part, Sprite
+from .generated import folder_name, written_whole
+
+SIZE = 96
+"""Width and height of a frame, in pixels."""
+
+NUM_FRAMES, FRAMES_PER_SECOND = 28, 14
+
+COLORS: tuple[Color, ...] = ((230, 48, 48), (250, 214, 44), (46, 186, 84), (66, 104, 240))
+"""Of the signals."""
+
+_STRING: Color = (250, 248, 240)
+
+# The frames in which a signal can be seen: seven each, and seven without any before and after, so
+# that three consecutive frames of a clip that takes every third one never show both.
+_MOMENTS = ((3, 10), (17, 24))
+_SIDES = (10.0, SIZE - 10.0)  # where the two signals are, along x
+
+
+def make_clips(
+    root: Path, *, num_train: int = 2000, num_val: int = 400, seed: int = 0, progress: bool = True
+) -> Path:
+    """Return the folder of the data set under `root`, made first if it is not there.
+
+    Each split is a folder ``{split}`` of H.264 files and a list of lines ``path label``, as
+    `register_videos` reads it. The classes take turns.
+
+    Args:
+        root: folder of data sets; it need not exist.
+        num_train, num_val: number of videos in the splits ``train`` and ``val``.
+        seed: other videos for another seed.
+        progress: show a progress bar while the data set is made.
+
+    Raises:
+        UserError: `root` cannot be written, or PyAV is not installed.
+    """
+    sources = [canvas, clip_sprites, landscape, people, things, video_file, sys.modules[__name__]]
+    folder = root / folder_name("nl_clips", (num_train, num_val, seed), sources)
+    splits = {"train": num_train, "val": num_val}
+    if folder.is_dir():
+        return folder
+    bar = tqdm(total=sum(splits.values()), desc="nl_clips", unit="video", disable=not progress)
+    with written_whole(folder, "nl_clips") as unfinished, bar:
+        for number, (split, count) in enumerate(splits.items()):
+            (unfinished / split).mkdir()
+            lines = []
+            for index in range(count):
+                label = index % len(CLASSES)
+                scene = CLASSES[label].scene(np.random.default_rng([seed, number, index]))
+                path = f"{split}/{index + 1:06d}.mp4"
+                video_file.write(unfinished / path, scene.frames(), rate=FRAMES_PER_SECOND)
+                lines.append(f"{path} {label}\n")
+                bar.update()
+            list_file(unfinished, split).write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def list_file(folder: Path, split: str) -> Path:
+    """Return where :func:`make_clips` puts the list of `split`."""
+    return folder / f"{split}.txt"
+
+
+def class_groups() -> dict[str, list[int]]:
+    """Return which classes are told by what: class indices by ``looks``, ``motion``, ..."""
+    groups: dict[str, list[int]] = {}
+    for index, clip_class in enumerate(CLASSES):
+        groups.setdefault(clip_class.told_by, []).append(index)
+    return groups
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A still background, RGB uint8 ``(SIZE, SIZE, 3)``, and what stands before it in a frame."""
+
+    background: np.ndarray
+    sprites: Callable[[int], Sequence[Sprite]]
+
+    def frames(self) -> np.ndarray:
+        """Return the frames, RGB uint8 ``(NUM_FRAMES, SIZE, SIZE, 3)``."""
+        return np.stack([self._frame(self.sprites(t)) for t in range(NUM_FRAMES)])
+
+    def _frame(self, sprites: Sequence[Sprite]) -> np.ndarray:
+        return canvas.draw(self.background, sprites) if sprites else self.background
+
+
+@dataclass(frozen=True)
+class ClipClass:
+    """One class: its name, what tells it (looks, motion or relation), and what draws a scene."""
+
+    name: str
+    told_by: str
+    scene: Callable[[np.random.Generator], Scene]
+
+
+def _cars(rng: np.random.Generator) -> Scene:
+    """Two cars meet: they pass each other, the nearer one below the other."""
+    background, horizon = _landscape(rng)
+    cars = []
+    first = rng.choice([-1, 1])
+    for depth, way in ((0.45, first), (0.8, -first)):
+        size, sprite = rng.uniform(15, 18) * (0.7 + 0.4 * depth), things.car(rng)
+        y = horizon + depth * (SIZE - horizon)
+        start, speed = rng.uniform(-0.1, 0.15) * SIZE, rng.uniform(2.6, 3.6)
+        cars.append((sprite, y, size, way, start, speed))
+
+    def sprites(t: int) -> list[Sprite]:
+        placed = []
+        for sprite, y, size, way, start, speed in cars:
+            x = start + speed * t
+            bounce = 0.4 * np.sin(2.1 * t + y)
+            at = x if way > 0 else SIZE - x
+            placed.append(sprite.placed(at, y + bounce, size, mirror=bool(way < 0)))
+        return placed
+
+    return Scene(background, sprites)
+
+
+def _kite(rng: np.random.Generator) -> Scene:
+    """A person flies a kite, which draws figures of eight."""
+    background, _ = _landscape(rng)
+    x = rng.uniform(0.25, 0.75) * SIZE
+    person = people.person(rng).placed(x, rng.uniform(84, 92), rng.uniform(34, 40))
+    assert person.keypoints is not None
+    hand = person.keypoints[people.KEYPOINT_NAMES.index("right_wrist")]
+    kite, size = things.kite(rng), rng.uniform(26, 32)
+    middle = np.array([np.clip(SIZE - x, 30, 66), rng.uniform(32, 38)])
+    period, phase = rng.uniform(16, 26), rng.uniform(0, 2 * np.pi)
+
+    def sprites(t: int) -> list[Sprite]:
+        a = phase + 2 * np.pi * t / period
+        x, y = middle + np.array([22 * np.sin(a), 7 * np.sin(2 * a)])
+        flying = kite.placed(x, y, size, angle=30 * np.cos(a))
+        string = canvas.capsule(hand, (x, y - 0.4 * size), 0.7)
+        return [Sprite("string", (Part(_STRING, (string,), border=False),)), person, flying]
+
+    return Scene(background, sprites)
+
+
+def _ball(rng: np.random.Generator) -> Scene:
+    """A ball hops from one side to the other."""
+    background, horizon = _landscape(rng)
+    ball, size = things.ball(rng), rng.uniform(17, 22)
+    ground = horizon + rng.uniform(0.5, 0.95) * (SIZE - horizon)
+    height, hop, phase = rng.uniform(26, 40), rng.uniform(8, 12), rng.uniform(0, 1)
+    way, speed = rng.choice([-1, 1]), rng.uniform(2.4, 3.2)
+    start = SIZE / 2 - speed * rng.uniform(10, 18)
+
+    def sprites(t: int) -> list[Sprite]:
+        x = start + speed * t
+        part = (t / hop + phase) % 1
+        y = ground - height * 4 * part * (1 - part)
+        # Turned around its middle, half a unit above the origin.
+        angle = way * 14.0 * t
+        c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        at = x if way > 0 else SIZE - x
+        return [ball.placed(at - 0.5 * size * s, y - 0.5 * size * (1 - c), size, angle=angle)]
+
+    return Scene(background, sprites)
+
+
+def _balloon(rng: np.random.Generator, *, sways: bool = False, bobs: bool = False) -> Scene:
+    """A balloon in the air.
+
+    Its place in any single frame has the same distribution whether it moves or not.
+    """
+    background, _ = _landscape(rng)
+    balloon, size = clip_sprites.balloon(rng), rng.uniform(28, 34)
+    middle = rng.uniform((40, 56), (SIZE - 40, 62))
+    reach = np.array([24.0, 20.0])
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    step = 2 * np.pi / rng.uniform(14, 20) * np.array([sways, bobs])
+
+    def sprites(t: int) -> list[Sprite]:
+        x, y = middle + reach * np.sin(phase + step * t)
+        return [balloon.placed(x, y, size)]
+
+    return Scene(background, sprites)
+
+
+def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
+    """Two towers; one hoists a banner and takes it down, and then the other one does."""
+    background, horizon = landscape.landscape(rng, SIZE, SIZE)
+    towers, tops = [], []
+    for x in _SIDES:
+        height = rng.uniform(44, 50)
+        y = horizon + rng.uniform(0.5, 0.75) * (SIZE - horizon)
+        towers.append(clip_sprites.tower(rng).placed(x, y, height))
+        tops.append(y - height)
+    background = canvas.draw(background, towers)
+    moments, colors = _signals(rng, match=match)
+    phase = rng.uniform(0, 2 * np.pi, 2)
+
+    def sprites(t: int) -> list[Sprite]:
+        flying = []
+        for i, (x, top) in enumerate(zip(_SIDES, tops, strict=True)):
+            first, end = moments[i]
+            if first <= t < end:
+                unrolled = 0.6 if t in (first, end - 1) else 1.0
+                banner = clip_sprites.banner(colors[i], unrolled, phase[i] + 1.1 * t)
+                flying.append(banner.placed(x, top, 30.0))
+        return flying
+
+    return Scene(background, sprites)
+
+
+def _fireworks(rng: np.random.Generator, *, match: bool) -> Scene:
+    """Rockets rise at one side of the night sky and burst; then others do at the other side."""
+    background, horizon = landscape.landscape(rng, SIZE, SIZE, landscape.DARK)
+    moments, colors = _signals(rng, match=match)
+    heights = rng.uniform((10, 31), (16, 37), (2, 2))
+    turns = rng.uniform(0, 1, (2, 2))
+
+    def sprites(t: int) -> list[Sprite]:
+        seen = []
+        for i, x in enumerate(_SIDES):
+            first, end = moments[i]
+            for y, turn in zip(heights[i], turns[i], strict=True):
+                if first - 3 <= t < first:
+                    rising = y + (first - t) / 3 * (horizon - y)
+                    seen.append(clip_sprites.rocket().placed(x, rising, 7.0))
+                elif first <= t < end:
+                    age = (t - first + 0.5) / (end - first)
+                    seen.append(clip_sprites.burst(colors[i], age, turn).placed(x, y, 10.0))
+        return seen
+
+    return Scene(background, sprites)
+
+
+def _signals(rng: np.random.Generator, *, match: bool) -> tuple[list[tuple[int, int]], list[Color]]:
+    """Return the moments of the left and of the right signal, and their colours."""
+    moments = [_MOMENTS[i] for i in rng.permutation(2)]
+    left = rng.integers(len(COLORS))
+    right = left if match else (left + rng.integers(1, len(COLORS))) % len(COLORS)
+    return moments, [COLORS[left], COLORS[right]]
+
+
+def _landscape(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Return a background with a tree or a house in the distance, and the row of its horizon."""
+    background, horizon = landscape.landscape(rng, SIZE, SIZE)
+    still = []
+    for _ in range(rng.integers(0, 3)):
+        thing = (things.house, things.tree)[rng.integers(2)](rng)
+        y = horizon + rng.uniform(0.05, 0.25) * (SIZE - horizon)
+        still.append(thing.placed(rng.uniform(0.1, 0.9) * SIZE, y, rng.uniform(14, 24)))
+    return canvas.draw(background, still), horizon
+
+
+CLASSES = (
+    ClipClass("cars meet", "looks", _cars),
+    ClipClass("kite flies", "looks", _kite),
+    ClipClass("ball hops", "looks", _ball),
+    ClipClass("balloon hovers", "motion", _balloon),
+    ClipClass("balloon sways", "motion", partial(_balloon, sways=True)),
+    ClipClass("balloon bobs", "motion", partial(_balloon, bobs=True)),
+    ClipClass("banners match", "relation", partial(_banners, match=True)),
+    ClipClass("banners differ", "relation", partial(_banners, match=False)),
+    ClipClass("fireworks match", "relation", partial(_fireworks, match=True)),
+    ClipClass("fireworks differ", "relation", partial(_fireworks, match=False)),
+)
+"""All there is to know about the classes; metadata and documentation take it from here."""

@@ -1,0 +1,82 @@
+"""Charades: the official CSV files, whose labels are actions with their seconds."""
+
+import csv
+from pathlib import Path
+
+from ...errors import DataError
+from .lists import Entry, read_lines
+
+NUM_CLASSES = 157
+
+_COLUMNS = {"id", "actions"}
+
+# Of a folder of videos or of frames, in the order in which they are looked for.
+_FOLDERS = ("Charades_v1_480", "Charades_v1", "Charades_v1_rgb", "videos", "frames")
+
+
+def read_csv(file: Path, root: Path) -> list[Entry]:
+    """Return the videos of ``Charades_v1_{train,test}.csv``.
+
+    ``actions`` of a row are like ``c092 11.90 21.20;c147 0.00 12.60``: class, first second, last
+    second; the field may be empty.
+
+    Args:
+        root: folder with the videos, ``{id}.mp4``, or with folders of frames, ``{id}``.
+
+    Raises:
+        UserError: the file cannot be read.
+        DataError: it is no such file; the message has the line.
+    """
+    lines = [line for _, line in read_lines(file)]
+    reader = csv.DictReader(lines)
+    if not set(reader.fieldnames or ()) >= _COLUMNS:
+        raise DataError(f"{file} has no columns 'id' and 'actions', as Charades' files have")
+    entries = []
+    for row in reader:
+        where = f"{file}, line {reader.line_num}"
+        name, actions = (row["id"] or "").strip(), (row["actions"] or "").strip()
+        if not name:
+            raise DataError(f"{where}: no id")
+        intervals = tuple(_interval(text, where) for text in actions.split(";") if text.strip())
+        as_file = f"{name}.mp4"
+        is_folder = not (root / as_file).exists() and (root / name).is_dir()
+        entries.append(
+            Entry(
+                path=name if is_folder else as_file,
+                labels=tuple(sorted({label for label, _, _ in intervals})),
+                intervals=intervals,
+                line=reader.line_num,
+            )
+        )
+    if not entries:
+        raise DataError(f"{file} names no video")
+    return entries
+
+
+def is_csv(file: Path) -> bool:
+    """Say whether a file has the columns of Charades' CSV files."""
+    lines = read_lines(file)
+    return bool(lines) and set(lines[0][1].strip().split(",")) >= _COLUMNS
+
+
+def _interval(text: str, where: str) -> tuple[int, float, float]:
+    try:
+        name, first, last = text.split()
+        if name[0] != "c" or not float(first) >= 0 or not float(last) >= 0:
+            raise ValueError(text)
+        return int(name[1:]), float(first), float(last)
+    except ValueError as error:
+        raise DataError(
+            f"{where}: {text.strip()!r} is no action like 'c092 11.90 21.20'"
+        ) from error
+
+
+def read_class_names(file: Path) -> list[str]:
+    """Return the names in ``Charades_v1_classes.txt``, with lines like ``c000 Holding ...``."""
+    return [line.strip().partition(" ")[2] for _, line in read_lines(file)]
+
+
+def video_folder(root: Path) -> Path:
+    """Return the folder under `root` that has the videos or frames."""
+    found = [root / name for name in _FOLDERS if (root / name).is_dir()]
+    return found[0] if found else root / _FOLDERS[0]

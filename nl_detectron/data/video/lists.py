@@ -1,0 +1,160 @@
+"""Lists of videos: ``path label[,label...]``, folders of classes, and SlowFast's frame lists."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+
+from ...errors import DataError, UserError
+from .info import FOLDER_RATE, IMAGE_SUFFIXES
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"),
+    *(".ogv", ".3gp", ".gif"),
+)
+
+# The shortest path after which there is nothing but labels.
+_LINE = re.compile(
+    r"(?P<path>\S(.*?[^\s,])?)([ \t]+|[ \t]*,[ \t]*)(?P<labels>\d+(,\d+)*)", re.DOTALL
+)
+_FRAME_LIST = ("video_id", "frame_id", "path", "labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A video of a list.
+
+    Args:
+        path: as the list has it.
+        labels: of the whole video, numbers from 0, in rising order.
+        intervals: label, first and last second; None where labels hold all the time.
+        line: of the list, from 1; 0 for a folder of classes.
+    """
+
+    path: str
+    labels: tuple[int, ...]
+    intervals: tuple[tuple[int, float, float], ...] | None = None
+    line: int = 0
+
+
+def read_list(file: Path) -> list[Entry]:
+    """Return the videos of a list.
+
+    A line is ``path label[,label...]``, separated by spaces, a tab or a comma; a path may have
+    spaces and be in quotes. A list with the header of SlowFast's frame lists (``original_vido_id
+    video_id frame_id path labels``) names a folder of frames for each video, and the labels of
+    every frame.
+
+    Raises:
+        UserError: the file cannot be read.
+        DataError: a line is none of these; the message has its number.
+    """
+    lines = read_lines(file)
+    header = lines[0][1].split() if lines else []
+    if set(_FRAME_LIST) <= set(header):
+        return list(_frame_list(file, header, lines[1:]))
+    entries = []
+    for number, line in lines:
+        match = _LINE.fullmatch(line.strip())
+        path = match["path"].strip() if match else ""
+        if len(path) > 1 and path[0] == path[-1] == '"':
+            path = path[1:-1]
+        if match is None or not path:
+            raise DataError(
+                f"{file}, line {number}: {line.strip()!r} is no 'path label[,label...]'"
+            )
+        labels = {int(label) for label in match["labels"].split(",")}
+        entries.append(Entry(path=path, labels=tuple(sorted(labels)), line=number))
+    if not entries:
+        raise DataError(f"{file} names no video")
+    return entries
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """Return the lines of a text file that are not empty, with their numbers."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise UserError(f"cannot read {file}: {reason}") from error
+    return [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _frame_list(
+    file: Path, header: Sequence[str], lines: Sequence[tuple[int, str]]
+) -> Iterator[Entry]:
+    column = {name: i for i, name in enumerate(header)}
+    rows = []
+    for number, line in lines:
+        row = next(csv.reader([line.strip()], delimiter=" ", skipinitialspace=True))
+        try:
+            labels = [int(label) for label in row[column["labels"]].split(",") if label]
+            frame = int(row[column["frame_id"]])
+            rows.append((row[column["video_id"]], frame, row[column["path"]], labels, number))
+        except (IndexError, ValueError) as error:
+            raise DataError(
+                f"{file}, line {number}: {line.strip()[:80]!r} does not fit the header "
+                f"'{' '.join(header)}'"
+            ) from error
+    for _, group in groupby(rows, key=lambda row: row[0]):
+        frames = list(group)
+        intervals = _runs(frames)
+        yield Entry(
+            path=str(PurePosixPath(frames[0][2]).parent),
+            labels=tuple(sorted({label for label, _, _ in intervals})),
+            intervals=tuple(
+                (label, first / FOLDER_RATE, last / FOLDER_RATE) for label, first, last in intervals
+            ),
+            line=frames[0][4],
+        )
+
+
+def _runs(frames: Sequence[tuple]) -> list[tuple[int, int, int]]:
+    """Return label, first and last frame of each run of frames that have the label."""
+    runs: list[tuple[int, int, int]] = []
+    for label, frame in sorted((label, row[1]) for row in frames for label in row[3]):
+        if runs and runs[-1][0] == label and frame <= runs[-1][2] + 1:
+            runs[-1] = (label, runs[-1][1], frame)
+        else:
+            runs.append((label, frame, frame))
+    return runs
+
+
+def read_folders(root: Path) -> tuple[list[Entry], list[str]]:
+    """Return the videos and the class names of a folder with a folder for each class.
+
+    Classes count from 0 in the order of their names. In a class's folder there are video files, or
+    folders of frames.
+    """
+    try:
+        classes = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+        entries = [
+            Entry(path=str(path.relative_to(root)), labels=(label,))
+            for label, name in enumerate(classes)
+            for path in sorted((root / name).iterdir())
+            if path.name[0] != "." and (path.suffix.lower() in VIDEO_SUFFIXES or path.is_dir())
+        ]
+    except OSError as error:
+        raise UserError(f"cannot read the folder {root}: {error.strerror}") from error
+    if not entries:
+        images = any(p.suffix.lower() in IMAGE_SUFFIXES for p in root.rglob("*"))
+        hint = "; a video's frames belong in a folder of their own" if images else ""
+        raise DataError(f"{root} has no folder of a class with a video in it{hint}")
+    return entries, classes
+
+
+def read_classes(file: Path) -> list[str]:
+    """Return class names: a line each, or a JSON object that maps a name to its number."""
+    if file.suffix != ".json":
+        return [line.strip() for _, line in read_lines(file)]
+    try:
+        numbers = json.loads(file.read_text(encoding="utf-8"))
+        names = {int(number): name.strip('"') for name, number in numbers.items()}
+        return [names[i] for i in range(len(names))]
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{file} does not map each class's name to its number from 0") from error

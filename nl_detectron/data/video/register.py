@@ -1,0 +1,208 @@
+"""Names of video data sets in Detectron2's catalogs. Nothing is read before a set is asked for."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ...errors import DataError
+from . import charades
+from .info import FOLDER_RATE, VideoError
+from .lists import Entry, read_classes, read_folders, read_list
+
+logger = logging.getLogger(__name__)
+
+_Path = str | os.PathLike[str]
+
+KINETICS_CLASSES = 400
+
+
+def register_videos(
+    name: str,
+    list_file: _Path | None,
+    root: _Path,
+    *,
+    classes: Sequence[str] | _Path | int | None = None,
+    multi_label: bool = False,
+    folder_rate: float = FOLDER_RATE,
+) -> None:
+    """Register a list of videos as a data set of this name.
+
+    Args:
+        name: for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+        list_file: lines ``path label[,label...]``, see `lists.read_list`; None: `root` has a
+            folder for each class.
+        root: what relative paths are relative to.
+        classes: names of the classes in the order of their numbers, or their number, or a file with
+            a name a line; None: the folders' names, or as many as the list uses.
+        multi_label: evaluate with mean average precision, since a video may have several labels.
+        folder_rate: frames a second of folders of frames.
+
+    The dicts have ``file_name``, ``video_id``, ``labels``, ``info`` (a `VideoInfo`) and, where a
+    list gives labels of frames, ``intervals`` in seconds. A video that cannot be read has
+    ``error``, the reason, instead of ``info``. Videos that are not there are left out, and logged.
+    """
+    where, folder = None if list_file is None else Path(list_file), Path(root)
+
+    def read() -> list[Entry]:
+        return read_folders(folder)[0] if where is None else read_list(where)
+
+    def names() -> list[str]:
+        if isinstance(classes, str | os.PathLike):
+            return read_classes(Path(classes))
+        return read_folders(folder)[1] if where is None else []
+
+    known = _numbers(classes) if isinstance(classes, int) else classes
+    _register(
+        name,
+        read,
+        list_file=where,
+        root=folder,
+        classes=names if known is None or isinstance(known, str | os.PathLike) else list(known),
+        multi_label=multi_label,
+        folder_rate=folder_rate,
+    )
+
+
+def register_all() -> None:
+    """Register Kinetics-400 and Charades under ``DETECTRON2_DATASETS``; harmless when repeated."""
+    datasets = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+    kinetics = datasets / "kinetics400"
+    names = kinetics / "classids.json"
+    for split in ("train", "val"):
+        name = f"kinetics400_{split}"
+        if name not in DatasetCatalog:
+            register_videos(
+                name,
+                kinetics / f"{split}.txt",
+                kinetics,
+                classes=names if names.is_file() else KINETICS_CLASSES,
+            )
+    # The official files call the part that everybody validates on "test".
+    for split, official in (("train", "train"), ("val", "test")):
+        if f"charades_{split}" not in DatasetCatalog:
+            _register_charades(f"charades_{split}", official, datasets / "charades")
+
+
+def _register_charades(name: str, split: str, root: Path) -> None:
+    file = root / f"Charades_v1_{split}.csv"
+    names = root / "Charades_v1_classes.txt"
+    folder = charades.video_folder(root)
+    _register(
+        name,
+        lambda: charades.read_csv(file, folder),
+        list_file=file,
+        root=folder,
+        classes=(
+            partial(charades.read_class_names, names)
+            if names.is_file()
+            else _numbers(charades.NUM_CLASSES)
+        ),
+        multi_label=True,
+        folder_rate=FOLDER_RATE,
+    )
+
+
+def _register(
+    name: str,
+    read: Callable[[], list[Entry]],
+    *,
+    list_file: Path | None,
+    root: Path,
+    classes: list[str] | Callable[[], list[str]],
+    multi_label: bool,
+    folder_rate: float,
+) -> None:
+    metadata = MetadataCatalog.get(name)
+
+    def load() -> list[dict[str, Any]]:
+        entries = read()
+        if not isinstance(classes, list) and metadata.get("thing_classes") is None:
+            highest = max((label for entry in entries for label in entry.labels), default=0)
+            metadata.thing_classes = classes() or _numbers(highest + 1)
+        return load_entries(
+            name,
+            entries,
+            root=root,
+            beside=list_file or root,
+            num_classes=len(metadata.thing_classes),
+            folder_rate=folder_rate,
+        )
+
+    DatasetCatalog.register(name, load)
+    metadata.set(
+        evaluator_type="video_map" if multi_label else "video_top_k",
+        list_file=None if list_file is None else str(list_file),
+        video_root=str(root),
+        read_entries=read,
+    )
+    if isinstance(classes, list):
+        metadata.thing_classes = classes
+
+
+def load_entries(
+    name: str,
+    entries: Sequence[Entry],
+    *,
+    root: Path,
+    beside: Path,
+    num_classes: int,
+    folder_rate: float = FOLDER_RATE,
+) -> list[dict[str, Any]]:
+    """Return the dicts of a list's videos, see `register_videos`.
+
+    Raises:
+        DataError: a label is out of range, or none of the videos is there.
+    """
+    from .probing import probe_all  # needs PyAV
+
+    for entry in entries:
+        if any(label >= num_classes for label in entry.labels):
+            raise DataError(
+                f"data set '{name}': {beside}, line {entry.line}: label {max(entry.labels)} of "
+                f"{entry.path!r} is out of range: there are {num_classes} classes, from 0"
+            )
+    paths = [os.path.join(root, entry.path) for entry in entries]
+    found = probe_all(paths, beside=beside, folder_rate=folder_rate, title=name)
+    dicts: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    for entry, path in zip(entries, paths, strict=True):
+        info = found[path]
+        if info is None:
+            continue
+        seen[entry.path] = seen.get(entry.path, 0) + 1
+        again = f"#{seen[entry.path]}" if seen[entry.path] > 1 else ""
+        video: dict[str, Any] = {
+            "file_name": path,
+            "video_id": entry.path + again,
+            "labels": list(entry.labels),
+        }
+        if entry.intervals is not None:
+            video["intervals"] = entry.intervals
+        video |= {"error": str(info)} if isinstance(info, VideoError) else {"info": info}
+        dicts.append(video)
+    missing = [path for path, info in found.items() if info is None]
+    if not dicts:
+        raise DataError(
+            f"data set '{name}': none of its {len(entries)} videos is there: no {missing[0]}"
+        )
+    if missing:
+        logger.warning(
+            "Data set '%s' has %d of %d videos; %d are not there, the first: %s",
+            name,
+            len(dicts),
+            len(entries),
+            len(entries) - len(dicts),
+            missing[0],
+        )
+    else:
+        logger.info("Data set '%s' has all of its %d videos", name, len(dicts))
+    return dicts
+
+
+def _numbers(count: int) -> list[str]:
+    return [str(i) for i in range(count)]

@@ -1,0 +1,1 @@
+"""What is of video alone: clips and views of videos, their loaders and evaluators."""

@@ -1,0 +1,248 @@
+"""Accuracy or average precision of videos and of single clips."""
+
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import nn
+
+from ..errors import UserError
+from .loading import load_videos
+from .metrics import label_ranks, mean_average_precision
+from .score_file import ScoreFile, weights_digest
+
+logger = logging.getLogger(__name__)
+
+
+class VideoEvaluator(DatasetEvaluator):
+    """Top-1 and top-5 accuracy, or mean average precision where a video has several labels.
+
+    The figures are per cent: ``top1``, ``top5`` or ``mAP`` of videos, by their pooled scores, and
+    ``clip_top1``, ``clip_top5`` or ``clip_mAP``, in which every view counts as a sample of its
+    own. Each video counts exactly once, with any number of processes.
+
+    A finished video's scores go to a file at once, so memory stays bounded. After `resume`, those
+    of an evaluation that was cut off count, if the weights and the settings are the same.
+
+    Args:
+        records: of the data set: ``video_id`` and ``labels`` (list of int) of each video.
+        name: of the data set.
+        num_classes: C.
+        num_views: V, of each video.
+        multi_label: mean average precision instead of accuracy.
+        protocol: what stands beside the figures, e.g. "10 clips x 3 crops of 256, mean of softmax".
+        settings: all that the scores depend on besides the weights, as a text.
+        output_dir: ``scores_<name>.npz`` goes there: ``video_id``, ``scores`` (N, C), ``labels``
+            bool (N, C), ``protocol``.
+        groups: class indices by name of the group; of each group there is a ``top1-<name>`` too.
+        allow_missing: videos without scores are counted and left out, instead of an error.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        *,
+        name: str,
+        num_classes: int,
+        num_views: int,
+        multi_label: bool,
+        protocol: str,
+        settings: str,
+        output_dir: str | os.PathLike[str],
+        groups: Mapping[str, Sequence[int]] | None = None,
+        allow_missing: bool = False,
+    ) -> None:
+        self.name = name
+        self.multi_label = multi_label
+        self.protocol = protocol
+        self.output_dir = Path(output_dir)
+        self.groups = groups or {}
+        self.allow_missing = allow_missing
+        self._ids = [record["video_id"] for record in records]
+        self._positions = {video_id: i for i, video_id in enumerate(self._ids)}
+        self._labels = np.zeros((len(records), num_classes), bool)
+        labels = [list(record["labels"]) for record in records]
+        for i, of_video in enumerate(labels):
+            self._labels[i, of_video] = True
+        self._settings = "\0".join([name, protocol, settings, repr(self._ids), repr(labels)])
+        self._shape = (num_views, num_classes)
+        # Of a view, average precision needs all scores, accuracy only the rank of the label.
+        views = ("<f4", self._shape) if multi_label else ("<i4", (num_views,))
+        self._dtype = np.dtype(
+            [("position", "<i8"), ("scores", "<f4", (num_classes,)), ("views", *views)]
+        )
+        self._file: ScoreFile | None = None
+
+    def resume(self, model: nn.Module) -> frozenset[Any]:
+        """Go on with an evaluation of the same weights; to be called in all processes.
+
+        Returns:
+            ids of the videos that are finished, which the loader has to leave out.
+        """
+        self._open(weights_digest(model))
+        assert self._file is not None
+        found = comm.all_gather(self._file.read()["position"].tolist())
+        done = frozenset(self._ids[i] for positions in found for i in positions)
+        if done:
+            logger.info(
+                f"{self.name}: the scores of {len(done)} of {len(self._ids)} videos are there, "
+                "from an evaluation of the same weights that was cut off"
+            )
+        return done
+
+    def reset(self) -> None:
+        if self._file is None:
+            self._open(comm.all_gather(uuid.uuid4().hex)[0])
+
+    def process(self, inputs: Iterable[Mapping], outputs: Iterable[Mapping]) -> None:
+        assert self._file is not None, "reset() comes first"
+        for video, output in zip(inputs, outputs, strict=True):
+            views = output["view_scores"].cpu().numpy()
+            if views.shape != self._shape:
+                raise ValueError(f"view_scores has the shape {views.shape}, not {self._shape}")
+            record = np.zeros((), self._dtype)
+            position = record["position"] = self._positions[video["video_id"]]
+            record["scores"] = output["scores"].cpu().numpy()
+            if not self.multi_label:
+                views = label_ranks(views, np.broadcast_to(self._labels[position], views.shape))
+            record["views"] = views
+            self._file.append(record)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        assert self._file is not None, "reset() comes first"
+        gathered = comm.gather(self._file.read())
+        if not comm.is_main_process():
+            self._file = None
+            return None
+        records = np.concatenate(gathered)
+        records = records[np.argsort(records["position"], kind="stable")]
+        self._check_complete(records["position"])
+        metrics = self._metrics(records)
+        self._write(records)
+        logger.info(
+            f"{self.name}, {len(records)} videos, {self.protocol}: "
+            + ", ".join(f"{key} {value:.2f}" for key, value in metrics.items())
+        )
+        self._file.remove()
+        self._file = None
+        return {"video": metrics}
+
+    def _open(self, weights: str) -> None:
+        self._file = ScoreFile(
+            self.output_dir / f"unfinished_{self.name}",
+            identity=f"{self._settings}\0{weights}",
+            dtype=self._dtype,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+        )
+        if comm.is_main_process():
+            self._file.remove_others()
+        comm.synchronize()
+        self._file.open()
+
+    def _check_complete(self, positions: np.ndarray) -> None:
+        """Raise UserError unless each video is there exactly once."""
+        counts = np.bincount(positions, minlength=len(self._ids))
+        twice = [self._ids[i] for i in np.flatnonzero(counts > 1)]
+        missing = [self._ids[i] for i in np.flatnonzero(counts == 0)]
+        if twice:
+            raise UserError(
+                f"data set '{self.name}': {len(twice)} videos were evaluated more than once; the "
+                f"first is {twice[0]!r}"
+            )
+        if missing and not self.allow_missing:
+            raise UserError(f"data set '{self.name}': {len(missing)} of {len(counts)} videos were "
+                            f"not evaluated; the first is {missing[0]!r}")  # fmt: skip
+        if missing:
+            logger.warning(f"{self.name}: {len(missing)} of {len(counts)} videos have no scores")
+
+    def _metrics(self, records: np.ndarray) -> dict[str, float]:
+        labels, scores, views = (
+            self._labels[records["position"]],
+            records["scores"],
+            records["views"],
+        )
+        if self.multi_label:
+            num_views = views.shape[1]
+            without = int((~labels.any(axis=0)).sum())
+            if without:
+                logger.warning(f"{self.name}: {without} classes have no video; mAP leaves them out")
+            clips = views.reshape(-1, views.shape[2]), labels.repeat(num_views, axis=0)
+            return {
+                "mAP": 100 * mean_average_precision(scores, labels),
+                "clip_mAP": 100 * mean_average_precision(*clips),
+            }
+        ranks = label_ranks(scores, labels)
+        metrics = {
+            f"{kind}top{k}": _per_cent(found < k)
+            for kind, found in (("", ranks), ("clip_", views))
+            for k in (1, 5)
+        }
+        for group, classes in self.groups.items():
+            of_group = labels[:, list(classes)].any(axis=1)
+            if of_group.any():
+                metrics[f"top1-{group}"] = _per_cent(ranks[of_group] < 1)
+        return metrics
+
+    def _write(self, records: np.ndarray) -> None:
+        np.savez(
+            self.output_dir / f"scores_{self.name}.npz",
+            video_id=np.array([self._ids[i] for i in records["position"]]),
+            scores=records["scores"],
+            labels=self._labels[records["position"]],
+            protocol=np.array(self.protocol),
+        )
+
+
+def _per_cent(right: np.ndarray) -> float:
+    return 100 * float(right.mean()) if right.size else float("nan")
+
+
+def build_evaluator(cfg: CfgNode, name: str, output_dir: str | None = None) -> VideoEvaluator:
+    """Return the evaluator of the data set `name` by the test protocol of `cfg`.
+
+    Metadata ``class_groups`` (class indices by name of the group) gives each group a figure. Files
+    go to `output_dir`, by default to ``OUTPUT_DIR/inference``.
+    """
+    classifier = cfg.MODEL.VIDEO_CLASSIFIER
+    return VideoEvaluator(
+        load_videos(name),
+        name=name,
+        num_classes=classifier.NUM_CLASSES,
+        num_views=cfg.TEST.CLIPS * cfg.TEST.CROPS,
+        multi_label=classifier.MULTI_LABEL,
+        protocol=protocol_of(cfg),
+        settings=_scoring_settings(cfg),
+        output_dir=output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"),
+        groups=MetadataCatalog.get(name).get("class_groups"),
+        allow_missing=cfg.DATALOADER.SKIP_BAD_VIDEOS,
+    )
+
+
+def protocol_of(cfg: CfgNode) -> str:
+    """Return how the figures come about, e.g. "10 clips x 3 crops of 256, mean of softmax"."""
+    probabilities = "sigmoid" if cfg.MODEL.VIDEO_CLASSIFIER.MULTI_LABEL else "softmax"
+    return (
+        f"{_count(cfg.TEST.CLIPS, 'clip')} x {_count(cfg.TEST.CROPS, 'crop')} of "
+        f"{cfg.INPUT.MIN_SIZE_TEST}, {cfg.TEST.VIEW_POOLING} of {probabilities}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _scoring_settings(cfg: CfgNode) -> str:
+    """Return the parts of `cfg` that scores of given weights depend on, as a text."""
+    parts = cfg.clone()
+    parts.defrost()
+    del parts.MODEL["WEIGHTS"], parts.MODEL["DEVICE"]
+    return "\n".join(part.dump() for part in (parts.MODEL, parts.INPUT, parts.TEST))

@@ -1,0 +1,182 @@
+"""From the dict of a video to clips: uint8 ``(V, 3, T, H, W)`` in RGB, V views of one video.
+
+The dict has ``file_name``, ``video_id``, ``labels``, ``info`` (see `nl_detectron.data.video`) and,
+where labels are of parts of the video, ``intervals``: (label, first second, last second).
+"""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+
+from ..data.video.info import VideoError, VideoInfo
+from ..data.video.reading import read_frames
+from ..errors import DataError
+from . import sampling
+
+_WAY_OUT = (
+    "tools/check_dataset.py lists all files like it, and DATALOADER.SKIP_BAD_VIDEOS True leaves "
+    "them out"
+)
+
+
+class BadVideoError(DataError):
+    """A video that cannot be read; the message names its file and the reason in one line."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    @classmethod
+    def of(cls, path: str, reason: object) -> Self:
+        text = " ".join(str(reason).split())
+        return cls(f"video {path!r}: {text}; {_WAY_OUT}", reason=text)
+
+
+class TrainMapper:
+    """Takes one clip at random: where it starts, its scale, its crop, and whether it is mirrored.
+
+    Args:
+        frames, stride: of the clip, ``INPUT.CLIP``.
+        min_size: ``INPUT.MIN_SIZE_TRAIN``, of which the shorter side gets one.
+        is_range: any whole number between the two of `min_size`, both included.
+        crop: height and width of the crop; None: the whole frame.
+        flip: mirror every other clip, on average.
+    """
+
+    def __init__(
+        self,
+        *,
+        frames: int,
+        stride: int,
+        min_size: tuple[int, ...] = (256, 320),
+        is_range: bool = True,
+        crop: tuple[int, int] | None = (224, 224),
+        flip: bool = True,
+    ) -> None:
+        self.frames, self.stride = frames, stride
+        self.min_size, self.is_range = min_size, is_range
+        self.crop, self.flip = crop, flip
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Self:
+        height, width = (int(side) for side in cfg.INPUT.CROP.SIZE)
+        return cls(
+            frames=cfg.INPUT.CLIP.FRAMES,
+            stride=cfg.INPUT.CLIP.STRIDE,
+            min_size=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
+            is_range=cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range",
+            crop=(height, width) if cfg.INPUT.CROP.ENABLED else None,
+            flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
+        )
+
+    def __call__(self, video: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
+        """Return ``clips`` ``(1, 3, T, H, W)``, ``labels``, ``video_id`` and ``file_name``.
+
+        Raises:
+            BadVideoError: the video cannot be read.
+        """
+        info: VideoInfo = video["info"]
+        indices = sampling.random_clip(
+            info.num_frames, frames=self.frames, stride=self.stride, random=random
+        )
+        short = sampling.random_short_side(self.min_size, is_range=self.is_range, random=random)
+        size = sampling.scaled_size(info.height, info.width, short)
+        rows, columns = (
+            sampling.random_crop(*size, self.crop, random) if self.crop else (slice(None),) * 2
+        )
+        is_mirrored = self.flip and random.random() < 0.5
+        frames = _read(video, indices, size)[:, rows, columns]
+        if is_mirrored:
+            frames = frames[:, :, ::-1]
+        clip = np.ascontiguousarray(frames.transpose(3, 0, 1, 2))
+        return _sample(video, torch.from_numpy(clip)[None], _labels_of_clip(video, indices))
+
+
+class TestMapper:
+    """Takes all views of a video: `clips` spread evenly, of each `crops` along the longer side.
+
+    View ``k * crops + c`` is crop c of clip k.
+
+    Args:
+        frames, stride: of a clip, ``INPUT.CLIP``.
+        clips, crops: ``TEST.CLIPS`` and ``TEST.CROPS``.
+        size: of the shorter side and so of the square crops, ``INPUT.MIN_SIZE_TEST``.
+    """
+
+    __test__ = False  # no test, whatever pytest thinks of the name
+
+    def __init__(
+        self, *, frames: int, stride: int, clips: int = 10, crops: int = 3, size: int = 256
+    ) -> None:
+        self.frames, self.stride = frames, stride
+        self.clips, self.crops, self.size = clips, crops, size
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Self:
+        return cls(
+            frames=cfg.INPUT.CLIP.FRAMES,
+            stride=cfg.INPUT.CLIP.STRIDE,
+            clips=cfg.TEST.CLIPS,
+            crops=cfg.TEST.CROPS,
+            size=cfg.INPUT.MIN_SIZE_TEST,
+        )
+
+    def __call__(self, video: dict[str, Any]) -> dict[str, Any]:
+        """Return ``clips`` ``(clips * crops, 3, T, H, W)`` and the rest as `TrainMapper` does.
+
+        Raises:
+            BadVideoError: the video cannot be read.
+        """
+        info: VideoInfo = video["info"]
+        indices = sampling.even_clips(
+            info.num_frames, clips=self.clips, frames=self.frames, stride=self.stride
+        )
+        height, width = sampling.scaled_size(info.height, info.width, self.size)
+        # Clips share frames, so each is decoded once.
+        needed, place = np.unique(indices, return_inverse=True)
+        place_of_clip = torch.from_numpy(place.reshape(indices.shape))
+        pixels = torch.from_numpy(_read(video, needed, (height, width))).permute(3, 0, 1, 2)
+        views = torch.empty(
+            (self.clips, self.crops, 3, self.frames, self.size, self.size), dtype=torch.uint8
+        )
+        for c, (rows, columns) in enumerate(sampling.even_crops(height, width, self.crops)):
+            crop = pixels[:, :, rows, columns].contiguous()
+            for k in range(self.clips):
+                torch.index_select(crop, 1, place_of_clip[k], out=views[k, c])
+        return _sample(video, views.flatten(0, 1), list(video["labels"]))
+
+
+def _sample(video: dict[str, Any], clips: torch.Tensor, labels: list[int]) -> dict[str, Any]:
+    return {
+        "clips": clips,
+        "labels": labels,
+        "video_id": video["video_id"],
+        "file_name": video["file_name"],
+    }
+
+
+def _read(video: dict[str, Any], indices: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    path = video["file_name"]
+    try:
+        return read_frames(path, indices, video["info"], size=size)
+    except VideoError as error:
+        raise BadVideoError.of(path, error) from error
+
+
+def _labels_of_clip(video: dict[str, Any], indices: np.ndarray) -> list[int]:
+    """Return the labels of the video, or those that hold while a frame of the clip is shown."""
+    if "intervals" not in video:
+        return list(video["labels"])
+    try:
+        seconds = video["info"].seconds(indices.tolist())
+    except VideoError as error:
+        raise BadVideoError.of(video["file_name"], error) from error
+    return sorted(
+        {
+            label
+            for label, first, last in video["intervals"]
+            if any(first <= second <= last for second in seconds)
+        }
+    )

@@ -1,0 +1,94 @@
+"""Videos that cannot be read and are left out, as ``DATALOADER.SKIP_BAD_VIDEOS`` allows."""
+
+import logging
+import os
+from pathlib import Path
+
+from ..errors import DataError
+from .mapper import BadVideoError
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 5
+
+
+class SkippedVideos:
+    """The videos of one part of a run that were left out, in a file that all processes append to.
+
+    A line is ``data set <tab> file <tab> reason``. Loader workers of all processes, and a run that
+    is resumed, count into the same file, so the limit is on all of them together.
+
+    Args:
+        file: of the run, `skipped_file`.
+        dataset: name of the data set, or the names of several.
+        num_videos: that it has.
+        limit: share of them that may be left out, ``DATALOADER.MAX_BAD_VIDEOS``.
+    """
+
+    def __init__(self, file: Path, dataset: str, *, num_videos: int, limit: float) -> None:
+        self.file, self.dataset = file, dataset
+        self.num_videos, self.limit = num_videos, limit
+
+    def add(self, error: BadVideoError, path: str) -> None:
+        """Count a video, unless it has been; warn of it once.
+
+        Raises:
+            DataError: too many have been left out.
+        """
+        if path not in self.videos():
+            logger.warning("Left out: video %r: %s", path, error.reason)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            line = "\t".join((self.dataset, path, error.reason))
+            # One write to a file opened for appending: lines of several processes do not mix.
+            descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(descriptor, f"{line}\n".encode(errors="surrogateescape"))
+            finally:
+                os.close(descriptor)
+        count = len(self.videos())
+        if count > self.limit * self.num_videos:
+            raise DataError(
+                f"{count} of the {self.num_videos} videos of {self.dataset} cannot be read, the "
+                f"last one {path!r} ({error.reason}); DATALOADER.MAX_BAD_VIDEOS allows a share of "
+                f"{self.limit:g}; {self.file} lists them"
+            )
+
+    def videos(self) -> dict[str, str]:
+        """Return the reasons by file."""
+        return {
+            path: reason
+            for dataset, path, reason in read_skipped(self.file)
+            if dataset == self.dataset
+        }
+
+
+def skipped_file(output_dir: str) -> Path:
+    """Return where a run lists the videos that it left out."""
+    return Path(output_dir) / "skipped_videos.txt"
+
+
+def read_skipped(file: Path) -> list[tuple[str, str, str]]:
+    """Return data set, file and reason of each video in the list."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return []
+    rows = (line.split("\t") for line in text.split("\n"))
+    return [(row[0], "\t".join(row[1:-1]), row[-1]) for row in rows if len(row) >= 3]
+
+
+def log_skipped(output_dir: str) -> None:
+    """Say at the end of a run which videos were left out, if any were."""
+    file = skipped_file(output_dir)
+    skipped = read_skipped(file)
+    if not skipped:
+        return
+    shown = "; ".join(f"{path} ({reason})" for _, path, reason in skipped[:SHOWN])
+    rest = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+    logger.warning(
+        "%d videos were left out, as they cannot be read: %s%s. %s lists them",
+        len(skipped),
+        shown,
+        rest,
+        file,
+    )

@@ -1,0 +1,115 @@
+"""Video files whose frames have their number painted in, as blocks that survive any codec."""
+
+import struct
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+WIDTH, HEIGHT = 64, 48
+BITS = 8  # so at most 256 frames
+
+
+def paint(number: int, *, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Return a grey image, RGB uint8, with `number` in two rows of four black or white blocks.
+
+    The upper left quarter is red in part, so that it can be told how an image is turned.
+    """
+    image = np.full((height, width, 3), 128, np.uint8)
+    for bit in range(BITS):
+        row, column = divmod(bit, 4)
+        y, x = height // 4 + row * height // 4, column * width // 4
+        image[y : y + height // 4, x : x + width // 4] = 255 * (number >> bit & 1)
+    image[: height // 5, : width // 2] = (220, 20, 20)
+    return image
+
+
+def read_number(image: np.ndarray) -> int:
+    """Return the number that is painted in an image, also a scaled one."""
+    height, width = image.shape[:2]
+    number = 0
+    for bit in range(BITS):
+        row, column = divmod(bit, 4)
+        y, x = (height * (3 + 2 * row)) // 8, (width * (1 + 2 * column)) // 8
+        number |= int(image[y, x].mean() > 128) << bit
+    return number
+
+
+def write_video(
+    path: Path,
+    codec: str,
+    num_frames: int = 60,
+    *,
+    rate: int = 25,
+    stamps: Sequence[int] | None = None,
+    options: dict[str, str] | None = None,
+    pixels: str = "yuv420p",
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    audio: bool = False,
+) -> Path:
+    """Encode painted frames.
+
+    Args:
+        stamps: of the frames, in thousandths of a second; constant rate by default.
+        size: width and height.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height = size
+        stream.pix_fmt = pixels
+        if stamps is not None:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        sound = container.add_stream("aac", rate=8000, layout="mono") if audio else None
+        for i in range(num_frames):
+            image = paint(i, width=size[0], height=size[1])
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if stamps is not None:
+                frame.pts, frame.time_base = stamps[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if sound is not None:
+            samples = np.zeros((1, 1024), np.float32)
+            silence = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            silence.sample_rate, silence.pts = 8000, 0
+            container.mux(sound.encode(silence))
+            container.mux(sound.encode())
+    return path
+
+
+def remux(
+    source: Path, path: Path, change: Callable[[int, bytes], bytes], *, shift: int = 0
+) -> Path:
+    """Copy a video packet by packet, as `change` has them by number; b"" leaves one out.
+
+    Args:
+        shift: added to all time stamps, in units of the source's time base.
+    """
+    with av.open(str(source)) as reader, av.open(str(path), "w") as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        number = 0
+        for packet in reader.demux(stream):
+            if not packet.size:
+                continue
+            content = change(number, bytes(packet))
+            number += 1
+            if not content:
+                continue
+            new = av.Packet(content)
+            new.pts, new.dts = packet.pts + shift, packet.dts + shift
+            new.time_base, new.is_keyframe = packet.time_base, packet.is_keyframe
+            new.stream = copy
+            writer.mux(new)
+    return path
+
+
+def turn(path: Path) -> None:
+    """Write into an MP4's header that it is to be shown a quarter turn counter-clockwise."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    matrix = (0, -one, 0, one, 0, 0, 0, 0, 1 << 30)
+    content[start : start + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(bytes(content))

@@ -1,0 +1,274 @@
+"""Reading: whatever the codec and the container, the frames that were asked for."""
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import painted
+import pytest
+from painted import paint, read_number, remux, turn, write_video
+
+from nl_detectron.data.video import probing, reading
+from nl_detectron.data.video.info import Stamps, VideoError, VideoInfo
+from nl_detectron.data.video.probing import probe, probe_all
+from nl_detectron.data.video.reading import read_frames
+
+FRAMES = 200
+LONG = {"g": "90", "bf": "3", "x264-params": "scenecut=0"}
+VARIABLE = np.cumsum(random.Random(5).choices((9, 21, 40, 95), k=FRAMES)).tolist()
+
+
+def write_h264(path: Path) -> None:
+    write_video(path, "libx264", FRAMES, options=LONG)
+
+
+def write_open_gops(path: Path) -> None:
+    """Key frames that earlier frames refer to."""
+    options = {"g": "20", "bf": "3", "x264-params": "open-gop=1:scenecut=0:b-pyramid=normal"}
+    write_video(path, "libx264", FRAMES, options=options)
+
+
+def write_late(path: Path) -> None:
+    """The first stamp is far from 0."""
+    whole = path.with_name("whole.mp4")
+    write_video(whole, "libx264", FRAMES, options={"g": "40", "bf": "2"})
+    remux(whole, path, lambda _, packet: packet, shift=123456)
+
+
+def write_with_hidden_frames(path: Path) -> None:
+    """VP8 frames that are references and never shown."""
+    whole = path.with_name("whole.webm")
+    write_video(whole, "libvpx", FRAMES + 10, options={"g": "30", "cpu-used": "8"})
+
+    def hide(number: int, packet: bytes) -> bytes:
+        return bytes([packet[0] & ~0x10]) + packet[1:] if number >= FRAMES else packet
+
+    remux(whole, path, hide)
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "h264.mp4": write_h264,
+    "h264_open_gops.mkv": write_open_gops,
+    "h264_late.mp4": write_late,
+    "h264.ts": lambda path: write_video(path, "libx264", FRAMES, options={"g": "30", "bf": "2"}),
+    "h264_variable_rate.mp4": lambda path: write_video(
+        path, "libx264", FRAMES, stamps=VARIABLE, options={"g": "50", "bf": "2"}
+    ),
+    "h264_variable_rate.mkv": lambda path: write_video(
+        path, "libx264", FRAMES, stamps=VARIABLE, options={"g": "50", "bf": "2"}
+    ),
+    "mpeg4.mp4": lambda path: write_video(path, "mpeg4", FRAMES, options={"bf": "2", "g": "25"}),
+    "mpeg4.avi": lambda path: write_video(path, "mpeg4", FRAMES, options={"bf": "2", "g": "25"}),
+    "mpeg2.mpg": lambda path: write_video(path, "mpeg2video", FRAMES, options={"bf": "2"}),
+    "flv1.flv": lambda path: write_video(path, "flv", FRAMES, options={"g": "30"}),
+    "wmv2.wmv": lambda path: write_video(path, "wmv2", FRAMES, options={"g": "30"}),
+    "vp8.webm": lambda path: write_video(
+        path, "libvpx", FRAMES, rate=24, options={"g": "40", "cpu-used": "8"}
+    ),
+    "vp8_hidden.webm": write_with_hidden_frames,
+    "vp9.webm": lambda path: write_video(
+        path, "libvpx-vp9", FRAMES, rate=30, options={"g": "64", "cpu-used": "8"}
+    ),
+    "mjpeg.avi": lambda path: write_video(path, "mjpeg", FRAMES, pixels="yuvj420p"),
+    "raw.h264": lambda path: write_video(path, "libx264", FRAMES, options={"g": "30", "bf": "2"}),
+}
+
+
+@pytest.fixture(scope="module")
+def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name, write in KINDS.items():
+        write(folder / name)
+    frames = folder / "frames"
+    frames.mkdir()
+    for i in range(FRAMES):
+        cv2.imwrite(str(frames / f"f-{i + 1:06d}.png"), paint(i)[..., ::-1])
+    return folder
+
+
+@pytest.mark.parametrize("name", [*KINDS, "frames"])
+def test_each_of_200_requests_returns_the_very_frames(video_folder: Path, name: str) -> None:
+    path = video_folder / name
+    info = probe(path)
+    assert info.num_frames == FRAMES
+    draw = random.Random(name)
+    for _ in range(200):
+        kind = draw.randrange(3)
+        if kind == 0:  # a clip that may go round
+            start, stride = draw.randrange(FRAMES), draw.choice((1, 2, 8))
+            indices = [(start + stride * i) % FRAMES for i in range(draw.randint(1, 5))]
+        elif kind == 1:
+            indices = [draw.randrange(FRAMES) for _ in range(draw.randint(1, 3))]
+        else:  # twice the same, not in order
+            indices = [draw.randrange(FRAMES)] * 2 + [0]
+        frames = read_frames(path, indices, info, size=(24, 32))
+        assert frames.shape == (len(indices), 24, 32, 3)
+        assert [read_number(frame) for frame in frames] == indices
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_frames_are_those_of_a_full_sequential_decoding(video_folder: Path, name: str) -> None:
+    with av.open(str(video_folder / name)) as container:
+        stamps, whole = [], []
+        for frame in container.decode(video=0):
+            stamps.append(frame.pts)
+            whole.append(frame.to_ndarray(format="rgb24"))
+            unit = frame.time_base
+    info = probe(video_folder / name)
+    assert (info.num_frames, info.height, info.width) == (len(whole), painted.HEIGHT, painted.WIDTH)
+    indices = [FRAMES - 1, 0, 117, 118, 3]
+    frames = read_frames(video_folder / name, indices, info)
+    assert all(np.array_equal(frame, whole[i]) for frame, i in zip(frames, indices, strict=True))
+    if None not in stamps:
+        expected = [float((stamps[i] - stamps[0]) * unit) for i in indices]
+        assert info.seconds(indices) == pytest.approx(expected, abs=1e-9)
+
+
+def test_decoding_starts_at_the_nearest_key_frame_and_ends_at_the_last_wanted(
+    video_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = video_folder / "h264.mp4"
+    info = probe(path)
+    assert info.key_frames == (0, 90, 180)
+    decoded: list[int] = []
+    read_run = reading._FileReader._read_run
+
+    def counting(self: object, frames: Iterator, *args: object, **options: object) -> bool:
+        def counted() -> Iterator:
+            for frame in frames:
+                decoded.append(read_number(frame.to_ndarray(format="rgb24")))
+                yield frame
+
+        return read_run(self, counted(), *args, **options)
+
+    monkeypatch.setattr(reading._FileReader, "_read_run", counting)
+    read_frames(path, [192, 190], info)
+    assert decoded == list(range(180, 193))
+    decoded.clear()
+    read_frames(path, [5, 185], info)
+    assert decoded == [*range(6), *range(180, 186)]
+    decoded.clear()
+    read_frames(path, [85, 95], info)
+    assert decoded == list(range(96))
+
+
+def test_frames_are_turned_as_the_header_says(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", 10)
+    upright = read_frames(path, [3], probe(path))[0]
+    turn(path)
+    info = probe(path)
+    assert (info.rotation, info.height, info.width) == (90, painted.WIDTH, painted.HEIGHT)
+    turned = read_frames(path, [3], info)[0]
+    assert np.array_equal(np.rot90(turned, -1), upright)
+    # A player shows the same: OpenCV turns frames by itself.
+    reader = cv2.VideoCapture(str(path))
+    shown = [reader.read()[1] for _ in range(4)][3][..., ::-1]
+    assert shown.shape == turned.shape
+    assert np.abs(shown.astype(int) - turned).mean() < 3
+    small = read_frames(path, [3], info, size=(32, 24))[0]
+    assert small.shape == (32, 24, 3)
+    assert read_number(np.rot90(small, -1)) == 3
+
+
+def test_frames_come_out_scaled(video_folder: Path) -> None:
+    path = video_folder / "mjpeg.avi"
+    info = probe(path)
+    whole = read_frames(path, [77], info)[0]
+    half = read_frames(path, [77], info, size=(24, 32))[0]
+    blocks = whole.reshape(24, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert np.abs(blocks - half).mean() < 8
+    assert np.abs(blocks - half[::-1]).mean() > 50
+
+
+def test_the_first_video_is_read_that_is_no_cover(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "sound.mp4", "libx264", 20, audio=True)
+    info = probe(path)
+    assert info.num_frames == 20
+    assert [read_number(f) for f in read_frames(path, [19, 7], info)] == [19, 7]
+
+
+def test_frames_that_are_not_there_are_an_error(video_folder: Path) -> None:
+    info = probe(video_folder / "mpeg4.mp4")
+    for indices in ([FRAMES], [-1, 4]):
+        with pytest.raises(IndexError):
+            read_frames(video_folder / "mpeg4.mp4", indices, info)
+    assert read_frames(video_folder / "mpeg4.mp4", [], info).shape[0] == 0
+
+
+def test_short_forms_of_time_stamps_are_exact() -> None:
+    rounded = [round(Fraction(1000, 24) * i) for i in range(50)]
+    stamps = Stamps.of(rounded, Fraction(1, 1000), Fraction(24))
+    assert (stamps.others, stamps.step) == ((), Fraction(125, 3))
+    assert stamps.values(50) == rounded
+    uneven = Stamps.of([5, 6, 9], Fraction(1, 1000), Fraction(24))
+    assert (uneven.values(3), uneven.step) == ([5, 6, 9], None)
+    assert Stamps.of([7], Fraction(1, 9), None).values(1) == [7]
+
+
+# Probing many
+
+
+def test_probing_is_done_once_and_again_where_a_file_has_changed(
+    video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    real = probing.probe
+
+    def counting(path: str, **options: float) -> VideoInfo:
+        calls.append(os.path.basename(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(probing, "probe", counting)
+    for name in ("h264.mp4", "vp9.webm", "h264_variable_rate.mkv"):
+        (tmp_path / name).write_bytes((video_folder / name).read_bytes())
+    (tmp_path / "bad.mp4").write_text("no video")
+    os.symlink(video_folder / "frames", tmp_path / "frames")
+    names = ["h264.mp4", "vp9.webm", "h264_variable_rate.mkv", "frames", "bad.mp4", "missing.mp4"]
+    paths = [str(tmp_path / name) for name in names]
+    first = probe_all(paths, beside=tmp_path / "list.txt")
+    assert sorted(calls) == sorted(names[:5])
+    assert all(isinstance(first[path], VideoInfo) for path in paths[:4])
+    assert isinstance(first[paths[4]], VideoError)
+    assert first[paths[5]] is None
+    calls.clear()
+    second = probe_all(paths, beside=tmp_path / "list.txt")
+    assert calls == ["bad.mp4"]  # it may have been put right where size and time do not tell
+    assert [second[path] for path in paths[:4]] == [first[path] for path in paths[:4]]
+    calls.clear()
+    write_video(tmp_path / "h264.mp4", "libx264", 12)
+    third = probe_all(paths, beside=tmp_path / "list.txt")
+    assert sorted(calls) == ["bad.mp4", "h264.mp4"]
+    assert third[paths[0]].num_frames == 12
+
+
+def test_where_the_list_is_cannot_be_written(
+    video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NL_DETECTRON_CACHE", str(tmp_path / "cache"))
+    path = str(video_folder / "mjpeg.avi")
+    beside = tmp_path / "no folder" / "list.txt"  # root may write anywhere, but not here
+    probe_all([path], beside=beside)
+    kept = list((tmp_path / "cache" / "videos").iterdir())
+    assert len(kept) == 1
+    monkeypatch.setattr(probing, "probe", lambda *_, **__: pytest.fail("probed again"))
+    assert probe_all([path], beside=beside)[path].num_frames == FRAMES
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 1, "folder_rate": 24.0, "videos": {"mjpeg.avi": 5}}']
+)
+def test_a_broken_file_of_results_is_written_anew(
+    video_folder: Path, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "mjpeg.avi").write_bytes((video_folder / "mjpeg.avi").read_bytes())
+    file = tmp_path / "list.txt.videos.json"
+    file.write_text(content)
+    path = str(tmp_path / "mjpeg.avi")
+    assert probe_all([path], beside=tmp_path / "list.txt")[path].num_frames == FRAMES
+    assert "mjpeg.avi" in json.loads(file.read_text())["videos"]
