@@ -10,7 +10,7 @@ video := output/quickstart-video
 .PHONY: help setup test reliability lint bench quickstart quickstart-video
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## /make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*  ## /make \1\t/p' Makefile | expand -t 24
 
 setup:  ## make .venv with everything in it; seconds when that has been done
 	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \

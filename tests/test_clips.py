@@ -20,7 +20,10 @@ STRIDE = 3  # of the quickstart's clips
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clips(
-        tmp_path_factory.mktemp("clips"), num_train=len(CLASSES), num_val=3, progress=False
+        tmp_path_factory.mktemp("clips"),
+        num_train=len(CLASSES) + len(RELATIONS),
+        num_val=3,
+        progress=False,
     )
 
 
@@ -33,7 +36,7 @@ def scene(label: int, seed: int) -> clips.Scene:
 
 
 def test_same_seed_same_bytes_other_seed_other_clips(folder, tmp_path):
-    again = make_clips(tmp_path, num_train=len(CLASSES), num_val=3, progress=False)
+    again = make_clips(tmp_path, num_train=len(CLASSES) + len(RELATIONS), num_val=3, progress=False)
     assert again.name == folder.name
     assert contents(again) == contents(folder)
     other = make_clips(tmp_path, num_train=2, num_val=1, seed=1, progress=False)
@@ -52,7 +55,9 @@ def test_names_in_the_catalogs(folder, monkeypatch, tmp_path):
     assert asked == []
     videos = DatasetCatalog.get("nl_clips_train")
     assert asked == [tmp_path]
-    assert [video["labels"] for video in videos] == [[i] for i in range(len(CLASSES))]
+    assert [video["labels"] for video in videos] == [
+        [i] for i in (*range(len(CLASSES)), *RELATIONS)
+    ]
     metadata = MetadataCatalog.get("nl_clips_val")
     assert metadata.thing_classes == [c.name for c in CLASSES]
     assert sorted(i for of_group in metadata.class_groups.values() for i in of_group) == [
@@ -64,7 +69,7 @@ def test_names_in_the_catalogs(folder, monkeypatch, tmp_path):
 
 
 def test_the_files_show_the_scenes(folder):
-    for label, video in enumerate(sorted((folder / "train").iterdir())):
+    for label, video in enumerate(sorted((folder / "train").iterdir())[: len(CLASSES)]):
         drawn = CLASSES[label].scene(np.random.default_rng([0, 0, label])).frames()
         read = read_frames(video, range(NUM_FRAMES), probe(video))
         assert np.abs(read.astype(int) - drawn).mean() < 4
