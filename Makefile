@@ -9,8 +9,9 @@ TESTS ?= tests
 
 venv := .venv/bin
 quickstart := output/quickstart
+video := output/quickstart-video
 
-.PHONY: help setup test reliability lint docs bench quickstart
+.PHONY: help setup test reliability lint docs bench quickstart quickstart-video
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /make \1\t/p' Makefile | expand -t 23
@@ -52,3 +53,14 @@ quickstart: setup  ## train, evaluate and draw on the embedded data set
 	  --input nl_shapes_val:6 --output $(quickstart)/demo \
 	  --opts MODEL.WEIGHTS $(quickstart)/model_final.pth
 	@echo "numbers: $(quickstart)/metrics.json   images: $(quickstart)/demo"
+
+# The same network without its block is trained too: how it fails at the relations is the point.
+quickstart-video: setup  ## the same for video: train, evaluate and draw on the embedded clips
+	for run in "$(video)" "$(video)/without-block MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS [[],[],[],[]]"; do \
+	  OMP_WAIT_POLICY=PASSIVE $(venv)/python train_net.py \
+	    --config-file configs/quickstart_video.yaml OUTPUT_DIR $$run || exit; \
+	done
+	$(venv)/python tools/draw_video_scores.py --dataset nl_clips_val \
+	  --scores $(video)/inference/scores_nl_clips_val.npz --output $(video)/demo/clips.png
+	@echo "numbers: $(video)/metrics.json   without the block: $(video)/without-block/metrics.json"
+	@echo "images: $(video)/demo"

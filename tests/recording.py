@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ class Recorder(HookBase):
 
     def __init__(self, output: str) -> None:
         self.path = os.path.join(output, f"record{comm.get_rank()}.jsonl")
-        self.images: list[int] = []
+        self.images: list[Any] = []
 
     def before_train(self) -> None:
         self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -48,7 +49,14 @@ class Recorder(HookBase):
 
     def _see(self, model: torch.nn.Module, inputs: tuple[list[dict]]) -> None:
         if model.training:
-            self.images += [image["image_id"] for image in inputs[0]]
+            self.images += map(_identity, inputs[0])
+
+
+def _identity(sample: dict[str, Any]) -> Any:
+    """An image's id, or what tells a clip from all others: its video and its pixels."""
+    if "clips" not in sample:
+        return sample["image_id"]
+    return [sample["video_id"], zlib.crc32(sample["clips"].numpy().tobytes())]
 
 
 class RecordingTrainer(Trainer):

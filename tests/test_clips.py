@@ -1,0 +1,124 @@
+"""The embedded clips: their making, and what a class can and cannot be told by."""
+
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from nl_detectron.data import clips, make_clips, register
+from nl_detectron.data.clips import CLASSES, NUM_FRAMES, SIZE, class_groups
+from nl_detectron.data.video.probing import probe
+from nl_detectron.data.video.reading import read_frames
+
+RELATIONS = class_groups()["relation"]
+STRIDE = 3  # of the quickstart's clips
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clips(
+        tmp_path_factory.mktemp("clips"),
+        num_train=len(CLASSES) + len(RELATIONS),
+        num_val=3,
+        progress=False,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def scene(label: int, seed: int) -> clips.Scene:
+    return CLASSES[label].scene(np.random.default_rng([label, seed]))
+
+
+def test_same_seed_same_bytes_other_seed_other_clips(folder, tmp_path):
+    again = make_clips(tmp_path, num_train=len(CLASSES) + len(RELATIONS), num_val=3, progress=False)
+    assert again.name == folder.name
+    assert contents(again) == contents(folder)
+    other = make_clips(tmp_path, num_train=2, num_val=1, seed=1, progress=False)
+    assert other.name != folder.name
+    first = "train/000001.mp4"
+    assert contents(other)[first] != contents(folder)[first] != contents(folder)["val/000001.mp4"]
+    assert make_clips(tmp_path, num_train=2, num_val=1, seed=1, progress=False) == other
+    assert {p.name for p in tmp_path.iterdir()} == {again.name, other.name}
+
+
+def test_names_in_the_catalogs(folder, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(clips, "make_clips", lambda root: asked.append(root) or folder)
+    monkeypatch.setenv("NL_DETECTRON_CACHE", str(tmp_path))
+    register.register_all()
+    assert asked == []
+    videos = DatasetCatalog.get("nl_clips_train")
+    assert asked == [tmp_path]
+    assert [video["labels"] for video in videos] == [
+        [i] for i in (*range(len(CLASSES)), *RELATIONS)
+    ]
+    metadata = MetadataCatalog.get("nl_clips_val")
+    assert metadata.thing_classes == [c.name for c in CLASSES]
+    assert sorted(i for of_group in metadata.class_groups.values() for i in of_group) == [
+        *range(len(CLASSES))
+    ]
+    for video in videos:
+        info = video["info"]
+        assert (info.num_frames, info.height, info.width) == (NUM_FRAMES, SIZE, SIZE)
+
+
+def test_the_files_show_the_scenes(folder):
+    for label, video in enumerate(sorted((folder / "train").iterdir())[: len(CLASSES)]):
+        drawn = CLASSES[label].scene(np.random.default_rng([0, 0, label])).frames()
+        read = read_frames(video, range(NUM_FRAMES), probe(video))
+        assert np.abs(read.astype(int) - drawn).mean() < 4
+
+
+@pytest.mark.parametrize("match", [True, False])
+def test_every_colour_is_as_frequent_at_each_side_and_in_each_moment(match):
+    found = Counter()
+    for seed in range(4000):
+        moments, colors = clips._signals(np.random.default_rng(seed), match=match)
+        assert (colors[0] == colors[1]) == match
+        found.update(zip(("left", "right"), moments, colors, strict=True))
+    kinds = list(product(("left", "right"), clips._MOMENTS, clips.COLORS))
+    assert set(found) == set(kinds)
+    assert max(found.values()) < 1.25 * min(found.values())
+
+
+@pytest.mark.parametrize("start", range(NUM_FRAMES))
+def test_no_temporal_pooling_joins_the_two_signals(start):
+    """A clip of every third frame, which may run round, shows both, four samples apart or more."""
+    taken = (start + STRIDE * np.arange(8)) % NUM_FRAMES
+    first, second = (
+        [i for i, frame in enumerate(taken) if begin <= frame < end]
+        for begin, end in clips._MOMENTS
+    )
+    assert first
+    assert second
+    # The windows of pool2: pairs in the official code, threes in the paper.
+    windows = [(i, i + 1) for i in range(0, 8, 2)] + [(i - 1, i, i + 1) for i in range(0, 8, 2)]
+    for window in windows:
+        assert not (set(window) & set(first) and set(window) & set(second))
+
+
+@pytest.mark.parametrize("label", RELATIONS)
+def test_a_relation_is_shown_at_opposite_sides_in_two_moments(label):
+    frames = scene(label, 1).frames().astype(int)
+    middle = slice(SIZE // 4, -SIZE // 4)
+    rocket = 3  # frames before a burst
+    for t in range(NUM_FRAMES):
+        changed = np.abs(frames[t] - frames[NUM_FRAMES - 1]).max(axis=(0, 2)) > 0
+        assert not changed[middle].any()
+        moment = [begin - rocket <= t < end for begin, end in clips._MOMENTS]
+        assert changed.any() <= any(moment)
+        if changed.any():
+            assert changed[: SIZE // 2].any() != changed[SIZE // 2 :].any()
+
+
+@pytest.mark.parametrize("label", range(len(CLASSES)))
+def test_something_happens(label):
+    frames = scene(label, 0).frames().astype(int)
+    changes = np.abs(np.diff(frames, axis=0)).sum()
+    assert (changes == 0) == (CLASSES[label].name == "balloon hovers")
