@@ -44,7 +44,7 @@ def save(folder: Path, results: Mapping[Trial, Outcome]) -> None:
 
 
 def load(folder: Path) -> Results:
-    """Return what :func:`save` wrote; nothing if it never did.
+    """Return what `save` wrote; nothing if it never did.
 
     Raises:
         UserError: a file is damaged.

@@ -97,7 +97,7 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
 
 
 def cost_of(cfg: CfgNode):
-    """Return parameters and multiply-adds of a model, as :func:`~nl_detectron.analysis.analyze`."""
+    """Return parameters and multiply-adds of a model, as `nl_detectron.analysis.analyze`."""
     proposals = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
     model = build_on_meta(cfg)
     return analyze(model, height=HEIGHT, width=WIDTH, proposals=proposals, detections=1).total

@@ -38,7 +38,7 @@ def nearest(name: str, known: list[str]) -> str:
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status.
 
-    A :class:`UserError` becomes one line on standard error and status 1. ``--traceback`` on the
+    A `UserError` becomes one line on standard error and status 1. ``--traceback`` on the
     command line, which is removed before `main` parses it, lets the error through as it is.
     Any other exception is a programming error and keeps its traceback. Warnings of other packages
     that a user can do nothing about are hidden.

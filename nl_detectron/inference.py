@@ -70,7 +70,7 @@ class Predictor:
     def __call__(self, images: Iterable[Image], *, batch_size: int = 8) -> list[Instances]:
         """Return the instances found in each image, in the image's own pixels, on the CPU.
 
-        Arguments and errors are those of :meth:`stream`.
+        Arguments and errors are those of `stream`.
         """
         return list(self.stream(images, batch_size=batch_size))
 
@@ -131,7 +131,7 @@ def complete_config(
     device: str | None = None,
     opts: Sequence[str] = (),
 ) -> CfgNode:
-    """Return a copy of `config` that names its weights; arguments as for :class:`Predictor`."""
+    """Return a copy of `config` that names its weights; arguments as for `Predictor`."""
     if isinstance(config, CfgNode):
         if opts:
             raise ValueError("opts are for a config file; merge them into the config instead")

@@ -46,7 +46,7 @@ class Task:
             by default to ``OUTPUT_DIR/inference``.
         go_on: ``(cfg, name, model, loader, evaluator)``: the loader without the samples of which
             the evaluator has results already, from an evaluation of `model` that was cut off.
-        check: ``(cfg)``: raise :class:`ConfigError` for what cannot be trained or evaluated, from
+        check: ``(cfg)``: raise `ConfigError` for what cannot be trained or evaluated, from
             the config and the metadata of its data sets alone, before a process starts.
         report: ``(cfg)``: log at the end of a run, also of one that failed, what it left out.
     """

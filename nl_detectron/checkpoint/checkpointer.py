@@ -60,7 +60,7 @@ class Checkpointer(DetectionCheckpointer):
         """Save as the base class does.
 
         Raises:
-            UserError: weights are not finite, so that :meth:`load` would refuse the file; the disk
+            UserError: weights are not finite, so that `load` would refuse the file; the disk
                 is full, or the file cannot be written for another such reason.
         """
         file = os.path.join(self.save_dir, f"{name}.pth")
@@ -96,7 +96,7 @@ class Checkpointer(DetectionCheckpointer):
         if the file that ``last_checkpoint`` names is missing or damaged.
 
         Raises:
-            UserError: see :meth:`load`, or there is no complete file to resume from.
+            UserError: see `load`, or there is no complete file to resume from.
         """
         if not (resume and self.has_checkpoint()):
             return super().resume_or_load(path, resume=False)

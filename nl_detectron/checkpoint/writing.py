@@ -13,7 +13,7 @@ _UNFINISHED = ".unfinished"
 
 
 class AtomicPathManager:
-    """The path manager it is given, except that `open` writes local files by :func:`atomic_write`.
+    """The path manager it is given, except that `open` writes local files by `atomic_write`.
 
     What `open` returns for these is a context manager.
     """

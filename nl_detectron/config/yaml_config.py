@@ -36,7 +36,7 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     """Return Detectron2's defaults with our keys, the YAML file and then `opts` merged in.
 
     No code in the file is run. ``MODEL.DEVICE`` becomes ``cuda`` or ``cpu``, whichever there is,
-    unless the file or `opts` set it. Raises :class:`UserError` for a missing or unreadable file,
+    unless the file or `opts` set it. Raises `UserError` for a missing or unreadable file,
     an unknown key (with the nearest known one), and a value that cannot work.
     """
     cfg = get_cfg()

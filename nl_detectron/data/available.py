@@ -12,7 +12,7 @@ _PATHS = ("json_file", "image_root", "list_file", "video_root")
 
 
 def check_datasets(names: Iterable[str]) -> None:
-    """Raise :class:`UserError` for the first data set that is not registered or not on disk."""
+    """Raise `UserError` for the first data set that is not registered or not on disk."""
     known = list(DatasetCatalog.keys())
     for name in names:
         if name not in known:

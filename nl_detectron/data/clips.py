@@ -84,7 +84,7 @@ def make_clips(
 
 
 def list_file(folder: Path, split: str) -> Path:
-    """Return where :func:`make_clips` puts the list of `split`."""
+    """Return where `make_clips` puts the list of `split`."""
     return folder / f"{split}.txt"
 
 

@@ -72,7 +72,7 @@ def instance(
 def crowd(category_id: int, visible: np.ndarray) -> dict[str, Any]:
     """Return the annotation of a region with many objects: ``iscrowd`` and a run-length mask.
 
-    Arguments are those of :func:`instance`.
+    Arguments are those of `instance`.
     """
     height, width = (n // SCALE for n in visible.shape)
     size = (width, height)
@@ -152,12 +152,12 @@ def categories(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def annotation_file(folder: Path, split: str) -> Path:
-    """Return where :func:`write` puts the annotations of `split`."""
+    """Return where `write` puts the annotations of `split`."""
     return folder / "annotations" / f"instances_{split}.json"
 
 
 def image_folder(folder: Path, split: str) -> Path:
-    """Return where :func:`write` puts the images of `split`."""
+    """Return where `write` puts the images of `split`."""
     return folder / split
 
 

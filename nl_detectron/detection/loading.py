@@ -2,7 +2,7 @@
 
 Detectron2's loaders end in whatever the JSON parser, the COCO API, Pillow or numpy says, mostly
 without a file's name, and from a worker process with that process's traceback. The loaders of this
-module raise :class:`DataError` instead: one line with the file and what to do.
+module raise `DataError` instead: one line with the file and what to do.
 """
 
 import copy

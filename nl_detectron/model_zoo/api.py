@@ -43,7 +43,7 @@ def get_checkpoint_url(config_path: str) -> str:
     """Return the address of the model that was trained with a config.
 
     Args:
-        config_path: as for :func:`get_config_file`.
+        config_path: as for `get_config_file`.
 
     Raises:
         ModelZooError: a RuntimeError, when nobody has trained it yet, which says how to.
@@ -55,11 +55,11 @@ def get_config(config_path: str, trained: bool = False) -> Any:
     """Return the config of a model: a CfgNode for ``.yaml``, a DictConfig for ``.py``.
 
     Args:
-        config_path: as for :func:`get_config_file`.
+        config_path: as for `get_config_file`.
         trained: start from the zoo's trained model instead of the config's own weights.
 
     Raises:
-        ModelZooError: see :func:`get_config_file` and :func:`get_checkpoint_url`.
+        ModelZooError: see `get_config_file` and `get_checkpoint_url`.
     """
     config_file = get_config_file(config_path)
     if config_file.endswith(".py"):
@@ -79,7 +79,7 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
     """Return a model, in training mode, with the weights that its config names.
 
     Args:
-        config_path: as for :func:`get_config_file`.
+        config_path: as for `get_config_file`.
         trained: load the zoo's trained model, after its SHA-256 has been checked. Otherwise the
             config's own weights are loaded, usually a network pretrained on ImageNet.
         device: where to put the model. Default: the config's device, the CPU where there is no GPU.

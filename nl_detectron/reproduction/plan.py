@@ -57,7 +57,7 @@ class Machines:
         return self.num_gpus * self.num_machines
 
     def check(self) -> None:
-        """Raise :class:`UserError` for what ``train_net.py`` would refuse for every row."""
+        """Raise `UserError` for what ``train_net.py`` would refuse for every row."""
         if self.num_gpus < 1 or not 0 <= self.machine_rank < self.num_machines:
             raise UserError(
                 f"--num-gpus {self.num_gpus} --num-machines {self.num_machines} --machine-rank "
@@ -97,7 +97,7 @@ class Row:
         folder: of the run.
         recipe: after scaling to the number of GPUs.
         command: what trains it, goes on with it, and evaluates it.
-        settings: what else than the config decides the result; see :func:`check_folders`.
+        settings: what else than the config decides the result; see `check_folders`.
         datasets: names of those that the run reads.
     """
 

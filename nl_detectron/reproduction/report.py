@@ -39,7 +39,7 @@ def as_markdown(entries: Sequence[Entry], states: States, failed: Mapping[str, s
 
     Args:
         entries: its rows.
-        states: what there is of them and of their baselines; see :func:`collect`.
+        states: what there is of them and of their baselines; see `collect`.
         failed: by config, why a row failed.
     """
     rows = []
@@ -78,7 +78,7 @@ def as_markdown(entries: Sequence[Entry], states: States, failed: Mapping[str, s
 
 
 def as_csv(entries: Sequence[Entry], states: States, failed: Mapping[str, str]) -> str:
-    """Return one line per row and metric; arguments as for :func:`as_markdown`."""
+    """Return one line per row and metric; arguments as for `as_markdown`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     kinds = ["paper", "detectron2", "measured", "paper_difference", "measured_difference"]

@@ -71,7 +71,7 @@ def collect(entries: Sequence[Entry], output: Path) -> dict[str, State]:
 
 
 def check_folders(rows: Sequence[Row]) -> None:
-    """Raise :class:`UserError` if a row's folder holds a run with other settings.
+    """Raise `UserError` if a row's folder holds a run with other settings.
 
     Its results would be taken for those of this recipe, or its checkpoint for one of this
     schedule. A finished run may have taken another number of GPUs.
