@@ -60,7 +60,7 @@ a training step is forward, backward and update, and "time" is the median over r
 blocks add. The explicit side is `explicit_nonlocal`; for concatenation that is a map
 of `a_i + b_j`, already far less than the 2E x N x M tensor of common implementations.
 
-CPU times are the process's CPU seconds on one thread, so what keys run on the machine counts
+CPU times are the process's CPU seconds on one thread, so what others run on the machine counts
 little. Extra memory is the peak beyond inputs, result and gradients, each measured in a process of
 its own: on the CPU the high-water mark of its resident memory (everything counts, library buffers
 too; good to about 1 MB), on CUDA that of torch's allocator. "does not fit" says that the machine
