@@ -27,7 +27,7 @@ MODEL:
     STEM_TIME_STRIDE: 2                # of conv1 and of pool1: 2, or 1 to keep all frames
     POOLING: official                  # official (224 pixels are 55 in res2) or paper (56)
   VIDEO_CLASSIFIER:
-    NUM_CLASSES: 400
+    NUM_CLASSES: 400                   # of the data set
     DROPOUT: 0.5                       # before the linear layer
     MULTI_LABEL: False                 # True: a sigmoid per class instead of a softmax
 INPUT:
