@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import itertools
 import json
 import re
 import runpy
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from documentation import PAGES, ROOT, Block, blocks, commands, run_steps, words
 
 import nl_detectron
 from nl_detectron.config import load_config, load_lazy_config
+from nl_detectron.data.clips import CLASSES
 from nl_detectron.layers import NonLocalBlock
 
 # Files that the pages let the reader make, and what stands for them here.
@@ -267,6 +270,54 @@ def test_make_quickstart_is_what_the_page_says():
     recipe = (ROOT / "Makefile").read_text()
     assert "quickstart := output/quickstart" in recipe
     assert "--output $(quickstart)/demo" in recipe
+
+
+def rows_after(page: str, head: str) -> list[list[str]]:
+    """Return the cells of the table with that first line."""
+    rest = (ROOT / page).read_text().split(f"\n{head}\n")[1].splitlines()[1:]
+    lines = itertools.takewhile(lambda line: line.startswith("|"), rest)
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_embedded_clips_are_those_of_the_page():
+    rows = rows_after("docs/first_run_video.md", "| class | told by |")
+    assert rows == [[clip_class.name, clip_class.told_by] for clip_class in CLASSES]
+
+
+def test_blocks_of_the_page_are_those_of_the_configs():
+    rows = rows_after("docs/video_networks.md", "| blocks | ResNet-50 | ResNet-101 |")
+    assert [count for count, *_ in rows] == ["1", "5", "10"]
+    for count, *places in rows:
+        for depth, place in zip((50, 101), places, strict=True):
+            cfg = load_config(f"configs/Kinetics/c2d_R_{depth}_NL{count}_32x2.yaml")
+            assert ast.literal_eval(place) == cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS
+
+
+def test_differences_name_keys_that_there_are():
+    head = "| what | paper | official code | key, and what the configs have |"
+    text = "\n".join(cells[-1] for cells in rows_after("docs/video_networks.md", head))
+    cfg = load_config("configs/Kinetics/i3d_R_50_32x2.yaml")
+    keys = re.findall(r"\b((?:MODEL|SOLVER|TEST)(?:\.[A-Z_]+)+)", text)
+    assert len(keys) > 8
+    for key in keys:
+        attrgetter(key)(cfg)
+
+
+def test_make_quickstart_video_is_what_the_page_says():
+    recipe = (ROOT / "Makefile").read_text()
+    page = (ROOT / "docs/first_run_video.md").read_text()
+    assert "video := output/quickstart-video" in recipe
+    assert "`output/quickstart-video`" in page
+    cfg = load_config("configs/quickstart_video.yaml")
+    assert f"{cfg.TEST.CLIPS} clips of each video" in page
+    assert cfg.TEST.CROPS == 1
+    assert cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS == [[], [-1], [], []]  # "one in res3"
+    files = [
+        cells[0] for cells in rows_after("docs/first_run_video.md", "| file | what it holds |")
+    ]
+    made_by_make = {"demo/clips.png", "without-block/"}
+    assert all(f"$(video)/{name.rstrip('/')}" in recipe for name in made_by_make)
+    assert set(files) - made_by_make == {"metrics.json", "inference/scores_nl_clips_val.npz"}
 
 
 def test_every_config_key_is_in_the_reference():

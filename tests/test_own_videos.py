@@ -1,4 +1,4 @@
-"""The recipe for one's own videos, in the README and in docs/own_videos.md, run as it stands there."""
+"""The recipe for one's own videos, README.md and docs/own_videos.md, run as it stands there."""
 
 import json
 from pathlib import Path
