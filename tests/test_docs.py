@@ -51,6 +51,11 @@ TINY = """
     SOLVER.STEPS () SOLVER.BASE_LR 1e-4
 """
 
+TINY_VIDEO = """
+    INPUT.MIN_SIZE_TRAIN (32,) INPUT.MIN_SIZE_TEST 32 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2
+    SOLVER.WARMUP_ITERS 0 TEST.CLIPS 1 DATALOADER.NUM_WORKERS 0
+"""
+
 EVERY_COMMAND = [(page, command) for page in PAGES for command in commands(page)]
 EVERY_PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 
@@ -263,6 +268,28 @@ def test_commands_after_the_quickstart_run(checkout):
     assert (checkout / "attention/index.html").stat().st_size > 1000
     assert cv2.imread(str(checkout / "curves.png")) is not None
     assert list((checkout / "exported").glob("*.ts"))
+
+
+def test_commands_after_the_quickstart_for_video_run(tmp_path):
+    """All of the page 'First run with video', in order."""
+    for name in ("configs", "tools", "train_net.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    tiny_run.write_small_clips(tmp_path / "cache")
+    training = ["train_net.py", "--config-file", "configs/quickstart_video.yaml"]
+    steps: list[list[str] | str] = [[*training, *TINY_VIDEO.split()]]
+    for command in commands(ROOT / "docs/first_run_video.md"):
+        program, *line = words(command)
+        if program == "python":
+            steps.append([*line, *TINY_VIDEO.split()] if line[:3] == training else line)
+    assert len(steps) == 6
+    done = run_steps(tmp_path, steps, NL_DETECTRON_CACHE=str(tmp_path / "cache"))
+    assert "nl_clips_val, 3 videos, 10 clips x 1 crop" in done.stdout
+    run = tmp_path / "output/quickstart-video"
+    found = json.loads((run / "metrics.json").read_text().splitlines()[-1])
+    assert "video/top1-looks" in found
+    assert (run / "inference/scores_nl_clips_val.npz").exists()
+    for image in ("curves.png", "sheet.png"):
+        assert cv2.imread(str(tmp_path / image)) is not None
 
 
 def test_make_quickstart_is_what_the_page_says():

@@ -1,17 +1,20 @@
 """A data set, a model and a command line so small that a test can train them in seconds."""
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import cv2
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 
-from nl_detectron.data import coco, make_shapes
+from nl_detectron.data import clips, coco, make_shapes
+from nl_detectron.data.generated import folder_name
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64
@@ -142,6 +145,18 @@ def write_small_shapes(cache: Path) -> Path:
         whole = make_shapes(cache)
     small.rename(whole)
     return cache
+
+
+def write_small_clips(cache: Path) -> None:
+    """Write nl_clips with few videos into `cache`, under the name of the whole data set."""
+    parameters = inspect.signature(clips.make_clips).parameters
+    whole = tuple(parameters[name].default for name in ("num_train", "num_val", "seed"))
+
+    def name_of_whole(name: str, settings: object, sources: list[ModuleType]) -> str:
+        return folder_name(name, whole, sources)
+
+    with mock.patch.object(clips, "folder_name", name_of_whole):
+        clips.make_clips(cache, num_train=4, num_val=3, progress=False)
 
 
 def write_run(folder: Path, *, heads: bool = False, norm: str = "LN") -> None:
