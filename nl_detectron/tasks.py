@@ -31,6 +31,10 @@ def _whole_loader(cfg: Config, name: str, model: nn.Module, loader: Any, evaluat
     return loader
 
 
+def _nothing_to_report(cfg: Config) -> None:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What differs between tasks, besides the model. `cfg` is a YAML config or a LazyConfig.
@@ -44,6 +48,7 @@ class Task:
             the evaluator has results already, from an evaluation of `model` that was cut off.
         check: ``(cfg)``: raise :class:`ConfigError` for what cannot be trained or evaluated, from
             the config and the metadata of its data sets alone, before a process starts.
+        report: ``(cfg)``: log at the end of a run, also of one that failed, what it left out.
     """
 
     build_train_loader: Callable[[Config], Iterable[list[dict[str, Any]]]]
@@ -51,6 +56,7 @@ class Task:
     build_evaluator: BuildEvaluator
     check: Callable[[Config], None]
     go_on: Callable[[Config, str, nn.Module, Any, Any], Any] = _whole_loader
+    report: Callable[[Config], None] = _nothing_to_report
 
 
 def task_of(cfg: Config) -> Task:

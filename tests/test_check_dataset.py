@@ -13,6 +13,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from dirty import CASES, Case, Files
+from test_check_videos import KINDS_OF_VIDEOS
 
 import nl_detectron
 from nl_detectron.config import load_lazy_config
@@ -84,7 +85,7 @@ def test_every_kind_of_problem_is_tried() -> None:
         *("too-many-categories", "too-few-categories", "categories-differ"),
         *("category-only-in-train", "file-in-train-and-test"),
     }
-    assert spoilt | between_data_sets == set(KINDS)
+    assert spoilt | between_data_sets | KINDS_OF_VIDEOS == set(KINDS)
 
 
 def test_everything_is_reported_at_once(files: Files) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Find everything that is wrong with data sets in COCO's format, before a run does."""
+"""Find everything that is wrong with data sets of images or videos, before a run does."""
 
 import argparse
 import json
@@ -20,6 +20,12 @@ from nl_detectron.dataset_check import (
     check_registered,
     check_run,
 )
+from nl_detectron.dataset_check.videos import (
+    VideoSet,
+    check_video_run,
+    check_videos,
+    is_video_set,
+)
 from nl_detectron.engine import check_datasets
 from nl_detectron.errors import UserError, run_script
 
@@ -37,20 +43,27 @@ examples:
     check_dataset.py annotations/train.json images/train
   a data set that is registered, without decoding its images:
     check_dataset.py coco_2017_val --no-images
+  a list of videos and the folder that its paths are relative to:
+    check_dataset.py train.txt videos
   all data sets of a config, and whether they fit the model and each other:
     check_dataset.py --config-file configs/quickstart.yaml""",
     )
     new.add_argument(
-        "dataset", nargs="?", metavar="DATA SET", help="annotation file, or a data set's name"
+        "dataset",
+        nargs="?",
+        metavar="DATA SET",
+        help="annotation file, list of videos, or a data set's name",
     )
-    new.add_argument("images", nargs="?", metavar="IMAGE_DIR", help="folder of the file's images")
+    new.add_argument(
+        "images", nargs="?", metavar="IMAGE_DIR", help="folder of the file's images or videos"
+    )
     new.add_argument(
         "--config-file", metavar="FILE", help="check the data sets of a config instead"
     )
     new.add_argument(
         "--no-images",
         action="store_true",
-        help="do not decode images, only see whether their files are there (seconds, not minutes)",
+        help="do not decode images and videos, only see whether they are there (in seconds)",
     )
     new.add_argument(
         "--mask-format",
@@ -99,12 +112,26 @@ def check(args: argparse.Namespace) -> list[Report]:
             run = Run.from_lazy_config(cfg)
         else:
             cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+            if cfg.MODEL.META_ARCHITECTURE == "VideoClassifier":
+                check_datasets(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
+                return check_video_run(
+                    cfg, decode=decode, progress=progress, max_examples=max_examples
+                )
             run = Run.from_config(cfg)
         check_datasets(run.train + run.test)
         return check_run(run, decode=decode, progress=progress, max_examples=max_examples)
     expected = Expected(mask_format=args.mask_format)
     if args.dataset in DatasetCatalog:
         check_datasets([args.dataset])
+        if is_video_set(args.dataset):
+            return [
+                check_videos(
+                    VideoSet.registered(args.dataset),
+                    decode=decode,
+                    progress=progress,
+                    max_examples=max_examples,
+                )
+            ]
         return [
             check_registered(
                 args.dataset,
@@ -126,6 +153,17 @@ def check(args: argparse.Namespace) -> list[Report]:
         )
     if args.images is not None and not Path(args.images).is_dir():
         raise UserError(f"'{args.images}' is no folder; IMAGE_DIR is where the images are")
+    if args.dataset.endswith((".txt", ".csv")):
+        return [
+            check_videos(
+                VideoSet.of_list(
+                    Path(args.dataset), Path(args.images or Path(args.dataset).parent)
+                ),
+                decode=decode,
+                progress=progress,
+                max_examples=max_examples,
+            )
+        ]
     return [
         check_file(
             Path(args.dataset),

@@ -14,6 +14,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import Checkpointer
 from ..config import Config, RunSettings
+from ..tasks import task_of
 from .faults import telling_faults
 from .launch import launch
 from .setup import prepare
@@ -46,7 +47,11 @@ def _main_of_process(args: argparse.Namespace, trainer: type[Trainer]) -> None:
     # The config is read again, as functions that a LazyConfig file defines cannot be pickled.
     cfg = prepare(args)
     with telling_faults(RunSettings.of(cfg).output_dir, resume=args.resume):
-        run_config(cfg, args, trainer)
+        try:
+            run_config(cfg, args, trainer)
+        finally:
+            if comm.is_main_process():
+                task_of(cfg).report(cfg)
 
 
 def run_config(

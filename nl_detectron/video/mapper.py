@@ -88,10 +88,10 @@ class TrainMapper:
         )
         is_mirrored = self.flip and random.random() < 0.5
         frames = _read(video, indices, size)[:, rows, columns]
+        clip = _channels_first(frames)
         if is_mirrored:
-            frames = frames[:, :, ::-1]
-        clip = np.ascontiguousarray(frames.transpose(3, 0, 1, 2))
-        return _sample(video, torch.from_numpy(clip)[None], _labels_of_clip(video, indices))
+            clip = clip.flip(-1)
+        return _sample(video, clip[None], _labels_of_clip(video, indices))
 
 
 class TestMapper:
@@ -137,15 +137,20 @@ class TestMapper:
         # Clips share frames, so each is decoded once.
         needed, place = np.unique(indices, return_inverse=True)
         place_of_clip = torch.from_numpy(place.reshape(indices.shape))
-        pixels = torch.from_numpy(_read(video, needed, (height, width))).permute(3, 0, 1, 2)
+        frames = _read(video, needed, (height, width))
         views = torch.empty(
             (self.clips, self.crops, 3, self.frames, self.size, self.size), dtype=torch.uint8
         )
         for c, (rows, columns) in enumerate(sampling.even_crops(height, width, self.crops)):
-            crop = pixels[:, :, rows, columns].contiguous()
+            crop = _channels_first(frames[:, rows, columns])
             for k in range(self.clips):
                 torch.index_select(crop, 1, place_of_clip[k], out=views[k, c])
         return _sample(video, views.flatten(0, 1), list(video["labels"]))
+
+
+def _channels_first(frames: np.ndarray) -> torch.Tensor:
+    """Return ``(3, T, H, W)`` of ``(T, H, W, 3)``; numpy copies so eight times as fast as torch."""
+    return torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2)))
 
 
 def _sample(video: dict[str, Any], clips: torch.Tensor, labels: list[int]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ..errors import ConfigError, UserError
 from ..tasks import Task
 from .evaluation import VideoEvaluator, build_evaluator
 from .loading import TestLoader, build_test_loader, build_train_loader
+from .skipping import log_skipped
 
 
 def check(cfg: Config) -> None:
@@ -63,4 +64,5 @@ TASK = Task(
     build_evaluator=build_evaluator,
     check=check,
     go_on=go_on,
+    report=lambda cfg: log_skipped(cfg.OUTPUT_DIR),
 )

@@ -8,6 +8,8 @@ from .lists import Entry, read_lines
 
 NUM_CLASSES = 157
 
+_COLUMNS = {"id", "actions"}
+
 # Of a folder of videos or of frames, in the order in which they are looked for.
 _FOLDERS = ("Charades_v1_480", "Charades_v1", "Charades_v1_rgb", "videos", "frames")
 
@@ -27,7 +29,7 @@ def read_csv(file: Path, root: Path) -> list[Entry]:
     """
     lines = [line for _, line in read_lines(file)]
     reader = csv.DictReader(lines)
-    if not {"id", "actions"} <= set(reader.fieldnames or ()):
+    if not set(reader.fieldnames or ()) >= _COLUMNS:
         raise DataError(f"{file} has no columns 'id' and 'actions', as Charades' files have")
     entries = []
     for row in reader:
@@ -49,6 +51,12 @@ def read_csv(file: Path, root: Path) -> list[Entry]:
     if not entries:
         raise DataError(f"{file} names no video")
     return entries
+
+
+def is_csv(file: Path) -> bool:
+    """Say whether a file has the columns of Charades' CSV files."""
+    lines = read_lines(file)
+    return bool(lines) and set(lines[0][1].strip().split(",")) >= _COLUMNS
 
 
 def _interval(text: str, where: str) -> tuple[int, float, float]:

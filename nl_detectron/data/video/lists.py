@@ -17,7 +17,9 @@ VIDEO_SUFFIXES = (
 )
 
 # The shortest path after which there is nothing but labels.
-_LINE = re.compile(r"(?P<path>\S.*?)[ \t,]+(?P<labels>\d+(,\d+)*)", re.DOTALL)
+_LINE = re.compile(
+    r"(?P<path>\S(.*?[^\s,])?)([ \t]+|[ \t]*,[ \t]*)(?P<labels>\d+(,\d+)*)", re.DOTALL
+)
 _FRAME_LIST = ("video_id", "frame_id", "path", "labels")
 
 

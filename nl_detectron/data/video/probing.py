@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..register import cache_root
 from .info import FOLDER_RATE, IMAGE_SUFFIXES, FrameNames, Stamps, VideoError, VideoInfo
-from .reading import av, check_size, opened, read_image, video_stream
+from .reading import av, check_size, opened, read_frame_image, video_stream
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +103,11 @@ def _probe_folder(folder: str | os.PathLike[str], rate: float) -> VideoInfo:
     if not names:
         raise VideoError("it is a folder without images")
     parsed = [_NUMBERED.fullmatch(name) for name in names]
-    numbers = sorted(int(match["number"]) for match in parsed if match)
-    if len(numbers) < len(names):
-        name = next(n for n, match in zip(names, parsed, strict=True) if match is None)
-        raise VideoError(f"frame {name} has no number in its name")
+    for name, match in zip(names, parsed, strict=True):
+        if match is None:
+            raise VideoError(f"frame {name} has no number in its name")
+    if len({(match["prefix"], match["suffix"]) for match in parsed if match}) > 1:
+        raise VideoError("its frames have more than one name, as if they were of several videos")
     first = min(parsed, key=lambda match: int(match["number"]))  # type: ignore[index]
     assert first is not None
     pattern = FrameNames(
@@ -118,9 +119,8 @@ def _probe_folder(folder: str | os.PathLike[str], rate: float) -> VideoInfo:
     present = set(names)
     for index in range(len(names)):
         if pattern.name(index) not in present:
-            more = "is missing" if numbers[-1] - numbers[0] >= len(names) else "is named otherwise"
-            raise VideoError(f"frame {pattern.name(index)} {more}")
-    height, width = read_image(os.path.join(folder, pattern.name(0))).shape[:2]
+            raise VideoError(f"frame {pattern.name(index)} is missing")
+    height, width = read_frame_image(os.path.join(folder, pattern.name(0))).shape[:2]
     return VideoInfo(num_frames=len(names), rate=rate, height=height, width=width, names=pattern)
 
 

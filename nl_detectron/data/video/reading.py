@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
+from detectron2.data.detection_utils import read_image
 
 from ... import files
 from ...errors import UserError
@@ -109,11 +110,16 @@ class Log:
         self._captured = captured
 
     def lines(self) -> list[str]:
-        return [" ".join(f"{source}: {text}".split()) for _, source, text in self._captured]
+        return [
+            " ".join(f"{source}: {text}".strip(": ").split()) for _, source, text in self._captured
+        ]
 
     def reason(self, error: BaseException) -> str:
+        last = self.lines()[-1] if self._captured else ""
+        if "Format not on whitelist" in last:
+            return f"its format is {last.partition(':')[0]}, which is not read"
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return f"{said} ({self.lines()[-1]})" if self.lines() else said
+        return f"{said} ({last})" if last else said
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
@@ -133,6 +139,23 @@ def video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
 def check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise VideoError(f"frames of {width}x{height} pixels; at most {MAX_PIXELS} are read")
+
+
+def decode_all(path: str | os.PathLike[str], info: VideoInfo) -> tuple[int, int]:
+    """Decode a video to its end; return the number of frames, and that in a file's header.
+
+    The latter is 0 where a header has none.
+
+    Raises:
+        VideoError: the end cannot be reached.
+    """
+    if info.names is not None:
+        for index in range(info.num_frames):
+            read_frame_image(os.path.join(path, info.names.name(index)))
+        return info.num_frames, 0
+    with opened(path) as (container, _):
+        stream = video_stream(container)
+        return sum(1 for _ in container.decode(stream)), stream.frames
 
 
 class _FileReader:
@@ -243,7 +266,7 @@ def _read_images(
 ) -> None:
     assert info.names is not None
     for index in wanted:
-        image = read_image(os.path.join(folder, info.names.name(index)))
+        image = read_frame_image(os.path.join(folder, info.names.name(index)))
         if image.shape[:2] != size:
             shrinks = size[0] < image.shape[0]
             method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -251,19 +274,15 @@ def _read_images(
         put(index, image)
 
 
-def read_image(path: str) -> np.ndarray:
-    """Return an image, RGB uint8 ``(H, W, 3)``, turned as its EXIF orientation says."""
+def read_frame_image(path: str) -> np.ndarray:
+    """Return a frame of a folder, RGB uint8 ``(H, W, 3)``, turned as its EXIF orientation says."""
     name = os.path.basename(path)
     if kind := files.special_file(path):
         raise VideoError(f"frame {name} is {kind}")
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise VideoError(f"frame {name} has no bytes")
     try:
-        encoded = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise VideoError(f"frame {name}: {error.strerror}") from error
-    try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    except cv2.error as error:
-        raise VideoError(f"frame {name} cannot be decoded ({error.err})") from error
-    if image is None:
-        raise VideoError(f"frame {name} is no image" if encoded.size else f"{name} has no bytes")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return read_image(path, format="RGB")
+    except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
+        said = getattr(error, "strerror", None) or str(error).replace(str(path), name)
+        raise VideoError(f"frame {name} cannot be read ({said or type(error).__name__})") from error

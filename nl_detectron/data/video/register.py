@@ -138,6 +138,7 @@ def _register(
         evaluator_type="video_map" if multi_label else "video_top_k",
         list_file=None if list_file is None else str(list_file),
         video_root=str(root),
+        read_entries=read,
     )
     if isinstance(classes, list):
         metadata.thing_classes = classes

@@ -1,0 +1,262 @@
+"""Bad videos: a line that names the file and the reason, and never another video in its place.
+
+The fuzz test has a fixed budget; ``NL_DETECTRON_FUZZ_EXAMPLES=20000 python -m pytest
+tests/test_video_bad.py -k fuzz`` looks further.
+"""
+
+import itertools
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_videos import FRAMES, KINDS, Kind, noise, write_good
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from dirty import fuzz
+from hypothesis import given
+from hypothesis import strategies as st
+from painted import remux
+
+import nl_detectron
+from nl_detectron.data import register_videos
+from nl_detectron.data.video import reading
+from nl_detectron.data.video.info import VideoError
+from nl_detectron.data.video.probing import probe
+from nl_detectron.data.video.reading import read_frames
+from nl_detectron.errors import DataError
+from nl_detectron.video import loading
+from nl_detectron.video.skipping import log_skipped, read_skipped, skipped_file
+
+GROUP = "Videos"
+NUM_GOOD = 3
+BATCHES = 2 * (NUM_GOOD + 1)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good")
+    write_good(folder)
+    return folder
+
+
+@pytest.fixture
+def cfg(tmp_path: Path, good: Path) -> Iterator[CfgNode]:
+    """A config with three good videos and, where a test makes it, ``bad`` and a suffix."""
+    for i in range(NUM_GOOD):
+        shutil.copy(good / "a.mp4", tmp_path / f"good{i}.mp4")
+    cfg = get_cfg()
+    nl_detectron.add_nonlocal_config(cfg)
+    cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES = 2
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("dirty",)
+    cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.STRIDE = FRAMES, 1  # whatever is bad is read
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (32,), 32
+    cfg.TEST.CLIPS = cfg.TEST.CROPS = 1
+    cfg.SOLVER.IMS_PER_BATCH = 1
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.DATALOADER.MAX_BAD_VIDEOS = 0.5
+    cfg.OUTPUT_DIR = str(tmp_path / "output")
+    yield cfg
+    DatasetCatalog.remove("dirty")
+    MetadataCatalog.pop("dirty")
+
+
+def register(folder: Path, *bad: str) -> None:
+    names = [f"good{i}.mp4" for i in range(NUM_GOOD)] + list(bad)
+    (folder / "list.txt").write_text("".join(f"{name} 1\n" for name in names))
+    register_videos("dirty", folder / "list.txt", folder, classes=2)
+
+
+def trained(cfg: CfgNode, batches: int = BATCHES) -> list[str]:
+    """Return the videos of two epochs of training."""
+    np.random.seed(5)  # noqa: NPY002 (what Detectron2 draws the sampler's seed from)
+    loader = loading.build_train_loader(cfg)
+    return [v["video_id"] for batch in itertools.islice(loader, batches) for v in batch]
+
+
+def evaluated(cfg: CfgNode) -> list[str]:
+    return [v["video_id"] for batch in loading.build_test_loader(cfg, "dirty") for v in batch]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_each_kind_is_named_or_used(
+    cfg: CfgNode, tmp_path: Path, good: Path, kind: Kind, tried: Callable
+) -> None:
+    name = f"bad{kind.suffix}"
+    kind.make(tmp_path / name, good)
+    register(tmp_path, name)
+    if not kind.said:
+        assert sorted(trained(cfg)) == sorted([*(f"good{i}.mp4" for i in range(3)), name] * 2)
+        assert sorted(evaluated(cfg)) == sorted([*(f"good{i}.mp4" for i in range(3)), name])
+        tried(GROUP, kind.name, "training and evaluation use what is there")
+        return
+    for run in (trained, evaluated):
+        with pytest.raises(DataError) as caught:
+            run(cfg)
+        said = str(caught.value)
+        assert said.startswith(f"video '{tmp_path}/{name}': ")
+        assert kind.said in said
+        assert "\n" not in said
+    cfg.DATALOADER.SKIP_BAD_VIDEOS = True
+    assert set(trained(cfg)) == set(evaluated(cfg)) == {f"good{i}.mp4" for i in range(3)}
+    assert len(evaluated(cfg)) == 3
+    [(dataset, path, reason)] = read_skipped(skipped_file(cfg.OUTPUT_DIR))
+    assert (dataset, path) == ("dirty", str(tmp_path / name))
+    assert kind.said in reason
+    tried(GROUP, kind.name, f"training and evaluation stop and name the file: {kind.said}")
+
+
+def test_there_are_at_least_40_kinds() -> None:
+    assert len({kind.name for kind in KINDS if kind.said}) >= 40
+
+
+@pytest.mark.parametrize("name", ["a\0b.mp4", "x" * 300 + ".mp4", "good0.mp4/a.mp4"])
+def test_paths_that_can_lead_nowhere(
+    cfg: CfgNode, tmp_path: Path, name: str, tried: Callable
+) -> None:
+    register(tmp_path, name)
+    with pytest.raises(DataError, match=r"^video '.*': "):
+        trained(cfg)
+    shown = {"a": "a path with a null byte", "x": "a path of 300 characters"}
+    what = shown.get(name[0], "a path through a file")
+    tried(GROUP, what, "training stops and names the file")
+
+
+def test_frames_of_too_many_pixels(
+    good: Path, monkeypatch: pytest.MonkeyPatch, tried: Callable
+) -> None:
+    monkeypatch.setattr(reading, "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(VideoError, match="frames of 64x48 pixels; at most 3071 are read"):
+        probe(good / "a.webm")
+    tried(GROUP, "frames of more pixels than are read", "the size is named")
+
+
+@pytest.fixture
+def half_noise(tmp_path: Path, good: Path) -> str:
+    """A video that probing takes for a good one: its first frame can be decoded."""
+    remux(good / "a.mp4", tmp_path / "bad.mp4", lambda i, p: noise(i, p) if i >= 10 else p)
+    return "bad.mp4"
+
+
+def test_an_error_in_a_loader_worker_is_one_line_too(
+    cfg: CfgNode, tmp_path: Path, half_noise: str, tried: Callable
+) -> None:
+    register(tmp_path, half_noise)
+    cfg.DATALOADER.NUM_WORKERS = 1
+    with pytest.raises(DataError) as caught:
+        trained(cfg)
+    assert str(caught.value).startswith(f"video '{tmp_path}/bad.mp4': Invalid data found")
+    assert "\n" not in str(caught.value)
+    tried(GROUP, "noise from frame 10 on, read by a loader worker", "one line that names the file")
+
+
+def test_a_video_in_whose_place_another_comes_is_counted_once_and_listed(
+    cfg: CfgNode, tmp_path: Path, half_noise: str, tried: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    register(tmp_path, half_noise)
+    cfg.DATALOADER.SKIP_BAD_VIDEOS = True
+    whole = trained(cfg, 12)
+    assert set(whole) == {f"good{i}.mp4" for i in range(3)}
+    cfg.DATALOADER.NUM_WORKERS = 2
+    assert trained(cfg, 12) == whole  # which one comes follows from the place in the stream
+    assert evaluated(cfg) == [f"good{i}.mp4" for i in range(3)]
+    [(_, path, reason)] = read_skipped(skipped_file(cfg.OUTPUT_DIR))
+    assert path.endswith("bad.mp4")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        log_skipped(cfg.OUTPUT_DIR)
+    assert "1 videos were left out" in caplog.text
+    assert f"bad.mp4 ({reason})" in caplog.text
+    tried(
+        GROUP,
+        "noise from frame 10 on, DATALOADER.SKIP_BAD_VIDEOS True, 0 and 2 loader workers",
+        "the same other videos come in its place; it is counted once, and listed at the end",
+    )
+
+
+@pytest.mark.parametrize("at_its_turn", [False, True])
+def test_more_than_the_allowed_share_ends_the_run(
+    cfg: CfgNode, tmp_path: Path, half_noise: str, at_its_turn: bool, tried: Callable
+) -> None:
+    (tmp_path / "empty.mp4").touch()
+    names = ["bad.mp4"] if at_its_turn else ["empty.mp4"]
+    register(tmp_path, *names)
+    cfg.DATALOADER.SKIP_BAD_VIDEOS = True
+    cfg.DATALOADER.MAX_BAD_VIDEOS = 0.2  # of 4
+    for run in (trained, evaluated):
+        with pytest.raises(DataError) as caught:
+            run(cfg)
+        said = str(caught.value)
+        assert said.startswith("1 of the 4 videos of dirty cannot be read, the last one ")
+        assert f"{names[0]}' (" in said
+        assert "DATALOADER.MAX_BAD_VIDEOS allows a share of 0.2" in said
+        assert "\n" not in said
+    when = "found when its turn comes" if at_its_turn else "found before the first iteration"
+    tried(
+        GROUP,
+        f"1 bad video of 4, {when}, DATALOADER.MAX_BAD_VIDEOS 0.2",
+        "the run ends; count, share, file and reason are said",
+    )
+
+
+def test_without_a_bad_video_nothing_is_listed(
+    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    register(tmp_path)
+    cfg.DATALOADER.SKIP_BAD_VIDEOS = True
+    assert len(evaluated(cfg)) == NUM_GOOD
+    assert not skipped_file(cfg.OUTPUT_DIR).exists()
+    log_skipped(cfg.OUTPUT_DIR)
+    assert caplog.text == ""
+
+
+# Fuzzing
+
+
+@pytest.fixture(scope="module")
+def containers(good: Path) -> dict[str, bytes]:
+    return {p.suffix: p.read_bytes() for p in sorted(good.iterdir()) if p.name != "fast.mp4"}
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.floats(0, 1, exclude_max=True),
+        st.sampled_from(["byte", "cut", "drop", "twice"]),
+        st.integers(0, 255),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def changed(content: bytes, changes: list[tuple[float, str, int]]) -> bytes:
+    new = bytearray(content)
+    for share, what, value in changes:
+        place = int(share * len(new))
+        if what == "byte" and new:
+            new[place] = value
+        elif what == "cut":
+            del new[max(place, 1) :]
+        elif what == "drop":
+            del new[place : place + value]
+        else:
+            new[place:place] = new[place : place + value]
+    return bytes(new)
+
+
+@fuzz
+@given(suffix=st.sampled_from([".mp4", ".mkv", ".webm", ".avi", ".ts"]), changes=CHANGES)
+def test_fuzzed_containers_are_read_or_refused(
+    containers: dict[str, bytes], good: Path, suffix: str, changes: list
+) -> None:
+    """Frames of the size that was asked for, or a VideoError; nothing else."""
+    path = good.parent / f"fuzzed{suffix}"
+    path.write_bytes(changed(containers[suffix], changes))
+    try:
+        info = probe(path)
+        frames = read_frames(path, [0, info.num_frames - 1], info, size=(12, 16))
+    except VideoError:
+        return
+    assert frames.shape == (2, 12, 16, 3)

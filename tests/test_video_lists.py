@@ -1,0 +1,276 @@
+"""Lists of videos: Kinetics', Charades', SlowFast's, folders of classes, and one's own."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import painted
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from painted import paint, write_video
+
+from nl_detectron.data import register_videos
+from nl_detectron.data.video import charades, lists, register
+from nl_detectron.data.video.lists import Entry
+from nl_detectron.errors import DataError, UserError
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "a.mp4", "mpeg4", 12)
+
+
+@pytest.fixture
+def catalog() -> Iterator[None]:
+    """Forget the data sets that a test registers."""
+    before = set(DatasetCatalog.keys())
+    yield
+    for name in set(DatasetCatalog.keys()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name, None)
+
+
+def copies(video: Path, folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, folder / name)
+
+
+# Lines
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "labels"),
+    [
+        ("a.mp4 3", "a.mp4", (3,)),
+        ("a.mp4\t3", "a.mp4", (3,)),
+        ("a.mp4,3", "a.mp4", (3,)),
+        ("a.mp4, 3", "a.mp4", (3,)),
+        ("a.mp4 3,5,12", "a.mp4", (3, 5, 12)),
+        ("a.mp4\t12,3,3", "a.mp4", (3, 12)),
+        ("a.mp4,3,5", "a.mp4", (3, 5)),
+        ("my holiday 2.mp4 7", "my holiday 2.mp4", (7,)),
+        ("one 2 3", "one 2", (3,)),
+        ("one 2\t3,4", "one 2", (3, 4)),
+        ('"a, b 1.mp4" 3', "a, b 1.mp4", (3,)),
+        ("  x/ä.mp4   0 \r", "x/ä.mp4", (0,)),
+        ("/abs/a.mp4 399", "/abs/a.mp4", (399,)),
+    ],
+)
+def test_a_line_is_a_path_and_labels(
+    tmp_path: Path, line: str, path: str, labels: tuple[int, ...]
+) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text(f"\n{line}\n\n", encoding="utf-8")
+    assert lists.read_list(file) == [Entry(path=path, labels=labels, line=2)]
+
+
+@pytest.mark.parametrize(
+    "line", ["a.mp4", "a.mp4 jump", "3", "a.mp4 -1", "a.mp4 1.5", "a.mp4 1,,2"]
+)
+def test_a_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text(f"b.mp4 1\n{line}\n")
+    with pytest.raises(DataError, match=r"list\.txt, line 2: .*path label") as caught:
+        lists.read_list(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "names no video"), (b"\xff\xfe\x00", "no text in UTF-8"), (None, "No such file")],
+)
+def test_a_file_that_is_no_list_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "list.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        lists.read_list(file)
+
+
+def test_slowfast_frame_lists_give_labels_of_frames(tmp_path: Path) -> None:
+    rows = ["original_vido_id video_id frame_id path labels"]
+    for video, labels in (("AB", {2: "3", 3: "3,7", 4: "7", 6: "3"}), ("CD", {})):
+        for frame in range(8):
+            path = f"{video}/{video}-{frame + 1:06d}.jpg"
+            rows.append(
+                f'{video} 0 {frame} {path} "{labels.get(frame, "")}"'.replace(" 0 ", f" {video} ")
+            )
+    file = tmp_path / "train.csv"
+    file.write_text("\n".join(rows) + "\n")
+    first, second = lists.read_list(file)
+    assert (first.path, first.labels) == ("AB", (3, 7))
+    assert first.intervals == (
+        (3, 2 / 24, 3 / 24),
+        (3, 6 / 24, 6 / 24),
+        (7, 3 / 24, 4 / 24),
+    )
+    assert (second.path, second.labels, second.intervals) == ("CD", (), ())
+    file.write_text("\n".join(rows[:3]) + "\nAB AB x AB/1.jpg 3\n")
+    with pytest.raises(DataError, match=r"train\.csv, line 4"):
+        lists.read_list(file)
+
+
+# Charades
+
+HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length"
+
+
+def write_charades(root: Path, split: str, rows: list[tuple[str, str]]) -> None:
+    lines = [HEADER]
+    for name, actions in rows:
+        lines.append(f'{name},U1,Kitchen,6,7,Yes,"A, with ""words"".",cup,d,{actions},12.00')
+    (root / f"Charades_v1_{split}.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_charades_rows_are_actions_with_seconds(tmp_path: Path) -> None:
+    actions = "c092 11.90 21.20;c147 0.00 12.60"
+    write_charades(tmp_path, "train", [("AB12C", actions), ("XY", "")])
+    (tmp_path / "XY").mkdir()
+    first, second = charades.read_csv(tmp_path / "Charades_v1_train.csv", tmp_path)
+    assert (first.path, first.labels) == ("AB12C.mp4", (92, 147))
+    assert first.intervals == ((92, 11.9, 21.2), (147, 0.0, 12.6))
+    assert (second.path, second.labels, second.intervals) == ("XY", (), ())
+
+
+@pytest.mark.parametrize(
+    "actions", ["c092 11.90", "92 1 2", "c092 a b", "c092 nan 2", "c0x2 1 2", "c092;1 2"]
+)
+def test_charades_actions_that_are_none_are_named(tmp_path: Path, actions: str) -> None:
+    write_charades(tmp_path, "train", [("AB", "c001 0 1"), ("XY", actions)])
+    with pytest.raises(DataError, match=r"line 3: .* is no action"):
+        charades.read_csv(tmp_path / "Charades_v1_train.csv", tmp_path)
+
+
+def test_registered_charades(
+    tmp_path: Path, video: Path, catalog: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "charades"
+    root.mkdir()
+    write_charades(root, "train", [("AB", "c092 0.10 0.30;c147 0.00 9"), ("GONE", "c001 0 1")])
+    write_charades(root, "test", [("CD", "c000 0 1")])
+    copies(video, root / "Charades_v1_480", "AB.mp4", "CD.mp4")
+    names = [f"c{i:03d} Name of {i}" for i in range(157)]
+    (root / "Charades_v1_classes.txt").write_text("\n".join(names) + "\n")
+    for name in ("charades_train", "charades_val"):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name)
+    try:
+        monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+        register.register_all()
+        train = DatasetCatalog.get("charades_train")
+        assert [v["video_id"] for v in train] == ["AB.mp4"]
+        assert train[0]["labels"] == [92, 147]
+        assert train[0]["intervals"] == ((92, 0.1, 0.3), (147, 0.0, 9.0))
+        assert train[0]["info"].num_frames == 12
+        assert DatasetCatalog.get("charades_val")[0]["labels"] == [0]
+        metadata = MetadataCatalog.get("charades_val")
+        assert metadata.evaluator_type == "video_map"
+        assert metadata.thing_classes[156] == "Name of 156"
+    finally:
+        monkeypatch.undo()
+        for name in ("charades_train", "charades_val"):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.pop(name)
+        register.register_all()
+
+
+# Data sets
+
+
+def test_registered_kinetics_are_where_the_interface_says() -> None:
+    for split in ("train", "val"):
+        metadata = MetadataCatalog.get(f"kinetics400_{split}")
+        assert metadata.evaluator_type == "video_top_k"
+        assert Path(metadata.list_file).parts[-2:] == ("kinetics400", f"{split}.txt")
+        assert Path(metadata.list_file).parent == Path(metadata.video_root)
+        assert len(MetadataCatalog.get(f"charades_{split}").thing_classes) == 157
+
+
+def test_what_is_missing_is_counted_and_said(
+    tmp_path: Path, video: Path, catalog: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    copies(video, tmp_path, "x/a.mp4", "x/b c.mp4")
+    (tmp_path / "list.txt").write_text("x/a.mp4 0\ngone.mp4 1\nx/b c.mp4 2,1\nx/a.mp4 0\n")
+    register_videos("own", tmp_path / "list.txt", tmp_path, classes=["p", "q", "r"])
+    with caplog.at_level(logging.INFO):
+        videos = DatasetCatalog.get("own")
+    assert [v["video_id"] for v in videos] == ["x/a.mp4", "x/b c.mp4", "x/a.mp4#2"]
+    assert [v["labels"] for v in videos] == [[0], [1, 2], [0]]
+    assert (
+        f"'own' has 3 of 4 videos; 1 are not there, the first: {tmp_path}/gone.mp4" in caplog.text
+    )
+    assert MetadataCatalog.get("own").thing_classes == ["p", "q", "r"]
+    (tmp_path / "list.txt").write_text("gone.mp4 1\n")
+    with pytest.raises(DataError, match="'own': none of its 1 videos is there"):
+        DatasetCatalog.get("own")
+
+
+def test_a_label_out_of_range_is_named(tmp_path: Path, catalog: None) -> None:
+    (tmp_path / "list.txt").write_text("a.mp4 0\nb.mp4 2\n")
+    register_videos("own", tmp_path / "list.txt", tmp_path, classes=["p", "q"])
+    with pytest.raises(DataError, match=r"list\.txt, line 2: label 2 of 'b\.mp4' is out of range"):
+        DatasetCatalog.get("own")
+
+
+def test_a_folder_of_classes(tmp_path: Path, video: Path, catalog: None) -> None:
+    root = tmp_path / "root"
+    copies(video, root, "run/a.mp4", "jump/b.mp4", "jump/c.mp4", "jump/notes.txt")
+    (root / "run" / "frames").mkdir()
+    for i in range(3):
+        cv2.imwrite(str(root / "run" / "frames" / f"{i}.png"), paint(i))
+    register_videos("own", None, root)
+    videos = DatasetCatalog.get("own")
+    assert [(v["video_id"], v["labels"]) for v in videos] == [
+        ("jump/b.mp4", [0]),
+        ("jump/c.mp4", [0]),
+        ("run/a.mp4", [1]),
+        ("run/frames", [1]),
+    ]
+    assert videos[3]["info"].num_frames == 3
+    assert videos[3]["info"].width == painted.WIDTH
+    assert MetadataCatalog.get("own").thing_classes == ["jump", "run"]
+    (tmp_path / "empty" / "run").mkdir(parents=True)
+    with pytest.raises(DataError, match="no folder of a class with a video"):
+        lists.read_folders(tmp_path / "empty")
+    with pytest.raises(UserError, match="nowhere"):
+        lists.read_folders(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("names.txt", "run\njump high\n", ["run", "jump high"]),
+        ("names.json", json.dumps({'"jump high"': 1, "run": 0}), ["run", "jump high"]),
+    ],
+)
+def test_class_names_from_a_file(
+    tmp_path: Path, video: Path, catalog: None, name: str, content: str, expected: list[str]
+) -> None:
+    copies(video, tmp_path, "a.mp4")
+    (tmp_path / name).write_text(content)
+    (tmp_path / "list.txt").write_text("a.mp4 1\n")
+    register_videos("own", tmp_path / "list.txt", tmp_path, classes=tmp_path / name)
+    DatasetCatalog.get("own")
+    assert MetadataCatalog.get("own").thing_classes == expected
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"run": 1}', '{"run": "x"}'])
+def test_class_names_that_are_none_are_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "names.json").write_text(content)
+    with pytest.raises(UserError, match="does not map each class's name"):
+        lists.read_classes(tmp_path / "names.json")
+
+
+def test_without_class_names_there_are_as_many_as_the_list_uses(
+    tmp_path: Path, video: Path, catalog: None
+) -> None:
+    copies(video, tmp_path, "a.mp4")
+    (tmp_path / "list.txt").write_text("a.mp4 4\n")
+    register_videos("own", os.fspath(tmp_path / "list.txt"), os.fspath(tmp_path))
+    DatasetCatalog.get("own")
+    assert MetadataCatalog.get("own").thing_classes == ["0", "1", "2", "3", "4"]
