@@ -214,7 +214,7 @@ def _balloon(rng: np.random.Generator, *, sways: bool = False, bobs: bool = Fals
 def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
     """Two towers; one hoists a banner and takes it down, and then the other one does."""
     stage = np.random.default_rng(rng.integers(_NUM_STAGES))
-    background, horizon = landscape.landscape(stage, SIZE, SIZE)
+    background, horizon = landscape.landscape(stage, SIZE, SIZE, landscape.DARK)
     towers, tops = [], []
     for x in _SIDES:
         height = stage.uniform(44, 50)
@@ -232,7 +232,7 @@ def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
             if first <= t < end:
                 unrolled = 0.6 if t in (first, end - 1) else 1.0
                 banner = clip_sprites.banner(colors[i], unrolled, phase + 1.1 * t)
-                flying.append(banner.placed(x, top, 30.0))
+                flying.append(banner.placed(x, top, 38.0))
         return flying
 
     return Scene(background, sprites)
@@ -255,7 +255,7 @@ def _fireworks(rng: np.random.Generator, *, match: bool) -> Scene:
                     seen.append(clip_sprites.rocket().placed(x, rising, 7.0))
                 elif first <= t < end:
                     age = (t - first + 0.5) / (end - first)
-                    seen.append(clip_sprites.burst(colors[i], age, turn).placed(x, y, 10.0))
+                    seen.append(clip_sprites.burst(colors[i], age, turn).placed(x, y, 14.0))
         return seen
 
     return Scene(background, sprites)
