@@ -35,6 +35,12 @@ NUM_FRAMES, FRAMES_PER_SECOND = 28, 14
 COLORS: tuple[Color, ...] = ((230, 48, 48), (250, 214, 44), (46, 186, 84), (66, 104, 240))
 """Of the signals."""
 
+_BURSTS = (13.0, 34.0)  # of fireworks, along y
+
+# Landscapes behind the signals. They are few, so that a network cannot learn a relation's answer by
+# heart from the place where it is given: with another background in each clip it does just that.
+_NUM_STAGES = 8
+
 _STRING: Color = (250, 248, 240)
 
 # The frames in which a signal can be seen: seven each, and seven without any before and after, so
@@ -207,16 +213,17 @@ def _balloon(rng: np.random.Generator, *, sways: bool = False, bobs: bool = Fals
 
 def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
     """Two towers; one hoists a banner and takes it down, and then the other one does."""
-    background, horizon = landscape.landscape(rng, SIZE, SIZE)
+    stage = np.random.default_rng(rng.integers(_NUM_STAGES))
+    background, horizon = landscape.landscape(stage, SIZE, SIZE, landscape.DARK)
     towers, tops = [], []
     for x in _SIDES:
-        height = rng.uniform(44, 50)
-        y = horizon + rng.uniform(0.5, 0.75) * (SIZE - horizon)
-        towers.append(clip_sprites.tower(rng).placed(x, y, height))
+        height = stage.uniform(44, 50)
+        y = horizon + stage.uniform(0.5, 0.75) * (SIZE - horizon)
+        towers.append(clip_sprites.tower(stage).placed(x, y, height))
         tops.append(y - height)
     background = canvas.draw(background, towers)
     moments, colors = _signals(rng, match=match)
-    phase = rng.uniform(0, 2 * np.pi, 2)
+    phase = rng.uniform(0, 2 * np.pi)
 
     def sprites(t: int) -> list[Sprite]:
         flying = []
@@ -224,8 +231,8 @@ def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
             first, end = moments[i]
             if first <= t < end:
                 unrolled = 0.6 if t in (first, end - 1) else 1.0
-                banner = clip_sprites.banner(colors[i], unrolled, phase[i] + 1.1 * t)
-                flying.append(banner.placed(x, top, 30.0))
+                banner = clip_sprites.banner(colors[i], unrolled, phase + 1.1 * t)
+                flying.append(banner.placed(x, top, 38.0))
         return flying
 
     return Scene(background, sprites)
@@ -233,22 +240,22 @@ def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
 
 def _fireworks(rng: np.random.Generator, *, match: bool) -> Scene:
     """Rockets rise at one side of the night sky and burst; then others do at the other side."""
-    background, horizon = landscape.landscape(rng, SIZE, SIZE, landscape.DARK)
+    stage = np.random.default_rng(rng.integers(_NUM_STAGES))
+    background, horizon = landscape.landscape(stage, SIZE, SIZE, landscape.DARK)
     moments, colors = _signals(rng, match=match)
-    heights = rng.uniform((10, 31), (16, 37), (2, 2))
-    turns = rng.uniform(0, 1, (2, 2))
+    turn = rng.uniform(0, 1)
 
     def sprites(t: int) -> list[Sprite]:
         seen = []
         for i, x in enumerate(_SIDES):
             first, end = moments[i]
-            for y, turn in zip(heights[i], turns[i], strict=True):
+            for y in _BURSTS:
                 if first - 3 <= t < first:
                     rising = y + (first - t) / 3 * (horizon - y)
                     seen.append(clip_sprites.rocket().placed(x, rising, 7.0))
                 elif first <= t < end:
                     age = (t - first + 0.5) / (end - first)
-                    seen.append(clip_sprites.burst(colors[i], age, turn).placed(x, y, 10.0))
+                    seen.append(clip_sprites.burst(colors[i], age, turn).placed(x, y, 14.0))
         return seen
 
     return Scene(background, sprites)

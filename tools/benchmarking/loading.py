@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """How fast videos are loaded: clips per second of the loader, next to the decoder alone.
 
 The decoder alone opens the same files at the same key frames, decodes to the same last frame, and
@@ -6,7 +5,6 @@ converts the same frames to RGB at the same size; the loader also draws, crops, 
 clips from worker processes to the main one.
 """
 
-import argparse
 import itertools
 import multiprocessing
 import statistics
@@ -22,7 +20,6 @@ from detectron2.data.build import build_batch_data_loader
 from tabulate import tabulate
 
 from nl_detectron.data.video.probing import probe
-from nl_detectron.errors import run_script
 from nl_detectron.video import sampling
 from nl_detectron.video.loading import ClipSampler, TrainingClips
 from nl_detectron.video.mapper import TrainMapper
@@ -149,16 +146,3 @@ def report(quick: bool = False) -> Iterator[str]:
         f"### Loading clips of {FRAMES} x {STRIDE} frames, 340 x 256 pixels, median of {rounds} "
         "alternating rounds\n\n" + tabulate(rows, headers, tablefmt="github")
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="few clips: does it run?")
-    for table in report(parser.parse_args().quick):
-        print(table)
-
-
-if __name__ == "__main__":
-    run_script(main)

@@ -1,0 +1,1 @@
+"""The tables of ``tools/benchmark.py``, each measured by a module."""

@@ -1,0 +1,61 @@
+"""Time and peak memory of what runs in this process, on a CPU or a CUDA device."""
+
+import ctypes
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on `device`."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def now(device: str) -> float:
+    """Seconds: of this process on a CPU, on the clock once the work is done on CUDA."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def start_peak(device: str) -> int | None:
+    """Start the high-water mark anew; bytes in use now, None if the system does not tell."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-3, 65536)  # M_MMAP_THRESHOLD: give memory back as soon as it is freed
+    libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def peak_since_start(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM")
+
+
+def resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
+def in_own_process(function: Callable, *args) -> int | None:
+    # A server that has imported torch, and nothing more, forks each process: fresh, but at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nl_detectron.layers"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args).result()

@@ -1,0 +1,179 @@
+"""Whole models with and without blocks."""
+
+import gc
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from tabulate import tabulate
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from nl_detectron import model_zoo
+
+from .measure import in_own_process, now, peak_since_start, start_peak
+
+ROUNDS = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twins:
+    """A part of a model with blocks, and the same without: two configs of the zoo.
+
+    `part` takes the model apart; `inputs` makes what the part is run on, on a device.
+    """
+
+    name: str
+    with_blocks: str
+    without: str
+    part: Callable[[nn.Module], nn.Module]
+    inputs: Callable[[str], Any]
+
+    def build(self, blocks: bool, device: str) -> nn.Module:
+        """The part; the twins have the same weights, and blocks start as the identity."""
+        cfg = model_zoo.get_config(self.with_blocks if blocks else self.without)
+        cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
+        torch.manual_seed(0)
+        model = build_model(cfg)
+        if blocks:
+            model.load_state_dict(build_weights(self.without, device), strict=False)
+        return self.part(model)
+
+
+def build_weights(config: str, device: str) -> dict[str, Tensor]:
+    cfg = model_zoo.get_config(config)
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
+    torch.manual_seed(0)
+    return build_model(cfg).state_dict()
+
+
+class _Layers(nn.Module):
+    """A keypoint head up to its heatmaps, without the losses."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head.layers(x)
+
+
+def image_batch(device: str) -> list[dict]:
+    """An image of 800 x 1333 pixels with five objects, as a data loader gives it."""
+    random = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, 800, 1333), generator=random, dtype=torch.uint8)
+    corners = torch.rand(5, 2, generator=random) * torch.tensor([900.0, 400.0])
+    boxes = torch.cat([corners, corners + 300], dim=1)
+    objects = Instances((800, 1333), gt_boxes=Boxes(boxes), gt_classes=torch.arange(5))
+    objects.gt_masks = BitMasks(torch.ones(5, 800, 1333, dtype=torch.bool))
+    return [{"image": image, "instances": objects, "height": 800, "width": 1333}]
+
+
+MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_{}1x.yaml"
+KEYPOINT_RCNN = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_{}1x.yaml"
+TWINS = (
+    Twins(
+        name="R50-FPN backbone, 800x1344, 1 block",
+        with_blocks=MASK_RCNN.format("NL_"),
+        without=MASK_RCNN.format(""),
+        part=lambda model: model.backbone,
+        inputs=lambda device: torch.rand(1, 3, 800, 1344, device=device),
+    ),
+    *(
+        Twins(
+            name=f"keypoint head, {regions} regions, 4 blocks",
+            with_blocks=KEYPOINT_RCNN.format("NL_head_"),
+            without=KEYPOINT_RCNN.format(""),
+            part=lambda model: _Layers(model.roi_heads.keypoint_head),
+            inputs=lambda device, n=regions: torch.rand(
+                n, 256, 14, 14, device=device, requires_grad=True
+            ),
+        )
+        for regions in (20, 100)
+    ),
+    Twins(
+        name="Mask R-CNN R50-FPN, complete, 1 block",
+        with_blocks=MASK_RCNN.format("NL_"),
+        without=MASK_RCNN.format(""),
+        part=lambda model: model,
+        inputs=image_batch,
+    ),
+)
+
+
+def run_model(model: nn.Module, inputs: Any, training: bool, dtype: torch.dtype) -> None:
+    """An inference, or a training step: forward, backward, update by SGD."""
+    model.train(training)
+    device = next(model.parameters()).device.type
+    half = torch.autocast(device, dtype, enabled=dtype != torch.float32)
+    with torch.set_grad_enabled(training), half, EventStorage():
+        result = model(inputs)
+    if not training:
+        return
+    results = result.values() if isinstance(result, dict) else [result]
+    sum(value.float().mean() for value in results).backward()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    torch.optim.SGD(parameters, lr=0.0, momentum=0.9).step()
+    model.zero_grad()
+
+
+def time_twins(
+    twins: Twins, training: bool, rounds: int, device: str, dtype: torch.dtype
+) -> dict[str, list[float]]:
+    """Seconds of both, in turn."""
+    inputs = twins.inputs(device)
+    models = {"with": twins.build(True, device), "without": twins.build(False, device)}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds + 1):
+        for name, model in models.items():
+            start = now(device)
+            run_model(model, inputs, training, dtype)
+            times[name].append(now(device) - start)
+            gc.collect()
+    return {name: values[1:] for name, values in times.items()}  # the first warms up
+
+
+def model_memory(
+    number: int, blocks: bool, training: bool, device: str, dtype: torch.dtype
+) -> int | None:
+    """Peak bytes beyond the model and its input; to be called once in a process."""
+    torch.set_num_threads(1)
+    twins = TWINS[number]
+    inputs, model = twins.inputs(device), twins.build(blocks, device)
+    gc.collect()
+    before = start_peak(device)
+    if before is None:
+        return None
+    run_model(model, inputs, training, dtype)
+    return peak_since_start(device) - before
+
+
+def model_table(rounds: int, device: str, dtype: torch.dtype) -> str:
+    rows = []
+    for number, twins in enumerate(tqdm(TWINS, desc=f"models, {device} {dtype}", file=sys.stderr)):
+        for training in (False, True):
+            times = time_twins(twins, training, rounds, device, dtype)
+            more = statistics.median(
+                a / b for a, b in zip(times["with"], times["without"], strict=True)
+            )
+            peaks = [
+                in_own_process(model_memory, number, blocks, training, device, dtype)
+                for blocks in (False, True)
+            ]
+            memory = ["not measured" if p is None else f"{p / 1e6:.0f}" for p in peaks]
+            seconds = [f"{statistics.median(times[n]):.3f}" for n in ("without", "with")]
+            rows.append([
+                twins.name, "training step" if training else "inference", *seconds,
+                f"{100 * (more - 1):+.1f} %", *memory,
+            ])  # fmt: skip
+    return "### Whole models, with and without blocks\n\n" + tabulate(
+        rows,
+        ["model", "", "without, s", "with, s", "time", "peak without, MB", "peak with, MB"],
+        tablefmt="github", disable_numparse=True,
+    )  # fmt: skip
