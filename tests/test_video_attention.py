@@ -90,7 +90,7 @@ def see_brightness(model: Any) -> None:
         torch.nn.init.zeros_(parameter)
     torch.nn.init.ones_(block.theta.bias)
     torch.nn.init.ones_(block.phi.weight)
-    for name, child in stage.named_children():
+    for child in stage.children():
         if child is not block:
             child.forward = torch.nn.Identity().forward
     model.backbone.stem.forward = torch.nn.Identity().forward
@@ -101,7 +101,8 @@ def see_brightness(model: Any) -> None:
 
 @pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
 @pytest.mark.parametrize(
-    "axes, frames", [("spacetime", 0), ("spacetime", 2), ("space", 0), ("time", 0), ("time", 2)]
+    ("axes", "frames"),
+    [("spacetime", 0), ("spacetime", 2), ("space", 0), ("time", 0), ("time", 2)],
 )
 def test_rows_are_those_of_the_map(pairwise: str, axes: str, frames: int) -> None:
     block = NonLocalBlock(6, dims=3, pairwise=pairwise, axes=axes, frames=frames, init_std=0.7)
@@ -375,7 +376,7 @@ def browse(page: ClipPage, folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")
 @pytest.mark.parametrize(
-    "pairwise, keys",
+    ("pairwise", "keys"),
     [
         ("embedded_gaussian", {}),
         ("concatenation", {"AFTER_BLOCKS": [[0], [0], [], []], "GROUP_FRAMES": [0, 2, 0, 0]}),
