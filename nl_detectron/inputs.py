@@ -39,8 +39,8 @@ def list_images(inputs: Iterable[str]) -> list[Path]:
     return files
 
 
-def report_bad(bad: list[Path], count: int) -> None:
-    """Raise UserError if any of `count` files could not be read."""
+def report_bad(bad: list[Path], count: int, *, what: str = "images") -> None:
+    """Raise UserError if any of `count` files could not be read as `what`."""
     if bad:
         names = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise UserError(f"{len(bad)} of {count} files are not images: {names}")
+        raise UserError(f"{len(bad)} of {count} files are not {what}: {names}")

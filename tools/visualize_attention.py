@@ -1,19 +1,39 @@
 #!/usr/bin/env python
-"""Draw where a model's non-local blocks look: heat maps and arrows, as PNGs and one HTML page."""
+"""Draw where a model's non-local blocks look, in images or in videos.
+
+Heat maps and arrows, as PNGs and one HTML page; of a video also as an animation.
+"""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from nl_detectron.arguments import add_confidence_threshold, add_opts, add_traceback
-from nl_detectron.errors import UserError, run_script
+from nl_detectron.errors import DataError, UserError, run_script
 from nl_detectron.images import read_image
-from nl_detectron.inference import Predictor
+from nl_detectron.inference import Predictor, complete_config, load_model
 from nl_detectron.inputs import WHAT, list_images, report_bad
-from nl_detectron.visualization import Page, draw_detections, draw_sheet, find_blocks, look
+from nl_detectron.visualization import (
+    ClipPage,
+    Page,
+    animate,
+    draw_detections,
+    draw_sheet,
+    draw_strip,
+    find_blocks,
+    look,
+    look_at_clip,
+    read_clip,
+    write_animation,
+)
+
+TITLE = "Where non-local blocks look"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,28 +41,46 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""
-Without --query, blocks in the backbone are looked at from the centre of each detection, blocks
-in the keypoint head from each keypoint of each person. With it, a block in the keypoint head is
-looked at where the pixel lies in a person's box. Written are DIR/<image>.png and
+Images: without --query, blocks in the backbone are looked at from the centre of each detection,
+blocks in the keypoint head from each keypoint of each person. With it, a block in the keypoint
+head is looked at where the pixel lies in a person's box. Written are DIR/<image>.png and
 DIR/index.html, which needs no network.
+
+Videos (META_ARCHITECTURE VideoClassifier): one clip of each is looked at, INPUT.CLIP.FRAMES frames
+that are INPUT.CLIP.STRIDE apart, from the place that speaks most for the class of highest score,
+or from --query. Written are DIR/<video>.png, a strip of frames for each block and query, and, for
+the first query, DIR/<video>.mp4 and DIR/<video>.gif; in DIR/index.html one drags through time and
+clicks any place in any frame.
 
 examples:
   visualize_attention.py --config-file output/quickstart/config.yaml --input photo.jpg \\
       --output attention --opts MODEL.WEIGHTS output/quickstart/model_final.pth
   visualize_attention.py --config-file F --input a.jpg b.jpg --output attention \\
-      --query 120 80 --query 300 200 --block backbone.bottom_up.res4.nonlocal_after_4""",
+      --query 120 80 --query 300 200 --block backbone.bottom_up.res4.nonlocal_after_4
+  visualize_attention.py --config-file output/quickstart-video/config.yaml --input clip.mp4 \\
+      --output attention --query 6 86 20 \\
+      --opts MODEL.WEIGHTS output/quickstart-video/model_final.pth""",
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
-    parser.add_argument("--input", required=True, nargs="+", metavar="WHAT", help=WHAT)
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="WHAT", help=f"{WHAT}; or the same of videos"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
         "--query",
         action="append",
-        nargs=2,
+        nargs="+",
         type=int,
         default=[],
-        metavar=("X", "Y"),
-        help="a pixel to look from, counted from the top left pixel, 0 0; may be repeated",
+        metavar="NUMBER",
+        help="a pixel to look from: X Y in images, FRAME X Y in videos; pixels are counted from "
+        "the top left one, 0 0, and frames from the video's first, 0; may be repeated",
+    )
+    parser.add_argument(
+        "--start",
+        type=int,
+        metavar="FRAME",
+        help="videos: first frame of the clip (default: the clip is in the video's middle)",
     )
     parser.add_argument(
         "--block",
@@ -57,7 +95,7 @@ examples:
         type=int,
         default=5,
         metavar="N",
-        help="look from at most N detections of each image (default: %(default)s)",
+        help="images: look from at most N detections of each image (default: %(default)s)",
     )
     parser.add_argument(
         "--arrows",
@@ -77,18 +115,31 @@ def main() -> None:
     for name in ("max_detections", "arrows"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 0")
+    setup_logger(name="fvcore")
+    cfg = complete_config(args.config_file, opts=args.opts)
+    is_video = cfg.MODEL.META_ARCHITECTURE == "VideoClassifier"
+    numbers = ("FRAME", "X", "Y") if is_video else ("X", "Y")
+    for query in args.query:
+        if len(query) != len(numbers):
+            given = " ".join(map(str, query))
+            kind = "a video" if is_video else "an image"
+            raise UserError(f"--query {given}: in {kind} it is {' '.join(numbers)}")
+    if is_video:
+        visualize_videos(args, cfg, files)
+    else:
+        visualize_images(args, cfg, files)
+
+
+def visualize_images(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
+    if args.start is not None:
+        raise UserError(f"--start {args.start}: an image has no frames")
     for file in files if args.query else []:  # rather now than after an hour of images
         check_queries(args.query, file)
-    setup_logger(name="fvcore")
-    predictor = Predictor(
-        args.config_file, opts=args.opts, confidence_threshold=args.confidence_threshold
-    )
+    predictor = Predictor(cfg, confidence_threshold=args.confidence_threshold)
     find_blocks(predictor.model, args.block)  # a wrong name, before anything is written
 
-    output = Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
-    subtitle = f"{args.config_file}, {predictor.cfg.MODEL.WEIGHTS}"
-    page = Page(title="Where non-local blocks look", subtitle=subtitle, arrows=args.arrows)
+    output = make_folder(args.output)
+    page = Page(title=TITLE, subtitle=subtitle(args, cfg), arrows=args.arrows)
     bad = []
     progress = tqdm(files, unit="image")
     for number, file in enumerate(progress):
@@ -110,13 +161,74 @@ def main() -> None:
             progress.write(f"{file}: {reason}, so there is nowhere to look from", file=sys.stderr)
         detections = draw_detections(seen, predictor.metadata)
         sheet = draw_sheet(seen, detections=detections, arrows=args.arrows, title=file.name)
-        taken = file.stem in (other.stem for other in files[:number])
-        sheet.savefig(output / (f"{file.stem}_{number}.png" if taken else f"{file.stem}.png"))
+        sheet.savefig(output / f"{name_of(files, number)}.png")
         page.add(file.name, seen, detections=detections)
     if len(bad) < len(files):
         (output / "index.html").write_text(page.html(), encoding="utf-8")
         print(f"{len(files) - len(bad)} images; page: {output / 'index.html'}")
     report_bad(bad, len(files))
+
+
+def visualize_videos(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
+    model = load_model(cfg)
+    find_blocks(model, args.block)
+    names = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else Metadata()
+    output = make_folder(args.output)
+    page = ClipPage(title=TITLE, subtitle=subtitle(args, cfg), arrows=args.arrows)
+    bad = []
+    progress = tqdm(files, unit="video")
+    for number, file in enumerate(progress):
+        try:
+            clip = read_clip(
+                file,
+                frames=cfg.INPUT.CLIP.FRAMES,
+                stride=cfg.INPUT.CLIP.STRIDE,
+                short_side=cfg.INPUT.MIN_SIZE_TEST,
+                start=args.start,
+            )
+        except DataError as error:
+            bad.append(file)
+            progress.write(f"skipped {error}", file=sys.stderr)
+            continue
+        queries = [clip.query(frame, x + 0.5, y + 0.5) for frame, x, y in args.query]
+        seen = look_at_clip(
+            model, clip, blocks=args.block, class_names=names.get("thing_classes", [])
+        )
+        first, *others = queries or [seen.evidence]
+        attentions = seen.attend(first)
+        rest = [attention for query in others for attention in seen.attend(query)]
+        stem = name_of(files, number)
+        strip = draw_strip(seen, [*attentions, *rest], arrows=args.arrows)
+        strip.savefig(output / f"{stem}.png")
+        images = animate(seen, attentions, arrows=args.arrows)
+        for suffix in (".mp4", ".gif"):
+            write_animation(images, output / f"{stem}{suffix}", rate=clip.rate)
+        page.add(seen, query=first)
+    if len(bad) < len(files):
+        (output / "index.html").write_text(page.html(), encoding="utf-8")
+        print(f"{len(files) - len(bad)} videos; page: {output / 'index.html'}")
+    report_bad(bad, len(files), what="videos")
+
+
+def make_folder(path: str) -> Path:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"--output {path}: it is not writable")
+    return Path(path)
+
+
+def subtitle(args: argparse.Namespace, cfg: CfgNode) -> str:
+    return f"{args.config_file}, {cfg.MODEL.WEIGHTS}"
+
+
+def name_of(files: list[Path], number: int) -> str:
+    """The file's name without its suffix, and its number where an earlier one has that name."""
+    stem = files[number].stem
+    taken = stem in (other.stem for other in files[:number])
+    return f"{stem}_{number}" if taken else stem
 
 
 def check_queries(queries: list[list[int]], file: Path) -> None:

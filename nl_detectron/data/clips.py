@@ -32,6 +32,10 @@ SIZE = 96
 
 NUM_FRAMES, FRAMES_PER_SECOND = 28, 14
 
+SPLITS = ("train", "val")
+
+Place = tuple[float, float]
+
 COLORS: tuple[Color, ...] = ((230, 48, 48), (250, 214, 44), (46, 186, 84), (66, 104, 240))
 """Of the signals."""
 
@@ -69,24 +73,47 @@ def make_clips(
     """
     sources = [canvas, clip_sprites, landscape, people, things, video_file, sys.modules[__name__]]
     folder = root / folder_name("nl_clips", (num_train, num_val, seed), sources)
-    splits = {"train": num_train, "val": num_val}
+    splits = dict(zip(SPLITS, (num_train, num_val), strict=True))
     if folder.is_dir():
         return folder
-    turn = [*range(len(CLASSES)), *class_groups()["relation"]]
     bar = tqdm(total=sum(splits.values()), desc="nl_clips", unit="video", disable=not progress)
     with written_whole(folder, "nl_clips") as unfinished, bar:
-        for number, (split, count) in enumerate(splits.items()):
+        for split, count in splits.items():
             (unfinished / split).mkdir()
             lines = []
             for index in range(count):
-                label = turn[index % len(turn)]
-                scene = CLASSES[label].scene(np.random.default_rng([seed, number, index]))
+                label, scene = make_scene(split, index, seed=seed)
                 path = f"{split}/{index + 1:06d}.mp4"
                 video_file.write(unfinished / path, scene.frames(), rate=FRAMES_PER_SECOND)
                 lines.append(f"{path} {label}\n")
                 bar.update()
             list_file(unfinished, split).write_text("".join(lines), encoding="utf-8")
     return folder
+
+
+def make_scene(split: str, index: int, *, seed: int = 0) -> tuple[int, "Scene"]:
+    """Return class and scene of the video that :func:`make_clips` writes as number `index` of
+    `split`, counted from 0."""
+    turn = [*range(len(CLASSES)), *class_groups()["relation"]]
+    label = turn[index % len(turn)]
+    return label, CLASSES[label].scene(np.random.default_rng([seed, SPLITS.index(split), index]))
+
+
+def signals(scene: "Scene") -> tuple[dict[int, list[Place]], dict[int, list[Place]]]:
+    """Return where the left and where the right signal of a scene told by a relation is.
+
+    Of each frame in which it is seen, the centres ``(x, y)`` of its parts, in pixels: a banner, or
+    two bursts of fireworks.
+    """
+    left: dict[int, list[Place]] = {}
+    right: dict[int, list[Place]] = {}
+    for t in range(NUM_FRAMES):
+        for sprite in scene.sprites(t):
+            if sprite.category in ("banner", "burst"):
+                x0, y0, x1, y1 = sprite.bounds()
+                side = left if x0 + x1 < SIZE else right
+                side.setdefault(t, []).append(((x0 + x1) / 2, (y0 + y1) / 2))
+    return left, right
 
 
 def list_file(folder: Path, split: str) -> Path:

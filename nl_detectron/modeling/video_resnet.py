@@ -344,6 +344,11 @@ class VideoResNet(Backbone):
     def output_shape(self) -> dict[str, ShapeSpec]:
         return {name: self._shapes[name] for name in self._out_features}
 
+    @property
+    def strides(self) -> dict[str, int]:
+        """Those of space, after the stem and every stage; `time_strides` has those of time."""
+        return {name: shape.stride for name, shape in self._shapes.items()}
+
     def output_size(self, size: Size) -> dict[str, Size]:
         """(T, H, W) after the stem and every stage, for clips of `size`.
 

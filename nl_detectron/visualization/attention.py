@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from detectron2.modeling import ResNet
 from detectron2.structures import Instances
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import UserError, nearest
@@ -43,29 +44,44 @@ class Query:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attention:
-    """One row of one block's map: where `query` attends.
+class Row:
+    """One row of one block's map.
 
     Args:
         block: the block's name in the model.
-        weights: ``f(x_i, x_j) / C(x)`` of the drawn windows of `grid`, (M_y, M_x).
+        weights: ``f(x_i, x_j) / C(x)``, one for each window that is drawn.
         signed: the form has no softmax: weights are no shares, and may be negative.
         even: what each weight would be if the block did not care: 1 / M. A softmax form's only.
         padding: share of the row's absolute weight that lies in the padding beside the image.
     """
 
     block: str
-    query: Query
-    grid: Grid
     weights: FloatArray
     signed: bool
     even: float
-    padding: float
+    padding: float = 0.0
 
     @property
     def peak(self) -> float:
         """The largest absolute weight, where the colour scale ends."""
         return float(np.abs(self.weights).max())
+
+    def largest(self, count: int) -> tuple[NDArray[np.intp], ...]:
+        """The indices of the `count` largest absolute weights along each axis, strongest first.
+
+        Weights of zero are not among them.
+        """
+        flat = self.weights.ravel()
+        order = np.argsort(-np.abs(flat), kind="stable")[:count]
+        return np.unravel_index(order[flat[order] != 0], self.weights.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Row):
+    """Where `query` attends in an image; `weights` (M_y, M_x) are of the windows of `grid`."""
+
+    query: Query
+    grid: Grid
 
     def strongest(self, count: int) -> list[tuple[float, float, float]]:
         """The `count` windows of largest absolute weight as (x, y, weight), strongest first.
@@ -73,9 +89,7 @@ class Attention:
         x and y are the centre of the window's part inside the image. Windows of weight zero
         are not among them.
         """
-        flat = self.weights.ravel()
-        order = np.argsort(-np.abs(flat), kind="stable")[:count]
-        rows, columns = np.unravel_index(order[flat[order] != 0], self.weights.shape)
+        rows, columns = self.largest(count)
         xs, ys = self.grid.x.centres()[columns], self.grid.y.centres()[rows]
         values = self.weights[rows, columns]
         return [(float(x), float(y), float(w)) for x, y, w in zip(xs, ys, values, strict=True)]
@@ -133,14 +147,55 @@ def attention_rows(block: NonLocalBlock, x: Tensor, positions: Sequence[int]) ->
         positions: the Q rows, each a number of a position, counted with the last axis fastest.
 
     Returns:
-        (Q, *spatial of x̂), the weights over the positions of x̂.
+        (Q, *spatial), the weights over the positions of x̂ that these positions see.
     """
     x = x.to(block.g.weight.dtype).unsqueeze(0)
-    x_hat = block._pool(x)
     # theta is a convolution of kernel 1: it may as well run on the chosen positions alone.
     chosen = x.flatten(2)[:, :, list(positions)]
     chosen = chosen.reshape(*chosen.shape, *[1] * (x.dim() - 3))
-    theta, phi = block._embed(chosen, x_hat)
+    if sees_all(block):
+        return _rows(block, chosen, x)
+    parts = (x[(..., *seen_part(block, x.shape[2:], position))] for position in positions)
+    return torch.cat([_rows(block, chosen[:, :, [i]], part) for i, part in enumerate(parts)])
+
+
+def sees_all(block: NonLocalBlock) -> bool:
+    """Whether every position of the block sees all others."""
+    return block.axes == "spacetime" and not block.frames
+
+
+def seen_part(
+    block: NonLocalBlock, shape: Sequence[int], position: int
+) -> tuple[slice, slice, slice]:
+    """What a position of a block over space and time sees, along each axis of x.
+
+    Args:
+        shape: time steps, height and width of x.
+    """
+    time, *place = (int(i) for i in np.unravel_index(position, shape))
+    group = 1 if block.axes == "space" else block.frames or shape[0]
+    first = time // group * group
+    rows, columns = (
+        slice(i, i + 1) if block.axes == "time" else slice(0, side)
+        for i, side in zip(place, shape[1:], strict=True)
+    )
+    return slice(first, first + group), rows, columns
+
+
+def embeddings(block: NonLocalBlock, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+    """theta (N, P, D) and phi (N, M, D) of all positions, whatever sees whatever.
+
+    The Gaussian form compares x itself.
+    """
+    if block.pairwise != "gaussian":
+        x, x_hat = block.theta(x), block.phi(x_hat)
+    return x.flatten(2).transpose(1, 2), x_hat.flatten(2).transpose(1, 2)
+
+
+def _rows(block: NonLocalBlock, chosen: Tensor, part: Tensor) -> Tensor:
+    """The rows of positions whose features are `chosen` (1, C, Q, ...) and that see `part` of x."""
+    x_hat = block._pool(part)
+    theta, phi = embeddings(block, chosen, x_hat)
     w_f = block.w_f if block.pairwise == "concatenation" else None
     rows = pairwise_weights(theta, phi, pairwise=block.pairwise, scale=block.scale, w_f=w_f)
     return rows[0].unflatten(1, x_hat.shape[2:])

@@ -13,9 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 
-from .attention import Attention, Look
+from .attention import Attention, Look, Row
 from .detections import draw_instances
 
 QUERY_COLOUR = "#00e5ff"
@@ -45,7 +47,7 @@ def palette(*, signed: bool) -> np.ndarray:
     return colours
 
 
-def scale_end(attention: Attention) -> float:
+def scale_end(attention: Row) -> float:
     """The weight of the strongest colour: the peak, unless attention is nearly even.
 
     A map that is even to a few per cent must look flat, not full of peaks.
@@ -57,8 +59,14 @@ def scale_end(attention: Attention) -> float:
 
 def heat_map(attention: Attention, *, height: int, width: int) -> np.ndarray:
     """The weights over the grid's box as numbers of `palette`: (height, width), uint8."""
-    values = attention.grid.sample(attention.weights, height=height, width=width)
-    values = values / scale_end(attention)
+    return colour_numbers(
+        attention, attention.grid.sample(attention.weights, height=height, width=width)
+    )
+
+
+def colour_numbers(attention: Row, weights: np.ndarray) -> np.ndarray:
+    """Weights of the row, or values between them, as numbers of `palette`: uint8."""
+    values = weights / scale_end(attention)
     if attention.signed:
         values = (values + 1) / 2
     return np.round(255 * values).clip(0, 255).astype(np.uint8)
@@ -70,12 +78,12 @@ def veiled(image: np.ndarray) -> np.ndarray:
     return np.round((1 - VEIL) * (0.5 * image + 0.5 * grey)).astype(np.uint8)
 
 
-def format_weight(attention: Attention, weight: float) -> str:
+def format_weight(attention: Row, weight: float) -> str:
     """A weight for people: a share in per cent, or a signed number."""
     return f"{weight:.3g}" if attention.signed else f"{100 * weight:.3g}%"
 
 
-def explain(attention: Attention) -> str:
+def explain(attention: Row) -> str:
     """One line on the colour scale, with the numbers at its ends."""
     if attention.signed:
         text = f"signed weights f/C (no softmax), on a symmetric scale, ±{attention.peak:.3g}"
@@ -176,28 +184,39 @@ def _draw_panel(
         interpolation="nearest",
     )
     query = attention.query
-    outline = [withStroke(linewidth=2.5, foreground="black")]
     for x, y, weight in attention.strongest(arrows):
-        strength = abs(weight) / attention.peak
-        axes.annotate(
-            "",
-            xy=(x, y),
-            xytext=(query.x, query.y),
-            arrowprops={
-                "arrowstyle": "-|>",
-                "shrinkA": 4,
-                "shrinkB": 0,
-                "mutation_scale": 9,
-                "linewidth": 0.6 + 1.2 * strength,
-                "color": "#7fb8ff" if weight < 0 else "white",
-                "alpha": 0.35 + 0.65 * strength,
-                "path_effects": [withStroke(linewidth=2.6, foreground=(0, 0, 0, 0.45))],
-            },
-        )
-    axes.plot(query.x, query.y, "o", ms=6, mfc=QUERY_COLOUR, mec="black", path_effects=outline)
+        draw_arrow(axes, (query.x, query.y), (x, y), weight / attention.peak)
+    draw_query(axes, query.x, query.y)
     left, top, right, bottom = zoomed(attention, width, height) if zoom else (0, 0, width, height)
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
     return shown
+
+
+def draw_arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], strength: float
+) -> Annotation:
+    """An arrow of a weight that is `strength` times the peak; blue where that is negative."""
+    return axes.annotate(
+        "",
+        xy=end,
+        xytext=start,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "shrinkA": 4,
+            "shrinkB": 0,
+            "mutation_scale": 9,
+            "linewidth": 0.6 + 1.2 * abs(strength),
+            "color": "#7fb8ff" if strength < 0 else "white",
+            "alpha": 0.35 + 0.65 * abs(strength),
+            "path_effects": [withStroke(linewidth=2.6, foreground=(0, 0, 0, 0.45))],
+        },
+    )
+
+
+def draw_query(axes: Axes, x: float, y: float) -> Line2D:
+    """The dot of the point that is looked from."""
+    outline = [withStroke(linewidth=2.5, foreground="black")]
+    return axes.plot(x, y, "o", ms=6, mfc=QUERY_COLOUR, mec="black", path_effects=outline)[0]
 
 
 def zoomed(attention: Attention, width: int, height: int) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""Where the positions of a block's map lie in the image.
+"""Where the positions of a block's map lie in the image, or in the frames of a clip.
 
 Coordinates are Detectron2's: continuous, in pixels, x to the right and y down, with pixel (i, j)
 covering [i, i + 1) x [j, j + 1), so that its centre is at (i + 0.5, j + 0.5).
@@ -41,7 +41,7 @@ class Axis:
         """Begin and end of each position of x̂ that is not padding: (M, 2)."""
         first = np.arange(0, self.length, self.subsample)
         begin = self.start + self.step * first
-        # The map reaches at least to `end`, so this cuts a partial window off as well.
+        # A map that reaches to `end` may have a partial window there, which this cuts off as well.
         end = np.minimum(begin + self.step * self.subsample, self.end)
         return np.stack([begin, end], axis=1)[begin < self.end]
 
@@ -137,3 +137,62 @@ class Grid:
         ys = y0 + (np.arange(height) + 0.5) * (y1 - y0) / height
         xs = x0 + (np.arange(width) + 0.5) * (x1 - x0) / width
         return self.y.spread(ys) @ weights @ self.x.spread(xs).T
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipGrid:
+    """The map of a block over the frames of a clip: frame t of it covers [t, t + 1) in time.
+
+    Args:
+        time: in frames of the clip.
+        space: in pixels of a frame, the same in each.
+    """
+
+    time: Axis
+    space: Grid
+
+    @classmethod
+    def of_clip(
+        cls,
+        shape: Sequence[int],
+        *,
+        time_stride: int,
+        stride: int,
+        subsample: int,
+        frames: int,
+        network_size: tuple[int, int],
+        size: tuple[int, int],
+    ) -> "ClipGrid":
+        """The grid of a block in a video network.
+
+        Args:
+            shape: time steps, height and width of the block's input, in positions.
+            time_stride: of the block's input, in frames of the clip.
+            frames: of the clip.
+            stride, subsample, network_size, size: as for `Grid.of_image`, of its frames.
+        """
+        return cls(
+            time=Axis(
+                start=0.0,
+                step=float(time_stride),
+                length=shape[0],
+                end=float(frames),
+                subsample=1,
+            ),
+            space=Grid.of_image(
+                shape[1:],
+                stride=stride,
+                subsample=subsample,
+                network_size=network_size,
+                size=size,
+            ),
+        )
+
+    def step(self, frame: int) -> int:
+        """The time step that covers a frame of the clip."""
+        return self.time.position(frame + 0.5)
+
+    def position(self, frame: int, x: float, y: float) -> int:
+        """The number of the position of x that covers the point, the last axis fastest."""
+        area = self.space.y.length * self.space.x.length
+        return self.step(frame) * area + self.space.position(x, y)

@@ -42,8 +42,8 @@ class Page:
                 "name": name,
                 "width": width,
                 "height": height,
-                "original": _jpeg(look.image),
-                "detections": _jpeg(detections),
+                "original": jpeg(look.image),
+                "detections": jpeg(detections),
                 "found": len(look.instances),
                 "views": [self._view(a, width=width, height=height) for a in look.attentions],
             }
@@ -51,20 +51,8 @@ class Page:
 
     def html(self) -> str:
         """The whole page."""
-        legend = {
-            "share": _gradient(palette(signed=False)),
-            "signed": _gradient(palette(signed=True)),
-        }
-        data = json.dumps({"images": self._images, "legend": legend})
-        template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-        for mark, text in (
-            ("__TITLE__", html.escape(self.title)),
-            ("__SUBTITLE__", html.escape(self.subtitle)),
-            # Inside a script element only "</" could end it.
-            ("__DATA__", data.replace("</", "<\\/")),
-        ):
-            template = template.replace(mark, text)
-        return template
+        data = {"images": self._images, "legend": legend()}
+        return fill_template("page.html", title=self.title, subtitle=self.subtitle, data=data)
 
     def _view(self, attention: Attention, *, width: int, height: int) -> dict[str, Any]:
         x0, y0, x1, y1 = attention.grid.box
@@ -91,6 +79,26 @@ class Page:
         }
 
 
+def fill_template(name: str, *, title: str, subtitle: str, data: dict[str, Any]) -> str:
+    """A page from the template `name` beside this file, which finds `data` in it as JSON."""
+    folder = files(__package__)
+    text = folder.joinpath(name).read_text(encoding="utf-8")
+    for mark, value in (
+        ("__STYLE__", folder.joinpath("page.css").read_text(encoding="utf-8")),
+        ("__TITLE__", html.escape(title)),
+        ("__SUBTITLE__", html.escape(subtitle)),
+        # Inside a script element only "</" could end it.
+        ("__DATA__", json.dumps(data).replace("</", "<\\/")),
+    ):
+        text = text.replace(mark, value)
+    return text
+
+
+def legend() -> dict[str, str]:
+    """The colour bar of each kind of weights, as CSS stops."""
+    return {"share": _gradient(palette(signed=False)), "signed": _gradient(palette(signed=True))}
+
+
 def _rounded(*values: float) -> list[float]:
     return [round(value, 2) for value in values]
 
@@ -112,7 +120,8 @@ def _heat_png(attention: Attention, *, height: int, width: int) -> str:
         return _data_uri("png", buffer.getvalue())
 
 
-def _jpeg(image: np.ndarray) -> str:
+def jpeg(image: np.ndarray) -> str:
+    """An image inside the page, made smaller where it is large."""
     thumbnail = Image.fromarray(image)
     thumbnail.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     with io.BytesIO() as buffer:

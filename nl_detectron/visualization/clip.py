@@ -1,0 +1,118 @@
+"""A clip to look at: the frames that the network sees, and where they are in the video."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError, UserError
+from ..video.sampling import scaled_size
+from .attention import Query
+
+SHOWN_SIDE = 360
+"""Height or width, the shorter, of the frames that are drawn, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipQuery(Query):
+    """A point that is looked from; x and y are those of its frame, number `frame` of the clip."""
+
+    frame: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Frames of a video, at two sizes.
+
+    Args:
+        file: the video.
+        numbers: of the T frames, in the video.
+        size: height and width of the video, whose pixels all coordinates are of.
+        frames: RGB uint8 (T, H, W, 3), to draw.
+        pixels: RGB uint8 (3, T, H', W'), for the network.
+        rate: frames of the clip a second.
+    """
+
+    file: Path
+    numbers: np.ndarray
+    size: tuple[int, int]
+    frames: np.ndarray
+    pixels: Tensor
+    rate: float
+
+    def query(self, number: int, x: float, y: float) -> ClipQuery:
+        """The point (x, y) of the frame that shows frame `number` of the video.
+
+        Raises:
+            UserError: it is outside the frame, or `number` outside the clip.
+        """
+        height, width = self.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise UserError(
+                f"the point ({x:g}, {y:g}) is outside {self.file}, whose frames have {width} x "
+                f"{height} pixels"
+            )
+        first, last = int(self.numbers.min()), int(self.numbers.max())
+        if not first <= number <= last:
+            raise UserError(
+                f"frame {number} of {self.file} is outside the clip, which has frames {first} to "
+                f"{last}; --start chooses another"
+            )
+        frame = int(np.abs(self.numbers - number).argmin())
+        return self.point(frame, x, y)
+
+    def point(self, frame: int, x: float, y: float, *, label: str = "") -> ClipQuery:
+        """The point (x, y) of frame `frame` of the clip, with its place as the label."""
+        place = f"frame {self.numbers[frame]} ({int(x)}, {int(y)})"
+        return ClipQuery(frame=frame, x=x, y=y, label=f"{label}: {place}" if label else place)
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    *,
+    frames: int,
+    stride: int,
+    short_side: int,
+    start: int | None = None,
+) -> Clip:
+    """Read one clip of a video file or a folder of frames, whole frames without a crop.
+
+    Args:
+        frames, stride: as ``INPUT.CLIP`` has them. A video that ends before the clip is repeated.
+        short_side: of the frames for the network, in pixels.
+        start: number of the clip's first frame; default: the clip is in the video's middle.
+
+    Raises:
+        DataError: the video cannot be read.
+        UserError: `start` is outside the video, or PyAV is not installed.
+    """
+    # Videos need an extra, and images do not.
+    from ..data.video.info import VideoError
+    from ..data.video.probing import probe
+    from ..data.video.reading import read_frames
+
+    try:
+        info = probe(path)
+        if start is None:
+            start = max(0, info.num_frames - frames * stride) // 2
+        elif not 0 <= start < info.num_frames:
+            raise UserError(
+                f"--start {start} is outside {path}, which has frames 0 to {info.num_frames - 1}"
+            )
+        numbers = (start + stride * np.arange(frames)) % info.num_frames
+        size = (info.height, info.width)
+        pixels = read_frames(path, numbers, info, size=scaled_size(*size, short_side))
+        shown = read_frames(path, numbers, info, size=scaled_size(*size, min(SHOWN_SIDE, *size)))
+    except VideoError as error:
+        raise DataError(f"video '{path}': {error}") from error
+    return Clip(
+        file=Path(path),
+        numbers=numbers,
+        size=size,
+        frames=shown,
+        pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 0, 1, 2))),
+        rate=(info.rate or 24.0) / stride,
+    )

@@ -1,0 +1,121 @@
+"""One self-contained HTML page to browse clips: click any place in any frame, see where it looks.
+
+The page has theta and phi of every position of each block, and computes rows itself.
+"""
+
+import base64
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..layers import NonLocalBlock
+from ..layers.nonlocal_ops import SOFTMAX_FORMS
+from .attention import embeddings
+from .clip import ClipQuery
+from .clip_attention import ClipLook, SeenBlock
+from .drawing import LEAST_PEAK, palette
+from .geometry import Axis
+from .page import fill_template, jpeg, legend
+
+NUM_CLASSES = 5  # of a clip, whose scores are shown
+
+
+class ClipPage:
+    """Collects clips; `html` is the page. Its size grows with positions times channels.
+
+    Args:
+        title: heading of the page.
+        subtitle: a line below it, such as config and weights.
+        arrows: how many of the strongest positions an arrow goes to.
+    """
+
+    def __init__(self, *, title: str, subtitle: str = "", arrows: int = 8) -> None:
+        self.title = title
+        self.subtitle = subtitle
+        self.arrows = arrows
+        self._clips: list[dict[str, Any]] = []
+
+    def add(self, look: ClipLook, *, query: ClipQuery | None = None) -> None:
+        """Add a clip, looked at from `query` at first; default: the strongest evidence."""
+        height, width = look.clip.size
+        first = query or look.evidence
+        self._clips.append(
+            {
+                "name": look.clip.file.name,
+                "width": width,
+                "height": height,
+                "numbers": look.clip.numbers.tolist(),
+                "rate": look.clip.rate,
+                "frames": [jpeg(frame) for frame in look.clip.frames],
+                "scores": look.best(NUM_CLASSES),
+                "evidence": _place(look.evidence),
+                "query": _place(first),
+                "blocks": [_block(seen) for seen in look.blocks],
+            }
+        )
+
+    def html(self) -> str:
+        """The whole page."""
+        data = {
+            "clips": self._clips,
+            "arrows": self.arrows,
+            "least_peak": LEAST_PEAK,
+            "legend": legend(),
+            "palettes": {
+                name: np.round(255 * palette(signed=name == "signed")).astype(int).ravel().tolist()
+                for name in ("share", "signed")
+            },
+        }
+        return fill_template("clip_page.html", title=self.title, subtitle=self.subtitle, data=data)
+
+
+def _place(query: ClipQuery) -> list[float]:
+    return [query.frame, query.x, query.y]
+
+
+@torch.no_grad()
+def _block(seen: SeenBlock) -> dict[str, Any]:
+    block = seen.block
+    theta, phi = _factors(block, seen.features)
+    return {
+        "name": seen.name,
+        "form": "softmax" if block.pairwise in SOFTMAX_FORMS else block.pairwise,
+        "pairwise": block.pairwise,
+        "axes": block.axes,
+        "group": block.frames,
+        "time": _axis(seen.grid.time),
+        "y": _axis(seen.grid.space.y),
+        "x": _axis(seen.grid.space.x),
+        "width": theta.shape[1],
+        "theta": _floats(theta),
+        "phi": _floats(phi),
+    }
+
+
+def _factors(block: NonLocalBlock, features: Tensor) -> tuple[Tensor, Tensor]:
+    """theta (P, D) and phi (M, D) of ``f = exp(theta_i . phi_j)`` or ``theta_i . phi_j``; for the
+    concatenation scalars, D = 1, of ``f = ReLU(theta_i + phi_j)``."""
+    x = features.to(block.g.weight.dtype).unsqueeze(0)
+    theta, phi = (rows[0].float() for rows in embeddings(block, x, block._pool(x)))
+    if block.pairwise == "concatenation":
+        w_theta, w_phi = block.w_f.float().view(2, -1, 1)
+        return theta @ w_theta, phi @ w_phi
+    if block.pairwise in SOFTMAX_FORMS and block.scale:
+        theta = theta * theta.shape[1] ** -0.5
+    return theta, phi
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    return {
+        "step": axis.step,
+        "length": axis.length,
+        "subsample": axis.subsample,
+        "windows": axis.windows().tolist(),
+    }
+
+
+def _floats(values: Tensor) -> str:
+    """Little-endian 32-bit floats in base64."""
+    return base64.b64encode(values.cpu().numpy().astype("<f4").tobytes()).decode()

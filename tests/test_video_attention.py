@@ -1,0 +1,501 @@
+"""Attention through space and time must be shown where and when it is."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+import visualize_attention
+from detectron2.config import CfgNode
+from PIL import Image
+from video_networks import build, randomize, video_cfg
+
+from nl_detectron.data import clips, video_file
+from nl_detectron.errors import DataError, UserError, run_script
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
+from nl_detectron.visualization import (
+    Clip,
+    ClipGrid,
+    ClipPage,
+    animate,
+    attention_rows,
+    draw_strip,
+    look_at_clip,
+    partner_shares,
+    read_clip,
+    write_animation,
+)
+from nl_detectron.visualization.clip_attention import class_evidence
+
+BLOCK = "backbone.res3.nonlocal_after_0"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WIDTH, HEIGHT = 120, 90  # of the video
+SEEN_WIDTH, SEEN_HEIGHT = 64, 48  # by the network
+FRAMES, STRIDE, START = 8, 3, 2
+NUM_FRAMES = 30
+
+
+def network(pairwise: str = "embedded_gaussian", **nonlocal_keys: Any) -> tuple[CfgNode, Any]:
+    keys = {"AFTER_BLOCKS": [[], [0], [], []], "PAIRWISE": pairwise, **nonlocal_keys}
+    cfg = video_cfg(
+        "MODEL.RESNETS.OUT_FEATURES", ["res3"],
+        "MODEL.RESNETS.DEPTH", 18,
+        "MODEL.VIDEO_RESNET.STEM_TIME_STRIDE", 1,
+        "INPUT.CLIP.STRIDE", STRIDE,
+        "INPUT.MIN_SIZE_TEST", SEEN_HEIGHT,
+        "DATASETS.TEST", [],
+        *(v for key, value in keys.items() for v in (f"MODEL.RESNETS.NON_LOCAL.{key}", value)),
+    )  # fmt: skip
+    return cfg, randomize(build(cfg).eval())
+
+
+def clip_with_dot(frame: int, x: float, y: float, *, radius: int = 11) -> Clip:
+    """A black clip with a white dot in one frame, of which the network sees the same."""
+    frames = np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+    cv2.circle(frames[frame], (int(x), int(y)), radius, (255, 255, 255), -1)
+    seen = np.stack(
+        [cv2.resize(f, (SEEN_WIDTH, SEEN_HEIGHT), interpolation=cv2.INTER_AREA) for f in frames]
+    )
+    return Clip(
+        file=Path("dot.mp4"),
+        numbers=START + STRIDE * np.arange(FRAMES),
+        size=(HEIGHT, WIDTH),
+        frames=frames,
+        pixels=torch.from_numpy(np.ascontiguousarray(seen.transpose(3, 0, 1, 2))),
+        rate=5.0,
+    )
+
+
+def see_brightness(model: Any) -> None:
+    """Make the block attend to what is bright: its features are the averaged clip itself."""
+
+    class Average(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            average = torch.nn.functional.avg_pool3d(x.mean(1, keepdim=True), (2, 8, 8))
+            return average.repeat(1, 32, 1, 1, 1) * 3
+
+    stage = model.backbone.res3
+    block = model.get_submodule(BLOCK)
+    for parameter in block.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.ones_(block.theta.bias)
+    torch.nn.init.ones_(block.phi.weight)
+    for child in stage.children():
+        if child is not block:
+            child.forward = torch.nn.Identity().forward
+    model.backbone.stem.forward = torch.nn.Identity().forward
+    for child in model.backbone.res2.children():
+        child.forward = torch.nn.Identity().forward
+    model.backbone.pool2.forward = Average().forward
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+@pytest.mark.parametrize(
+    ("axes", "frames"),
+    [("spacetime", 0), ("spacetime", 2), ("space", 0), ("time", 0), ("time", 2)],
+)
+def test_rows_are_those_of_the_map(pairwise: str, axes: str, frames: int) -> None:
+    block = NonLocalBlock(6, dims=3, pairwise=pairwise, axes=axes, frames=frames, init_std=0.7)
+    x = torch.randn(6, 4, 5, 3)
+    positions = [59, 0, 17, 31]
+    rows = attention_rows(block, x, positions)
+    assert rows.shape[1:] == {
+        ("spacetime", 0): (4, 3, 2), ("spacetime", 2): (2, 3, 2), ("space", 0): (1, 3, 2),
+        ("time", 0): (4, 1, 1), ("time", 2): (2, 1, 1),
+    }[axes, frames]  # fmt: skip
+    torch.testing.assert_close(rows.flatten(1), block.attention_map(x[None])[0, positions])
+
+
+def test_a_row_is_the_softmax_of_the_products() -> None:
+    _, model = network()
+    clip = clip_with_dot(3, 60, 45)
+    look = look_at_clip(model, clip)
+    (seen,) = look.blocks
+    query = clip.query(START + 4 * STRIDE, 101.0, 33.0)  # frame 4 of 8: time step 2 of 4
+    (attention,) = look.attend(query)
+
+    block, x = seen.block, seen.features.double().numpy()
+    channels, steps, rows, columns = x.shape
+    assert (steps, rows, columns) == (4, 6, 8)  # 48 x 64 pixels at stride 8
+    theta, phi = (
+        (conv.weight.detach().double().flatten(1).numpy(), conv.bias.detach().double().numpy())
+        for conv in (block.theta, block.phi)
+    )
+    # 101 of 120 pixels is column 6 of 8, and 33 of 90 is row 2 of 6.
+    i = theta[0] @ x[:, 2, 2, 6] + theta[1]
+    products = np.empty((4, 3, 4))
+    for t, r, c in np.ndindex(products.shape):
+        window = x[:, t, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2].max((1, 2))
+        products[t, r, c] = i @ (phi[0] @ window + phi[1]) / np.sqrt(channels / 2)
+    expected = np.exp(products - products.max())
+    expected /= expected.sum()
+    np.testing.assert_allclose(attention.weights, expected, rtol=1e-4)
+    assert attention.weights.std() > 0.01 * attention.even  # not even, so the test means something
+    assert attention.even == 1 / 48
+
+
+@pytest.mark.parametrize("subsample", [1, 2, 3])
+def test_the_dot_is_found_where_it_is(subsample: int) -> None:
+    _, model = network(SUBSAMPLE=subsample)
+    see_brightness(model)
+    for frame, step, row, column in ((0, 0, 0, 0), (3, 1, 1, 1), (7, 3, 5 // subsample, 0)):
+        # The centre of a window's part inside the frame.
+        ends = min((column + 1) * subsample, 8), min((row + 1) * subsample, 6)
+        x = (column * subsample + ends[0]) / 2 * WIDTH / 8
+        y = (row * subsample + ends[1]) / 2 * HEIGHT / 6
+        clip = clip_with_dot(frame, x, y)
+        look = look_at_clip(model, clip)
+        (attention,) = look.attend(clip.point(5, 100, 50))
+        ((found, *place, weight),) = attention.strongest(1)
+        assert found == step
+        assert place == pytest.approx([x, y])
+        assert weight > 3 * attention.even
+        assert attention.share_at([(frame, x, y)]) == pytest.approx((weight, attention.even))
+        assert attention.share_at([(frame, 119, 89), (frame ^ 1, x, y)])[0] < 2 * weight
+
+        animation = animate(look, [attention], arrows=0).astype(int)
+        panel = animation[:, 30:, animation.shape[2] // 2 :]
+        warm = (panel[..., 0] - panel[..., 2]).clip(0).sum((1, 2))  # red and yellow: the heat
+        assert int(warm.argmax()) // 2 == step
+
+
+def test_what_a_block_does_not_see_has_no_weight() -> None:
+    for keys, sees in (
+        ({"AXES": "space"}, lambda t, r, c: t == 2),
+        ({"AXES": "time"}, lambda t, r, c: (r, c) == (2, 6)),
+        ({"GROUP_FRAMES": [0, 2, 0, 0]}, lambda t, r, c: t >= 2),
+    ):
+        _, model = network(**keys)
+        clip = clip_with_dot(3, 60, 45)
+        (attention,) = look_at_clip(model, clip).attend(clip.point(4, 101, 33))
+        expected = np.array([sees(*i) for i in np.ndindex(attention.weights.shape)])
+        assert attention.sees.ravel().tolist() == expected.tolist()
+        assert ((attention.weights > 0) == attention.sees).all()
+        assert attention.weights.sum() == pytest.approx(1)
+        assert attention.even == pytest.approx(1 / expected.sum())
+
+
+def test_the_strongest_evidence_is_the_classifiers() -> None:
+    _, model = network()
+    clip = clip_with_dot(3, 60, 45)
+    look = look_at_clip(model, clip, class_names=["a", "b", "c", "d", "e"])
+    with torch.no_grad():
+        x = (clip.pixels[None] - model.pixel_mean) / model.pixel_std
+        feature = model.backbone(x)["res3"][0]
+        scores = model.probabilities(clip.pixels[None])[0]
+    best = int(scores.argmax())
+    np.testing.assert_allclose(look.scores, scores, rtol=1e-5)
+    assert look.best(1)[0][0] == "abcde"[best]
+    evidence = class_evidence(model, feature, best)
+    # The evidence of all places sums up to the logit, but for what all classes have in common.
+    logits = model.classifier.weight.detach().double() @ feature.double().mean((1, 2, 3))
+    assert evidence.mean() == pytest.approx(float(logits[best] - logits.mean()), rel=1e-4)
+    step, row, column = np.unravel_index(evidence.argmax(), evidence.shape)
+    assert look.evidence.frame // 2 == step
+    assert (look.evidence.x, look.evidence.y) == pytest.approx(
+        ((column + 0.5) * WIDTH / 8, (row + 0.5) * HEIGHT / 6)
+    )
+
+
+def test_a_grid_of_a_deep_stage() -> None:
+    grid = ClipGrid.of_clip(
+        (4, 7, 7), time_stride=8, stride=32, subsample=2, frames=32,
+        network_size=(224, 224), size=(448, 448),
+    )  # fmt: skip
+    assert grid.step(0) == grid.step(7) == 0
+    assert grid.step(31) == 3
+    assert grid.position(9, 65.0, 0.0) == 49 + 1
+    assert grid.space.x.windows()[-1].tolist() == [384, 448]
+
+
+def painted(path: Path) -> Path:
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (NUM_FRAMES, HEIGHT // 10, WIDTH // 10, 3)).astype(np.uint8)
+    video_file.write(path, frames.repeat(10, 1).repeat(10, 2), rate=14)
+    return path
+
+
+def test_a_clip_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
+    file = painted(tmp_path / "a.mp4")
+    options = {"frames": FRAMES, "stride": STRIDE, "short_side": SEEN_HEIGHT}
+    clip = read_clip(file, **options)
+    assert clip.numbers.tolist() == list(range(3, 27, 3))  # 24 of 30 frames, in the middle
+    assert clip.size == (HEIGHT, WIDTH)
+    assert clip.frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    assert clip.pixels.shape == (3, FRAMES, SEEN_HEIGHT, SEEN_WIDTH)
+    assert clip.rate == pytest.approx(14 / 3)
+    assert clip.query(10, 1, 1).frame == 2  # frame 9 shows it
+    assert read_clip(file, **options, start=20).numbers.tolist()[-2:] == [8, 11]  # repeated
+
+
+def test_strip_and_animation(tmp_path: Path) -> None:
+    _, model = network("dot_product", AFTER_BLOCKS=[[0], [0], [], []])
+    clip = clip_with_dot(3, 60, 45)
+    look = look_at_clip(model, clip)
+    attentions = look.attend(look.evidence)
+    figure = draw_strip(look, attentions)
+    figure.savefig(tmp_path / "strip.png")
+    strip = cv2.imread(str(tmp_path / "strip.png"))
+    assert strip.shape[1] > 8 * 200  # res2 has 8 time steps
+    shown = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
+    assert len(shown) == 8 + 4
+    assert shown[:3] == ["frame 2", "frame 5", "frame 8"]
+
+    images = animate(look, attentions)
+    assert images.shape[0] == FRAMES
+    assert images.shape[1] % 2 == images.shape[2] % 2 == 0
+    for name in ("a.mp4", "a.gif"):
+        write_animation(images, tmp_path / name, rate=clip.rate)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert container.streams.video[0].average_rate == 5
+    assert len(frames) == FRAMES
+    assert np.abs(frames[3].astype(int) - images[3]).mean() < 8
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert (gif.n_frames, gif.size) == (FRAMES, images.shape[2:0:-1])
+        assert (gif.info["duration"], gif.info["loop"]) == (200, 0)
+
+
+def test_partners_of_the_embedded_clips() -> None:
+    """Signals are where they are drawn, and a block that looks for the partner scores for it."""
+    label, scene = clips.make_scene("val", clips.class_groups()["relation"][0])
+    assert clips.CLASSES[label].name == "banners match"
+    left, right = clips.signals(scene)
+    assert sorted([min(left), min(right)]) == [clips._MOMENTS[0][0], clips._MOMENTS[1][0]]
+    assert len(left) == len(right) == 7
+    frames = scene.frames().astype(int)
+    for signal in (left, right):
+        number = sorted(signal)[3]
+        ((x, y),) = signal[number]
+        assert tuple(frames[number, int(y), int(x)] // 60) in {
+            tuple(channel // 60 for channel in color) for color in clips.COLORS
+        }
+        # Nothing of it is there when it is not seen.
+        absent = 0 if 0 not in signal else 27
+        assert np.abs(frames[number] - frames[absent])[int(y), int(x)].max() > 20
+
+    _, model = network()
+    see_brightness(model)
+    numbers = START + STRIDE * np.arange(FRAMES)
+    pixels = np.zeros((FRAMES, 64, 64, 3), np.uint8)
+    for frame, number in enumerate(numbers):
+        for x, y in right.get(int(number), []):
+            pixels[frame, int(y * 2 / 3) - 4 : int(y * 2 / 3) + 5, int(x * 2 / 3) - 4 :] = 255
+    clip = replace(
+        clip_with_dot(0, 0, 0), numbers=numbers, size=(96, 96), frames=pixels,
+        pixels=torch.from_numpy(pixels.transpose(3, 0, 1, 2).copy()),
+    )  # fmt: skip
+    to_right, to_left = partner_shares(look_at_clip(model, clip), (left, right))
+    assert to_right.is_strongest
+    assert not to_left.is_strongest
+    assert to_right.share > 2 * to_right.even
+    assert to_left.share < to_left.even
+    black = replace(clip, pixels=torch.zeros_like(clip.pixels))
+    for share in partner_shares(look_at_clip(model, black), (left, right)):
+        assert share.share == pytest.approx(share.even)
+
+
+DRIVE = """
+<script>
+ready.then(() => {
+  const values = () => [...at("blocks").children].map((part) => ({
+    top: [...part.querySelectorAll("li")].map((item) => ["step", "x", "y", "weight"].map(
+      (key) => Number(item.dataset[key]))),
+    weights: [...rowOf(data.clips[0].blocks[[...at("blocks").children].indexOf(part)],
+      state.query).weights],
+  }));
+  const click = (canvas, x, y) => {
+    const box = canvas.getBoundingClientRect();
+    canvas.dispatchEvent(new MouseEvent("click",
+      { clientX: box.left + x, clientY: box.top + y, bubbles: true }));
+  };
+  const drag = (frame) => {
+    at("time").value = frame;
+    at("time").dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  const report = [{ query: state.query, shown: at("shown").textContent, blocks: values() }];
+  drag(6);
+  const clip = data.clips[0], player = at("player"), scale = player.clientWidth / clip.width;
+  click(player, 101 * scale, 33 * scale);
+  report.push({ query: state.query, shown: at("shown").textContent, blocks: values() });
+  // The second frame of the first block's strip, in its middle.
+  const canvas = document.querySelector(".block canvas");
+  const strip = layout(canvas, clip, clip.blocks[0]);
+  click(canvas, strip.left(1) + clip.width / 2 * strip.scale,
+    strip.top(1) + clip.height / 2 * strip.scale);
+  report.push({ query: state.query, shown: at("shown").textContent, blocks: values() });
+  // Where the player is reddest.
+  drag(3);
+  at("arrows").checked = false;
+  at("arrows").dispatchEvent(new Event("input"));
+  const { width, height } = player;
+  const pixels = player.getContext("2d").getImageData(0, 0, width, height).data;
+  let [best, reddest] = [-1, []];
+  for (let k = 0; k < width * height; k++) {
+    const red = pixels[4 * k] - pixels[4 * k + 2];
+    if (red > best) [best, reddest] = [red, []];
+    if (red === best) reddest.push([k % width, Math.floor(k / width)]);
+  }
+  const mean = (i) => reddest.reduce((sum, p) => sum + p[i], 0) / reddest.length + 0.5;
+  report.push({ red: [mean(0) / width * clip.width, mean(1) / height * clip.height] });
+  const result = document.createElement("pre");
+  result.id = "result";
+  result.textContent = JSON.stringify(report);
+  document.body.append(result);
+}).catch((error) => { document.title = String(error); });
+</script>
+"""
+
+
+def browse(page: ClipPage, folder: Path) -> list[dict[str, Any]]:
+    """What the script reads in a real browser."""
+    file = folder / "page.html"
+    file.write_text(page.html().replace("</body>", f"{DRIVE}</body>"), encoding="utf-8")
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900",
+            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom",
+            file.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)
+    assert found, re.search(r"<title>.*?</title>", done.stdout)
+    return json.loads(found[1])
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")
+@pytest.mark.parametrize(
+    ("pairwise", "keys"),
+    [
+        ("embedded_gaussian", {}),
+        ("concatenation", {"AFTER_BLOCKS": [[0], [0], [], []], "GROUP_FRAMES": [0, 2, 0, 0]}),
+        ("dot_product", {"AXES": "time"}),
+    ],
+)
+def test_the_page_in_a_browser(tmp_path: Path, pairwise: str, keys: dict[str, Any]) -> None:
+    _, model = network(pairwise, **keys)
+    is_planted = pairwise == "embedded_gaussian"
+    if is_planted:
+        see_brightness(model)
+    clip = clip_with_dot(3, 75, 45 if is_planted else 20)
+    look = look_at_clip(model, clip)
+    page = ClipPage(title="a < b", arrows=3)
+    page.add(look, query=clip.query(START + STRIDE, 10.5, 20.5))
+    opened, dragged, in_strip, heat = browse(page, tmp_path)
+
+    assert opened["query"] == [1, 10.5, 20.5]
+    assert dragged["query"] == [6, pytest.approx(101, abs=1), pytest.approx(33, abs=1)]
+    assert dragged["shown"] == "Frame 20 (7 of 8 in the clip)"
+    first_step = look.blocks[0].grid.time.windows()[1].mean()
+    assert in_strip["query"] == [
+        int(first_step),
+        pytest.approx(60, abs=1),
+        pytest.approx(45, abs=1),
+    ]
+    for state in (opened, dragged, in_strip):
+        attentions = look.attend(clip.point(*state["query"]))
+        assert len(state["blocks"]) == len(attentions)
+        for shown, attention in zip(state["blocks"], attentions, strict=True):
+            np.testing.assert_allclose(
+                shown["weights"], attention.weights.ravel(), rtol=1e-4, atol=1e-7
+            )
+            weights = [weight for *_, weight in attention.strongest(3)]
+            # The page computes in float64, where a softmax has no zeros.
+            top = [weight for *_, weight in shown["top"]][: len(weights)]
+            assert top == pytest.approx(weights, rel=1e-4)
+    if is_planted:
+        # The middle of a window, where the dot is.
+        assert heat["red"] == pytest.approx((75, 45), abs=8)
+
+
+def test_the_page_needs_no_network() -> None:
+    _, model = network()
+    clip = clip_with_dot(3, 60, 45)
+    page = ClipPage(title="a < b", subtitle="</script>")
+    page.add(replace(look_at_clip(model, clip), clip=replace(clip, file=Path("</script>.mp4"))))
+    text = page.html()
+    assert "a &lt; b" in text
+    assert text.count("</script>") == 2
+    assert "__" not in re.sub(r'<script type="application/json".*?</script>', "", text, flags=re.S)
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(?!data:|\$)\w+:", text)
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    (block,) = json.loads(data)["clips"][0]["blocks"]
+    assert len(base64.b64decode(block["theta"])) == 4 * 4 * 6 * 8 * block["width"]
+
+
+def run_tool(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str]:
+    monkeypatch.setattr("sys.argv", ["visualize_attention.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        run_script(visualize_attention.main)
+    lines = capsys.readouterr().err.splitlines()
+    return ended.value.code, lines[-1] if lines else ""
+
+
+def test_tool(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tried: Callable[[str, str, str], None],
+) -> None:
+    cfg, model = network()
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    video, output = painted(tmp_path / "a.mp4"), tmp_path / "out"
+    config = ("--config-file", tmp_path / "config.yaml")
+    common = (*config, "--output", output, "--input", video)
+    assert run_tool(monkeypatch, capsys, *common, "--query", 9, 100, 30)[0] == 0
+    assert sorted(path.name for path in output.iterdir()) == [
+        "a.gif", "a.mp4", "a.png", "index.html",
+    ]  # fmt: skip
+    assert '"query": [2, 100.5, 30.5]' in (output / "index.html").read_text()
+
+    damaged, taken = tmp_path / "damaged.mp4", tmp_path / "taken"
+    damaged.write_bytes(b"no video")
+    taken.write_text("a file")
+    no_blocks = ("--opts", "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", "[[],[],[],[]]")
+    group = "Attention in videos"
+    for what, arguments, said in (
+        ("--query in a frame after the clip", (*common, "--query", 29, 5, 5), "frame 29 of"),
+        ("--query beside the frame", (*common, "--query", 9, 120, 5), "(120.5, 5.5) is outside"),
+        ("--query X Y for a video", (*common, "--query", 5, 5), "it is FRAME X Y"),
+        ("--start after the video's end", (*common, "--start", 30), "has frames 0 to 29"),
+        ("--block that is not there", (*common, "--block", "res3"), f"It has {BLOCK}"),
+        ("a config without blocks", (*common, *no_blocks), "no non-local block"),
+        ("--output that is a file", (*config, "--input", video, "--output", taken), "File exists"),
+        (
+            "a file that is no video",
+            (*config, "--output", output, "--input", damaged),
+            "1 of 1 files are not videos",
+        ),
+    ):
+        status, last = run_tool(monkeypatch, capsys, *arguments)
+        assert status == 1
+        assert last.startswith("error: ")
+        assert said in last
+        tried(group, what, last)
+    with pytest.raises(DataError, match=r"video '.*damaged.mp4': "):
+        read_clip(damaged, frames=8, stride=1, short_side=48)
+
+
+def test_a_clip_too_small() -> None:
+    _, model = network()
+    clip = clip_with_dot(0, 5, 5)
+    tiny = replace(clip, pixels=clip.pixels[:, :1])
+    with pytest.raises(UserError, match="too small for the network"):
+        look_at_clip(model, tiny)
+    with pytest.raises(UserError, match="no VideoClassifier"):
+        look_at_clip(torch.nn.Identity(), clip)
