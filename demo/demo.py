@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what a model finds in images, a video or a webcam."""
+"""Draw what a model finds in images, videos or a webcam, or the classes that it gives videos."""
 
 import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
 
@@ -15,17 +15,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
-from nl_detectron.arguments import add_confidence_threshold, add_opts, add_traceback
+from nl_detectron.arguments import (
+    DEFAULT_CONFIDENCE,
+    add_confidence_threshold,
+    add_opts,
+    add_traceback,
+)
+from nl_detectron.config import load_config
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor, to_coco_results
 from nl_detectron.inputs import WHAT, list_images, report_bad
+from nl_detectron.tasks import is_video
 from nl_detectron.visualization import draw_instances
 
 WINDOW = "nl_detectron"
@@ -39,6 +47,8 @@ def parse_arguments() -> argparse.Namespace:
   demo.py --config-file output/quickstart/config.yaml --input photos/ more/*.jpg --output drawn \\
       --opts MODEL.WEIGHTS output/quickstart/model_final.pth
   demo.py --config-file F --video-input in.mp4 --output out.mp4 --opts MODEL.WEIGHTS W
+  demo.py --config-file configs/quickstart_video.yaml --video-input clips/ --output drawn \\
+      --json scores.json --opts MODEL.WEIGHTS W
   demo.py --config-file F --input nl_shapes_val:4 --output drawn --json found.json \\
       --opts MODEL.WEIGHTS W""",
     )
@@ -50,21 +60,45 @@ def parse_arguments() -> argparse.Namespace:
         metavar="WHAT",
         help=WHAT,
     )
-    source.add_argument("--video-input", metavar="FILE", help="a video")
+    source.add_argument(
+        "--video-input",
+        metavar="FILE",
+        help="a video; for a classifier of videos also a folder of them, or of a video's frames",
+    )
     source.add_argument("--webcam", action="store_true", help="the first camera; ESC ends it")
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="folder (or, for one input, file) to write drawn images to; default: a window",
+        help="folder (or, for one input, file) to write drawn images or videos to; default: a "
+        "window",
     )
-    parser.add_argument("--json", metavar="FILE", help="write predictions in COCO's result format")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write predictions in COCO's result format; of videos that are classified, the scores "
+        "of the whole and of each window, with times in seconds",
+    )
     add_confidence_threshold(parser)
     parser.add_argument(
         "--batch-size",
         type=int,
         default=1,
         metavar="N",
-        help="images that go through the network at once (default: %(default)s)",
+        help="images, or views of a video, that go through the network at once (default: "
+        "%(default)s)",
+    )
+    videos = parser.add_argument_group("classifiers of videos")
+    videos.add_argument(
+        "--window-step",
+        type=int,
+        metavar="FRAMES",
+        help="frames from a window to the next; default: half a window",
+    )
+    videos.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help="a name a line, or a JSON object of names and numbers; default: those of "
+        "DATASETS.TEST, or else numbers",
     )
     add_traceback(parser)
     add_opts(parser)
@@ -83,9 +117,17 @@ def main() -> None:
     if args.json:
         write_json(args.json, [])  # so that a wrong path shows before the work, not after
     setup_logger(name="fvcore")
-    predictor = Predictor(
-        args.config_file, opts=args.opts, confidence_threshold=args.confidence_threshold
-    )
+    cfg = load_config(args.config_file, args.opts)
+    if is_video(cfg):
+        run_classifier(cfg, args, show)
+        return
+    for flag, value in (("window-step", args.window_step), ("class-names", args.class_names)):
+        if value is not None:
+            raise UserError(
+                f"--{flag} is for classifiers of videos, and MODEL.META_ARCHITECTURE is "
+                f"'{cfg.MODEL.META_ARCHITECTURE}'"
+            )
+    predictor = Predictor(cfg, confidence_threshold=args.confidence_threshold)
     if args.input:
         run_images(predictor, files, args, show)
     else:
@@ -178,6 +220,47 @@ def run_video(predictor: Predictor, args: argparse.Namespace, show: bool) -> Non
     if index == 0:
         raise UserError(f"{source} has no frame that can be read")
     print(f"{index} frames" + (f", drawn in {writer.path}" if writer else ""))
+
+
+def run_classifier(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
+    """Classify windows of videos or of the first camera, and draw the scores."""
+    from nl_detectron import video_demo  # needs PyAV, which detection does not
+    from nl_detectron.data.video.lists import read_classes
+    from nl_detectron.video_inference import VideoPredictor
+
+    if args.input:
+        raise UserError(
+            f"--input is for images, and MODEL.META_ARCHITECTURE is "
+            f"'{cfg.MODEL.META_ARCHITECTURE}': give --video-input"
+        )
+    if args.confidence_threshold != DEFAULT_CONFIDENCE:
+        raise UserError(
+            "--confidence-threshold is for detectors, and MODEL.META_ARCHITECTURE is "
+            f"'{cfg.MODEL.META_ARCHITECTURE}': leave it out"
+        )
+    video_demo.check_step(cfg, args.window_step)
+    videos = [] if args.webcam else video_demo.list_videos(args.video_input)
+    named = videos or [Path("webcam")]
+    targets = video_demo.output_files(named, args.output) if args.output else []
+    predictor = VideoPredictor(
+        cfg,
+        views_at_once=args.batch_size,
+        classes=read_classes(Path(args.class_names)) if args.class_names else None,
+    )
+    options = {
+        "json_file": args.json,
+        "step": args.window_step,
+        "show": show_frame if show else None,
+    }
+    if args.webcam:
+        video_demo.draw_camera(predictor, target=targets[0] if targets else None, **options)
+    else:
+        video_demo.draw_videos(predictor, videos, targets=targets, **options)
+
+
+def show_frame(frame: np.ndarray) -> bool:
+    """Show a frame in RGB; return whether the user wants more."""
+    return show_window(frame[..., ::-1], wait=False)
 
 
 def read_frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:

@@ -2,6 +2,8 @@
 
 import argparse
 
+DEFAULT_CONFIDENCE = 0.5
+
 
 def add_traceback(parser: argparse.ArgumentParser) -> None:
     """``--traceback``, which `errors.run_script` acts on."""
@@ -26,7 +28,7 @@ def add_confidence_threshold(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidence-threshold",
         type=float,
-        default=0.5,
+        default=DEFAULT_CONFIDENCE,
         metavar="SCORE",
         help="only instances with at least this score (default: %(default)s)",
     )

@@ -25,8 +25,9 @@ from torch import nn
 
 from .checkpoint import Checkpointer
 from .config import load_config
-from .errors import UserError
+from .errors import ConfigError, UserError
 from .images import read_image
+from .tasks import is_video
 
 Image = np.ndarray | str | os.PathLike[str]
 
@@ -44,6 +45,7 @@ class Predictor:
         opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
 
     Raises:
+        ConfigError: the config is of videos, which `video_inference.VideoPredictor` takes.
         UserError: there are no weights, or they cannot be read.
     """
 
@@ -58,6 +60,11 @@ class Predictor:
         opts: Sequence[str] = (),
     ) -> None:
         self.cfg = cfg = complete_config(config, weights=weights, device=device, opts=opts)
+        if is_video(cfg):
+            raise ConfigError(
+                f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model of videos; "
+                "use nl_detectron.video_inference.VideoPredictor"
+            )
         if confidence_threshold is not None:
             cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence_threshold
             cfg.MODEL.RETINANET.SCORE_THRESH_TEST = confidence_threshold

@@ -68,3 +68,8 @@ def task_of(cfg: Config) -> Task:
         name = str(getattr(target, "__name__", target)).rpartition(".")[2]
     package = _PACKAGES.get(name, _DEFAULT_PACKAGE)
     return import_module(f".{package}.task", __package__).TASK
+
+
+def is_video(cfg: CfgNode) -> bool:
+    """Whether a config's model takes videos."""
+    return _PACKAGES.get(cfg.MODEL.META_ARCHITECTURE) == "video"

@@ -1,7 +1,8 @@
 """From the dict of a video to clips: uint8 ``(V, 3, T, H, W)`` in RGB, V views of one video.
 
 The dict has ``file_name``, ``video_id``, ``labels``, ``info`` (see `nl_detectron.data.video`) and,
-where labels are of parts of the video, ``intervals``: (label, first second, last second).
+where labels are of parts of the video, ``intervals``: (label, first second, last second). Frames
+that are in memory already, RGB uint8 ``(T, H, W, 3)``, are ``frames``.
 """
 
 from typing import Any, Self
@@ -11,7 +12,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ..data.video.info import VideoError, VideoInfo
-from ..data.video.reading import read_frames
+from ..data.video.reading import read_frames, resized
 from ..errors import DataError
 from . import sampling
 
@@ -163,6 +164,8 @@ def _sample(video: dict[str, Any], clips: torch.Tensor, labels: list[int]) -> di
 
 
 def _read(video: dict[str, Any], indices: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if "frames" in video:
+        return np.stack([resized(video["frames"][i], size) for i in indices])
     path = video["file_name"]
     try:
         return read_frames(path, indices, video["info"], size=size)

@@ -27,8 +27,13 @@ def even_clips(num_frames: int, *, clips: int, frames: int, stride: int) -> np.n
     Clip k starts at ``floor(num_frames / clips * k)``. The last ones run over the end of the video
     and go on at its beginning, as in the official code.
     """
-    starts = (num_frames * k // clips for k in range(clips))
+    starts = even_starts(num_frames, clips)
     return np.stack([_clip(num_frames, start, frames, stride) for start in starts])
+
+
+def even_starts(num_frames: int, clips: int) -> list[int]:
+    """Return the first frames of a video's clips for testing."""
+    return [num_frames * k // clips for k in range(clips)]
 
 
 def _clip(num_frames: int, start: int, frames: int, stride: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..register import cache_root
 from .info import FOLDER_RATE, IMAGE_SUFFIXES, FrameNames, Stamps, VideoError, VideoInfo
-from .reading import av, check_size, opened, read_frame_image, video_stream
+from .reading import Log, av, check_size, opened, read_frame_image, turns_of, video_stream
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def _probe_file(path: str | os.PathLike[str]) -> VideoInfo:
             for packet in container.demux(stream)
             if packet.size and not packet.is_discard and not _is_hidden(codec, packet)
         ]
-        _check_whole(container, stream, len(packets), log)
+        check_whole(container, stream, len(packets), log)
         rate = stream.average_rate or stream.guessed_rate
         time_base = stream.time_base or Fraction(1)
         is_stamped = not _STAMPED.isdisjoint(container.format.name.split(","))
@@ -58,7 +58,7 @@ def _probe_file(path: str | os.PathLike[str]) -> VideoInfo:
         if frame is None:
             raise VideoError("it has no frame that can be decoded")
         check_size(frame.width, frame.height)
-        rotation = round(frame.rotation / 90) * 90 % 360
+        rotation = 90 * turns_of(frame)
         is_turned = rotation % 180 == 90
         width, height = (frame.height, frame.width) if is_turned else (frame.width, frame.height)
     stamps = sorted(pts for pts, _ in packets if pts is not None)
@@ -84,7 +84,7 @@ def _is_hidden(codec: str, packet: "av.Packet") -> bool:
     return codec == "vp8" and not bytes(memoryview(packet)[:1])[0] & 0x10
 
 
-def _check_whole(container: Any, stream: Any, num_packets: int, log: Any) -> None:
+def check_whole(container: Any, stream: Any, num_packets: int, log: Log) -> None:
     """Raise VideoError for a file that ends early: most formats are read without a word then."""
     ended = [line for line in log.lines() if re.search("prematurely|partial file|truncated", line)]
     if ended:

@@ -250,11 +250,29 @@ class _FileReader:
         raise VideoError(f"frame {min(pending)} cannot be decoded")
 
     def _put(self, index: int, frame: "av.VideoFrame") -> None:
-        height, width = self.size if self.turns % 2 == 0 else self.size[::-1]
-        scaled = self.reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", threads=1
-        )
-        self.put(index, np.rot90(scaled.to_ndarray(), self.turns))
+        self.put(index, shown(frame, self.reformatter, self.size, self.turns))
+
+
+def turns_of(frame: "av.VideoFrame") -> int:
+    """Return by how many quarters of a turn, counter-clockwise, a frame is turned to be shown."""
+    return round(frame.rotation / 90) % 4
+
+
+def shown(
+    frame: "av.VideoFrame", reformatter: VideoReformatter, size: tuple[int, int], turns: int
+) -> np.ndarray:
+    """Return a frame as it is shown, RGB uint8, turned and scaled to height and width `size`."""
+    height, width = size if turns % 2 == 0 else size[::-1]
+    scaled = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+    return np.rot90(scaled.to_ndarray(), turns)
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return an image (H, W, 3) scaled to the height and width `size`."""
+    if image.shape[:2] == size:
+        return image
+    method = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(image, size[::-1], interpolation=method)
 
 
 def _read_images(
@@ -266,12 +284,7 @@ def _read_images(
 ) -> None:
     assert info.names is not None
     for index in wanted:
-        image = read_frame_image(os.path.join(folder, info.names.name(index)))
-        if image.shape[:2] != size:
-            shrinks = size[0] < image.shape[0]
-            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            image = cv2.resize(image, size[::-1], interpolation=method)
-        put(index, image)
+        put(index, resized(read_frame_image(os.path.join(folder, info.names.name(index))), size))
 
 
 def read_frame_image(path: str) -> np.ndarray:

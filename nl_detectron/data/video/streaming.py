@@ -1,0 +1,155 @@
+"""Frames one after another, in constant memory: of files, folders of frames, and a camera."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+
+from .info import FOLDER_RATE, VideoError
+from .probing import check_whole, probe
+from .reading import (
+    VideoReformatter,
+    check_size,
+    opened,
+    read_frame_image,
+    resized,
+    shown,
+    turns_of,
+    video_stream,
+)
+
+DEFAULT_RATE = 25  # frames a second where a file does not say
+
+Scale: TypeAlias = Callable[[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A frame as it is shown.
+
+    Args:
+        pixels: RGB uint8 ``(H, W, 3)``.
+        start, end: when it is shown, in seconds from the first frame.
+    """
+
+    pixels: np.ndarray
+    start: Fraction
+    end: Fraction
+
+
+class VideoStream:
+    """All frames of a video file or of a folder of frames; can be iterated more than once.
+
+    Iterating raises :class:`VideoError` after the last frame that can be decoded where that is not
+    the end of the video.
+
+    Args:
+        path: of the file or folder.
+        scale: from height and width of the frames to those that are wanted; None keeps them.
+        folder_rate: frames a second of a folder.
+
+    Attributes:
+        expected: the number of frames that the file promises; None where it says nothing.
+        rate: frames a second.
+        origin: time of the first frame in the file's own clock, in seconds, from the first
+            iteration on.
+
+    Raises:
+        VideoError: it cannot be opened as a video.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        scale: Scale | None = None,
+        folder_rate: float = FOLDER_RATE,
+    ) -> None:
+        self.path = path
+        self.origin = Fraction(0)
+        self._scale: Scale = scale or (lambda height, width: (height, width))
+        self._folder = probe(path, folder_rate=folder_rate) if os.path.isdir(path) else None
+        self.expected: int | None
+        if self._folder is not None:
+            self.rate = Fraction(folder_rate).limit_denominator(1001)
+            self.expected = self._folder.num_frames
+            return
+        with opened(path) as (container, _):
+            stream = video_stream(container)
+            self.rate = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
+            seconds = Fraction(container.duration or 0, 1_000_000)
+            self.expected = stream.frames or round(seconds * self.rate) or None
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self._of_file() if self._folder is None else self._of_folder()
+
+    def _of_folder(self) -> Iterator[Frame]:
+        info = self._folder
+        assert info is not None
+        assert info.names is not None
+        size = self._scale(info.height, info.width)
+        for index in range(info.num_frames):
+            image = read_frame_image(os.path.join(self.path, info.names.name(index)))
+            yield Frame(
+                pixels=resized(image, size), start=index / self.rate, end=(index + 1) / self.rate
+            )
+
+    def _of_file(self) -> Iterator[Frame]:
+        reformatter = VideoReformatter()
+        count, turns, size = 0, 0, (0, 0)
+        start = end = Fraction(0)
+        with opened(self.path) as (container, log):
+            stream = video_stream(container)
+            for frame in container.decode(stream):
+                unit = frame.time_base or Fraction(1)
+                if count == 0:
+                    check_size(frame.width, frame.height)
+                    turns = turns_of(frame)
+                    sides = (frame.height, frame.width)
+                    size = self._scale(*(sides[::-1] if turns % 2 else sides))
+                    self.origin = (frame.pts or 0) * unit
+                stamp = end if frame.pts is None else frame.pts * unit - self.origin
+                start = max(start, stamp)  # a clock that runs back cannot be shown
+                end = start + (frame.duration * unit if frame.duration else 1 / self.rate)
+                yield Frame(pixels=shown(frame, reformatter, size, turns), start=start, end=end)
+                count += 1
+            check_whole(container, stream, count, log)
+
+
+class Camera:
+    """Frames of the first camera, until it is closed.
+
+    Raises:
+        VideoError: there is none.
+    """
+
+    expected: int | None = None
+    origin = Fraction(0)
+
+    def __init__(self) -> None:
+        self._capture = cv2.VideoCapture(0)
+        if not self._capture.isOpened():
+            raise VideoError("there is no camera")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = Fraction(rate if 1 <= rate <= 1000 else DEFAULT_RATE).limit_denominator(1001)
+
+    def __iter__(self) -> Iterator[Frame]:
+        first = time.monotonic()
+        while True:
+            there, pixels = self._capture.read()
+            if not there:
+                return
+            start = Fraction(time.monotonic() - first)
+            yield Frame(
+                pixels=np.ascontiguousarray(pixels[..., ::-1]),
+                start=start,
+                end=start + 1 / self.rate,
+            )
+
+    def close(self) -> None:
+        self._capture.release()

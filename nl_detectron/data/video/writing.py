@@ -1,0 +1,166 @@
+"""Writing frames with the times of another video, and its sound."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ...errors import UserError
+from .info import VideoError
+from .reading import av, opened
+from .streaming import Frame
+
+CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
+"""The encoder of each format that is written."""
+
+_OPTIONS = {
+    "libx264": {"preset": "veryfast", "crf": "20"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"},
+}
+_TICK = Fraction(1, 90_000)  # seconds, MPEG's clock: whole numbers for all usual rates
+
+
+class VideoWriter:
+    """Writes frames when they are shown, so the video lasts as long as theirs; a context manager.
+
+    An odd height or width grows by one pixel, since the encoders take colours of 2 x 2 pixels.
+
+    Args:
+        path: a format of `CODECS`; a file there is replaced.
+        size: height and width of the frames.
+        rate: frames a second, on average.
+        sound_of: file whose first audio stream is copied as it is; None for none.
+        origin: time of the first frame in that file's own clock, in seconds.
+
+    Attributes:
+        lost_sound: why there is no sound though `sound_of` has one; "" otherwise.
+
+    Raises:
+        UserError: `path` cannot be written, here or later.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size: tuple[int, int],
+        rate: Fraction,
+        sound_of: str | os.PathLike[str] | None = None,
+        origin: Fraction = Fraction(0),
+    ) -> None:
+        codec = codec_for(path)
+        self.path, self.lost_sound = path, ""
+        self._end = Fraction(0)
+        self._padding = [(0, size[0] % 2), (0, size[1] % 2), (0, 0)]
+        self._closing = contextlib.ExitStack()
+        with self._errors():
+            self._container = self._closing.enter_context(av.open(str(path), "w"))
+            self._stream: Any = self._container.add_stream(
+                codec, rate=rate.limit_denominator(1001), options=_OPTIONS[codec]
+            )
+            self._stream.height, self._stream.width = (side + side % 2 for side in size)
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = _TICK
+            self._sound = self._open_sound(sound_of, origin) if sound_of else iter(())
+            self._next_sound = next(self._sound, None)
+
+    def write(self, frame: Frame) -> None:
+        """Write a frame, RGB uint8 of the size given, and the sound until it appears."""
+        with self._errors():
+            self._copy_sound(until=frame.start)
+            picture = av.VideoFrame.from_ndarray(np.pad(frame.pixels, self._padding, "edge"))
+            picture.pts = round(frame.start / _TICK)
+            picture.duration = round(frame.end / _TICK) - picture.pts
+            picture.time_base = _TICK
+            self._container.mux(self._stream.encode(picture))
+            self._end = frame.end
+
+    def finish(self, *, is_whole: bool = True) -> None:
+        """Write the end of the video, with all the rest of the sound if `is_whole`."""
+        with self._errors():
+            self._copy_sound(until=None if is_whole else self._end)
+            self._container.mux(self._stream.encode())
+            self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(av.FFmpegError, OSError):
+            self._closing.close()
+
+    def _open_sound(
+        self, source: str | os.PathLike[str], origin: Fraction
+    ) -> Iterator["av.Packet"]:
+        container, _ = self._closing.enter_context(opened(source))
+        if not container.streams.audio:
+            return iter(())
+        stream = container.streams.audio[0]
+        name = stream.codec_context.name if stream.codec_context else "of an unknown kind"
+        try:
+            if name not in self._container.supported_codecs:
+                raise ValueError
+            copy = self._container.add_stream_from_template(stream)
+        except (av.FFmpegError, ValueError):
+            self.lost_sound = f"a {self.path.suffix} file cannot hold its sound ({name})"
+            return iter(())
+        return _packets(container, stream, copy, origin)
+
+    def _copy_sound(self, until: Fraction | None) -> None:
+        try:
+            while (packet := self._next_sound) is not None:
+                if until is not None and (packet.pts or 0) * packet.time_base > until:
+                    return
+                self._next_sound = next(self._sound, None)
+                self._container.mux(packet)
+        except VideoError as error:
+            self._next_sound = None
+            self.lost_sound = f"its sound cannot be read to the end ({error})"
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise UserError(
+                f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}"
+            ) from error
+
+
+def codec_for(path: Path) -> str:
+    """Return the encoder of a file's format.
+
+    Raises:
+        UserError: the format is not written.
+    """
+    try:
+        return CODECS[path.suffix.lower()]
+    except KeyError as error:
+        raise UserError(
+            f"cannot write a video to {path}: allowed endings: {', '.join(CODECS)}"
+        ) from error
+
+
+def _packets(
+    container: "av.container.InputContainer",
+    stream: "av.AudioStream",
+    copy: "av.AudioStream",
+    origin: Fraction,
+) -> Iterator["av.Packet"]:
+    """Yield the packets of `stream` from `origin` on, for `copy`, which starts there."""
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is None or not packet.size:
+                continue
+            shift = round(origin / packet.time_base)
+            packet.pts -= shift
+            packet.dts = packet.pts  # no codec of sound has packets out of order
+            if packet.pts >= 0:
+                packet.stream = copy
+                yield packet
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(str(error)) from error

@@ -1,0 +1,88 @@
+"""Windows that slide over a video whose length need not be known."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from ..data.video.streaming import Frame
+from . import sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Consecutive frames of a video, as a clip.
+
+    Args:
+        first_frame, last_frame: of the video, from 0, both included.
+        start, end: in seconds from the video's first frame.
+        clip: RGB uint8 ``(T, H, W, 3)``.
+    """
+
+    first_frame: int
+    last_frame: int
+    start: float
+    end: float
+    clip: np.ndarray
+
+
+class SlidingWindows:
+    """Cuts clips out of a stream of frames; no frame is left out.
+
+    Window k starts at frame ``k * step`` and lasts ``frames * stride`` frames. The last one may be
+    shorter: what is there of it is repeated, as training does with a short video.
+
+    Args:
+        frames, stride: of a clip, ``INPUT.CLIP``.
+        step: frames from a window to the next, at most the length of one; half of it by default.
+    """
+
+    def __init__(self, *, frames: int, stride: int, step: int | None = None) -> None:
+        self.frames, self.stride = frames, stride
+        self.length = frames * stride
+        self.step = max(1, self.length // 2) if step is None else step
+        if not 1 <= self.step <= self.length:
+            raise ValueError(f"step is {step}; allowed: 1 to {self.length}, the length of a window")
+        self._kept: list[Frame] = []
+        self._first = 0  # number of the first frame kept
+        self._covered = 0  # frames from the beginning that are in a window already
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, *, step: int | None = None) -> Self:
+        return cls(frames=cfg.INPUT.CLIP.FRAMES, stride=cfg.INPUT.CLIP.STRIDE, step=step)
+
+    def push(self, frame: Frame) -> Window | None:
+        """Take the next frame; return the window that it completes, if any."""
+        self._kept.append(frame)
+        if len(self._kept) < self.length:
+            return None
+        window = self._window()
+        self._covered = self._first + self.length
+        self._first += self.step
+        del self._kept[: self.step]
+        return window
+
+    def finish(self) -> Window | None:
+        """Return the last window if there are frames that are in no other."""
+        return self._window() if self._first + len(self._kept) > self._covered else None
+
+    def cut(self, frames: Iterable[Frame]) -> Iterator[Window]:
+        """Yield the windows of all frames."""
+        for frame in frames:
+            if window := self.push(frame):
+                yield window
+        if window := self.finish():
+            yield window
+
+    def _window(self) -> Window:
+        kept = self._kept
+        (chosen,) = sampling.even_clips(len(kept), clips=1, frames=self.frames, stride=self.stride)
+        return Window(
+            first_frame=self._first,
+            last_frame=self._first + len(kept) - 1,
+            start=float(kept[0].start),
+            end=float(kept[-1].end),
+            clip=np.stack([kept[i].pixels for i in chosen]),
+        )

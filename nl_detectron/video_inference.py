@@ -1,0 +1,258 @@
+"""Predictions for videos: from a config and its weights in three lines.
+
+```python
+from nl_detectron.video_inference import VideoPredictor
+predict = VideoPredictor("configs/quickstart_video.yaml", weights="model_final.pth")
+juggling, street = predict(["juggling.mp4", "street.mp4"])
+```
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from .data.video.info import FOLDER_RATE, VideoError, VideoInfo
+from .data.video.probing import probe
+from .data.video.streaming import DEFAULT_RATE, Frame
+from .errors import ConfigError, DataError
+from .inference import complete_config, load_model, precision
+from .tasks import is_video
+from .video import sampling
+from .video.mapper import TestMapper
+from .video.windows import SlidingWindows, Window
+
+Video = np.ndarray | str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowScores:
+    """What a model says of a part of a video.
+
+    Args:
+        first_frame, last_frame: of the video, from 0, both included.
+        start, end: in seconds from the video's first frame.
+        scores: (C,), pooled over the crops of its frames.
+    """
+
+    first_frame: int
+    last_frame: int
+    start: float
+    end: float
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPrediction:
+    """What a model says of a video.
+
+    Args:
+        scores: (C,), probabilities, pooled over all windows by ``TEST.VIEW_POOLING``.
+        classes: C names.
+        windows: in the order of time.
+    """
+
+    scores: np.ndarray
+    classes: Sequence[str]
+    windows: Sequence[WindowScores]
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Return the names of the `count` best classes with their scores, the best one first."""
+        return [(self.classes[c], float(self.scores[c])) for c in best_classes(self.scores, count)]
+
+
+class VideoPredictor:
+    """A trained model that takes videos and returns a :class:`VideoPrediction` of each.
+
+    Args:
+        config: a YAML file, or a config that is complete already.
+        weights: checkpoint; default: the config's ``MODEL.WEIGHTS``.
+        device: ``cuda`` or ``cpu``; default: the config's, and where that says nothing a GPU if
+            there is one.
+        half: run in half precision under autocast: bfloat16, or float16 on GPUs without it.
+        views_at_once: how many clips go through the network together; default: the model's.
+        classes: names of the classes; default: those of ``DATASETS.TEST``, or else numbers.
+        opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
+
+    Raises:
+        ConfigError: the config is none of videos, or `classes` has not as many names as it.
+        UserError: there are no weights, or they cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: CfgNode | str | os.PathLike[str],
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | None = None,
+        half: bool = False,
+        views_at_once: int | None = None,
+        classes: Sequence[str] | None = None,
+        opts: Sequence[str] = (),
+    ) -> None:
+        self.cfg = cfg = complete_config(config, weights=weights, device=device, opts=opts)
+        if not is_video(cfg):
+            raise ConfigError(
+                f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model of images; "
+                "use nl_detectron.inference.Predictor"
+            )
+        if views_at_once is not None and views_at_once < 1:
+            raise ValueError(f"views_at_once is {views_at_once}; allowed: 1 or more")
+        self.classes = _class_names(cfg, classes)
+        self.model: Any = load_model(cfg)
+        self.model.views_at_once = views_at_once or self.model.views_at_once
+        self._map = TestMapper.from_config(cfg)
+        self._half = half
+
+    def __call__(
+        self, videos: Iterable[Video], *, rate: float = FOLDER_RATE
+    ) -> list[VideoPrediction]:
+        """Return what the model says of each video, by its test protocol.
+
+        Arguments and errors are those of :meth:`stream`.
+        """
+        return list(self.stream(videos, rate=rate))
+
+    def stream(
+        self, videos: Iterable[Video], *, rate: float = FOLDER_RATE
+    ) -> Iterator[VideoPrediction]:
+        """Yield what the model says of each video, in order; one video is in memory at a time.
+
+        A video's windows are its ``TEST.CLIPS`` clips, so scores are those of an evaluation.
+
+        Args:
+            videos: files, folders of frames, or arrays (T, H, W, 3) of uint8 in RGB order.
+            rate: frames a second of folders and arrays, for the windows' times.
+
+        Raises:
+            DataError: a video cannot be read.
+        """
+        if isinstance(videos, str | os.PathLike):
+            raise ValueError(f"videos is {os.fspath(videos)!r}; allowed: a list of videos")
+        for video in videos:
+            record = _record(video, rate)
+            views = self.scores(self._map(record)["clips"])
+            yield self._prediction(
+                record["info"], views.reshape(-1, self._map.crops, len(views[0]))
+            )
+
+    def slide(self, frames: Iterable[Frame], *, step: int | None = None) -> Iterator[WindowScores]:
+        """Yield what the model says of each window, of ``INPUT.CLIP``, that slides over `frames`.
+
+        Args:
+            frames: of one video, such as a `VideoStream` with :meth:`scaled_size` as its scale.
+            step: frames from a window to the next; half a window by default.
+        """
+        windows = SlidingWindows.from_config(self.cfg, step=step).cut(frames)
+        at_once = max(1, self.model.views_at_once // self._map.crops)
+        while batch := list(islice(windows, at_once)):
+            yield from self.score_windows(batch)
+
+    def score_windows(self, windows: Sequence[Window]) -> list[WindowScores]:
+        """Return what the model says of windows of one size: of their ``TEST.CROPS`` crops."""
+        clips = torch.from_numpy(np.stack([window.clip for window in windows]))
+        crops = sampling.even_crops(clips.shape[2], clips.shape[3], self._map.crops)
+        views = torch.stack([clips[:, :, rows, columns] for rows, columns in crops], 1)
+        scores = self.scores(views.flatten(0, 1).permute(0, 4, 1, 2, 3).contiguous())
+        pooled = self.pool(scores.reshape(len(windows), len(crops), -1), axis=1)
+        return [
+            WindowScores(
+                first_frame=window.first_frame,
+                last_frame=window.last_frame,
+                start=window.start,
+                end=window.end,
+                scores=of_window,
+            )
+            for window, of_window in zip(windows, pooled, strict=True)
+        ]
+
+    @torch.no_grad()
+    def scores(self, clips: torch.Tensor) -> np.ndarray:
+        """Return the probabilities (V, C) of clips (V, 3, T, H, W), uint8."""
+        with precision(self.cfg.MODEL.DEVICE, half=self._half):
+            (output,) = self.model([{"clips": clips}])
+        return output["view_scores"].float().cpu().numpy()
+
+    def pool(self, scores: np.ndarray, *, axis: int = 0) -> np.ndarray:
+        """Return the mean or the maximum of probabilities, by ``TEST.VIEW_POOLING``."""
+        return scores.mean(axis) if self.cfg.TEST.VIEW_POOLING == "mean" else scores.max(axis)
+
+    def scaled_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size to which frames are scaled for the network."""
+        return sampling.scaled_size(height, width, self._map.size)
+
+    def _prediction(self, info: VideoInfo, views: np.ndarray) -> VideoPrediction:
+        """`views` (clips, crops, C)."""
+        length = self._map.frames * self._map.stride
+        starts = sampling.even_starts(info.num_frames, self._map.clips)
+        lasts = [min(start + length, info.num_frames) - 1 for start in starts]
+        times = _times(info)
+        return VideoPrediction(
+            scores=self.pool(views.reshape(-1, views.shape[-1])),
+            classes=self.classes,
+            windows=[
+                WindowScores(
+                    first_frame=first,
+                    last_frame=last,
+                    start=times[first],
+                    end=times[last + 1],
+                    scores=scores,
+                )
+                for first, last, scores in zip(starts, lasts, self.pool(views, axis=1), strict=True)
+            ],
+        )
+
+
+def best_classes(scores: np.ndarray, count: int = 5) -> list[int]:
+    """Return the numbers of the `count` classes with the highest scores, the best one first."""
+    return np.argsort(-scores, kind="stable")[:count].tolist()
+
+
+def _record(video: Video, rate: float) -> dict[str, Any]:
+    """Return what `TestMapper` takes."""
+    if isinstance(video, np.ndarray):
+        if video.ndim != 4 or video.shape[3] != 3 or not video.size or video.dtype != np.uint8:
+            raise ValueError(
+                f"a video is (T, H, W, 3) of uint8, but this array is {video.shape} of "
+                f"{video.dtype}"
+            )
+        count, height, width, _ = video.shape
+        info = VideoInfo(num_frames=count, rate=rate, height=height, width=width)
+        record: dict[str, Any] = {"file_name": "an array", "frames": video}
+    else:
+        try:
+            info = probe(video, folder_rate=rate)
+        except VideoError as error:
+            raise DataError(f"{os.fspath(video)}: {error}") from error
+        record = {"file_name": os.fspath(video)}
+    return {**record, "info": info, "video_id": record["file_name"], "labels": []}
+
+
+def _times(info: VideoInfo) -> list[float]:
+    """Return when each frame of a video starts, and when the last one ends, in seconds."""
+    rate = info.rate or DEFAULT_RATE
+    try:
+        starts = info.seconds(range(info.num_frames))
+    except VideoError:  # it says nothing of times
+        starts = [i / rate for i in range(info.num_frames)]
+    return [*starts, starts[-1] + 1 / rate]
+
+
+def _class_names(cfg: CfgNode, names: Sequence[str] | None) -> list[str]:
+    count = cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES
+    if names is not None and len(names) != count:
+        raise ConfigError(
+            f"there are {len(names)} names of classes, but MODEL.VIDEO_CLASSIFIER.NUM_CLASSES is "
+            f"{count}"
+        )
+    if names is None and cfg.DATASETS.TEST:
+        names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("thing_classes")
+    if names is None or len(names) != count:
+        names = [str(c) for c in range(count)]
+    return list(names)

@@ -1,0 +1,103 @@
+"""Frames of a video with the scores of classes drawn on them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+COUNT = 5
+"""How many classes are drawn."""
+
+# Okabe and Ito's, which people with any colour vision tell apart; grey is any other class.
+_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167))
+_OTHER, _TEXT, _CURSOR = (150, 150, 150), (255, 255, 255), (255, 255, 255)
+_VEIL = 0.65  # how much of the frame is hidden below bars and strip
+_FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+class ScoreOverlay:
+    """Draws the best classes as bars at the top left of a frame, and a strip of scores at its foot.
+
+    In the strip scores go from 0 at the lower edge to 1 at the upper one, in the colours of the
+    bars, and a vertical line marks the frame.
+
+    Args:
+        size: height and width of the frames.
+        classes: C names.
+        best: up to `COUNT` class numbers, of which the strip has curves.
+    """
+
+    def __init__(self, size: tuple[int, int], classes: Sequence[str], best: Sequence[int]) -> None:
+        height, width = size
+        self.classes = classes
+        self.colours = dict(zip(best, _COLOURS, strict=False))
+        self.strip_height = max(8, height // 7)
+        room = (height - self.strip_height) // (COUNT + 1)
+        self.row_height = max(6, min(room, height // 16 + 8))
+        self.bars_width = min(width, max(16 * self.row_height, width // 3))
+        self.width = width
+        self._font = ImageFont.truetype(_FONT, max(5, round(0.72 * self.row_height)))
+        self._bars: tuple[bytes, np.ndarray] = (b"", np.zeros((0, 0, 3), np.uint8))
+        self._strip = np.zeros((self.strip_height, width, 3), np.uint8)
+
+    def set_curves(self, times: np.ndarray, scores: np.ndarray) -> None:
+        """Draw the strip.
+
+        Args:
+            times: (N,), rising, as shares of the strip's width, 0 to 1.
+            scores: (N, C) at these times; before and after them they stay.
+        """
+        self._strip[:] = 0
+        columns = np.arange(self.width)
+        at = (columns + 0.5) / self.width
+        for c, colour in self.colours.items():
+            values = np.interp(at, times, scores[:, c])
+            rows = np.round((1 - values) * (self.strip_height - 1))
+            line = np.stack([columns, rows], axis=1).astype(np.int32)
+            thickness = max(1, self.strip_height // 30)
+            cv2.polylines(self._strip, [line], False, colour, thickness, cv2.LINE_AA)
+
+    def draw(self, frame: np.ndarray, scores: np.ndarray, position: float) -> np.ndarray:
+        """Return `frame`, RGB uint8 (H, W, 3), with the bars of `scores` (C,) and the strip.
+
+        Args:
+            position: of the frame in the strip, 0 to 1.
+        """
+        drawn = frame.copy()
+        bars = self._bars_of(scores)
+        _blend(drawn[: bars.shape[0], : bars.shape[1]], bars)
+        _blend(drawn[-self.strip_height :], self._strip[-len(drawn) :])
+        column = min(self.width - 1, int(position * self.width))
+        drawn[-self.strip_height :, column] = _CURSOR
+        return drawn
+
+    def _bars_of(self, scores: np.ndarray) -> np.ndarray:
+        """Return the bars (h, w, 3), the same as before as long as the scores are the same."""
+        key = scores.tobytes()
+        if self._bars[0] != key:
+            self._bars = (key, self._draw_bars(scores))
+        return self._bars[1]
+
+    def _draw_bars(self, scores: np.ndarray) -> np.ndarray:
+        best = np.argsort(-scores, kind="stable")[:COUNT].tolist()
+        image = Image.new("RGB", (self.bars_width, self.row_height * len(best)))
+        draw = ImageDraw.Draw(image)
+        for row, c in enumerate(best):
+            top, length = row * self.row_height, round(float(scores[c]) * self.bars_width)
+            if length:
+                box = (0, top + 1, length - 1, top + self.row_height - 2)
+                draw.rectangle(box, fill=tuple(v * 2 // 3 for v in self.colours.get(c, _OTHER)))
+            text = f"{100 * scores[c]:.0f} %  {self.classes[c]}"
+            middle = top + self.row_height / 2
+            draw.text((3, middle), text, font=self._font, fill=_TEXT, anchor="lm")
+        return np.asarray(image)
+
+
+def _blend(part: np.ndarray, over: np.ndarray) -> None:
+    """Put `over` on `part` of a frame: opaque where it is bright, a dark veil where it is black."""
+    over = over[: part.shape[0], : part.shape[1]]
+    opacity = np.maximum(_VEIL, over.max(axis=2, keepdims=True) / np.float32(255))
+    part[:] = np.round(over + (1 - opacity) * part).clip(0, 255)

@@ -1,0 +1,342 @@
+"""``demo/demo.py`` and `VideoPredictor` with a classifier of videos."""
+
+import importlib.util
+import itertools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from painted import paint, turn, write_video
+from tiny_run import ROOT
+from video_networks import build, randomize, video_cfg
+
+from nl_detectron import video_demo
+from nl_detectron.config import load_config
+from nl_detectron.data.video.probing import probe
+from nl_detectron.errors import ConfigError, DataError, UserError
+from nl_detectron.inference import Predictor
+from nl_detectron.video.windows import SlidingWindows
+from nl_detectron.video_inference import VideoPredictor
+from nl_detectron.visualization.video_scores import ScoreOverlay
+
+CONFIG = ROOT / "configs" / "quickstart_video.yaml"
+SIZE = (160, 120)
+WINDOW = 8  # frames
+OPTS = (
+    *("MODEL.DEVICE", "cpu", "MODEL.RESNETS.STEM_OUT_CHANNELS", "4"),
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", "4", "INPUT.CLIP.FRAMES", "4", "INPUT.CLIP.STRIDE", "2"),
+    *("INPUT.MIN_SIZE_TEST", "32", "TEST.CLIPS", "2", "TEST.CROPS", "3"),
+)
+
+
+@pytest.fixture(scope="module")
+def demo() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("demo_script", ROOT / "demo" / "demo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory: pytest.TempPathFactory) -> CfgNode:
+    folder = tmp_path_factory.mktemp("weights")
+    cfg = load_config(CONFIG, OPTS)
+    with torch.no_grad():
+        model = randomize(build(cfg))
+    torch.save({"model": model.state_dict()}, folder / "w.pth")
+    cfg.MODEL.WEIGHTS = str(folder / "w.pth")
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def predictor(cfg: CfgNode) -> VideoPredictor:
+    return VideoPredictor(cfg)
+
+
+@pytest.fixture
+def run(demo: ModuleType, cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run the demo's main with arguments."""
+
+    def run_main(*arguments: object) -> None:
+        opts = ["--opts", *OPTS, "MODEL.WEIGHTS", cfg.MODEL.WEIGHTS]
+        line = ["demo.py", "--config-file", str(CONFIG), *map(str, arguments), *opts]
+        monkeypatch.setattr("sys.argv", line)
+        monkeypatch.setattr(demo, "has_screen", lambda: False)
+        demo.main()
+
+    return run_main
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("count", [1, 5, 8, 9, 12, 13, 30])
+def test_windows_leave_no_frame_out(count: int) -> None:
+    for step in (None, 3, WINDOW):
+        windows = SlidingWindows(frames=4, stride=2, step=step)
+        frames = [
+            video_demo.Frame(pixels=np.full((2, 3, 3), i, np.uint8), start=i / 10, end=(i + 1) / 10)
+            for i in range(count)
+        ]
+        found = list(windows.cut(frames))
+        step = step or WINDOW // 2
+        expected = 1 + max(0, -(-(count - WINDOW) // step))
+        assert [w.first_frame for w in found] == [k * step for k in range(expected)]
+        assert found[-1].last_frame == count - 1
+        assert found[-1].end == pytest.approx(count / 10)
+        for window in found:
+            length = window.last_frame - window.first_frame + 1
+            assert length == WINDOW or window is found[-1]
+            shown = [window.first_frame + 2 * i % length for i in range(4)]
+            assert window.clip[:, 0, 0, 0].tolist() == shown
+
+
+def test_a_prediction_is_that_of_an_evaluation(
+    predictor: VideoPredictor, cfg: CfgNode, tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", 21, size=SIZE)
+    pixels = np.stack([paint(i, width=160, height=120) for i in range(21)])
+    of_file, of_array = predictor([path, pixels], rate=25)
+    record = {"file_name": str(path), "info": probe(path), "video_id": "a", "labels": []}
+    with torch.no_grad():
+        (expected,) = predictor.model([predictor._map(record)])
+    np.testing.assert_allclose(of_file.scores, expected["scores"], atol=1e-6)
+    np.testing.assert_allclose(of_array.scores, of_file.scores, atol=0.02)
+    assert of_file.scores.sum() == pytest.approx(1, abs=1e-5)
+    name, best = of_file.top(3)[0]
+    assert (name, best) == (of_file.classes[of_file.scores.argmax()], of_file.scores.max())
+    times = [(w.first_frame, w.last_frame, w.start, w.end) for w in of_file.windows]
+    assert times == [
+        (0, 7, 0, pytest.approx(0.32)),
+        (10, 17, pytest.approx(0.4), pytest.approx(0.72)),
+    ]
+    (in_halves,) = VideoPredictor(cfg, half=True, views_at_once=5)([path])
+    np.testing.assert_allclose(in_halves.scores, of_file.scores, atol=0.05)
+    with pytest.raises(DataError, match="there is no such file"):
+        predictor([tmp_path / "no.mp4"])
+    with pytest.raises(ValueError, match="a list of videos"):
+        predictor(str(path))
+
+
+def test_image_and_video_predictors_name_each_other(cfg: CfgNode) -> None:
+    with pytest.raises(ConfigError, match=r"use nl_detectron\.video_inference\.VideoPredictor"):
+        Predictor(cfg)
+    images = load_config(ROOT / "configs" / "quickstart.yaml", ["MODEL.WEIGHTS", "w"])
+    with pytest.raises(ConfigError, match=r"use nl_detectron\.inference\.Predictor"):
+        VideoPredictor(images)
+    with pytest.raises(ConfigError, match="2 names of classes"):
+        VideoPredictor(cfg, classes=["a", "b"])
+    assert video_cfg().MODEL.META_ARCHITECTURE == "VideoClassifier"
+
+
+@pytest.mark.parametrize("kind", ["plain", "uneven", "turned", "webm", "odd folder"])
+def test_a_drawn_video_has_the_frames_size_duration_and_sound_of_its_input(
+    run: Callable[..., None], tmp_path: Path, kind: str, capfd: pytest.CaptureFixture
+) -> None:
+    count, target = 21, tmp_path / "drawn" / ("out.webm" if kind == "webm" else "out.mp4")
+    source = tmp_path / "in.mp4"
+    if kind == "odd folder":
+        source = tmp_path / "frames"
+        source.mkdir()
+        for i in range(count):
+            image = paint(i, width=161, height=121)
+            cv2.imwrite(str(source / f"{i:03}.png"), image[..., ::-1])
+    else:
+        stamps = [40 * i + 300 * (i > 10) for i in range(count)] if kind == "uneven" else None
+        write_video(source, "libx264", count, size=SIZE, stamps=stamps, audio=True)
+    if kind == "turned":
+        turn(source)
+    run("--video-input", source, "--output", target, "--json", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    before, after = probe(source), probe(target)
+    assert after.num_frames == before.num_frames == found["frames"] == count
+    assert (after.height, after.width) == (before.height + before.height % 2,
+                                           before.width + before.width % 2)  # fmt: skip
+    times = before.seconds(range(count))
+    np.testing.assert_allclose(after.seconds(range(count)), times, atol=2e-3)
+    with av.open(str(target)) as container:
+        has_sound = len(container.streams.audio)
+    assert has_sound == (kind not in ("webm", "odd folder"))
+    said = capfd.readouterr().err
+    assert ("cannot hold its sound (aac)" in said) == (kind == "webm")
+    firsts = [w["first_frame"] for w in found["windows"]]
+    assert firsts == [0, 4, 8, 12, 16]
+    assert [w["start"] for w in found["windows"]] == pytest.approx([times[i] for i in firsts])
+    assert (
+        found["windows"][-1]["end"] == found["seconds"] == pytest.approx(times[-1] + 0.04, abs=2e-3)
+    )
+    scores = np.array([w["scores"] for w in found["windows"]])
+    np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(scores.mean(0), found["scores"], atol=1e-5)
+    assert found["top"][0]["score"] == max(found["scores"])
+
+
+def test_overlays_are_where_they_belong() -> None:
+    overlay = ScoreOverlay((180, 320), ["a", "b", "c"], [1, 0])
+    scores = np.array([[0.0, 0.5, 0.5], [0.0, 1.0, 0.0]], np.float32)
+    overlay.set_curves(np.array([0.25, 0.75]), scores)
+    frame = np.full((180, 320, 3), 120, np.uint8)
+    drawn = overlay.draw(frame, scores[0], 0.5)
+    assert (frame == 120).all()
+    changed = (drawn != 120).any(axis=2)
+    bars, strip = 3 * overlay.row_height, 180 - overlay.strip_height
+    assert changed[:bars, : overlay.bars_width].all()
+    assert not changed[bars:strip].any()
+    assert not changed[:strip, overlay.bars_width :].any()
+    assert changed[strip:].all()
+    assert (drawn[strip:, 160] == 255).all()  # the cursor
+    strip_rows = drawn[strip:].astype(int)
+    colour = np.array(overlay.colours[1])
+    at = [int(np.abs(strip_rows[:, x] - colour).sum(1).argmin()) for x in (20, 300)]
+    height = overlay.strip_height - 1
+    assert at == [pytest.approx(0.5 * height, abs=1), pytest.approx(0, abs=1)]
+    # The first bar is half as long as the panel.
+    row = drawn[2, : overlay.bars_width].max(axis=1) > 100
+    assert row.sum() == pytest.approx(overlay.bars_width / 2, abs=2)
+
+
+def test_memory_does_not_grow_with_the_video(predictor: VideoPredictor) -> None:
+    frame = np.zeros((32, 40, 3), np.uint8)
+    windows = SlidingWindows.from_config(predictor.cfg)
+    for i in range(1000):
+        windows.push(video_demo.Frame(pixels=frame, start=i, end=i + 1))
+        assert len(windows._kept) < WINDOW
+
+
+def test_the_camera_shows_and_writes_its_last_window(
+    run: Callable[..., None], demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = str(write_video(tmp_path / "in.avi", "mjpeg", 21, size=SIZE, pixels="yuvj420p"))
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: real(source))
+    run("--webcam", "--output", tmp_path, "--json", tmp_path / "f.json")
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert [w["first_frame"] for w in found["windows"]] == [0, 4, 8, 12, 16]
+    drawn = frames_of(tmp_path / "webcam.mp4")
+    assert len(drawn) == 21
+    plain, live = (np.abs(drawn[i].astype(int) - paint(i, width=160, height=120)) for i in (2, 12))
+    assert plain.mean() < 12
+    assert live[-8:].mean() > plain[-8:].mean() + 20
+
+
+def test_a_folder_of_videos_goes_on_after_a_bad_one(
+    run: Callable[..., None], tmp_path: Path, tried: Callable
+) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    write_video(folder / "a.mp4", "libx264", 10, size=SIZE)
+    write_video(folder / "a.mkv", "libx264", 10, size=SIZE)
+    (folder / "b.mp4").write_text("no video")
+    whole = write_video(tmp_path / "c.ts", "libx264", 60, size=SIZE).read_bytes()
+    options = (folder, "--output", tmp_path / "drawn", "--json", tmp_path / "f.json")
+    with pytest.raises(UserError, match=r"b\.mp4: ") as error:
+        run("--video-input", *options)
+    tried("Video demo", "a folder of videos, one of them text", str(error.value))
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert [Path(video["file_name"]).name for video in found] == ["a.mkv", "a.mp4"]
+    assert len(frames_of(tmp_path / "drawn" / "a.mp4")) == 10
+    assert len(list((tmp_path / "drawn").iterdir())) == 2
+    (tmp_path / "cut.mkv").write_bytes((folder / "a.mkv").read_bytes()[:-900])
+    assert whole
+    with pytest.raises(UserError, match="cut off") as error:
+        run("--video-input", tmp_path / "cut.mkv", "--output", tmp_path / "o.mp4")
+    tried("Video demo", "a Matroska file cut off", str(error.value))
+    assert 0 < len(frames_of(tmp_path / "o.mp4")) <= 10
+
+
+def _text(folder: Path) -> Any:
+    (folder / "t.mp4").write_text("no video at all\n" * 9)
+    return folder / "t.mp4"
+
+
+def _pipe(folder: Path) -> Any:
+    os.mkfifo(folder / "pipe.mp4")
+    return folder / "pipe.mp4"
+
+
+def _made(folder: Path, name: str) -> Any:
+    (folder / name).mkdir()
+    return folder / name
+
+
+BAD = {
+    "a missing file": (lambda f: (f / "no.mp4",), "no such file"),
+    "text named .mp4": (lambda f: (_text(f),), "Invalid data"),
+    "a folder without videos": (lambda f: (_made(f, "e"),), "neither videos nor frames"),
+    "a named pipe": (lambda f: (_pipe(f),), "it is a named pipe"),
+    "a device": (lambda f: ("/dev/null",), "it is a device"),
+    "--output below a file": (
+        lambda f: (f / "in.mp4", "--output", f / "in.mp4" / "x.mp4"),
+        "cannot make the folder",
+    ),
+    "--output is the input": (lambda f: (f / "in.mp4", "--output", f / "in.mp4"), "overwrite"),
+    "--output of an unknown kind": (lambda f: (f / "in.mp4", "--output", f / "o.xyz"), "endings"),
+    "--json is a folder": (
+        lambda f: (f / "in.mp4", "--json", _made(f, "j")),
+        "Is a directory",
+    ),
+    "--window-step 0": (lambda f: (f / "in.mp4", "--window-step", 0), "allowed: 1 to 8"),
+    "--window-step longer than a window": (
+        lambda f: (f / "in.mp4", "--window-step", 9),
+        "allowed: 1 to 8",
+    ),
+    "--class-names of a missing file": (
+        lambda f: (f / "in.mp4", "--class-names", f / "no.txt"),
+        "No such file",
+    ),
+    "--class-names with too few": (
+        lambda f: (f / "in.mp4", "--class-names", f / "2.txt"),
+        "2 names",
+    ),
+    "--confidence-threshold": (
+        lambda f: (f / "in.mp4", "--confidence-threshold", 0.3),
+        "is for detectors",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_work_is_one_line(
+    run: Callable[..., None], tmp_path: Path, tried: Callable, what: str
+) -> None:
+    arguments, message = BAD[what]
+    write_video(tmp_path / "in.mp4", "libx264", 3, size=SIZE)
+    (tmp_path / "2.txt").write_text("a\nb\n")
+    line = arguments(tmp_path)
+    extra = () if "--output" in line or "--json" in line else ("--output", tmp_path / "o.mp4")
+    with pytest.raises(UserError) as error:
+        run("--video-input", *line, *extra)
+    said = str(error.value)
+    assert message in said
+    assert "\n" not in said
+    tried("Video demo", what, said)
+
+
+def test_flags_of_the_other_task_are_errors(
+    run: Callable[..., None], demo: ModuleType, tmp_path: Path, tried: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(UserError, match="give --video-input") as error:
+        run("--input", tmp_path / "a.png", "--output", tmp_path)
+    tried("Video demo", "--input with a config of videos", str(error.value))
+    images = str(ROOT / "configs" / "quickstart.yaml")
+    line = ["demo.py", "--config-file", images, "--webcam", "--output", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*line, "--window-step", "3"])
+    with pytest.raises(UserError, match="is for classifiers of videos") as error:
+        demo.main()
+    tried("Video demo", "--window-step with a config of images", str(error.value))
+    assert list(itertools.islice(tmp_path.iterdir(), 2)) == [tmp_path / "a.png"]
