@@ -68,7 +68,7 @@ class VideoPrediction:
 
 
 class VideoPredictor:
-    """A trained model that takes videos and returns a :class:`VideoPrediction` of each.
+    """A trained model that takes videos and returns a `VideoPrediction` of each.
 
     Args:
         config: a YAML file, or a config that is complete already.
@@ -115,7 +115,7 @@ class VideoPredictor:
     ) -> list[VideoPrediction]:
         """Return what the model says of each video, by its test protocol.
 
-        Arguments and errors are those of :meth:`stream`.
+        Arguments and errors are those of `stream`.
         """
         return list(self.stream(videos, rate=rate))
 
@@ -146,7 +146,7 @@ class VideoPredictor:
         """Yield what the model says of each window, of ``INPUT.CLIP``, that slides over `frames`.
 
         Args:
-            frames: of one video, such as a `VideoStream` with :meth:`scaled_size` as its scale.
+            frames: of one video, such as a `VideoStream` with `scaled_size` as its scale.
             step: frames from a window to the next; half a window by default.
         """
         windows = SlidingWindows.from_config(self.cfg, step=step).cut(frames)

@@ -236,6 +236,7 @@ def test_the_committed_tables_are_true(config) -> None:
     assert list(rows) == [entry.config for entry in ENTRIES]
     assert rows[config] == {
         "config": config,
+        "frames": "1",
         "height": "800",
         "width": "1333",
         "parameters": str(result.total.parameters),
@@ -244,7 +245,8 @@ def test_the_committed_tables_are_true(config) -> None:
     text = analyze_model.TABLE.read_text(encoding="utf-8")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     assert analyze_model.zoo_row(model_zoo.find_entry(config), result) in lines
-    assert all(any(f"../configs/{e.config})" in line[0] for line in lines) for e in ENTRIES)
+    detectors = [entry for entry in ENTRIES if entry.task != "video"]
+    assert all(any(f"../configs/{e.config})" in line[0] for line in lines) for e in detectors)
     if config in analyze_model.IN_PARTS:
         assert f"## {config}\n\n{analyze_model.as_text(result, 'github')}\n" in text
     assert analyze_model.CONVENTIONS.strip() in text

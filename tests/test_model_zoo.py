@@ -23,6 +23,7 @@ import nl_detectron
 from nl_detectron import model_zoo
 from nl_detectron.errors import UserError
 from nl_detectron.model_zoo import AP, ENTRIES, Checkpoint, Results, api, entries, tables
+from nl_detectron.model_zoo.video_entries import VIDEO_ENTRIES
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(nl_detectron.__file__).parent
@@ -251,6 +252,9 @@ def test_measured_figures_reach_the_tables(monkeypatch: pytest.MonkeyPatch) -> N
                 "keypoint_AP": "",
                 "keypoint_AP50": "",
                 "keypoint_AP75": "",
+                "video_top1": "",
+                "video_top5": "",
+                "actions_mAP": "",
             }
         },
         "complexity.csv": {
@@ -275,21 +279,71 @@ def test_measured_figures_reach_the_tables(monkeypatch: pytest.MonkeyPatch) -> N
         entries._table()
 
 
-def test_a_model_of_another_task_brings_its_own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    top = model_zoo.Metric(name="video", key="video", columns=("top1", "top5"))
+def test_a_task_brings_its_own_metrics_and_sources() -> None:
+    readme = tables.readme()
+    assert "| video top1, paper | video top1, official code | video top1, measured |" in re.sub(
+        " +", " ", readme
+    )
+    assert "| actions mAP, paper" in readme
+    rows = {row["config"]: row for row in csv.DictReader(tables.results_csv().splitlines())}
+    row = rows["Kinetics/c2d_R_50_NL5_32x2.yaml"]
+    assert (row["paper_video_top5"], row["official_video_top1"]) == ("91.0", "73.9")
+    assert (row["measured_video_top1"], row["measured_box_AP"]) == ("not run", "")
+    row = rows["Charades/i3d_R_101_NL5_128x1.yaml"]
+    assert (row["paper_actions_mAP"], row["measured_actions_mAP"]) == ("37.5", "not run")
+    assert (row["paper_video_top1"], row["measured_video_top1"]) == ("", "")
 
-    class Other(model_zoo.Entry):
-        task, model, schedule, row_name, metrics = "video", "C2D", "100k", "C2D", (top,)
 
-    entry = Other(config="Other/c2d.yaml", section=entries.NORM, paper={"video": (72.0, 90.1)})
-    monkeypatch.setattr(tables, "ENTRIES", (*ENTRIES, entry))
-    monkeypatch.setattr(tables, "METRICS", (*model_zoo.METRICS, top))
-    assert "| video top1, paper" in tables.readme()
-    assert "| 72.0 / 90.1 " in tables.readme()
-    head, *rows = csv.reader(tables.results_csv().splitlines())
-    row = dict(zip(head, rows[-1], strict=True))
-    assert (row["paper_video_top5"], row["measured_video_top1"]) == ("90.1", "not run")
-    assert row["measured_box_AP"] == ""
+def test_names_of_rows_are_unique_among_those_that_are_compared() -> None:
+    for section in {entry.section for entry in ENTRIES}:
+        names = [entry.row_name for entry in tables.rows_of(section)]
+        assert len(names) == len(set(names)), section
+
+
+def test_the_papers_figures_of_videos_are_complete() -> None:
+    entries_of = {entry.config: entry for entry in VIDEO_ENTRIES}
+    accuracies = [entry for entry in VIDEO_ENTRIES if "video" in entry.paper]
+    # Tables 2a to 2g: 3 + 3 + 8 + 4 + 1 + 4 + 6 networks that no earlier part of it has.
+    assert len(accuracies) == 29
+    assert len([entry for entry in VIDEO_ENTRIES if "video" in entry.official]) == 12
+    for entry in VIDEO_ENTRIES:
+        for figures in (entry.paper, entry.official):
+            assert all(top1 < top5 for top1, top5 in [figures.get("video", (0, 1))])
+
+    def gain(config: str) -> float:
+        entry = entries_of[config]
+        (metric,) = entry.metrics
+        paper = entry.paper[metric.name][0] - entries_of[entry.baseline].paper[metric.name][0]
+        return round(paper, 1)
+
+    # Differences that the paper's text or tables make.
+    assert gain("Kinetics/c2d_R_50_NL5_32x2.yaml") == 2.0
+    assert gain("Kinetics/i3d_R_101_NL5_32x2.yaml") == 1.6
+    assert gain("Kinetics/i3d_R_50_NL5_128x1.yaml") == 1.6
+    assert gain("Charades/i3d_R_101_NL5_128x1.yaml") == 2.0
+
+
+@pytest.mark.parametrize("entry", VIDEO_ENTRIES, ids=lambda entry: entry.config)
+def test_a_video_entry_says_what_its_config_does(entry: model_zoo.Entry) -> None:
+    cfg = model_zoo.get_config(entry.config)
+    clip = f"{cfg.INPUT.CLIP.FRAMES}x{cfg.INPUT.CLIP.STRIDE}"
+    network = {"c2d": "C2D", "i3d_3x1x1": "I3D", "i3d_3x3x3": "I3D 3x3x3"}
+    name = network[cfg.MODEL.VIDEO_RESNET.TEMPORAL]
+    assert entry.model == f"{name} R{cfg.MODEL.RESNETS.DEPTH}, {clip}"
+    is_charades = cfg.DATASETS.TEST == ("charades_val",)
+    assert [metric.columns for metric in entry.metrics] == [
+        ("mAP",) if is_charades else ("top1", "top5")
+    ]
+    assert is_charades == cfg.MODEL.VIDEO_CLASSIFIER.MULTI_LABEL
+    blocks = cfg.MODEL.RESNETS.NON_LOCAL
+    for words, key, value in (
+        ("Gaussian", "PAIRWISE", "gaussian"),
+        ("dot product", "PAIRWISE", "dot_product"),
+        ("concatenation", "PAIRWISE", "concatenation"),
+        ("space only", "AXES", "space"),
+        ("time only", "AXES", "time"),
+    ):
+        assert entry.blocks.endswith(f", {words}") == (blocks[key] == value)
 
 
 def header(name: str) -> list[str]:

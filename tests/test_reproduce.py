@@ -22,6 +22,7 @@ from nl_detectron.engine import Trainer, argument_parser
 from nl_detectron.errors import UserError
 from nl_detectron.model_zoo import AP, Results, entries
 from nl_detectron.reproduction import (
+    TABLES,
     Machines,
     Row,
     State,
@@ -31,15 +32,15 @@ from nl_detectron.reproduction import (
     collect,
     plan,
     read_state,
+    run_all,
     save_measured,
     select,
-    train,
 )
 
-R50, R50_NL, R101, R101_NL, X152, X152_NL = select(5)
+R50, R50_NL, R101, R101_NL, X152, X152_NL = select("5")
 
 
-def make_row(name: str, output: Path = Path("out"), table: int = 5, **options) -> Row:
+def make_row(name: str, output: Path = Path("out"), table: str = "5", **options) -> Row:
     (entry,) = select(table, [name])
     script = options.pop("train_script", tiny_run.ROOT / "train_net.py")
     machines = options.pop("machines", Machines(num_gpus=8))
@@ -59,15 +60,15 @@ def write_metrics(folder: Path, *lines: dict[str, float], final: bool = True) ->
 
 def test_rows_by_default_are_the_papers() -> None:
     names = ["R50", "R50-NL", "R101", "R101-NL", "X152", "X152-NL"]
-    assert [entry.row_name for entry in select(5)] == names
+    assert [entry.row_name for entry in select("5")] == names
     names = ["R101", "R101-NL-head", "R101-NL-head-backbone"]
-    assert [entry.row_name for entry in select(6)] == names
+    assert [entry.row_name for entry in select("6")] == names
 
 
-@pytest.mark.parametrize("table", [5, 6])
-def test_rows_are_found_by_short_name_and_by_config(table: int) -> None:
+@pytest.mark.parametrize("table", ["5", "6"])
+def test_rows_are_found_by_short_name_and_by_config(table: str) -> None:
     every = [entry for entry in entries.ENTRIES if entry.section == f"{select(table)[0].section}"]
-    assert len(every) == {5: 10, 6: 12}[table]
+    assert len(every) == {"5": 10, "6": 12}[table]
     for entry in every:
         path = Path(entry.config)
         for name in (entry.row_name.lower(), entry.config, path.name, path.stem):
@@ -76,7 +77,7 @@ def test_rows_are_found_by_short_name_and_by_config(table: int) -> None:
 
 def test_an_unknown_row_is_named_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no row 'r101-ml'. Did you mean 'R101-NL'\? It has R50,"):
-        select(5, ["R50", "r101-ml"])
+        select("5", ["R50", "r101-ml"])
 
 
 # Recipes and commands
@@ -95,7 +96,7 @@ def test_an_unknown_row_is_named_with_the_nearest() -> None:
 def test_the_recipe_is_scaled_to_the_number_of_gpus(name: str, gpus: int, expected: tuple) -> None:
     recipe = make_row(name, machines=Machines(num_gpus=gpus)).recipe
     images, rate, *schedule = expected
-    assert (recipe.images, recipe.accumulate_steps) == (images, 1)
+    assert (recipe.samples, recipe.accumulate_steps) == (images, 1)
     assert recipe.learning_rate == pytest.approx(rate)
     assert [recipe.iterations, recipe.drops, recipe.warmup] == schedule
 
@@ -106,7 +107,7 @@ def test_accumulation_keeps_the_recipe(name: str, gpus: int) -> None:
     eight = make_row(name).recipe
     recipe = make_row(name, machines=Machines(num_gpus=gpus), accumulate=True).recipe
     assert recipe.accumulate_steps == 8 // gpus
-    for field in ("images", "learning_rate", "iterations", "drops", "warmup"):
+    for field in ("samples", "learning_rate", "iterations", "drops", "warmup"):
         assert getattr(recipe, field) == getattr(eight, field)
 
 
@@ -122,9 +123,12 @@ def test_the_command_trains_the_recipe(accumulate: bool) -> None:
     assert args.dist_url == "tcp://first:1234"
     assert args.resume
     cfg = load_config(args.config_file, args.opts)
-    assert (cfg.OUTPUT_DIR, cfg.SEED) == ("out/mask_rcnn_R_101_FPN_NL_1x", 3)
+    assert (cfg.OUTPUT_DIR, cfg.SEED) == (
+        "out/COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_NL_1x",
+        3,
+    )
     solver = Trainer.auto_scale_workers(cfg, 4).SOLVER
-    assert row.recipe.images == solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS
+    assert row.recipe.samples == solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS
     assert row.recipe.learning_rate == solver.BASE_LR
     assert row.recipe.iterations == solver.MAX_ITER
 
@@ -147,7 +151,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(options: dict, mess
 def test_gpu_hours_come_from_published_speeds() -> None:
     assert make_row("R50").gpu_hours == pytest.approx(0.261 * 90_000 * 8 / 3600)
     assert make_row("X152").gpu_hours == pytest.approx(1.188 * 260_000 * 8 / 3600)
-    keypoints = make_row("R101-s1x", table=6)
+    keypoints = make_row("R101-s1x", table="6")
     assert keypoints.gpu_hours == pytest.approx(0.390 * 130_000 * 8 / 3600)
     for gpus in (1, 16):
         row = make_row("R50", machines=Machines(num_gpus=gpus))
@@ -156,7 +160,7 @@ def test_gpu_hours_come_from_published_speeds() -> None:
 
 
 def test_every_row_has_a_speed() -> None:
-    for table in (5, 6):
+    for table in ("5", "6"):
         section = select(table)[0].section
         for entry in (entry for entry in entries.ENTRIES if entry.section == section):
             assert make_row(entry.config, table=table).gpu_hours is not None
@@ -194,7 +198,7 @@ def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
 
     folder = make_row("R50", tmp_path).folder
     check()
-    folder.mkdir()
+    folder.mkdir(parents=True)
     settings = {"opts": ["SEED", "1"], "processes": 8, "accumulate": False}
     (folder / "reproduce.json").write_text(json.dumps(settings))
     check(opts=["SEED", "1"])
@@ -215,7 +219,7 @@ assert "--resume" in sys.argv
 folder = pathlib.Path(sys.argv[sys.argv.index("OUTPUT_DIR") + 1])
 with open(folder / "calls.txt", "a") as file:
     file.write("called\\n")
-if "_NL_" in folder.name and not (folder.parent / "mended").exists():
+if "_NL_" in folder.name and not (folder.parents[1] / "mended").exists():
     sys.exit("error: the weights are nowhere")
 (folder / "metrics.json").write_text(json.dumps({"iteration": 5, "bbox/AP": 12.5}) + "\\n")
 (folder / "model_final.pth").touch()
@@ -233,14 +237,16 @@ def test_a_failed_row_does_not_stop_the_others_and_is_tried_again(
     def calls() -> list[int]:
         return [len((row.folder / "calls.txt").read_text().splitlines()) for row in rows]
 
-    failed = train(rows, Machines(num_gpus=8))
+    failed = run_all(rows, Machines(num_gpus=8))
     assert list(failed) == [R50_NL.config]
     assert "status 1: error: the weights are nowhere" in failed[R50_NL.config]
     assert calls() == [1, 1, 1]
-    markdown = as_markdown([R50, R50_NL, R101], collect([R50, R50_NL, R101], tmp_path), failed)
+    markdown = as_markdown(
+        TABLES["5"], [R50, R50_NL, R101], collect([R50, R50_NL, R101], tmp_path), failed
+    )
     assert [line.count("done") for line in table_lines(markdown)] == [1, 1, 0, 0, 1, 1]
     (tmp_path / "mended").touch()
-    assert train(rows, Machines(num_gpus=8)) == {}
+    assert run_all(rows, Machines(num_gpus=8)) == {}
     assert calls() == [1, 2, 1]
     assert "[1/3] R50: done before\n[2/3] R50-NL: done\n" in capfd.readouterr().out
 
@@ -249,11 +255,11 @@ def test_a_run_that_is_still_alive_is_left_alone(tmp_path: Path) -> None:
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
     row = make_row("R50", tmp_path, train_script=script)
-    row.folder.mkdir()
+    row.folder.mkdir(parents=True)
     with open(row.folder / ".lock-0", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another process" in train([row], Machines())[R50.config]
-    assert train([row], Machines()) == {}
+        assert "another process" in run_all([row], Machines())[R50.config]
+    assert run_all([row], Machines()) == {}
 
 
 # The report
@@ -274,7 +280,7 @@ def done(box: float, mask: float | None = None, **options) -> State:
 def test_the_report_compares_differences_with_the_papers() -> None:
     # Detectron2's R50 has 38.6 and 35.2; the paper's differences are 1.0 and 0.9.
     states = {R50.config: done(38.9, 34.8), R50_NL.config: done(40.3, 35.2)}
-    rows = list(csv.DictReader(as_csv([R50, R50_NL], states, {}).splitlines()))
+    rows = list(csv.DictReader(as_csv(TABLES["5"], [R50, R50_NL], states, {}).splitlines()))
     assert [(row["row"], row["metric"]) for row in rows] == [
         ("R50", "box"),
         ("R50", "mask"),
@@ -286,14 +292,14 @@ def test_the_report_compares_differences_with_the_papers() -> None:
     assert (nl["paper_AP75"], nl["measured_AP"], nl["state"]) == ("41.9", "40.3", "done")
     assert float(nl["paper_difference_AP50"]) == pytest.approx(1.5)
     assert float(nl["measured_difference_AP"]) == pytest.approx(1.4)
-    lines = table_lines(as_markdown([R50, R50_NL], states, {}))
+    lines = table_lines(as_markdown(TABLES["5"], [R50, R50_NL], states, {}))
     assert "38.0 / 59.6 / 41.0 | 38.6 | 38.9 / 60.0 / 40.0 | – | – | yes | done" in lines[0]
     assert "| +1.0 / +1.5 / +0.9 | +1.4 / +0.0 / +0.0 | yes | done" in lines[2]
 
 
 def test_what_is_missing_is_not_judged() -> None:
     states = {R101.config: State(), R101_NL.config: done(math.nan), X152.config: done(44.0, 39.0)}
-    lines = table_lines(as_markdown([R101, R101_NL, X152], states, {}))
+    lines = table_lines(as_markdown(TABLES["5"], [R101, R101_NL, X152], states, {}))
     assert [line.split(" | ")[-2] for line in lines] == ["–"] * 6
     assert lines[0].endswith("| not run |")
     assert "nan / 60.0 / 40.0" in lines[2]
@@ -301,15 +307,15 @@ def test_what_is_missing_is_not_judged() -> None:
 
 def test_changed_recipes_are_named() -> None:
     states = {R50.config: done(38.6, 35.2, opts=("MODEL.WEIGHTS", ""))}
-    assert "- R50: `MODEL.WEIGHTS ''`" in as_markdown([R50], states, {})
+    assert "- R50: `MODEL.WEIGHTS ''`" in as_markdown(TABLES["5"], [R50], states, {})
     states = {R50.config: done(38.6, 35.2, opts=())}
-    assert "options were given" not in as_markdown([R50], states, {})
+    assert "options were given" not in as_markdown(TABLES["5"], [R50], states, {})
 
 
 def test_measured_figures_go_into_the_zoos_file(tmp_path: Path) -> None:
     path = tmp_path / "measured.csv"
     package = Path(entries.__file__).with_name("measured.csv").read_text()
-    path.write_text(package.splitlines()[0] + "\n" + f"{X152.config},1,2,3,4,5,6,,,\n")
+    path.write_text(package.splitlines()[0] + "\n" + f"{X152.config},1,2,3,4,5,6,,,,,,\n")
     states = {R50.config: done(38.614, 35.2, opts=()), R50_NL.config: State()}
     assert save_measured(path, [R50, R50_NL], states) == 1
     rows = {row["config"]: row for row in csv.DictReader(path.read_text().splitlines())}
@@ -340,7 +346,9 @@ def test_a_dry_run_needs_no_data_and_writes_nothing(
     assert text.count("--num-gpus 4") == text.count("SOLVER.REFERENCE_WORLD_SIZE 8") == 3
     assert "images per update: 8 (one batch), learning rate: 0.01\n" in text
     assert "iterations: 180,000, drops at: 120,000 and 160,000, warm-up: 2,000\n" in text
-    assert "GPU-hours: about 78 (source: Detectron2's MODEL_ZOO, V100: 0.390 s per" in text
+    assert (
+        "GPU-hours: about 78 (source: Detectron2's MODEL_ZOO, V100, without blocks: 0.390" in text
+    )
     assert not output.exists()
 
 
@@ -356,7 +364,7 @@ def test_without_data_nothing_is_started(tmp_path: Path, monkeypatch: pytest.Mon
 def test_collecting_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("--table", 5, "--output", tmp_path, "--collect-only", "--rows")
     ap = {"bbox/AP": 38.5, "bbox/AP50": 59.0, "bbox/AP75": 42.0, "segm/AP": 35.1}
-    write_metrics(tmp_path / "mask_rcnn_R_50_FPN_1x", {"iteration": 90_000, **ap})
+    write_metrics(make_row("R50", tmp_path).folder, {"iteration": 90_000, **ap})
     assert run_main(monkeypatch, *arguments, "R50") == 0
     assert run_main(monkeypatch, *arguments, "R50", "R50-NL") == 1
     rows = list(csv.DictReader((tmp_path / "table_5.csv").read_text().splitlines()))
@@ -387,7 +395,7 @@ def small_shapes(tmp_path: Path) -> Path:
 
 def test_killed_in_the_middle_of_a_row_it_goes_on(tmp_path: Path, small_shapes: Path) -> None:
     output = tmp_path / "output"
-    first, second = (output / Path(entry.config).stem for entry in (R50, R50_NL))
+    first, second = (output / Path(entry.config).with_suffix("") for entry in (R50, R50_NL))
     opts = ["" if word == "''" else word for word in TINY.split()]
     line = ["tools/reproduce.py", "--table", "5", "--rows", "R50", "R50-NL", "--output"]
     command = [sys.executable, *line, str(output), "--opts", *opts]

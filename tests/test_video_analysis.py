@@ -1,5 +1,6 @@
 """Costs of the video configs: the paper's figures, and what the tool prints of clips and views."""
 
+import csv
 import json
 import sys
 
@@ -41,6 +42,19 @@ def test_the_committed_table_is_true() -> None:
         row = analyze_model.video_row(CONFIGS / "Kinetics" / f"{name}.yaml")
         (line,) = [line for line in text.splitlines() if f"[Kinetics/{name}]" in line]
         assert [cell.strip() for cell in line.strip("|").split("|")] == row
+
+
+@pytest.mark.parametrize(
+    "config", ["Kinetics/i3d_R_50_NL5_8x8.yaml", "Charades/i3d_R_101_128x1.yaml"]
+)
+def test_the_zoos_figures_are_true(config) -> None:
+    with open(analyze_model.FIGURES, encoding="utf-8") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["config"] == config]
+    clip = analyze_model.clip_of(model_zoo.get_config(config))
+    frames, side = (8, 224) if "8x8" in config else (128, 288)
+    assert [int(row[key]) for key in ("frames", "height", "width")] == [frames, side, side]
+    assert int(row["parameters"]) == clip.total.parameters
+    assert int(row["multiply_adds"]) == clip.total.multiply_adds
 
 
 def run_tool(monkeypatch, capsys, *arguments: str) -> str:

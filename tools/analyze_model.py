@@ -26,6 +26,7 @@ from nl_detectron.arguments import add_traceback
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.model_zoo import ENTRIES, Entry
+from nl_detectron.model_zoo.video_entries import VIDEO
 from nl_detectron.modeling import VideoClassifier
 from nl_detectron.video_analysis import VideoAnalysis, analyze_video
 
@@ -226,26 +227,39 @@ def table(rows: list[list[str]], headers: list[str], table_format: str) -> str:
 
 
 def write_zoo() -> None:
-    results = {
-        entry.config: analyze(build_on_meta(model_zoo.get_config(entry.config)))
-        for entry in tqdm(ENTRIES, unit="config")
-    }
-    TABLE.write_text(zoo_table(results), encoding="utf-8")
+    images: dict[str, Analysis] = {}
+    clips: dict[str, VideoAnalysis] = {}
+    for entry in tqdm(ENTRIES, unit="config"):
+        if entry.task == VIDEO:
+            clips[entry.config] = clip_of(model_zoo.get_config(entry.config))
+        else:
+            images[entry.config] = analyze(build_on_meta(model_zoo.get_config(entry.config)))
+    TABLE.write_text(zoo_table(images), encoding="utf-8")
     VIDEO_TABLE.write_text(video_table(), encoding="utf-8")
     with open(FIGURES, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["config", "height", "width", "parameters", "multiply_adds"])
-        for config, result in results.items():
+        writer.writerow(["config", "frames", "height", "width", "parameters", "multiply_adds"])
+        for entry in ENTRIES:
+            clip = clips.get(entry.config)
+            result = clip or images[entry.config]
+            size = (clip.frames if clip else 1, result.height, result.width)
             total = result.total
-            size = (result.height, result.width)
-            writer.writerow([config, *size, total.parameters, total.multiply_adds])
+            writer.writerow([entry.config, *size, total.parameters, total.multiply_adds])
     print(f"wrote {TABLE}, {VIDEO_TABLE} and {FIGURES}; now run python tools/generate_model_zoo.py")
+
+
+def clip_of(cfg: CfgNode) -> VideoAnalysis:
+    """Count a network on the clips that it is trained on."""
+    height, width = cfg.INPUT.CROP.SIZE
+    return analyze_video(
+        build_on_meta(cfg), frames=cfg.INPUT.CLIP.FRAMES, height=height, width=width
+    )
 
 
 def zoo_table(results: dict[str, Analysis]) -> str:
     """Return the text of ``docs/complexity.md``."""
     first = next(iter(results.values()))
-    rows = [zoo_row(entry, results[entry.config]) for entry in ENTRIES]
+    rows = [zoo_row(e, results[e.config]) for e in ENTRIES if e.config in results]
     headers = ["config", "blocks", "parameters, M", "of them blocks", "increase"]
     headers += ["multiply-adds, G", "of them blocks", "increase"]
     sections = [
@@ -286,16 +300,14 @@ def video_table() -> str:
 
 def video_row(file: Path) -> list[str]:
     cfg = load(str(file), [])
-    model, frames = build_on_meta(cfg), cfg.INPUT.CLIP.FRAMES
-    height, width = cfg.INPUT.CROP.SIZE
+    clip, model = clip_of(cfg), build_on_meta(cfg)
     side, views = cfg.INPUT.MIN_SIZE_TEST, cfg.TEST.CLIPS * cfg.TEST.CROPS
-    clip = analyze_video(model, frames=frames, height=height, width=width)
-    view = analyze_video(model, frames=frames, height=side, width=side).total.multiply_adds
+    view = analyze_video(model, frames=clip.frames, height=side, width=side).total.multiply_adds
     path = file.relative_to(ROOT)
     return [
         f"[{path.parent.name}/{file.stem}](../{path})",
         f"{clip.total.parameters / 1e6:.1f}",
-        f"{frames} x {height} x {width}",
+        f"{clip.frames} x {clip.height} x {clip.width}",
         f"{clip.total.multiply_adds / 1e9:.1f}",
         f"{clip.papers_order / 1e9:.1f}",
         f"{view / 1e9:.1f} G x {views} views",

@@ -92,7 +92,7 @@ def make_clips(
 
 
 def make_scene(split: str, index: int, *, seed: int = 0) -> tuple[int, "Scene"]:
-    """Return class and scene of the video that :func:`make_clips` writes as number `index` of
+    """Return class and scene of the video that `make_clips` writes as number `index` of
     `split`, counted from 0."""
     turn = [*range(len(CLASSES)), *class_groups()["relation"]]
     label = turn[index % len(turn)]

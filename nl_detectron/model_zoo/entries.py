@@ -1,8 +1,8 @@
 """The table of the zoo: one entry for each config, with everything known about its model.
 
 Published figures stand here. What this project measures is written by tools into two CSV files
-beside this one and read from them: ``measured.csv`` (AP on COCO val2017) and ``complexity.csv``
-(parameters and multiply-adds).
+beside this one and read from them: ``measured.csv`` (the results of evaluations) and
+``complexity.csv`` (parameters and multiply-adds). Entries of videos are in ``video_entries.py``.
 """
 
 import csv
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .entry import Entry, Metric, Results
+from .video_entries import VIDEO_ENTRIES
 
 TABLE_5 = "Table 5: instance segmentation"
 TABLE_6 = "Table 6: keypoints"
@@ -332,6 +333,7 @@ _PUBLISHED: tuple[Entry, ...] = (
         blocks="1 in res4, GN",
         baseline="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
     ),
+    *VIDEO_ENTRIES,
 )
 
 

@@ -49,6 +49,7 @@ class Entry:
         baseline: config of the same model without them; None for a baseline.
         paper: the paper's figures, given to the config whose recipe is nearest to the paper's.
         detectron2: the figures of Detectron2's own model with the same recipe, without blocks.
+        official: the figures of the authors' own code with the same recipe.
         measured: our figures; empty where nobody has run it yet.
         parameters: learned and frozen weights of the whole model.
         multiply_adds: of one forward pass, on the input that ``complexity.csv`` states.
@@ -61,6 +62,7 @@ class Entry:
     baseline: str | None = None
     paper: Mapping[str, Figures] = field(default_factory=dict)
     detectron2: Mapping[str, Figures] = field(default_factory=dict)
+    official: Mapping[str, Figures] = field(default_factory=dict)
     measured: Mapping[str, Figures] = field(default_factory=dict)
     parameters: int | None = None
     multiply_adds: int | None = None

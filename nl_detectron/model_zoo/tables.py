@@ -7,6 +7,7 @@ from importlib.resources import files
 from tabulate import tabulate
 
 from . import entries as zoo
+from . import video_entries as video
 from .entries import ENTRIES, METRICS
 from .entry import Entry, Figures, Metric
 
@@ -14,7 +15,13 @@ NOT_RUN = "not run"
 NOT_COUNTED = "not counted"
 NO_CHECKPOINT = "none yet"
 
-_SOURCES = ("paper", "detectron2", "measured")  # of figures, as Entry names them
+SOURCES = {
+    "paper": "paper",
+    "detectron2": "Detectron2",
+    "official": "official code",
+    "measured": "measured",
+}
+"""Of figures: the names that Entry has for them, and ours for the reader."""
 
 _HEAD = """\
 # Model zoo
@@ -31,18 +38,25 @@ The same figures, one row per config, are in [results.csv](results.csv).
   its config differs from theirs in nothing but the blocks. What counts is the difference between
   such rows, trained under the same schedule.
 - **Schedule**: 1x is 90,000 iterations of 16 images (about 12 COCO epochs), s1x is 130,000 and
-  3x is 270,000 of them; 1.44x is 260,000 iterations of 8 images.
+  3x is 270,000 of them; 1.44x is 260,000 iterations of 8 images. On Kinetics,
+  400k is 400,000 iterations of 64 clips, or of 16 after a training with short clips (128x1 and
+  32x4). On Charades, 200k is 200,000 iterations of 8 clips.
 - **AP** is on COCO val2017, in per cent: AP / AP50 / AP75. *Paper* is Tables 5 and 6 of
   [Non-local Neural Networks](https://arxiv.org/abs/1711.07971), *Detectron2* is
   [its model zoo](https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md) for the
   same recipe without blocks (AP only), *measured* is ours. A dash: nobody published a figure.
   "{not_run}": nobody has trained this config with this code yet.
-- **The paper gives no schedule.** That of its X152 rows is known from Mask R-CNN v3. For R50, R101
-  and keypoints, the 1x recipe is the nearest known one, so the paper's figures stand beside it;
-  they are not promised. The files in [configs/base](../configs/base) say what is known and what
-  is inferred.
+- **Videos**: a clip of 32x2 is 32 frames, every second one. *video* is accuracy on the validation
+  videos of Kinetics-400, in per cent, top-1 / top-5; *actions* is mAP on those of Charades. *Paper*
+  is Tables 2 to 4, *official code* is the README of
+  [video-nonlocal-net](https://github.com/facebookresearch/video-nonlocal-net). The paper gives the
+  recipe of these networks, and the configs follow it.
+- **The paper gives no schedule for COCO.** That of its X152 rows is known from Mask R-CNN v3. For
+  R50, R101 and keypoints, the 1x recipe is the nearest known one, so the paper's figures stand
+  beside it; they are not promised. The files in [configs/base](../configs/base) say what is known
+  and what is inferred.
 - **Parameters** are in millions, frozen ones included; **multiply-adds** in billions for one
-  forward pass, on the input named in `nl_detectron/model_zoo/complexity.csv`, counted by
+  forward pass, on the image or clip named in `nl_detectron/model_zoo/complexity.csv`, counted by
   `tools/analyze_model.py`.
 - **Checkpoint**: a trained model. `model_zoo.get(..., trained=True)` checks its SHA-256 before it
   loads it.
@@ -53,8 +67,50 @@ _R50_NL = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml"
 _R101 = "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_1x.yaml"
 _R101_NL = "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_NL_1x.yaml"
 
+_C2D_R50 = "Kinetics/c2d_R_50_32x2.yaml"
+_C2D_R50_NL1 = "Kinetics/c2d_R_50_NL1_32x2.yaml"
+_C2D_R50_NL5 = "Kinetics/c2d_R_50_NL5_32x2.yaml"
+_C2D_R101 = "Kinetics/c2d_R_101_32x2.yaml"
+_C2D_R101_NL5 = "Kinetics/c2d_R_101_NL5_32x2.yaml"
+_I3D_R101 = "Kinetics/i3d_R_101_32x2.yaml"
+_I3D_R50_NL5_128 = "Kinetics/i3d_R_50_NL5_128x1.yaml"
+_I3D_R101_NL5_128 = "Kinetics/i3d_R_101_NL5_128x1.yaml"
+
 # For each section: its note, and the rows of other sections that belong to its comparison.
 _SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    video.TABLE_2A: (
+        "C2D R50 and one block. The embedded Gaussian is the default, so its config is the network "
+        "with one block by another name.",
+        (_C2D_R50, _C2D_R50_NL1),
+    ),
+    video.TABLE_2B: (
+        "C2D R50 and one block, right before the last residual block of a stage. The config for "
+        "res4 is the network with one block by another name.",
+        (_C2D_R50, _C2D_R50_NL1),
+    ),
+    video.TABLE_2C: ("C2D.", ()),
+    video.TABLE_2D: (
+        "C2D and 5 blocks, which see the position's own frame, its own place in all frames, or "
+        "the whole clip.",
+        (_C2D_R50, _C2D_R50_NL5, _C2D_R101, _C2D_R101_NL5),
+    ),
+    video.TABLE_2E: (
+        "ResNet-101. In the paper's count I3D 3x3x3 multiplies 1.8 times as much as C2D, I3D 1.5 "
+        "times and C2D with blocks 1.2 times.",
+        (_C2D_R101, _I3D_R101, _C2D_R101_NL5),
+    ),
+    video.TABLE_2F: ("I3D with and without 5 blocks, beside C2D.", (_C2D_R50, _C2D_R101)),
+    video.TABLE_2G: ("Fine-tuned from the networks of 32 frames without blocks.", ()),
+    video.TABLE_3: (
+        "Of the paper's Table 3 its own rows, on the validation videos.",
+        (_I3D_R50_NL5_128, _I3D_R101_NL5_128),
+    ),
+    video.TABLE_4: ("Fine-tuned from Kinetics; trained on train, evaluated on val.", ()),
+    video.FEWER_FRAMES: (
+        "Not in the paper: the same time and the same maps from fewer frames. Those of 32x4 are "
+        "fine-tuned from 32x2 here, from 8x8 in the official code.",
+        (),
+    ),
     zoo.TABLE_5: ("The paper's Table 5: one block, right before the last block of res4.", ()),
     zoo.TABLE_6: ("The paper's Table 6: a block after every two convolutions of the head.", ()),
     zoo.DETECTION: ("Not in the paper.", ()),
@@ -80,11 +136,16 @@ _SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 def readme() -> str:
     """Return the text of ``model_zoo/README.md``."""
     parts = [_HEAD.format(not_run=NOT_RUN)]
-    for section, (note, shared) in _SECTIONS.items():
-        rows = [entry for entry in ENTRIES if entry.config in shared]
-        rows += [entry for entry in ENTRIES if entry.section == section]
-        parts.append(f"## {section}\n\n{note}\n\n{_markdown(rows)}")
+    for section, (note, _) in _SECTIONS.items():
+        parts.append(f"## {section}\n\n{note}\n\n{_markdown(rows_of(section))}")
     return "\n".join(parts)
+
+
+def rows_of(section: str) -> list[Entry]:
+    """Return the entries that a section compares: those of other sections, then its own."""
+    _, shared = _SECTIONS[section]
+    rows = [entry for entry in ENTRIES if entry.config in shared]
+    return rows + [entry for entry in ENTRIES if entry.section == section]
 
 
 def results_csv() -> str:
@@ -104,12 +165,11 @@ def _markdown(rows: list[Entry]) -> str:
         "Schedule": [entry.schedule for entry in rows],
     }
     for metric in dict.fromkeys(metric for entry in rows for metric in entry.metrics):
-        for source in _SOURCES:
+        for source, name in SOURCES.items():
             values = [_figures(entry, source, metric) for entry in rows]
             if source == "measured" or any(values):
                 missing = NOT_RUN if source == "measured" else "–"
-                title = f"{metric.title}, {source.replace('detectron2', 'Detectron2')}"
-                columns[title] = [_written(value, missing) for value in values]
+                columns[f"{metric.title}, {name}"] = [_written(value, missing) for value in values]
     columns["Parameters"] = [_scaled(entry.parameters, 1e6) for entry in rows]
     columns["Multiply-adds"] = [_scaled(entry.multiply_adds, 1e9) for entry in rows]
     columns["Checkpoint"] = [
@@ -151,7 +211,7 @@ def _flat(entry: Entry) -> dict[str, str | int | float]:
         "schedule": entry.schedule,
         "baseline": entry.baseline or "",
     }
-    for source in _SOURCES:
+    for source in SOURCES:
         for metric in METRICS:
             due = source == "measured" and metric in entry.metrics
             figures = _figures(entry, source, metric)

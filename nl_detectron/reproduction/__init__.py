@@ -1,8 +1,10 @@
 """The paper's tables: which rows there are, their training, and what came out of it."""
 
-from .plan import Machines, Recipe, Row, plan
+from .plan import Machines, Recipe, Row, Run, plan, with_starts
+from .released import plan_released, released_csv, released_markdown, select_released
 from .report import as_csv, as_markdown, save_measured
-from .run import State, check_folders, collect, read_state, train
+from .run import check_folders, collect, run_all
+from .state import State, read_evaluation, read_state
 from .tables import TABLES, Table, select
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "Machines",
     "Recipe",
     "Row",
+    "Run",
     "State",
     "Table",
     "as_csv",
@@ -17,8 +20,14 @@ __all__ = [
     "check_folders",
     "collect",
     "plan",
+    "plan_released",
+    "read_evaluation",
     "read_state",
+    "released_csv",
+    "released_markdown",
+    "run_all",
     "save_measured",
     "select",
-    "train",
+    "select_released",
+    "with_starts",
 ]

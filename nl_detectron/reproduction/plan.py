@@ -1,5 +1,6 @@
 """What a row of the paper's tables asks for: its recipe, its command and what it will cost."""
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,22 +13,31 @@ from nl_detectron.config import load_config
 from nl_detectron.engine import Trainer
 from nl_detectron.errors import ConfigError, UserError
 from nl_detectron.model_zoo import Entry, find_entry, get_config_file
+from nl_detectron.model_zoo.video_entries import VIDEO
+
+from .state import FINAL_MODEL, State, read_state
 
 REFERENCE_GPUS = 8  # the batch, rate and schedule of every config are meant for so many
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """A published training speed: of an iteration of `images` images on `gpus` GPUs together."""
+    """A published training speed: of an iteration of `samples` images or clips on `gpus` GPUs
+    together.
+
+    Attributes:
+        config: whose speed it is; None for that of the baseline of the row in question.
+    """
 
     seconds: float
-    images: int = 16
+    samples: int = 16
     gpus: int = 8
-    source: str = "Detectron2's MODEL_ZOO, V100"
+    source: str = "Detectron2's MODEL_ZOO, V100, without blocks"
+    config: str | None = None
 
     @property
-    def gpu_seconds_per_image(self) -> float:
-        return self.seconds * self.gpus / self.images
+    def gpu_seconds_per_sample(self) -> float:
+        return self.seconds * self.gpus / self.samples
 
 
 # Of the baselines. The time of an iteration does not depend on how many there are, so that of 3x
@@ -36,11 +46,26 @@ SPEEDS = {
     "Mask R-CNN R50-FPN": Speed(seconds=0.261),
     "Mask R-CNN R101-FPN": Speed(seconds=0.340),
     "Mask R-CNN X152-32x8d-FPN": Speed(
-        seconds=1.188, images=8, source="Detectron's MODEL_ZOO, P100"
+        seconds=1.188, samples=8, source="Detectron's MODEL_ZOO, P100, without blocks"
     ),
     "Keypoint R-CNN R50-FPN": Speed(seconds=0.315),
     "Keypoint R-CNN R101-FPN": Speed(seconds=0.390),
 }
+
+# Of videos nothing but this was published, the longest that it can have taken: 300,000 iterations
+# in "less than 3 days".
+VIDEO_SPEED = Speed(
+    seconds=3 * 86_400 / 300_000,
+    samples=32,
+    gpus=4,
+    source="README of the official code, GTX 1080, I3D R50 8x8, at most",
+    config="Kinetics/i3d_R_50_8x8.yaml",
+)
+
+
+def speed_of(entry: Entry) -> Speed | None:
+    """Return the published speed from which a row's is estimated, if there is one."""
+    return VIDEO_SPEED if entry.task == VIDEO else SPEEDS.get(entry.model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +97,7 @@ class Recipe:
     """A schedule as it will run.
 
     Attributes:
-        images: of one update, over all GPUs and accumulated batches.
+        samples: images or clips of one update, over all GPUs and accumulated batches.
         accumulate_steps: batches of which an update consists.
         learning_rate: after the warm-up.
         iterations: updates in all.
@@ -80,7 +105,7 @@ class Recipe:
         warmup: iterations of warm-up.
     """
 
-    images: int
+    samples: int
     accumulate_steps: int
     learning_rate: float
     iterations: int
@@ -89,46 +114,76 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A row of a table as it will be trained.
+class Run:
+    """What ``train_net.py`` does in a folder of its own.
 
     Attributes:
         entry: of the model zoo.
         folder: of the run.
-        recipe: after scaling to the number of GPUs.
-        command: what trains it, goes on with it, and evaluates it.
+        command: what starts it, and goes on with it.
         settings: what else than the config decides the result; see `check_folders`.
         datasets: names of those that the run reads.
+        start: the final model of another run, which has to be there before.
     """
 
     entry: Entry
     folder: Path
-    recipe: Recipe
     command: tuple[str, ...]
     settings: dict[str, object]
     datasets: tuple[str, ...]
+    start: Path | None = None
+
+    @property
+    def state(self) -> State:
+        """What its folder holds."""
+        raise NotImplementedError
+
+    @property
+    def iterations(self) -> int | None:
+        """How many there are in all; None where nothing is trained."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Run):
+    """A row of a table as it will be trained and evaluated.
+
+    Attributes:
+        recipe: after scaling to the number of GPUs.
+    """
+
+    recipe: Recipe
+
+    @property
+    def state(self) -> State:
+        return read_state(self.folder)
+
+    @property
+    def iterations(self) -> int:
+        return self.recipe.iterations
 
     @property
     def gpu_hours(self) -> float | None:
-        """Estimated from the published speed of the baseline, in which evaluation is not counted.
+        """Estimated from a published speed, in which evaluation is not counted.
 
-        A GPU's time per image is taken to be the same on any number of GPUs, and non-local blocks
-        to take time in proportion to their multiply-adds. None where there is nothing published.
+        A GPU's time per image or clip is taken to be the same on any number of GPUs, and to be in
+        proportion to the multiply-adds of what the speed is of. None where nothing is published.
         """
-        if self.entry.model not in SPEEDS:
+        speed = speed_of(self.entry)
+        if speed is None:
             return None
-        images = self.recipe.images * self.recipe.iterations
-        seconds = images * SPEEDS[self.entry.model].gpu_seconds_per_image
-        baseline = find_entry(self.entry.baseline or "")
-        if baseline and baseline.multiply_adds and self.entry.multiply_adds:
-            seconds *= self.entry.multiply_adds / baseline.multiply_adds
+        seconds = self.recipe.samples * self.recipe.iterations * speed.gpu_seconds_per_sample
+        other = find_entry(speed.config or self.entry.baseline or "")
+        if other and other.multiply_adds and self.entry.multiply_adds:
+            seconds *= self.entry.multiply_adds / other.multiply_adds
         return seconds / 3600
 
     def describe(self) -> str:
         """The lines that a dry run prints."""
-        recipe, speed = self.recipe, SPEEDS.get(self.entry.model)
+        recipe, speed = self.recipe, speed_of(self.entry)
+        samples = "clips" if self.entry.task == VIDEO else "images"
         batches = (
-            f"{recipe.accumulate_steps} batches of {recipe.images // recipe.accumulate_steps}"
+            f"{recipe.accumulate_steps} batches of {recipe.samples // recipe.accumulate_steps}"
             if recipe.accumulate_steps > 1
             else "one batch"
         )
@@ -137,13 +192,14 @@ class Row:
         if self.gpu_hours is not None and speed is not None:
             hours = (
                 f"about {self.gpu_hours:,.0f} (source: {speed.source}: {speed.seconds:.3f} s per "
-                f"iteration of {speed.images} images on {speed.gpus}, without blocks)"
+                f"iteration of {speed.samples} {samples} on {speed.gpus})"
             )
         return "\n".join(
             (
                 f"{self.entry.row_name}: {self.entry.model}, {self.entry.blocks or 'baseline'}",
                 f"  command: {shlex.join(self.command)}",
-                f"  images per update: {recipe.images} ({batches}), learning rate: "
+                *([f"  starts from: {self.start}"] if self.start else []),
+                f"  {samples} per update: {recipe.samples} ({batches}), learning rate: "
                 f"{recipe.learning_rate:g}",
                 f"  iterations: {recipe.iterations:,}, drops at: {drops}, warm-up: "
                 f"{recipe.warmup:,}",
@@ -153,8 +209,32 @@ class Row:
 
 
 def run_folder(output: Path, config: str) -> Path:
-    """Return the folder of a row's run: under `output`, named after its config."""
-    return output / Path(config).stem
+    """Return the folder of a row's run: under `output`, at the place of the config's name."""
+    return output / Path(config).with_suffix("")
+
+
+# The paper's network with blocks starts on Charades from the one with blocks on Kinetics. Its
+# config, which differs from the baseline's in nothing but the blocks, names the one without.
+_STARTS = {"Charades/i3d_R_101_NL5_128x1.yaml": "Kinetics/i3d_R_101_NL5_128x1.yaml"}
+
+
+def start_of(entry: Entry) -> Entry | None:
+    """Return the row whose final model this one starts from; None for pretrained weights."""
+    weights = load_config(get_config_file(entry.config)).MODEL.WEIGHTS
+    found = re.fullmatch(rf"output/(.+)/{re.escape(FINAL_MODEL)}", weights)
+    if found is None:
+        return None
+    return find_entry(_STARTS.get(entry.config, f"{found[1]}.yaml"))
+
+
+def with_starts(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the rows, each once and after the one that it starts from, which is added."""
+    ordered: list[Entry] = []
+    for entry in entries:
+        start = start_of(entry)
+        before = with_starts([start]) if start else []
+        ordered += [e for e in (*before, entry) if e not in ordered]
+    return ordered
 
 
 def plan(
@@ -178,7 +258,8 @@ def plan(
         output: folder in which the row gets one of its own, named after its config.
         machines: where it will run.
         accumulate: for 1, 2 and 4 GPUs: do in turn what 8 would do at once.
-        opts: ``KEY VALUE ...`` for the config.
+        opts: ``KEY VALUE ...`` for the config. ``MODEL.WEIGHTS`` among them is for rows that start
+            from pretrained weights, not for those that start from the final model of another row.
 
     Raises:
         UserError: for options or a number of GPUs that cannot work.
@@ -205,26 +286,17 @@ def plan(
         # First, so that the user's own value has the last word.
         all_opts = ["SOLVER.REFERENCE_WORLD_SIZE", str(REFERENCE_GPUS), *opts]
     cfg = load_config(config_file, all_opts)
-    recipe = _recipe(cfg, world_size)
-    flags = ["--num-gpus", machines.num_gpus]
-    if machines.num_machines > 1:
-        flags += ["--num-machines", machines.num_machines, "--machine-rank", machines.machine_rank]
-    if machines.dist_url != "auto":
-        flags += ["--dist-url", machines.dist_url]
+    other = start_of(entry)
+    start = run_folder(output, other.config) / FINAL_MODEL if other else None
+    if start:
+        all_opts += ["MODEL.WEIGHTS", str(start)]
     return Row(
         entry=entry,
         folder=folder,
-        recipe=recipe,
-        command=(
-            _short(sys.executable),
-            _short(train_script),
-            "--config-file",
-            _short(config_file),
-            "--resume",
-            *map(str, flags),
-            "OUTPUT_DIR",
-            str(folder),
-            *all_opts,
+        recipe=_recipe(cfg, world_size),
+        start=start,
+        command=train_command(
+            train_script, config_file, "--resume", machines=machines, folder=folder, opts=all_opts
         ),
         settings={"opts": list(opts), "processes": world_size, "accumulate": accumulate},
         datasets=(*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST),
@@ -241,12 +313,40 @@ def _recipe(cfg: CfgNode, world_size: int) -> Recipe:
         )
     solver = Trainer.auto_scale_workers(cfg, world_size).SOLVER
     return Recipe(
-        images=solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS,
+        samples=solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS,
         accumulate_steps=solver.ACCUMULATE_STEPS,
         learning_rate=solver.BASE_LR,
         iterations=solver.MAX_ITER,
         drops=tuple(solver.STEPS),
         warmup=solver.WARMUP_ITERS,
+    )
+
+
+def train_command(
+    train_script: Path,
+    config_file: str,
+    mode: str,
+    *,
+    machines: Machines,
+    folder: Path,
+    opts: Sequence[str],
+) -> tuple[str, ...]:
+    """Return the command line of a run; `mode` is ``--resume`` or ``--eval-only``."""
+    flags = ["--num-gpus", machines.num_gpus]
+    if machines.num_machines > 1:
+        flags += ["--num-machines", machines.num_machines, "--machine-rank", machines.machine_rank]
+    if machines.dist_url != "auto":
+        flags += ["--dist-url", machines.dist_url]
+    return (
+        _short(sys.executable),
+        _short(train_script),
+        "--config-file",
+        _short(config_file),
+        mode,
+        *map(str, flags),
+        "OUTPUT_DIR",
+        str(folder),
+        *opts,
     )
 
 

@@ -12,59 +12,47 @@ from tabulate import tabulate
 from nl_detectron.errors import UserError
 from nl_detectron.model_zoo import METRICS, Entry, Metric, find_entry
 from nl_detectron.model_zoo.entry import Figures
+from nl_detectron.model_zoo.tables import SOURCES
 
-from .run import State
-from .tables import table_of
-
-_HEADERS = [
-    "row",
-    "blocks",
-    "schedule",
-    "metric",
-    "paper",
-    "Detectron2",
-    "measured",
-    "NL - baseline, paper",
-    "NL - baseline, measured",
-    "within tolerance",
-    "state",
-]
+from .state import State
+from .tables import Table
 
 States = Mapping[str, State]
 """By config."""
 
 
-def as_markdown(entries: Sequence[Entry], states: States, failed: Mapping[str, str]) -> str:
-    """Return the table with its legend.
+def as_markdown(
+    table: Table, entries: Sequence[Entry], states: States, failed: Mapping[str, str]
+) -> str:
+    """Return a table with its legend.
 
     Args:
-        entries: its rows.
+        table: of the paper.
+        entries: the rows of it that were asked for.
         states: what there is of them and of their baselines; see `collect`.
-        failed: by config, why a row failed.
+        failed: by config, why a run failed.
     """
     rows = []
     for entry, metric in _lines(entries):
         paper, measured = _figures(entry, metric), _figures(entry, metric, states)
-        own, theirs = measured[0], entry.detectron2.get(metric.name)
-        within = _within(entry, metric, states)
-        state = states[entry.config]
+        within = _within(table, entry, metric, states)
         rows.append(
-            [
-                entry.row_name,
-                entry.blocks or "none",
-                entry.schedule,
-                metric.title,
-                _written(paper[0]),
-                _written(theirs),
-                _written(own),
-                _written(paper[1], sign="+"),
-                _written(measured[1], sign="+"),
-                "–" if within is None else "yes" if within else "no",
-                "failed" if entry.config in failed else str(state),
-            ]
+            {
+                "row": entry.row_name,
+                "blocks": entry.blocks or "none",
+                "schedule": entry.schedule,
+                "metric": metric.title,
+                "paper": written(paper[0]),
+                SOURCES[table.reference]: written(_theirs(table, entry, metric)),
+                "measured": written(measured[0]),
+                "NL - baseline, paper": written(paper[1], sign="+"),
+                "NL - baseline, measured": written(measured[1], sign="+"),
+                "within tolerance": "–" if within is None else "yes" if within else "no",
+                "state": "failed" if entry.config in failed else str(states[entry.config]),
+            }
         )
-    table = tabulate(rows, _HEADERS, tablefmt="github", disable_numparse=True)
-    parts = [f"# {entries[0].section}", f"{table}\n", table_of(entries[0]).notes]
+    text = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+    parts = [f"# {table.title}", f"{text}\n", table.notes]
     if failed:
         parts.append("".join(f"- {_entry(c).row_name}: {error}\n" for c, error in failed.items()))
     changed = [
@@ -77,24 +65,25 @@ def as_markdown(entries: Sequence[Entry], states: States, failed: Mapping[str, s
     return "\n".join(parts)
 
 
-def as_csv(entries: Sequence[Entry], states: States, failed: Mapping[str, str]) -> str:
+def as_csv(
+    table: Table, entries: Sequence[Entry], states: States, failed: Mapping[str, str]
+) -> str:
     """Return one line per row and metric; arguments as for `as_markdown`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    kinds = ["paper", "detectron2", "measured", "paper_difference", "measured_difference"]
-    columns = table_of(entries[0]).columns
-    names = [f"{kind}_{column}" for kind in kinds for column in columns]
+    kinds = ["paper", table.reference, "measured", "paper_difference", "measured_difference"]
+    names = [f"{kind}_{column}" for kind in kinds for column in table.columns]
     writer.writerow(["config", "row", "metric", *names, "within_tolerance", "state"])
     for entry, metric in _lines(entries):
         paper, measured = _figures(entry, metric), _figures(entry, metric, states)
-        theirs = entry.detectron2.get(metric.name)
+        theirs = _theirs(table, entry, metric)
         figures = [paper[0], theirs, measured[0], paper[1], measured[1]]
         values = [
             "" if value is None else round(value, 4)
             for one in figures
-            for value in (one or (None,) * len(columns))
+            for value in (one or (None,) * len(table.columns))
         ]
-        within = _within(entry, metric, states)
+        within = _within(table, entry, metric, states)
         verdict = "" if within is None else "yes" if within else "no"
         state = "failed" if entry.config in failed else str(states[entry.config])
         writer.writerow([entry.config, entry.row_name, metric.name, *values, verdict, state])
@@ -161,32 +150,40 @@ def _figures(
 
     own = figures(entry.config)
     base = figures(entry.baseline) if entry.baseline else None
-    return own, _minus(own, base)
+    return own, minus(own, base)
 
 
-def _minus(a: Figures | None, b: Figures | None) -> Figures | None:
+def _theirs(table: Table, entry: Entry, metric: Metric) -> Figures | None:
+    figures: Figures | None = getattr(entry, table.reference).get(metric.name)
+    return figures
+
+
+def minus(a: Figures | None, b: Figures | None) -> Figures | None:
+    """Return the differences, None where a figure is missing."""
     if a is None or b is None:
         return None
     return tuple(None if x is None or y is None else x - y for x, y in zip(a, b, strict=True))
 
 
-def _within(entry: Entry, metric: Metric, states: States) -> bool | None:
+def _within(table: Table, entry: Entry, metric: Metric, states: States) -> bool | None:
     """None where there is nothing to compare, NaN included."""
     measured, difference = _figures(entry, metric, states)
+    paper, papers_difference = _figures(entry, metric)
     if entry.baseline:
-        expected, actual = _figures(entry, metric)[1], difference
+        expected, actual = papers_difference, difference
+        tolerance = table.difference_tolerance
     else:
-        expected, actual = entry.detectron2.get(metric.name), measured
-    if not expected or not actual or expected[0] is None or actual[0] is None:
+        expected = _theirs(table, entry, metric) or (paper if table.paper_recipe else None)
+        actual, tolerance = measured, table.run_tolerance
+    if tolerance is None or not expected or not actual or expected[0] is None or actual[0] is None:
         return None
     if math.isnan(actual[0]):
         return None
-    table = table_of(entry)
-    tolerance = table.difference_tolerance if entry.baseline else table.run_tolerance
     return abs(actual[0] - expected[0]) <= tolerance + 1e-6  # figures have one decimal
 
 
-def _written(figures: Figures | None, sign: str = "") -> str:
+def written(figures: Figures | None, sign: str = "") -> str:
+    """Return figures as the tables show them."""
     if figures is None:
         return "–"
     return " / ".join(f"{value:{sign}.1f}" for value in figures if value is not None)

@@ -45,7 +45,7 @@ class Frame:
 class VideoStream:
     """All frames of a video file or of a folder of frames; can be iterated more than once.
 
-    Iterating raises :class:`VideoError` after the last frame that can be decoded where that is not
+    Iterating raises `VideoError` after the last frame that can be decoded where that is not
     the end of the video.
 
     Args:
