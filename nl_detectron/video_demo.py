@@ -6,6 +6,7 @@ the window around it and the strip is whole from the first frame on. A camera is
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -224,7 +225,7 @@ def draw(
         if writer:
             writer.finish(is_whole=number + 1 == count)
             if writer.lost_sound:
-                progress.write(f"{target} has no sound: {writer.lost_sound}")
+                progress.write(f"{target} has no sound: {writer.lost_sound}", file=sys.stderr)
 
 
 def draw_camera(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from .data.video.probing import probe
 from .data.video.streaming import DEFAULT_RATE, Frame
 from .errors import ConfigError, DataError
 from .inference import complete_config, load_model, precision
+from .modeling import VideoClassifier
 from .tasks import is_video
 from .video import sampling
 from .video.mapper import TestMapper
@@ -105,7 +106,7 @@ class VideoPredictor:
         if views_at_once is not None and views_at_once < 1:
             raise ValueError(f"views_at_once is {views_at_once}; allowed: 1 or more")
         self.classes = _class_names(cfg, classes)
-        self.model: Any = load_model(cfg)
+        self.model = cast(VideoClassifier, load_model(cfg))
         self.model.views_at_once = views_at_once or self.model.views_at_once
         self._map = TestMapper.from_config(cfg)
         self._half = half

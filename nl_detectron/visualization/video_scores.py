@@ -36,7 +36,7 @@ class ScoreOverlay:
         self.colours = dict(zip(best, _COLOURS, strict=False))
         self.strip_height = max(8, height // 7)
         room = (height - self.strip_height) // (COUNT + 1)
-        self.row_height = max(6, min(room, height // 16 + 8))
+        self.row_height = max(6, min(room, height // 16 + 8, width // 16))
         self.bars_width = min(width, max(16 * self.row_height, width // 3))
         self.width = width
         self._font = ImageFont.truetype(_FONT, max(5, round(0.72 * self.row_height)))

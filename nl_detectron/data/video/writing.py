@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, cast
 
 import numpy as np
 
@@ -59,8 +59,11 @@ class VideoWriter:
         self._closing = contextlib.ExitStack()
         with self._errors():
             self._container = self._closing.enter_context(av.open(str(path), "w"))
-            self._stream: Any = self._container.add_stream(
-                codec, rate=rate.limit_denominator(1001), options=_OPTIONS[codec]
+            self._stream = cast(
+                av.VideoStream,
+                self._container.add_stream(
+                    codec, rate=rate.limit_denominator(1001), options=_OPTIONS[codec]
+                ),
             )
             self._stream.height, self._stream.width = (side + side % 2 for side in size)
             self._stream.pix_fmt = "yuv420p"
