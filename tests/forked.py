@@ -1,11 +1,41 @@
 """Several processes of one run, without the seconds that importing everything anew would take."""
 
+import functools
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from detectron2.utils import comm
+
+_FRESH = "NL_DETECTRON_FRESH_PROCESS"
+
+
+def in_fresh_process(test: Callable[..., None]) -> Callable[..., None]:
+    """Let pytest run `test` in a process of its own: torch's autograd refuses to run after a fork
+    where an earlier test has started its threads."""
+
+    @functools.wraps(test)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        if _FRESH in os.environ:
+            test(*args, **kwargs)
+            return
+        node = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", node],
+            cwd=Path(__file__).resolve().parent.parent,
+            env={**environment, _FRESH: "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+
+    return wrapped
 
 
 def run_forked(count: int, function: Callable[[], None], store: Path) -> list[int]:

@@ -15,12 +15,12 @@ from typing import IO, Any, NoReturn
 
 import pytest
 import torch
-from nl_detectron.engine.faults import DivergedError, check_weights
 from safetensors.torch import save_file
 from torch import nn
 
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.checkpoint.writing import AtomicPathManager, atomic_write
+from nl_detectron.engine.run_errors import DivergedError, check_weights
 from nl_detectron.errors import UserError
 
 GROUP = "Checkpoints"

@@ -15,12 +15,12 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from nl_detectron.config import load_config, load_lazy_config
+from nl_detectron.data import check_datasets
 from nl_detectron.detection.evaluation import build_evaluator
 from nl_detectron.engine import (
     Ranks,
     StepTrainer,
     argument_parser,
-    check_datasets,
     launch,
     ranks_from_environment,
 )

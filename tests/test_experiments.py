@@ -18,6 +18,7 @@ from experiments.results import load, save, values
 from experiments.statistics import Interval, difference, mean
 from experiments.trial import BlockUse, Outcome, cost_of, cue_share
 from nl_detectron.layers import NonLocalBlock
+from nl_detectron.layers.order import POSITIONS
 from nl_detectron.visualization import Attention, Query
 from nl_detectron.visualization.geometry import Grid
 
@@ -62,7 +63,9 @@ def test_the_wider_network_costs_what_the_block_costs(setting, tmp_path):
         arm: cost_of(dataclasses.replace(trial(arm), setting=setting).config(tmp_path))
         for arm in ("baseline", "res4", "wider")
     }
-    block = costs["res4"].multiply_adds - costs["baseline"].multiply_adds
+    # In the paper's order of multiplication, which the arm was sized by.
+    (shape,) = (block.input_shape for block in costs["res4"].blocks)
+    block = NonLocalBlock(shape[1]).orders(shape)[POSITIONS].total
     wider = costs["wider"].multiply_adds - costs["baseline"].multiply_adds
     assert block <= wider <= 1.4 * block
 

@@ -191,7 +191,11 @@ cfg = get_cfg()
 nl_detectron.add_nonlocal_config(cfg)
 theirs = get_cfg()
 for section, key in ((cfg.MODEL.RESNETS, "NON_LOCAL"), (cfg, "WANDB"),
-                     (cfg.MODEL.ROI_KEYPOINT_HEAD, "NON_LOCAL"), (cfg.SOLVER, "ACCUMULATE_STEPS")):
+                     (cfg.MODEL.ROI_KEYPOINT_HEAD, "NON_LOCAL"), (cfg.SOLVER, "ACCUMULATE_STEPS"),
+                     (cfg.MODEL, "VIDEO_RESNET"), (cfg.MODEL, "VIDEO_CLASSIFIER"),
+                     (cfg.INPUT, "CLIP"), (cfg.TEST, "CLIPS"), (cfg.TEST, "CROPS"),
+                     (cfg.TEST, "VIEW_POOLING"), (cfg.DATALOADER, "SKIP_BAD_VIDEOS"),
+                     (cfg.DATALOADER, "MAX_BAD_VIDEOS")):
     section.pop(key)
 print(json.dumps({
     "registries before": names,
@@ -238,13 +242,16 @@ def test_registries_are_the_same_and_ours(alone: dict, both: dict, tried) -> Non
         assert names[: len(stock)] == stock
         if added := set(names[len(stock) :]):
             ours[registry] = added
-    assert ours.keys() == {"BACKBONE", "ROI_KEYPOINT_HEAD", "data sets", "metadata"}
+    assert ours.keys() == {*("BACKBONE", "META_ARCH", "ROI_KEYPOINT_HEAD", "data sets", "metadata")}
     assert ours["BACKBONE"] == {
         "build_nonlocal_resnet_backbone",
         "build_nonlocal_resnet_fpn_backbone",
+        "build_nonlocal_video_resnet_backbone",
     }
+    assert ours["META_ARCH"] == {"VideoClassifier"}
     assert ours["ROI_KEYPOINT_HEAD"] == {"NonLocalKRCNNConvDeconvUpsampleHead"}
-    assert all(name.startswith("nl_") for name in ours["data sets"] | ours["metadata"])
+    prefixes = ("nl_", "kinetics400_", "charades_")
+    assert all(name.startswith(prefixes) for name in ours["data sets"] | ours["metadata"])
     assert not both["other entries"]
     tried("We disturb nobody", "Detectron2's registries", "as before, and our names")
 

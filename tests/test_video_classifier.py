@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from forked import in_fresh_process
 from torch import Tensor
 from torch.distributed import FileStore, init_process_group
 from torch.multiprocessing import start_processes
@@ -211,6 +212,7 @@ def step_of_process(rank: int, folder: Path) -> None:
         torch.save({name: p.grad for name, p in model.named_parameters()}, folder / "grads.pth")
 
 
+@in_fresh_process
 def test_two_processes_take_the_step_of_one(tmp_path) -> None:
     clips = small_clip(views=2)
     torch.save({"clips": clips}, tmp_path / "clips.pth")

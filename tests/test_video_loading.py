@@ -247,7 +247,7 @@ def test_a_share_beyond_1_is_named(cfg: CfgNode) -> None:
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
-    from nl_detectron.engine import check_datasets
+    from nl_detectron.data import check_datasets
 
     register_videos("gone", tmp_path / "train.txt", tmp_path, classes=2)
     try:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from forked import run_forked
+from forked import in_fresh_process, run_forked
 from recording import RecordingTrainer, record, same
 
 from nl_detectron.config import load_config
@@ -83,6 +83,7 @@ def train(cfg: CfgNode, *, resume: bool = False, die_at: int | None = None) -> C
     return in_process
 
 
+@in_fresh_process
 def test_two_processes_killed_and_resumed_take_the_same_clips(config, tmp_path):
     whole = config("whole")
     assert run_forked(2, train(whole), tmp_path / "store0") == [0, 0]
@@ -116,6 +117,7 @@ def evaluate(cfg: CfgNode, weights: dict[str, Any]) -> None:
         (Path(cfg.OUTPUT_DIR) / "results.json").write_text(json.dumps(results))
 
 
+@in_fresh_process
 def test_one_process_and_two_find_the_same_figures(config, tmp_path):
     torch.manual_seed(3)
     cfgs = [config("one"), config("two"), config("three")]

@@ -158,21 +158,22 @@ def _check_clip_options(cfg: CfgNode) -> None:
 
 def _check_video(cfg: CfgNode) -> None:
     share = cfg.DATALOADER.MAX_BAD_VIDEOS
-    if not 0 <= share <= 1:
+    if share is None or not 0 <= share <= 1:
         raise ConfigError(f"DATALOADER.MAX_BAD_VIDEOS is {share}; allowed: a share, 0 to 1")
     for key in ("INPUT.CLIP.FRAMES", "INPUT.CLIP.STRIDE", "TEST.CLIPS", "TEST.CROPS"):
         _check_smallest(cfg, key)
     classifier, key = cfg.MODEL.VIDEO_CLASSIFIER, "MODEL.VIDEO_CLASSIFIER"
     _check_smallest(cfg, f"{key}.NUM_CLASSES")
-    if not 0 <= classifier.DROPOUT < 1:
-        raise ConfigError(f"{key}.DROPOUT is {classifier.DROPOUT}; allowed: 0 to below 1")
+    dropout = classifier.DROPOUT
+    if dropout is None or not 0 <= dropout < 1:
+        raise ConfigError(f"{key}.DROPOUT is {dropout}; allowed: 0 to below 1")
     _check_choice(f"{key}.MULTI_LABEL", classifier.MULTI_LABEL, (True, False))
     _check_choice("TEST.VIEW_POOLING", cfg.TEST.VIEW_POOLING, ("mean", "max"))
 
 
 def _check_choice(key: str, value: Any, allowed: Sequence[Any]) -> None:
     if value not in allowed:
-        raise ConfigError(f"{key} is '{value}'; allowed: {', '.join(map(str, allowed))}")
+        raise ConfigError(f"{key} is {short_repr(value)}; allowed: {', '.join(map(str, allowed))}")
 
 
 def _check_options(key: str, node: CfgNode) -> None:
