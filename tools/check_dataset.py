@@ -31,6 +31,7 @@ from nl_detectron.dataset_check.videos import (
     is_video_set,
 )
 from nl_detectron.errors import UserError, run_script
+from nl_detectron.tasks import is_video
 
 
 def parser() -> argparse.ArgumentParser:
@@ -114,7 +115,7 @@ def check(args: argparse.Namespace) -> list[Report]:
             cfg = load_lazy_config(args.config_file, [*args.opts, "train.device=cpu"])
         else:
             cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
-            if cfg.MODEL.META_ARCHITECTURE == "VideoClassifier":
+            if is_video(cfg):
                 check_datasets(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
                 return check_video_run(
                     cfg, decode=decode, progress=progress, max_examples=max_examples

@@ -19,6 +19,7 @@ from nl_detectron.errors import DataError, UserError, run_script
 from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor, complete_config, load_model
 from nl_detectron.inputs import WHAT, list_images, report_bad
+from nl_detectron.tasks import is_video
 from nl_detectron.visualization import (
     ClipPage,
     Page,
@@ -117,14 +118,14 @@ def main() -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 0")
     setup_logger(name="fvcore")
     cfg = complete_config(args.config_file, opts=args.opts)
-    is_video = cfg.MODEL.META_ARCHITECTURE == "VideoClassifier"
-    numbers = ("FRAME", "X", "Y") if is_video else ("X", "Y")
+    takes_videos = is_video(cfg)
+    numbers = ("FRAME", "X", "Y") if takes_videos else ("X", "Y")
     for query in args.query:
         if len(query) != len(numbers):
             given = " ".join(map(str, query))
-            kind = "a video" if is_video else "an image"
+            kind = "a video" if takes_videos else "an image"
             raise UserError(f"--query {given}: in {kind} it is {' '.join(numbers)}")
-    if is_video:
+    if takes_videos:
         visualize_videos(args, cfg, files)
     else:
         visualize_images(args, cfg, files)
