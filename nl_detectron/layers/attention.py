@@ -3,10 +3,19 @@
 Equation 4 of the paper's section 3.2: ``y = softmax(theta phi^T) g``.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
+
+from .recording import is_recorded
 
 # On a CPU, maps of at most this many elements (32 MB in float32) are multiplied out: there the
 # plain product beats the fused kernel in training. `make bench` shows where the two cross.
@@ -141,7 +150,7 @@ def softmax_attention(
     """
     factor = theta.shape[2] ** -0.5 if scale else 1.0
     device = theta.device.type
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    recorded = is_recorded()
     full = theta.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(device)
     if key_bias is not None and full:
         return explicit_attention(theta, phi, g, factor, key_bias)
@@ -164,3 +173,21 @@ def softmax_attention(
         if recorded or not largest.isfinite().all():
             y = y + 0 * largest
     return y
+
+
+def remade_but_attention(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function(x)``, which autograd makes again in the backward pass, attention excepted.
+
+    Kept are x and what torch's fused attention gives, not its inputs. Differentiable once, by one
+    backward pass.
+    """
+    keep_attention = partial(create_selective_checkpoint_contexts, _keep_attention)
+    return checkpoint(
+        function, x, use_reentrant=False, preserve_rng_state=False, context_fn=keep_attention
+    )
+
+
+def _keep_attention(_, operator, *args, **kwargs) -> CheckpointPolicy:
+    # One for each kernel: aten::_scaled_dot_product_flash_attention and others.
+    fused = operator.name().startswith("aten::_scaled_dot_product_")
+    return CheckpointPolicy.MUST_SAVE if fused else CheckpointPolicy.PREFER_RECOMPUTE

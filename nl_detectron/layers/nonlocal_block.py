@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,7 +11,8 @@ from detectron2.layers import CNNBlockBase, FrozenBatchNorm2d, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import softmax_attention
+from .attention import remade_but_attention, softmax_attention
+from .max_pool import max_pool
 from .nonlocal_ops import (
     SOFTMAX_FORMS,
     at_least_float32,
@@ -22,10 +24,14 @@ from .nonlocal_ops import (
     product_over,
 )
 from .order import FOLDED_SUMS, KEYS, SUMS, Products, cheapest_order, count_orders
+from .recording import is_recorded
 
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_MAX_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 AXES = ("spacetime", "space", "time")
+
+# In training, a softmax form whose map has at least this many elements a clip (8 MB in float32)
+# keeps its input and y alone, and makes theta, phi and g again in the backward pass.
+LONG_CLIP_ELEMENTS = 2**21
 
 
 class NonLocalBlock(CNNBlockBase):
@@ -134,17 +140,17 @@ class NonLocalBlock(CNNBlockBase):
     def forward(self, x: Tensor) -> Tensor:
         self._check_shape(x)
         order = self._order(x)
-        x_hat = self._pool(x)
         if order == KEYS:
-            y = self._join(self._multiply_at_keys(x, x_hat), x)
+            y = self._join(self._multiply_at_keys(x), x)
         elif order == FOLDED_SUMS:
-            y = self._join(self._multiply_by_folded_sums(x, x_hat), x)
+            y = self._join(self._multiply_by_folded_sums(x), x)
         else:
-            y = self._join(self._multiply_at_positions(x, x_hat, by_sums=order == SUMS), x)
-            y = _conv(y.flatten(2), *self._out_parameters()).view_as(x)
+            multiply = partial(self._multiply_at_positions, by_sums=order == SUMS)
+            y = remade_but_attention(multiply, x) if self._is_long(x) else multiply(x)
+            y = _conv(self._join(y, x).flatten(2), *self._out_parameters()).view_as(x)
         y = self._normalize(y)
         # The sum goes into y, whose memory is there: new memory costs more than the additions.
-        in_place = not _is_recorded() and y.dtype == x.dtype and y.stride() == x.stride()
+        in_place = not is_recorded() and y.dtype == x.dtype and y.stride() == x.stride()
         return y.add_(x) if in_place else (x + y).to(x.dtype)
 
     def count(self, shape: Sequence[int]) -> tuple[str, Products]:
@@ -155,20 +161,25 @@ class NonLocalBlock(CNNBlockBase):
 
     def orders(self, shape: Sequence[int]) -> dict[str, Products]:
         """The multiply-adds of each order for an input of `shape`, the paper's own first."""
-        batch, channels, *sides = shape
+        batch, positions, keys = self._map_shape(shape)
+        return count_orders(
+            self.pairwise,
+            batch=batch,
+            positions=positions,
+            keys=keys,
+            channels=shape[1],
+            inner=self.inter_channels,
+        )
+
+    def _map_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """Of the weights of equation 1 for an input of `shape`: inputs, positions and keys."""
+        batch, _, *sides = shape
         keys = [-(-side // stride) for side, stride in zip(sides, self._stride, strict=True)]
         if self._group:
             batch, sides[0], keys[0] = batch * sides[0] // self._group, self._group, self._group
         if self.axes == "time":
             batch, sides, keys = batch * math.prod(sides[1:]), sides[:1], keys[:1]
-        return count_orders(
-            self.pairwise,
-            batch=batch,
-            positions=math.prod(sides),
-            keys=math.prod(keys),
-            channels=channels,
-            inner=self.inter_channels,
-        )
+        return batch, math.prod(sides), math.prod(keys)
 
     def _order(self, x: Tensor) -> str:
         shape: Sequence[int] = x.shape
@@ -178,8 +189,9 @@ class NonLocalBlock(CNNBlockBase):
                 shape = [int(size) for size in shape]
         return self.count(shape)[0]
 
-    def _multiply_at_positions(self, x: Tensor, x_hat: Tensor, *, by_sums: bool) -> Tensor:
+    def _multiply_at_positions(self, x: Tensor, *, by_sums: bool) -> Tensor:
         """y of equation 1, (N, D, P), as the paper has it."""
+        x_hat = self._pool(x)
         g = self._rows(self.g(x_hat))
         if self.pairwise == "concatenation":
             y = concatenation_of_scalars(*self._scalars(x, x_hat), g)
@@ -195,8 +207,9 @@ class NonLocalBlock(CNNBlockBase):
                 )
         return y.transpose(1, 2)
 
-    def _multiply_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
+    def _multiply_at_keys(self, x: Tensor) -> Tensor:
         """W_z y (N, C, P), with W_theta and W_z acting on the keys."""
+        x_hat = self._pool(x)
         weight, bias = self._out_parameters()
         # A softmax's weights sum to one, so that W_z's bias may be added to each key.
         sums_to_one = self.pairwise in SOFTMAX_FORMS
@@ -224,8 +237,9 @@ class NonLocalBlock(CNNBlockBase):
             return y.transpose(1, 2)
         return dot_product_by_map(rows, keys, g, key_bias=key_bias, bias=bias).transpose(1, 2)
 
-    def _multiply_by_folded_sums(self, x: Tensor, x_hat: Tensor) -> Tensor:
+    def _multiply_by_folded_sums(self, x: Tensor) -> Tensor:
         """W_z y (N, C, P) of the dot product, with W_z acting on ``sum_j g_j phi_j^T / M``."""
+        x_hat = self._pool(x)
         weight, bias = self._out_parameters()
         theta, phi = self._embed(x, x_hat)
         g = self._rows(self.g(x_hat)).transpose(1, 2)
@@ -296,12 +310,15 @@ class NonLocalBlock(CNNBlockBase):
 
     def _pool(self, x: Tensor) -> Tensor:
         """x̂: the positions that j runs over."""
-        stride = self._stride
-        if max(stride) == 1:
-            return x
-        if x.device.type == "cpu" and not _is_recorded() and not _needs_gradient(x):
-            return _max_of_windows(x, stride)
-        return _MAX_POOLS[self.dims](x, stride, stride=stride, ceil_mode=True)
+        return max_pool(x, self._stride)
+
+    def _is_long(self, x: Tensor) -> bool:
+        """Whether x holds clips of which training keeps as little as it can."""
+        if self.dims != 3 or self.pairwise not in SOFTMAX_FORMS:
+            return False
+        if is_recorded() or not torch.is_grad_enabled() or not len(x):
+            return False
+        return math.prod(self._map_shape(x.shape)) >= len(x) * LONG_CLIP_ELEMENTS
 
     def _embed(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
         """theta (N, P, D) and phi (N, M, D); the Gaussian form compares x itself."""
@@ -382,28 +399,3 @@ def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
         # As a convolution it takes and gives gradients in the layout of x.
         y = F.conv1d(x.flatten(2), (w @ weight).view(1, -1, 1), (w @ bias).view(1))
     return y.view(x.shape[0], 1, *x.shape[2:])
-
-
-def _max_of_windows(x: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Max-pooling without gradients; several times as fast as torch's on a CPU."""
-    for axis, step in enumerate(stride, start=2):
-        whole = (slice(None),) * axis
-        pooled = x[(*whole, slice(None, None, step))]
-        for offset in range(1, step):
-            ahead = x[(*whole, slice(offset, None, step))]
-            count = ahead.shape[axis]
-            rest = pooled.narrow(axis, count, pooled.shape[axis] - count)  # of partial windows
-            pooled = torch.maximum(pooled.narrow(axis, 0, count), ahead)
-            if rest.shape[axis]:
-                pooled = torch.cat([pooled, rest], axis)
-        x = pooled
-    return x
-
-
-def _needs_gradient(x: Tensor) -> bool:
-    return torch.is_grad_enabled() and x.requires_grad
-
-
-def _is_recorded() -> bool:
-    """Whether a compiler or tracer runs this, for inputs of other sizes too."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
