@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -510,6 +511,62 @@ def test_long_clips_make_no_map(form, subsample, monkeypatch):
         block(x).sum().backward()
     assert largest.elements >= x.numel()
     assert largest.elements < x[0, 0].numel() * keys / 8
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_long_clips_have_the_gradients_of_short_ones(name, autocast, path, monkeypatch):
+    options, _ = PARTS[name]
+    block = make(16, dims=3, **options)
+    x = torch.randn(2, 16, *CLIP[2:], requires_grad=True)
+    weights = torch.randn_like(x)
+
+    def gradients(limit):
+        monkeypatch.setattr(nonlocal_block, "LONG_CLIP_ELEMENTS", limit)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            z = block(x)
+        return z, *torch.autograd.grad((z * weights).sum(), [x, *block.parameters()])
+
+    for short, long in zip(gradients(2**62), gradients(0), strict=True):
+        torch.testing.assert_close(long, short, rtol=0, atol=0)
+
+
+class _Recorder(TorchDispatchMode):
+    """The storages that operators gave or looked at, and how often a fused attention ran forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages = {}
+        self.attentions = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func.name()
+        self.attentions += "scaled_dot_product" in name and "backward" not in name
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = StorageWeakRef(tensor.untyped_storage())
+                self.storages[storage.cdata] = storage, tensor.untyped_storage().nbytes()
+        return result
+
+    def kept(self):
+        """Bytes that something still holds."""
+        return sum(nbytes for storage, nbytes in self.storages.values() if not storage.expired())
+
+
+@pytest.mark.parametrize("limit", [2**62, 0])
+def test_long_clips_keep_their_input_and_y_alone(limit, monkeypatch):
+    """x and z are 1 each, y is half of it. Attention does not run a second time."""
+    monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", 0)
+    monkeypatch.setattr(nonlocal_block, "LONG_CLIP_ELEMENTS", limit)
+    block = make(64, dims=3, norm="")
+    x = torch.randn(2, 64, 4, 14, 14, requires_grad=True)
+    with _Recorder() as recorder:
+        z = block(x)
+        kept = recorder.kept() / x.untyped_storage().nbytes()
+        z.sum().backward()
+    assert kept < 2.6 if limit == 0 else kept > 3.2
+    assert recorder.attentions == 1
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -29,8 +29,9 @@ from .recording import is_recorded
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 AXES = ("spacetime", "space", "time")
 
-# In training, a softmax form whose map has at least this many elements a clip (8 MB in float32)
-# keeps its input and y alone, and makes theta, phi and g again in the backward pass.
+# In training, an embedded Gaussian whose map would have at least this many elements a clip (8 MB
+# in float32) keeps x and y alone, and makes theta, phi and g again in the backward pass. The other
+# forms have no kernel that keeps y and makes the rest again.
 LONG_CLIP_ELEMENTS = 2**21
 
 
@@ -314,9 +315,9 @@ class NonLocalBlock(CNNBlockBase):
 
     def _is_long(self, x: Tensor) -> bool:
         """Whether x holds clips of which training keeps as little as it can."""
-        if self.dims != 3 or self.pairwise not in SOFTMAX_FORMS:
+        if self.dims != 3 or self.pairwise != "embedded_gaussian" or not len(x):
             return False
-        if is_recorded() or not torch.is_grad_enabled() or not len(x):
+        if is_recorded() or not torch.is_grad_enabled():
             return False
         return math.prod(self._map_shape(x.shape)) >= len(x) * LONG_CLIP_ELEMENTS
 
