@@ -1,5 +1,6 @@
 """Parts of models, their files in TorchScript or ONNX, and the comparison of the two."""
 
+import io
 import math
 import time
 import warnings
@@ -102,7 +103,13 @@ def _write_torchscript(module: nn.Module, example: Tensor, path: Path) -> Run:
         # A trace warns of each branch and each number that it fixes: the check is what counts.
         warnings.simplefilter("ignore")
         # strict=False allows a dict as output.
-        torch.jit.trace(module, example, strict=False, check_trace=False).save(str(path))
+        traced = torch.jit.trace(module, example, strict=False, check_trace=False)
+        buffer = io.BytesIO()  # on a full disk torch's own writer ends the process
+        torch.jit.save(traced, buffer)
+        try:
+            path.write_bytes(buffer.getbuffer())
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
         loaded = torch.jit.load(str(path))
 
     def run(x: Tensor) -> Outputs:
@@ -149,6 +156,8 @@ def _write_onnx(
                 verbose=False,
                 **how,
             )
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
         except torch.onnx.OnnxExporterError as error:
             raise UserError(f"torch cannot export {path.stem} to ONNX: {_cause(error)}") from error
     options = onnxruntime.SessionOptions()
