@@ -100,13 +100,12 @@ class _Classifier(nn.Module):
         _, _, *self.smallest = _shapes(model)[1]
 
     def check_size(self, clip: Tensor) -> None:
-        if any(side < least for side, least in zip(clip.shape[2:], self.smallest, strict=True)):
-            t, h, w = clip.shape[2:]
+        size = clip.shape[2:]
+        if any(side < least for side, least in zip(size, self.smallest, strict=True)):
+            given, allowed = (" x ".join(map(str, sides)) for sides in (size, self.smallest))
             raise UserError(
-                f"a clip of {t} frames of {h}x{w} is too small for the classifier's file; allowed: "
-                "{} frames of {}x{} or more (INPUT.CLIP.FRAMES, INPUT.MIN_SIZE_TEST)".format(
-                    *self.smallest
-                )
+                f"a clip of {given} is too small for the classifier's file; allowed: {allowed} or "
+                "more (INPUT.CLIP.FRAMES, INPUT.MIN_SIZE_TEST)"
             )
 
     def forward(self, clips: Tensor) -> Outputs:
