@@ -33,6 +33,7 @@ FRAME_INCHES = 2.0
 PANEL_INCHES = 3.0
 PANEL_COLUMNS = 3  # of an animation, at most
 Extent = tuple[float, float, float, float]  # left, right, bottom, top
+LEAST_SHARE = 0.001  # of a time step, that is written out
 HEAT_SIDE = 96  # of a heat map, which is then scaled
 
 
@@ -42,7 +43,7 @@ def draw_strip(
     """For each attention a strip: a frame for each time step, heat, and arrows from the query.
 
     Args:
-        arrows: how many of the strongest positions an arrow goes to.
+        arrows: to how many of the strongest positions above an even share, at most.
     """
     height, width = look.clip.size
     strips = [_Strip(attention, height=height, width=width) for attention in attentions]
@@ -105,7 +106,9 @@ class _Strip:
             if not attention.sees[step].any():
                 label += ": not seen"
             elif not attention.signed:
-                label += f": {format_weight(attention, weight)}"
+                label += (
+                    f": {format_weight(attention, weight) if weight > LEAST_SHARE else '<0.1%'}"
+                )
             axes.text(
                 left,
                 top - 0.03 * self.frame_height,

@@ -43,7 +43,7 @@ def palette(*, signed: bool) -> np.ndarray:
         colours = colormaps["RdBu_r"](0.5 + np.sign(steps) * (0.25 + 0.2 * np.abs(steps)))
     else:
         colours = colormaps["inferno"](0.15 + 0.85 * steps)
-    colours[:, 3] = 0.9 * np.abs(steps) ** 0.6
+    colours[:, 3] = 0.7 * np.abs(steps) ** 0.6  # what is looked at must stay visible
     return colours
 
 
@@ -118,7 +118,7 @@ def draw_sheet(
 
     Args:
         detections: what `draw_detections` gives; None leaves that panel out.
-        arrows: how many of the strongest positions an arrow goes to.
+        arrows: to how many of the strongest positions above an even share, at most.
     """
     groups = [
         (block, _some(list(group), MAX_PANELS))
