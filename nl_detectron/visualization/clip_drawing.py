@@ -34,6 +34,7 @@ PANEL_INCHES = 3.0
 PANEL_COLUMNS = 3  # of an animation, at most
 Extent = tuple[float, float, float, float]  # left, right, bottom, top
 LEAST_SHARE = 0.001  # of a time step, that is written out
+HEAT_OPACITY = 0.7  # what is looked at, often as small as a window, stays visible below it
 HEAT_SIDE = 96  # of a heat map, which is then scaled
 
 
@@ -126,7 +127,7 @@ class _Strip:
 def _show_heat(axes: Axes, attention: ClipAttention, step: int, extent: Extent) -> AxesImage:
     return axes.imshow(
         _heat(attention, step),
-        cmap=ListedColormap(palette(signed=attention.signed)),
+        cmap=ListedColormap(palette(signed=attention.signed, opacity=HEAT_OPACITY)),
         vmin=0,
         vmax=255,
         extent=extent,

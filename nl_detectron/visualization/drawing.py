@@ -31,7 +31,7 @@ NOTE_WIDTH = 40  # characters below a panel
 DPI = 110
 
 
-def palette(*, signed: bool) -> np.ndarray:
+def palette(*, signed: bool, opacity: float = 0.9) -> np.ndarray:
     """The 256 colours of a heat map: (256, 4), RGBA from 0 to 1.
 
     Without sign from weight 0 to `scale_end`, with sign from minus to plus `scale_end`: blue is
@@ -43,7 +43,7 @@ def palette(*, signed: bool) -> np.ndarray:
         colours = colormaps["RdBu_r"](0.5 + np.sign(steps) * (0.25 + 0.2 * np.abs(steps)))
     else:
         colours = colormaps["inferno"](0.15 + 0.85 * steps)
-    colours[:, 3] = 0.7 * np.abs(steps) ** 0.6  # what is looked at must stay visible
+    colours[:, 3] = opacity * np.abs(steps) ** 0.6
     return colours
 
 
