@@ -391,7 +391,7 @@ def browse(page: ClipPage, folder: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900",
-            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom",
+            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=200000", "--dump-dom",
             file.as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,

@@ -16,6 +16,7 @@ from ..data import video_file
 from .clip_attention import ClipAttention, ClipLook
 from .drawing import (
     DPI,
+    LEAST_SHARE,
     QUERY_COLOUR,
     colour_numbers,
     draw_arrow,
@@ -33,7 +34,6 @@ FRAME_INCHES = 2.0
 PANEL_INCHES = 3.0
 PANEL_COLUMNS = 3  # of an animation, at most
 Extent = tuple[float, float, float, float]  # left, right, bottom, top
-LEAST_SHARE = 0.001  # of a time step, that is written out
 HEAT_OPACITY = 0.7  # what is looked at, often as small as a window, stays visible below it
 HEAT_SIDE = 96  # of a heat map, which is then scaled
 
@@ -107,9 +107,9 @@ class _Strip:
             if not attention.sees[step].any():
                 label += ": not seen"
             elif not attention.signed:
-                label += (
-                    f": {format_weight(attention, weight) if weight > LEAST_SHARE else '<0.1%'}"
-                )
+                is_little = weight < LEAST_SHARE
+                shown = f"<{LEAST_SHARE:.1%}" if is_little else format_weight(attention, weight)
+                label += f": {shown}"
             axes.text(
                 left,
                 top - 0.03 * self.frame_height,

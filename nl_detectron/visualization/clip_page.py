@@ -15,7 +15,7 @@ from ..layers.nonlocal_ops import SOFTMAX_FORMS
 from .attention import embeddings
 from .clip import ClipQuery
 from .clip_attention import ClipLook, SeenBlock
-from .drawing import LEAST_PEAK, palette
+from .drawing import LEAST_PEAK, LEAST_SHARE, palette
 from .geometry import Axis
 from .page import fill_template, jpeg, legend
 
@@ -62,6 +62,7 @@ class ClipPage:
             "clips": self._clips,
             "arrows": self.arrows,
             "least_peak": LEAST_PEAK,
+            "least_share": LEAST_SHARE,
             "legend": legend(),
             "palettes": {
                 name: np.round(255 * palette(signed=name == "signed")).astype(int).ravel().tolist()

@@ -24,6 +24,7 @@ QUERY_COLOUR = "#00e5ff"
 VEIL = 0.4  # how much the image is darkened and greyed below a heat map
 BELOW_SCALE = "#3a3d42"  # a dark image's colour, below the transparent end of the colour bar
 LEAST_PEAK = 4  # the colour scale goes at least to so many times an even share
+LEAST_SHARE = 0.001  # of a time step, that is written out
 COLUMNS = 4  # of a sheet, at most
 MAX_PANELS = 8  # of each block in a sheet
 PANEL_INCHES = 4.0
