@@ -290,7 +290,7 @@ def test_commands_after_the_quickstart_for_video_run(tmp_path):
     look = ROOT / "docs/look.md"
     steps += [words(command)[1:] for command in commands(look) if VIDEO in command]
     steps += [b.text for b in blocks(look) if b.language == "python" and VIDEO in b.text]
-    assert len(steps) == 9
+    assert len(steps) == 10
     done = run_steps(tmp_path, steps, NL_DETECTRON_CACHE=str(tmp_path / "cache"))
     assert "nl_clips_val, 3 videos, 10 clips x 1 crop" in done.stdout
     run = tmp_path / "output/quickstart-video"
@@ -301,6 +301,7 @@ def test_commands_after_the_quickstart_for_video_run(tmp_path):
     top = ast.literal_eval(done.stdout.splitlines()[-1])
     assert {name for name, _ in top} < {clip_class.name for clip_class in CLASSES}
     assert scores["frames"] == 28
+    assert (tmp_path / "exported-video/classifier.ts").exists()
     assert (tmp_path / "drawn.mp4").stat().st_size > 1000
     for image in ("curves.png", "sheet.png", "attention-video/clip.png"):
         assert cv2.imread(str(tmp_path / image)) is not None
