@@ -15,9 +15,9 @@ pixels and masks as Detectron2's heads give them, inside their boxes: resizing b
 its clips, and its scores are of each clip: to read and scale clips before, and to pool the views of
 a video after (TEST.VIEW_POOLING), are not in the file.
 
-Frames of which less is left than of a training crop (INPUT.CROP) are refused by a classifier's file:
-the model pools them as a whole, but in the file the pooled window has one size. With GROUP_FRAMES
-neither takes a length that does not divide into groups.
+A classifier's file refuses frames of which less is left than of a training crop (INPUT.CROP): the
+model pools them as a whole, but in a file the pooled window has one size. With GROUP_FRAMES neither
+takes a length that does not divide into groups.
 
 What Detectron2 0.6 cannot export:
 
