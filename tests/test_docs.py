@@ -56,6 +56,8 @@ TINY_VIDEO = """
     SOLVER.WARMUP_ITERS 0 TEST.CLIPS 1 DATALOADER.NUM_WORKERS 0
 """
 
+VIDEO = "output/quickstart-video"  # whose commands follow on the other quickstart
+
 EVERY_COMMAND = [(page, command) for page in PAGES for command in commands(page)]
 EVERY_PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 
@@ -243,14 +245,15 @@ def test_commands_after_the_quickstart_run(checkout):
     pages = [ROOT / "docs/first_run.md", ROOT / "docs/look.md", ROOT / "README.md"]
     for command in dict.fromkeys(c for page in pages for c in commands(page)):
         program, *line = words(command)
-        if program != "python" or "--num-gpus" in line or line[0] in SCRIPTS:
+        if program != "python" or "--num-gpus" in line or line[0] in SCRIPTS or VIDEO in command:
             continue
         if line[0] == "train_net.py":
             line = [*line, *tiny]
         if line[0] == "tools/export_model.py":  # ONNX takes ten seconds and has its own tests
             line = ["torchscript" if word == "onnx" else word for word in line]
         steps.append(line)
-    steps += [b.text for b in blocks(ROOT / "docs/look.md") if b.language == "python"]
+    python = (b.text for b in blocks(ROOT / "docs/look.md") if b.language == "python")
+    steps += [text for text in python if VIDEO not in text]
     assert len(steps) >= 9
     run_steps(checkout, steps, NL_DETECTRON_CACHE=str(checkout / "cache"))
 
@@ -271,10 +274,12 @@ def test_commands_after_the_quickstart_run(checkout):
 
 
 def test_commands_after_the_quickstart_for_video_run(tmp_path):
-    """All of the page 'First run with video', in order."""
-    for name in ("configs", "tools", "train_net.py"):
+    """All of the page 'First run with video', in order, then of 'Look at it and ship it'."""
+    for name in ("configs", "demo", "tools", "train_net.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     tiny_run.write_small_clips(tmp_path / "cache")
+    (video,) = (tmp_path / "cache").glob("*/val/000001.mp4")
+    shutil.copy(video, tmp_path / "clip.mp4")
     training = ["train_net.py", "--config-file", "configs/quickstart_video.yaml"]
     steps: list[list[str] | str] = [[*training, *TINY_VIDEO.split()]]
     for command in commands(ROOT / "docs/first_run_video.md"):
@@ -282,13 +287,23 @@ def test_commands_after_the_quickstart_for_video_run(tmp_path):
         if program == "python":
             steps.append([*line, *TINY_VIDEO.split()] if line[:3] == training else line)
     assert len(steps) == 6
+    look = ROOT / "docs/look.md"
+    steps += [words(command)[1:] for command in commands(look) if VIDEO in command]
+    steps += [b.text for b in blocks(look) if b.language == "python" and VIDEO in b.text]
+    assert len(steps) == 10
     done = run_steps(tmp_path, steps, NL_DETECTRON_CACHE=str(tmp_path / "cache"))
     assert "nl_clips_val, 3 videos, 10 clips x 1 crop" in done.stdout
     run = tmp_path / "output/quickstart-video"
     found = json.loads((run / "metrics.json").read_text().splitlines()[-1])
     assert "video/top1-looks" in found
     assert (run / "inference/scores_nl_clips_val.npz").exists()
-    for image in ("curves.png", "sheet.png"):
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    top = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert {name for name, _ in top} < {clip_class.name for clip_class in CLASSES}
+    assert scores["frames"] == 28
+    assert (tmp_path / "exported-video/classifier.ts").exists()
+    assert (tmp_path / "drawn.mp4").stat().st_size > 1000
+    for image in ("curves.png", "sheet.png", "attention-video/clip.png"):
         assert cv2.imread(str(tmp_path / image)) is not None
 
 

@@ -1,4 +1,4 @@
-"""The tutorial notebook, run from top to bottom."""
+"""The tutorial notebooks, run from top to bottom."""
 
 import base64
 import io
@@ -15,6 +15,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs/tutorial.ipynb"
+VIDEO_NOTEBOOK = ROOT / "docs/tutorial_video.ipynb"
 CELL_TIMEOUT = 600  # seconds; the longest cell trains for about half a minute on a free core
 
 # Run last, in the notebook's kernel: what its text says must be so.
@@ -31,6 +32,25 @@ print(json.dumps({
     "attention": [float(a.weights.sum() + a.padding) for a in seen.attentions],
 }))
 """
+
+VIDEO_FACTS = """
+import json
+
+print(json.dumps({
+    "missing": loaded.missing_keys,
+    "new": sorted(set(model.state_dict()) - set(checkpoint)),
+    "identical": torch.equal(before, after),
+    "results": results,
+    "trained": [v["file_name"] for v in train_videos],
+    "evaluated": [v["file_name"] for v in val_videos],
+    "attention": [float(attention.weights.sum()) for attention in attentions],
+}))
+"""
+# A few iterations, by cell: what is learned is not tested, how each step is done is.
+SHORTER = {
+    "baseline-config": ("MAX_ITER = 150", "MAX_ITER = 3"),
+    "fine-tune": ("MAX_ITER = 60", "MAX_ITER = 3"),
+}
 
 
 def execute(notebook: nbformat.NotebookNode, cwd: Path) -> None:
@@ -50,19 +70,26 @@ def images(cell: nbformat.NotebookNode) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(png))) for png in encoded]
 
 
-def test_notebook_is_stored_without_outputs():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, this checkout's package, and no files outside of `tmp_path`."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    for name in ("TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+
+
+@pytest.mark.parametrize("path", [NOTEBOOK, VIDEO_NOTEBOOK], ids=lambda path: path.name)
+def test_notebook_is_stored_without_outputs(path: Path):
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code
     assert not any(cell.outputs or cell.execution_count for cell in code)
 
 
-def test_notebook_runs_and_what_it_says_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    for name in ("TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
-        monkeypatch.setenv(name, str(tmp_path))
+@pytest.mark.usefixtures("environment")
+def test_notebook_runs_and_what_it_says_is_so(tmp_path: Path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(FACTS, id="facts"))
     execute(notebook, tmp_path)
@@ -91,6 +118,39 @@ def test_notebook_runs_and_what_it_says_is_so(tmp_path: Path, monkeypatch: pytes
     assert facts["attention"] == pytest.approx([1, 1, 1], abs=1e-4)
 
     for name in ("look-at-data", "predictions", "attention"):
+        (image,) = images(cells[name])
+        assert min(image.size) > 300
+        assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 1000  # not blank
+
+
+@pytest.mark.usefixtures("environment")
+def test_video_notebook_runs_and_what_it_says_is_so(tmp_path: Path):
+    notebook = nbformat.read(VIDEO_NOTEBOOK, as_version=4)
+    cells = {cell.id: cell for cell in notebook.cells}
+    for name, (long, short) in SHORTER.items():
+        assert cells[name].source.count(long) == 1
+        cells[name].source = cells[name].source.replace(long, short)
+    notebook.cells.append(nbformat.v4.new_code_cell(VIDEO_FACTS, id="facts"))
+    execute(notebook, tmp_path)
+    cells = {cell.id: cell for cell in notebook.cells}
+    facts = json.loads(text(cells["facts"]))
+
+    assert len(set(facts["trained"])) == 10  # "ten videos"
+    assert len(set(facts["evaluated"]) - set(facts["trained"])) == 20
+    of_block = {key for key in facts["missing"] if "nonlocal" in key}
+    assert of_block <= set(facts["new"])
+    assert all("nonlocal" in key for key in facts["new"])
+    assert set(facts["missing"]) - of_block == {"classifier.weight", "classifier.bias"}
+    assert facts["identical"]
+    assert "bit-identical: True" in text(cells["identity"])
+    table = text(cells["compare"])
+    for name, result in facts["results"].items():
+        assert f"{name:18}{result['videos']:8.1f}{result['clips']:8.1f}\n" in table
+        assert result["videos"] % 5 == pytest.approx(0)  # of 20 videos
+    assert len(facts["results"]) == 2
+    assert text(cells["predictions"]).count(" to ") == 3  # the clips of the last video
+    assert facts["attention"] == pytest.approx([1, 1], abs=1e-4)
+    for name in ("look-at-data", "attention"):
         (image,) = images(cells[name])
         assert min(image.size) > 300
         assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 1000  # not blank

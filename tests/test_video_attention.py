@@ -18,6 +18,7 @@ import torch
 import visualize_attention
 from detectron2.config import CfgNode
 from PIL import Image
+from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
 from nl_detectron.data import clips, video_file
@@ -27,6 +28,7 @@ from nl_detectron.visualization import (
     Clip,
     ClipGrid,
     ClipPage,
+    Row,
     animate,
     attention_rows,
     draw_strip,
@@ -185,6 +187,18 @@ def test_what_a_block_does_not_see_has_no_weight() -> None:
         assert attention.even == pytest.approx(1 / expected.sum())
 
 
+def test_arrows_go_to_what_is_above_an_even_share() -> None:
+    row = Row(block="", weights=np.array([[0.3, 0.25], [0.0, 0.45]]), signed=False, even=0.25)
+    assert list(zip(*row.largest(9), strict=True)) == [(1, 1), (0, 0)]
+    assert list(zip(*row.largest(1), strict=True)) == [(1, 1)]
+    half_in_padding = replace(row, weights=row.weights / 2, padding=0.5)
+    assert list(zip(*half_in_padding.largest(9), strict=True)) == []
+    signed = replace(row, weights=np.array([[-9.0, 1.0], [0.0, 4.0]]), signed=True)
+    assert list(zip(*signed.largest(9), strict=True)) == [(0, 0), (1, 1)]
+    even = replace(row, weights=np.full((2, 2), 0.25))
+    assert list(zip(*even.largest(9), strict=True)) == []
+
+
 def test_the_strongest_evidence_is_the_classifiers() -> None:
     _, model = network()
     clip = clip_with_dot(3, 60, 45)
@@ -218,9 +232,11 @@ def test_a_grid_of_a_deep_stage() -> None:
     assert grid.space.x.windows()[-1].tolist() == [384, 448]
 
 
-def painted(path: Path) -> Path:
+def painted(
+    path: Path, *, count: int = NUM_FRAMES, height: int = HEIGHT, width: int = WIDTH
+) -> Path:
     random = np.random.default_rng(0)
-    frames = random.integers(0, 256, (NUM_FRAMES, HEIGHT // 10, WIDTH // 10, 3)).astype(np.uint8)
+    frames = random.integers(0, 256, (count, height // 10, width // 10, 3)).astype(np.uint8)
     video_file.write(path, frames.repeat(10, 1).repeat(10, 2), rate=14)
     return path
 
@@ -296,13 +312,24 @@ def test_partners_of_the_embedded_clips() -> None:
         pixels=torch.from_numpy(pixels.transpose(3, 0, 1, 2).copy()),
     )  # fmt: skip
     to_right, to_left = partner_shares(look_at_clip(model, clip), (left, right))
-    assert to_right.is_strongest
-    assert not to_left.is_strongest
-    assert to_right.share > 2 * to_right.even
-    assert to_left.share < to_left.even
+    assert (to_right.side, to_left.side) == ("left", "right")
+    assert to_right.partner.is_strongest
+    assert not to_left.partner.is_strongest
+    assert to_right.partner.share > 2 * to_right.partner.even
+    assert to_left.partner.share < to_left.partner.even
+    assert to_left.around_itself.is_strongest  # the bright signal sees itself
+    assert not to_right.around_itself.is_strongest
+    # With the windows next to it in a corner's 3 rows and 2 columns: six for one.
+    for share in (to_right, to_left):
+        assert share.around_partner.even == pytest.approx(6 * share.partner.even)
+        assert share.around_itself.even == pytest.approx(6 * share.partner.even)
+    assert to_right.around_partner.share > 0.9
+    assert to_left.around_partner.share < 0.1
     black = replace(clip, pixels=torch.zeros_like(clip.pixels))
     for share in partner_shares(look_at_clip(model, black), (left, right)):
-        assert share.share == pytest.approx(share.even)
+        assert share.partner.share == pytest.approx(share.partner.even)
+        assert share.around_itself.share == pytest.approx(share.around_itself.even)
+        assert not share.partner.is_strongest
 
 
 DRIVE = """
@@ -364,7 +391,7 @@ def browse(page: ClipPage, folder: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900",
-            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom",
+            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=200000", "--dump-dom",
             file.as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,
@@ -411,9 +438,7 @@ def test_the_page_in_a_browser(tmp_path: Path, pairwise: str, keys: dict[str, An
                 shown["weights"], attention.weights.ravel(), rtol=1e-4, atol=1e-7
             )
             weights = [weight for *_, weight in attention.strongest(3)]
-            # The page computes in float64, where a softmax has no zeros.
-            top = [weight for *_, weight in shown["top"]][: len(weights)]
-            assert top == pytest.approx(weights, rel=1e-4)
+            assert [weight for *_, weight in shown["top"]] == pytest.approx(weights, rel=1e-4)
     if is_planted:
         # The middle of a window, where the dot is.
         assert heat["red"] == pytest.approx((75, 45), abs=8)
@@ -467,6 +492,10 @@ def test_tool(
     damaged.write_bytes(b"no video")
     taken.write_text("a file")
     no_blocks = ("--opts", "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", "[[],[],[],[]]")
+    later = painted(tmp_path / "b.mp4", count=10, width=60)
+    several = (*config, "--output", tmp_path / "several", "--input", video, later)
+    images = ("--config-file", ROOT / "configs/quickstart.yaml", "--input", damaged)
+    weights = ("--opts", "MODEL.WEIGHTS", tmp_path / "model.pth")
     group = "Attention in videos"
     for what, arguments, said in (
         ("--query in a frame after the clip", (*common, "--query", 29, 5, 5), "frame 29 of"),
@@ -475,6 +504,15 @@ def test_tool(
         ("--start after the video's end", (*common, "--start", 30), "has frames 0 to 29"),
         ("--block that is not there", (*common, "--block", "res3"), f"It has {BLOCK}"),
         ("a config without blocks", (*common, *no_blocks), "no non-local block"),
+        ("--query in a frame before the video", (*common, "--query", -1, 5, 5), "frame -1 of"),
+        ("--query beside a later video", (*several, "--query", 9, 100, 30), "is outside"),
+        ("--query after a later video", (*several, "--query", 12, 5, 5), "frames 0 to 9"),
+        ("--start after a later video's end", (*several, "--start", 12), "has frames 0 to 9"),
+        ("--start before the video", (*common, "--start", -1), "has frames 0 to 29"),
+        ("--start with images", (*images, "--output", output, "--start", 3, *weights), "no frames"),
+        ("--arrows -1", (*common, "--arrows", -1), "at least 0"),
+        ("--input that is missing", (*config, "--output", output, "--input", "no.mp4"), "no such"),
+        ("--output below a file", (*config, "--input", video, "--output", taken / "a"), "taken"),
         ("--output that is a file", (*config, "--input", video, "--output", taken), "File exists"),
         (
             "a file that is no video",
@@ -487,6 +525,7 @@ def test_tool(
         assert last.startswith("error: ")
         assert said in last
         tried(group, what, last)
+    assert not (tmp_path / "several").exists()  # all is checked before anything is written
     with pytest.raises(DataError, match=r"video '.*damaged.mp4': "):
         read_clip(damaged, frames=8, stride=1, short_side=48)
 

@@ -208,6 +208,25 @@ def test_overlays_are_where_they_belong() -> None:
     assert row.sum() == pytest.approx(overlay.bars_width / 2, abs=2)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (96, 96), (64, 300), (300, 64), (9, 9)])
+def test_text_on_small_frames_can_be_read(size: tuple[int, int]) -> None:
+    scores = np.array([0.31, 0.29, 0.2, 0.1, 0.06, 0.04], np.float32)
+    overlay = ScoreOverlay(size, [f"the class of number {c}" for c in range(6)], range(5))
+    overlay.set_curves(np.array([0.5]), scores[None])
+    drawn = overlay.draw(np.zeros((*size, 3), np.uint8), scores, 0.5)
+    assert drawn.shape == (*size, 3)
+    assert 1 <= overlay.rows <= 5
+    if min(size) < 64:
+        return
+    # Each row's white text, beside its bar, is at least six pixels high; no row is in the strip.
+    height = overlay.row_height
+    assert overlay.rows * height <= size[0] - overlay.strip_height
+    for row in range(overlay.rows):
+        beside = round(float(scores[row]) * overlay.bars_width) + 1
+        text = drawn[row * height : (row + 1) * height, beside : overlay.bars_width]
+        assert np.ptp(np.nonzero((text > 110).all(axis=2))[0]) >= 5
+
+
 def test_memory_does_not_grow_with_the_video(predictor: VideoPredictor) -> None:
     frame = np.zeros((32, 40, 3), np.uint8)
     windows = SlidingWindows.from_config(predictor.cfg)

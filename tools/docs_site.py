@@ -1,6 +1,6 @@
 """MkDocs' hook (see mkdocs.yml): pages that are made from other files, and links between them.
 
-README.md is the site's home; CONTRIBUTING.md, CHANGELOG.md, the model zoo and the tutorial are
+README.md is the site's home; CONTRIBUTING.md, CHANGELOG.md, the model zoo and the tutorials are
 pages too, and the configs are served beside them. A relative link is written once, as GitHub
 follows it, and means the same page or file on the site. The table of config keys is made from
 `nl_detectron.config.keys`.
@@ -25,6 +25,7 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
     "model_zoo.md": "model_zoo/README.md",
     "tutorial.md": "docs/tutorial.ipynb",
+    "tutorial_video.md": "docs/tutorial_video.ipynb",
 }
 SERVED = (
     *("configs/**/*.*", "model_zoo/*.csv", "nl_detectron/config/keys.py"),
@@ -70,7 +71,9 @@ def site_link(link: re.Match[str], source: str, page: str) -> str:
         return link[0]
     if (ROOT / path).is_dir():
         return link["text"]
-    to_page = {made_from: uri for uri, made_from in PAGES.items() if uri != "tutorial.md"}
+    to_page = {
+        made_from: uri for uri, made_from in PAGES.items() if not made_from.endswith(".ipynb")
+    }
     place = to_page.get(path, path.removeprefix("docs/"))
     target = posixpath.relpath(place, posixpath.dirname(page) or ".")
     return f"[{link['text']}]({target}{link['anchor'] or ''})"

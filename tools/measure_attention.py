@@ -1,9 +1,11 @@
 #!/usr/bin/env python
 """Measure on nl_clips how much of a signal's attention goes to its partner.
 
-In the classes told by a relation two signals answer each other, at opposite sides and seconds
-apart. From each of the two, the share of its weight on the positions that cover the other one is
-compared with an even share, for each block and class.
+In the classes told by a relation two signals answer each other, at opposite sides and a second
+apart. From each of the two, in the middle of the time that it is seen, the table has, in per cent,
+for each block and class: the share of the weight on the windows that cover the centres of the
+partner's parts (partner), on these and the windows next to them (around), and on the same of the
+signal itself (itself); beside each an even share, and how often the largest weight is there.
 """
 
 import argparse
@@ -21,7 +23,9 @@ from nl_detectron.data import clips
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.inference import complete_config, load_model
 from nl_detectron.inputs import list_images
+from nl_detectron.tasks import is_video
 from nl_detectron.visualization import PartnerShare, look_at_clip, partner_shares, read_clip
+from nl_detectron.visualization.partners import Share
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,11 +45,17 @@ def main() -> None:
     args = parse_arguments()
     if args.count is not None and args.count < 1:
         raise UserError(f"--count {args.count}: at least 1")
+    if args.json:
+        write_json(args.json, [])  # so that a wrong path shows before the work, not after
     setup_logger(name="fvcore")
     cfg = complete_config(args.config_file, opts=args.opts)
+    if not is_video(cfg):
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model of images"
+        )
     model = load_model(cfg)
     files = list_images([f"nl_clips_{args.split}"])[: args.count]
-    found: dict[tuple[str, str], list[PartnerShare]] = defaultdict(list)
+    found: dict[tuple[str, str, str], list[PartnerShare]] = defaultdict(list)
     for index, file in enumerate(tqdm(files, unit="video")):
         label, scene = clips.make_scene(args.split, index)
         clip_class = clips.CLASSES[label]
@@ -59,28 +69,44 @@ def main() -> None:
         )
         look = look_at_clip(model, clip)
         for share in partner_shares(look, clips.signals(scene)):
-            found[share.block, clip_class.name].append(share)
+            found[share.block, clip_class.name, share.side].append(share)
     if not found:
         raise UserError("no video is told by a relation with both signals in its clip")
-    rows = [_row(block, name, shares) for (block, name), shares in sorted(found.items())]
-    print(tabulate(rows, headers="keys", floatfmt=".2f"))
+    rows = [
+        {"block": block, "class": name, "from": side, "points": len(shares), **_figures(shares)}
+        for (block, name, side), shares in sorted(found.items())
+    ]
+    print(tabulate(rows, headers="keys", floatfmt=".1f"))
     if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, rows)
 
 
-def _row(block: str, name: str, shares: list[PartnerShare]) -> dict[str, str | int | float]:
-    share, even = (
-        100 * float(np.mean([getattr(one, key) for one in shares])) for key in ("share", "even")
-    )
-    return {
-        "block": block,
-        "class": name,
-        "points": len(shares),
-        "share %": share,
-        "even %": even,
-        "times": share / even,
-        "strongest on partner %": 100 * float(np.mean([one.is_strongest for one in shares])),
+def _figures(shares: list[PartnerShare]) -> dict[str, float]:
+    places = {
+        "partner": [one.partner for one in shares],
+        "around": [one.around_partner for one in shares],
+        "itself": [one.around_itself for one in shares],
     }
+    return {
+        name: figure
+        for place, given in places.items()
+        for name, figure in (
+            (place, _percent(given, "share")),
+            (f"{place}, even", _percent(given, "even")),
+            (f"{place}, strongest", _percent(given, "is_strongest")),
+        )
+    }
+
+
+def _percent(shares: list[Share], key: str) -> float:
+    return 100 * float(np.mean([getattr(share, key) for share in shares]))
+
+
+def write_json(path: str, rows: list[dict[str, object]]) -> None:
+    try:
+        Path(path).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json {path}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

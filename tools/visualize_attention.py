@@ -24,12 +24,14 @@ from nl_detectron.visualization import (
     ClipPage,
     Page,
     animate,
+    check_point,
     draw_detections,
     draw_sheet,
     draw_strip,
     find_blocks,
     look,
     look_at_clip,
+    plan_clip,
     read_clip,
     write_animation,
 )
@@ -103,7 +105,8 @@ examples:
         type=int,
         default=8,
         metavar="N",
-        help="draw arrows to the N strongest positions (default: %(default)s)",
+        help="draw arrows to at most N of the strongest positions, of those above an even share "
+        "(default: %(default)s)",
     )
     add_traceback(parser)
     add_opts(parser)
@@ -173,6 +176,9 @@ def visualize_images(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
 def visualize_videos(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
     model = load_model(cfg)
     find_blocks(model, args.block)
+    clip_keys = {"frames": cfg.INPUT.CLIP.FRAMES, "stride": cfg.INPUT.CLIP.STRIDE}
+    for file in files:  # rather now than after an hour of videos
+        check_clip(file, args, **clip_keys)
     names = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else Metadata()
     output = make_folder(args.output)
     page = ClipPage(title=TITLE, subtitle=subtitle(args, cfg), arrows=args.arrows)
@@ -181,11 +187,7 @@ def visualize_videos(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
     for number, file in enumerate(progress):
         try:
             clip = read_clip(
-                file,
-                frames=cfg.INPUT.CLIP.FRAMES,
-                stride=cfg.INPUT.CLIP.STRIDE,
-                short_side=cfg.INPUT.MIN_SIZE_TEST,
-                start=args.start,
+                file, **clip_keys, short_side=cfg.INPUT.MIN_SIZE_TEST, start=args.start
             )
         except DataError as error:
             bad.append(file)
@@ -242,6 +244,15 @@ def check_queries(queries: list[list[int]], file: Path) -> None:
             raise UserError(
                 f"--query {x} {y} is outside {file}, which has {width} x {height} pixels"
             )
+
+
+def check_clip(file: Path, args: argparse.Namespace, *, frames: int, stride: int) -> None:
+    try:
+        info, numbers = plan_clip(file, frames=frames, stride=stride, start=args.start)
+    except DataError:
+        return  # it will be skipped, with a word
+    for number, x, y in args.query:
+        check_point(file, (info.height, info.width), numbers, (number, x + 0.5, y + 0.5))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,18 @@ its weights alone as safetensors.
 | backbone | ``image`` (N, 3, H, W), normalised and padded | its maps by name |
 | keypoint_head | ``regions`` (R, C, S, S), R = 0 included | ``heatmaps`` (R, K, 4S, 4S), logits |
 | detector | ``image`` (3, H, W), pixels as the model takes them | ``pred_boxes``, ``scores``, ... |
+| classifier | ``clips`` (N, 3, T, H, W), uint8 in RGB | ``scores`` (N, classes), probabilities |
 
-N, H, W and R are free. TorchScript files are traces and return a dict; ONNX files have the same
+N, T, H, W and R are free. TorchScript files are traces and return a dict; ONNX files have the same
 names as their outputs. A detector takes one image, already resized, and gives boxes in its
 pixels and masks as Detectron2's heads give them, inside their boxes: resizing before and
-``detectron2.modeling.postprocessing`` after are not in the file.
+``detectron2.modeling.postprocessing`` after are not in the file. A classifier of videos normalises
+its clips, and its scores are of each clip: to read and scale clips before, and to pool the views of
+a video after (TEST.VIEW_POOLING), are not in the file.
+
+A classifier's file refuses frames of which less is left than of a training crop (INPUT.CROP): the
+model pools them as a whole, but in a file the pooled window has one size. With GROUP_FRAMES neither
+takes a length that does not divide into groups.
 
 What Detectron2 0.6 cannot export:
 
@@ -34,7 +41,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
-from . import detection
+from . import detection, video
 from .files import SUFFIXES, TOLERANCE, Check, Part
 
 __all__ = [
@@ -49,7 +56,7 @@ __all__ = [
     "parts_of",
 ]
 
-PARTS = {part.name: part for part in detection.PARTS}
+PARTS = {part.name: part for part in (*detection.PARTS, *video.PARTS)}
 WEIGHTS_FORMAT = "safetensors"
 
 
@@ -67,7 +74,8 @@ def export_part(
         part: a key of PARTS.
         file_format: a key of SUFFIXES. ONNX files are run in onnxruntime.
         inputs: what the part is checked on, if it takes real inputs; for a detector images
-            (3, H, W), pixels as the model takes them.
+            (3, H, W), pixels as the model takes them; for a classifier clips (N, 3, T, H, W) of
+            uint8, beside random ones of three sizes.
 
     Raises:
         UserError: `model` has no such part, torch cannot export it, or a package is missing.

@@ -1,5 +1,8 @@
 """Parts of models, their files in TorchScript or ONNX, and the comparison of the two."""
 
+import io
+import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +18,9 @@ from ..errors import UserError
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
 TOLERANCE = 1e-4
 
+# The rounds in which file and module are timed, and the seconds after which no more are begun.
+_ROUNDS, _TIMED_FOR = 5, 1.0
+
 # The newest version that torch's older exporter, needed for detectors, can write.
 _ONNX_VERSION = 20
 
@@ -27,13 +33,16 @@ class Check:
     """One comparison of an exported file with the model.
 
     `error` is the largest difference, relative to the largest value of its output; infinite where
-    shapes or detections differ.
+    shapes or detections differ. `eager` and `file` are the fastest run of each in seconds, taken in
+    turn, with as many threads; None of what does not run.
     """
 
     part: str
     input: str
-    found: str
+    found: str = ""
     error: float
+    eager: float | None = None
+    file: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -77,8 +86,13 @@ def write(
         traced: take torch's older exporter to ONNX, for modules that ``torch.export`` refuses.
 
     Raises:
-        UserError: torch cannot export the module, or a package is missing.
+        UserError: torch cannot export the module, a package is missing, or `path` cannot be
+            written.
     """
+    try:
+        path.touch()  # rather now than after minutes of export
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
     if file_format == "torchscript":
         return _write_torchscript(module, example, path)
     return _write_onnx(module, example, path, name=name, free=free, traced=traced)
@@ -89,7 +103,13 @@ def _write_torchscript(module: nn.Module, example: Tensor, path: Path) -> Run:
         # A trace warns of each branch and each number that it fixes: the check is what counts.
         warnings.simplefilter("ignore")
         # strict=False allows a dict as output.
-        torch.jit.trace(module, example, strict=False, check_trace=False).save(str(path))
+        traced = torch.jit.trace(module, example, strict=False, check_trace=False)
+        buffer = io.BytesIO()  # on a full disk torch's own writer ends the process
+        torch.jit.save(traced, buffer)
+        try:
+            path.write_bytes(buffer.getbuffer())
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
         loaded = torch.jit.load(str(path))
 
     def run(x: Tensor) -> Outputs:
@@ -136,9 +156,15 @@ def _write_onnx(
                 verbose=False,
                 **how,
             )
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
         except torch.onnx.OnnxExporterError as error:
             raise UserError(f"torch cannot export {path.stem} to ONNX: {_cause(error)}") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        str(path), sess_options=options, providers=["CPUExecutionProvider"]
+    )
 
     def run(x: Tensor) -> Outputs:
         values = session.run(outputs, {name: x.numpy()})
@@ -154,12 +180,49 @@ def _cause(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def compare(
-    part: str, expected: Outputs, actual: Outputs, *, inputs: Tensor, found: str = ""
+def check(
+    part: str,
+    module: nn.Module,
+    run: Run,
+    x: Tensor,
+    *,
+    align: Callable[[Outputs, Outputs], Outputs] | None = None,
+    found: Callable[[Outputs], str] | None = None,
 ) -> Check:
-    """Return the comparison of a file's outputs with those of the module for `inputs`."""
-    error = max((_difference(expected[k], actual[k]) for k in expected), default=0.0)
-    return Check(part=part, input=" x ".join(map(str, inputs.shape)), found=found, error=error)
+    """Return the comparison of a file with its module on `x`, with the times of both.
+
+    Args:
+        run: the file, as `write` returns it.
+        align: ``(expected, actual)``: `actual` in the order of `expected`.
+        found: what the check says of the module's outputs.
+    """
+    with torch.no_grad():
+        expected, actual = module(x), run(x)
+        eager, file = _fastest(lambda: module(x), lambda: run(x))
+    if align is not None:
+        actual = align(expected, actual)
+    return Check(
+        part=part,
+        input=" x ".join(map(str, x.shape)),
+        found="" if found is None else found(expected),
+        error=max((_difference(expected[k], actual[k]) for k in expected), default=0.0),
+        eager=eager,
+        file=file,
+    )
+
+
+def _fastest(*runs: Callable[[], object]) -> list[float]:
+    """Seconds of the fastest of several rounds, in which the runs take turns."""
+    best = [math.inf] * len(runs)
+    end = time.perf_counter() + _TIMED_FOR
+    for _ in range(_ROUNDS):
+        for i, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            best[i] = min(best[i], time.perf_counter() - start)
+        if time.perf_counter() > end:
+            break
+    return best
 
 
 def _difference(expected: Tensor, actual: Tensor) -> float:

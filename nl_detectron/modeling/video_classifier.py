@@ -125,7 +125,7 @@ class VideoClassifier(nn.Module):
     def classify(self, features: Tensor) -> Tensor:
         """Probabilities (N, classes) for the backbone's feature (N, C, T, H, W)."""
         features = features.mean(2)
-        windows = F.avg_pool2d(features, self._window(features.shape[2:]), stride=1)
+        windows = self._pool(features)
         logits = self._linear(windows.permute(0, 2, 3, 1))
         scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
         return scores.mean((1, 2))
@@ -136,10 +136,15 @@ class VideoClassifier(nn.Module):
     def _linear(self, features: Tensor) -> Tensor:
         return self.classifier(self.dropout(features)).float()
 
-    def _window(self, size: Sequence[int]) -> tuple[int, int]:
-        """Height and width of the windows in a map of `size`: a training crop's, if that fits."""
-        height, width = self.window or size
-        return min(height, size[0]), min(width, size[1])
+    def _pool(self, features: Tensor) -> Tensor:
+        """The mean (N, C, places, places) of every window of a map: a training crop's, if it fits.
+
+        Without one it is that of the whole map, whose size may be unknown to an exporter.
+        """
+        if self.window is None:
+            return features.mean((2, 3), keepdim=True)
+        sides = zip(self.window, features.shape[2:], strict=True)
+        return F.avg_pool2d(features, [min(pair) for pair in sides], stride=1)
 
     def _losses(self, videos: list[dict[str, Any]]) -> dict[str, Tensor]:
         shapes = {tuple(video["clips"].shape[2:]) for video in videos}

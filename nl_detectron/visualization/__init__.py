@@ -2,7 +2,7 @@
 clips, drawn and browsed."""
 
 from .attention import Attention, Look, Query, Row, attention_rows, find_blocks, look
-from .clip import Clip, ClipQuery, read_clip
+from .clip import Clip, ClipQuery, check_point, plan_clip, read_clip
 from .clip_attention import ClipAttention, ClipLook, SeenBlock, look_at_clip
 from .clip_drawing import animate, draw_strip, write_animation
 from .clip_page import ClipPage
@@ -30,6 +30,7 @@ __all__ = [
     "SeenBlock",
     "animate",
     "attention_rows",
+    "check_point",
     "draw_attention",
     "draw_detections",
     "draw_instances",
@@ -40,6 +41,7 @@ __all__ = [
     "look",
     "look_at_clip",
     "partner_shares",
+    "plan_clip",
     "read_clip",
     "write_animation",
 ]

@@ -51,7 +51,7 @@ class Row:
         block: the block's name in the model.
         weights: ``f(x_i, x_j) / C(x)``, one for each window that is drawn.
         signed: the form has no softmax: weights are no shares, and may be negative.
-        even: what each weight would be if the block did not care: 1 / M. A softmax form's only.
+        even: an even share, 1 / M.
         padding: share of the row's absolute weight that lies in the padding beside the image.
     """
 
@@ -69,11 +69,12 @@ class Row:
     def largest(self, count: int) -> tuple[NDArray[np.intp], ...]:
         """The indices of the `count` largest absolute weights along each axis, strongest first.
 
-        Weights of zero are not among them.
+        Only of those above an even share of the row's absolute weight.
         """
-        flat = self.weights.ravel()
-        order = np.argsort(-np.abs(flat), kind="stable")[:count]
-        return np.unravel_index(order[flat[order] != 0], self.weights.shape)
+        sizes = np.abs(self.weights).ravel()
+        order = np.argsort(-sizes, kind="stable")[:count]
+        above_even = sizes * (1 - self.padding) > self.even * sizes.sum()
+        return np.unravel_index(order[above_even[order]], self.weights.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,8 @@ class Attention(Row):
     def strongest(self, count: int) -> list[tuple[float, float, float]]:
         """The `count` windows of largest absolute weight as (x, y, weight), strongest first.
 
-        x and y are the centre of the window's part inside the image. Windows of weight zero
-        are not among them.
+        x and y are the centre of the window's part inside the image. Windows with at most an even
+        share are not among them.
         """
         rows, columns = self.largest(count)
         xs, ys = self.grid.x.centres()[columns], self.grid.y.centres()[rows]

@@ -40,7 +40,10 @@ class ClipAttention(Row):
     sees: NDArray[np.bool_]
 
     def strongest(self, count: int) -> list[tuple[int, float, float, float]]:
-        """The `count` windows of largest absolute weight as (time step, x, y, weight)."""
+        """The `count` windows of largest absolute weight as (time step, x, y, weight).
+
+        Windows with at most an even share are not among them.
+        """
         steps, rows, columns = self.largest(count)
         xs, ys = self.grid.space.x.centres()[columns], self.grid.space.y.centres()[rows]
         values = self.weights[steps, rows, columns]
@@ -49,17 +52,27 @@ class ClipAttention(Row):
             for t, x, y, w in zip(steps, xs, ys, values, strict=True)
         ]
 
-    def windows_of(self, points: Sequence[tuple[int, float, float]]) -> NDArray[np.bool_]:
-        """Which windows cover any of some points (frame of the clip, x, y); as `weights`."""
+    def windows_of(
+        self, points: Sequence[tuple[int, float, float]], *, margin: int = 0
+    ) -> NDArray[np.bool_]:
+        """Which windows cover any of some points (frame of the clip, x, y); as `weights`.
+
+        Args:
+            margin: also the windows that are at most so many beside these, in the same time step.
+        """
         chosen = np.zeros(self.weights.shape, dtype=bool)
         for frame, x, y in points:
             row, column = _window(self.grid.space.y, y), _window(self.grid.space.x, x)
-            chosen[self.grid.step(frame), row, column] = True
+            rows = slice(max(0, row - margin), row + margin + 1)
+            columns = slice(max(0, column - margin), column + margin + 1)
+            chosen[self.grid.step(frame), rows, columns] = True
         return chosen
 
-    def share_at(self, points: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
+    def share_at(
+        self, points: Sequence[tuple[int, float, float]], *, margin: int = 0
+    ) -> tuple[float, float]:
         """The share of the absolute weight on the windows of `points`, and an even share."""
-        chosen, sizes = self.windows_of(points), np.abs(self.weights)
+        chosen, sizes = self.windows_of(points, margin=margin), np.abs(self.weights)
         share = sizes[chosen].sum() / sizes.sum() if sizes.any() else 0.0
         return float(share), float((chosen & self.sees).sum() / self.sees.sum())
 

@@ -16,6 +16,7 @@ from ..data import video_file
 from .clip_attention import ClipAttention, ClipLook
 from .drawing import (
     DPI,
+    LEAST_SHARE,
     QUERY_COLOUR,
     colour_numbers,
     draw_arrow,
@@ -33,6 +34,7 @@ FRAME_INCHES = 2.0
 PANEL_INCHES = 3.0
 PANEL_COLUMNS = 3  # of an animation, at most
 Extent = tuple[float, float, float, float]  # left, right, bottom, top
+HEAT_OPACITY = 0.7  # what is looked at, often as small as a window, stays visible below it
 HEAT_SIDE = 96  # of a heat map, which is then scaled
 
 
@@ -42,7 +44,7 @@ def draw_strip(
     """For each attention a strip: a frame for each time step, heat, and arrows from the query.
 
     Args:
-        arrows: how many of the strongest positions an arrow goes to.
+        arrows: to how many of the strongest positions above an even share, at most.
     """
     height, width = look.clip.size
     strips = [_Strip(attention, height=height, width=width) for attention in attentions]
@@ -105,7 +107,9 @@ class _Strip:
             if not attention.sees[step].any():
                 label += ": not seen"
             elif not attention.signed:
-                label += f": {format_weight(attention, weight)}"
+                is_little = weight < LEAST_SHARE
+                shown = f"<{LEAST_SHARE:.1%}" if is_little else format_weight(attention, weight)
+                label += f": {shown}"
             axes.text(
                 left,
                 top - 0.03 * self.frame_height,
@@ -123,7 +127,7 @@ class _Strip:
 def _show_heat(axes: Axes, attention: ClipAttention, step: int, extent: Extent) -> AxesImage:
     return axes.imshow(
         _heat(attention, step),
-        cmap=ListedColormap(palette(signed=attention.signed)),
+        cmap=ListedColormap(palette(signed=attention.signed, opacity=HEAT_OPACITY)),
         vmin=0,
         vmax=255,
         extent=extent,

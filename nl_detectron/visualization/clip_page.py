@@ -15,7 +15,7 @@ from ..layers.nonlocal_ops import SOFTMAX_FORMS
 from .attention import embeddings
 from .clip import ClipQuery
 from .clip_attention import ClipLook, SeenBlock
-from .drawing import LEAST_PEAK, palette
+from .drawing import LEAST_PEAK, LEAST_SHARE, palette
 from .geometry import Axis
 from .page import fill_template, jpeg, legend
 
@@ -28,7 +28,7 @@ class ClipPage:
     Args:
         title: heading of the page.
         subtitle: a line below it, such as config and weights.
-        arrows: how many of the strongest positions an arrow goes to.
+        arrows: to how many of the strongest positions above an even share, at most.
     """
 
     def __init__(self, *, title: str, subtitle: str = "", arrows: int = 8) -> None:
@@ -62,6 +62,7 @@ class ClipPage:
             "clips": self._clips,
             "arrows": self.arrows,
             "least_peak": LEAST_PEAK,
+            "least_share": LEAST_SHARE,
             "legend": legend(),
             "palettes": {
                 name: np.round(255 * palette(signed=name == "signed")).astype(int).ravel().tolist()

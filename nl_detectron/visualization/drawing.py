@@ -24,6 +24,7 @@ QUERY_COLOUR = "#00e5ff"
 VEIL = 0.4  # how much the image is darkened and greyed below a heat map
 BELOW_SCALE = "#3a3d42"  # a dark image's colour, below the transparent end of the colour bar
 LEAST_PEAK = 4  # the colour scale goes at least to so many times an even share
+LEAST_SHARE = 0.001  # of a time step, that is written out
 COLUMNS = 4  # of a sheet, at most
 MAX_PANELS = 8  # of each block in a sheet
 PANEL_INCHES = 4.0
@@ -31,7 +32,7 @@ NOTE_WIDTH = 40  # characters below a panel
 DPI = 110
 
 
-def palette(*, signed: bool) -> np.ndarray:
+def palette(*, signed: bool, opacity: float = 0.9) -> np.ndarray:
     """The 256 colours of a heat map: (256, 4), RGBA from 0 to 1.
 
     Without sign from weight 0 to `scale_end`, with sign from minus to plus `scale_end`: blue is
@@ -43,7 +44,7 @@ def palette(*, signed: bool) -> np.ndarray:
         colours = colormaps["RdBu_r"](0.5 + np.sign(steps) * (0.25 + 0.2 * np.abs(steps)))
     else:
         colours = colormaps["inferno"](0.15 + 0.85 * steps)
-    colours[:, 3] = 0.9 * np.abs(steps) ** 0.6
+    colours[:, 3] = opacity * np.abs(steps) ** 0.6
     return colours
 
 
@@ -118,7 +119,7 @@ def draw_sheet(
 
     Args:
         detections: what `draw_detections` gives; None leaves that panel out.
-        arrows: how many of the strongest positions an arrow goes to.
+        arrows: to how many of the strongest positions above an even share, at most.
     """
     groups = [
         (block, _some(list(group), MAX_PANELS))

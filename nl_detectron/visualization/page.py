@@ -25,7 +25,7 @@ class Page:
     Args:
         title: heading of the page.
         subtitle: a line below it, such as config and weights.
-        arrows: how many of the strongest positions an arrow goes to.
+        arrows: to how many of the strongest positions above an even share, at most.
     """
 
     def __init__(self, *, title: str, subtitle: str = "", arrows: int = 8) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 COUNT = 5
-"""How many classes are drawn."""
+"""How many classes are drawn, where there is room for them."""
 
 # Okabe and Ito's, which people with any colour vision tell apart; grey is any other class.
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167))
 _OTHER, _TEXT, _CURSOR = (150, 150, 150), (255, 255, 255), (255, 255, 255)
 _VEIL = 0.65  # how much of the frame is hidden below bars and strip
+_LEAST_ROW = 11  # in pixels: the font of a lower one cannot be read
 _FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
@@ -22,7 +23,8 @@ class ScoreOverlay:
     """Draws the best classes as bars at the top left of a frame, and a strip of scores at its foot.
 
     In the strip scores go from 0 at the lower edge to 1 at the upper one, in the colours of the
-    bars, and a vertical line marks the frame.
+    bars, and a vertical line marks the frame. A frame too small for `COUNT` bars that can be read
+    has fewer.
 
     Args:
         size: height and width of the frames.
@@ -35,11 +37,12 @@ class ScoreOverlay:
         self.classes = classes
         self.colours = dict(zip(best, _COLOURS, strict=False))
         self.strip_height = max(8, height // 7)
-        room = (height - self.strip_height) // (COUNT + 1)
-        self.row_height = max(6, min(room, height // 16 + 8, width // 16))
+        room = (height - self.strip_height) // (COUNT + 1)  # the last part stays free
+        self.row_height = max(_LEAST_ROW, min(room, height // 16 + 8, width // 16))
+        self.rows = min(COUNT, max(1, COUNT * room // self.row_height))
         self.bars_width = min(width, max(16 * self.row_height, width // 3))
         self.width = width
-        self._font = ImageFont.truetype(_FONT, max(5, round(0.72 * self.row_height)))
+        self._font = ImageFont.truetype(_FONT, round(0.72 * self.row_height))
         self._bars: tuple[bytes, np.ndarray] = (b"", np.zeros((0, 0, 3), np.uint8))
         self._strip = np.zeros((self.strip_height, width, 3), np.uint8)
 
@@ -82,7 +85,7 @@ class ScoreOverlay:
         return self._bars[1]
 
     def _draw_bars(self, scores: np.ndarray) -> np.ndarray:
-        best = np.argsort(-scores, kind="stable")[:COUNT].tolist()
+        best = np.argsort(-scores, kind="stable")[: self.rows].tolist()
         image = Image.new("RGB", (self.bars_width, self.row_height * len(best)))
         draw = ImageDraw.Draw(image)
         for row, c in enumerate(best):
@@ -90,7 +93,10 @@ class ScoreOverlay:
             if length:
                 box = (0, top + 1, length - 1, top + self.row_height - 2)
                 draw.rectangle(box, fill=tuple(v * 2 // 3 for v in self.colours.get(c, _OTHER)))
-            text = f"{100 * scores[c]:.0f} %  {self.classes[c]}"
+            percent, name = f"{100 * scores[c]:.0f}", self.classes[c]
+            text = f"{percent} %  {name}"
+            if self._font.getlength(text) + 3 > self.bars_width:
+                text = f"{percent} {name}"
             middle = top + self.row_height / 2
             draw.text((3, middle), text, font=self._font, fill=_TEXT, anchor="lm")
         return np.asarray(image)

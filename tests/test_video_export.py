@@ -1,0 +1,219 @@
+"""Exported video networks compute what the model computes, for clips of sizes not seen before."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import export_model
+import onnxruntime
+import pytest
+import torch
+from bad_videos import write_good
+from detectron2.modeling import build_model
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
+from torch import Tensor, nn
+from video_networks import build, clip, randomize, video_cfg
+
+from nl_detectron import export
+from nl_detectron.data.video.probing import probe
+from nl_detectron.errors import UserError
+from nl_detectron.export import files, video
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
+from nl_detectron.modeling import VideoClassifier
+from nl_detectron.video.sampling import scaled_size
+
+GROUP = "Export of video networks"
+NON_LOCAL = "MODEL.RESNETS.NON_LOCAL"
+SMALL = (
+    "MODEL.RESNETS.DEPTH",
+    34,
+    "MODEL.RESNETS.OUT_FEATURES",
+    ["res2"],
+    "INPUT.CROP.SIZE",
+    [32, 32],
+)
+SMALL += (f"{NON_LOCAL}.AFTER_BLOCKS", [[0, 1, 2], [], [], []])
+SMALL += ("MODEL.VIDEO_RESNET.STEM_TIME_STRIDE", 1)
+OF_GROUPS = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.OUT_FEATURES", ["res3"])
+OF_GROUPS += (f"{NON_LOCAL}.AFTER_BLOCKS", [[], [0], [], []], "INPUT.CROP.ENABLED", False)
+OF_GROUPS += (f"{NON_LOCAL}.GROUP_FRAMES", [0, 2, 0, 0], "INPUT.CLIP.FRAMES", 16)
+OF_GROUPS += ("MODEL.VIDEO_RESNET.TEMPORAL", "i3d_3x3x3", "MODEL.VIDEO_RESNET.STEM_TIME_STRIDE", 2)
+
+
+def classifier(*opts: Any) -> VideoClassifier:
+    """A small one with random weights, and statistics of random clips: each block has an effect.
+
+    By default it has three blocks in res2.
+    """
+    model = randomize(build(video_cfg(*SMALL, *opts)))
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train().logits(clip(views=4, frames=16, size=(32, 32)))
+    return model.eval()
+
+
+def blocks(model: VideoClassifier) -> list[NonLocalBlock]:
+    return [module for module in model.modules() if isinstance(module, NonLocalBlock)]
+
+
+def scores(model: VideoClassifier, clips: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model([{"clips": clips}])[0]["view_scores"]
+
+
+def run(path: Path, clips: Tensor) -> Tensor:
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return torch.from_numpy(session.run(["scores"], {"clips": clips.numpy()})[0])
+    with torch.no_grad():
+        return torch.jit.load(path)(clips)["scores"]
+
+
+def export_classifier(model: VideoClassifier, folder: Path, file_format: str) -> Path:
+    path = folder / f"classifier{export.SUFFIXES[file_format]}"
+    checks = export.export_part(model, part="classifier", file_format=file_format, path=path)
+    assert len({check.input for check in checks}) == 3
+    assert all(check.passed for check in checks), checks
+    return path
+
+
+def assert_agrees(path: Path, model: VideoClassifier) -> None:
+    """On sizes of which the export has seen none."""
+    for frames, size, views in ((16, (32, 32), 1), (9, (40, 72), 2), (26, (64, 43), 3)):
+        clips = clip(views=views, frames=frames, size=size)
+        torch.testing.assert_close(run(path, clips), scores(model, clips), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("file_format", export.SUFFIXES)
+@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+def test_every_form_and_axes_for_clips_of_any_size(tmp_path, pairwise, file_format) -> None:
+    """A block of each axes in one network: the exporter to ONNX takes most of a test's time."""
+    model = classifier(f"{NON_LOCAL}.PAIRWISE", pairwise)
+    for block, axes in zip(blocks(model), ("spacetime", "space", "time"), strict=True):
+        block.axes = axes
+    clips = clip(views=4, frames=16, size=(40, 40))
+    path = export_classifier(model, tmp_path, file_format)
+    assert_agrees(path, model)
+    expected = scores(model, clips)
+    for block in blocks(model):  # each has an effect that a check sees
+        scale = block.norm.weight.data.clone()
+        block.norm.weight.data.zero_()
+        assert (scores(model, clips) - expected).abs().max() > 0.01
+        block.norm.weight.data.copy_(scale)
+
+
+@pytest.mark.parametrize("file_format", export.SUFFIXES)
+def test_i3d_with_groups_of_time_steps_and_without_a_crop(tmp_path, file_format) -> None:
+    """Whole groups of any number; what is too small for the network is refused, not computed."""
+    model = classifier(*OF_GROUPS)
+    assert blocks(model)[0].frames == 2
+    path = export_classifier(model, tmp_path, file_format)
+    for views, frames, size in ((1, 31, (24, 40)), (3, 15, (16, 23))):
+        clips = clip(views=views, frames=frames, size=size)
+        torch.testing.assert_close(run(path, clips), scores(model, clips), rtol=1e-4, atol=1e-6)
+    # no whole group, nothing left of the frames, nothing left of their height
+    for frames, size in ((24, (24, 40)), (3, (24, 40)), (16, (2, 40))):
+        with pytest.raises((RuntimeError, InvalidArgument, Fail)):
+            run(path, clip(frames=frames, size=size))
+
+
+def test_the_file_refuses_frames_smaller_than_a_crop(tmp_path) -> None:
+    """The model pools such a map as a whole, but in a file the window has one size."""
+    model = classifier()
+    path = export_classifier(model, tmp_path, "torchscript")
+    assert run(path, clip(size=(32, 32))).shape == (1, 5)
+    with pytest.raises(RuntimeError, match="out of range"):
+        run(path, clip(size=(24, 48)))
+
+
+def test_a_file_without_the_blocks_is_seen(tmp_path, monkeypatch) -> None:
+    def write_without_blocks(*args: Any, **kwargs: Any) -> Any:
+        with monkeypatch.context() as during:
+            during.setattr(NonLocalBlock, "forward", lambda block, x: x)
+            return files.write(*args, **kwargs)
+
+    monkeypatch.setattr(video, "write", write_without_blocks)
+    model = classifier()
+    path = tmp_path / "classifier.ts"
+    checks = export.export_part(model, part="classifier", file_format="torchscript", path=path)
+    assert not any(check.passed for check in checks)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch) -> Callable[..., int]:
+    """The script's command line for a video config and weights on disk."""
+    cfg = video_cfg(*SMALL, "INPUT.MIN_SIZE_TEST", 40, "INPUT.CLIP.FRAMES", 9)
+    torch.save({"model": classifier().state_dict()}, tmp_path / "w.pth")
+    (tmp_path / "c.yaml").write_text(cfg.dump())
+
+    def run(*more: Any, opts: Sequence[Any] = ()) -> int:
+        line = ["export_model.py", "--config-file", tmp_path / "c.yaml", "--format", "torchscript"]
+        line += ["--output", tmp_path / "out", *more]
+        line += ["--opts", "MODEL.WEIGHTS", tmp_path / "w.pth", *opts]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in line])
+        return export_model.main()
+
+    return run
+
+
+def test_the_script_checks_clips_of_videos_and_times_both(command, tmp_path, capsys) -> None:
+    assert command() == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["classifier.ts"]
+    table = capsys.readouterr().out
+    assert "1 x 3 x 9 x 40 x 40" in table  # of an embedded video
+    seconds = [line.split()[-2:] for line in table.splitlines() if line.startswith("classifier")]
+    assert len(seconds) == 4
+    assert all(float(eager) > 0 and float(file) > 0 for eager, file in seconds)
+
+    write_good(tmp_path)
+    assert command("--input", tmp_path / "a.mp4") == 0
+    info = probe(tmp_path / "a.mp4")
+    height, width = scaled_size(info.height, info.width, 40)
+    assert f"1 x 3 x 9 x {height} x {width}" in capsys.readouterr().out
+
+
+def test_weights_of_a_video_network_as_safetensors(command, tmp_path, capsys) -> None:
+    assert command("--format", "safetensors") == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["model.safetensors"]
+    assert f"{len(classifier().state_dict())} tensors" in capsys.readouterr().out
+
+
+def test_what_a_user_can_get_wrong(command, tmp_path, fpn_cfg, tried) -> None:
+    """A line that names what is wrong and what is allowed, and no traceback."""
+    write_good(tmp_path)
+    (tmp_path / "image.png").write_bytes(b"no video")
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "classifier.ts").mkdir(parents=True)
+    (tmp_path / "d.pth").touch()
+    too_small = ("INPUT.MIN_SIZE_TEST", 24)
+    for what, arguments, opts, said in (
+        ("--part detector of a video config", ("--part", "detector"), (), "it has: classifier"),
+        ("--part backbone of a video config", ("--part", "backbone"), (), "it has: classifier"),
+        ("--input that is no video", ("--input", tmp_path / "image.png"), (), "image.png"),
+        ("--input that is not there", ("--input", tmp_path / "gone.mp4"), (), "gone.mp4"),
+        ("--output that is a file", ("--output", tmp_path / "file"), (), "--output"),
+        ("a folder of the file's name", ("--output", tmp_path / "folder"), (), "classifier.ts"),
+        ("INPUT.MIN_SIZE_TEST smaller than a crop", (), too_small, "INPUT.MIN_SIZE_TEST"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)) as info:
+            command(*arguments, opts=opts)
+        assert "\n" not in str(info.value)
+        tried(GROUP, what, str(info.value))
+
+    with pytest.raises(UserError, match="has no classifier to export") as info:
+        export.export_part(
+            build_model(fpn_cfg), part="classifier", file_format="onnx", path=tmp_path / "x"
+        )
+    tried(GROUP, "--part classifier of an image config", str(info.value))
+
+
+def test_a_full_disk_is_named(tried) -> None:
+    with pytest.raises(UserError, match=r"cannot write /dev/full") as info:
+        export.export_part(
+            classifier(), part="classifier", file_format="torchscript", path=Path("/dev/full")
+        )
+    tried(GROUP, "a full disk", str(info.value))
