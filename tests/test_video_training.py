@@ -22,6 +22,7 @@ from nl_detectron.data import register_videos, video_file
 from nl_detectron.engine import Trainer
 from nl_detectron.engine.run import run_config
 from nl_detectron.errors import UserError
+from nl_detectron.video.skipping import read_skipped, skipped_file
 from nl_detectron.visualization.contact_sheet import RIGHT, WRONG, draw_contact_sheet
 
 CLASSES = ("abseiling", "baking cookies", "zumba")
@@ -107,6 +108,18 @@ def test_two_processes_killed_and_resumed_take_the_same_clips(config, tmp_path):
     of_videos = [{k: v for k, v in r.items() if k.startswith("video/")} for r in results]
     assert of_videos[0] == of_videos[1]
     assert set(of_videos[0]) == {f"video/{clip}top{k}" for clip in ("", "clip_") for k in (1, 5)}
+
+
+def test_only_a_resumed_run_goes_on_with_the_list_of_skipped_videos(config):
+    cfg = config("run", "SOLVER.MAX_ITER", 1, "DATALOADER.SKIP_BAD_VIDEOS", True)
+    row = ("of an earlier run", "bad.mp4", "it has no bytes")
+    file = skipped_file(cfg.OUTPUT_DIR)
+    file.parent.mkdir()
+    file.write_text("\t".join(row) + "\n")
+    train(cfg, resume=True)()
+    assert read_skipped(file) == [row]
+    train(cfg)()
+    assert read_skipped(file) == []
 
 
 def evaluate(cfg: CfgNode, weights: dict[str, Any]) -> None:
