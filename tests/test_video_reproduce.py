@@ -1,7 +1,9 @@
 """The paper's video tables: their rows and starts; the released weights."""
 
 import functools
+import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -10,6 +12,7 @@ import pytest
 import reproduce
 import tiny_run
 import torch
+from detectron2.data import MetadataCatalog
 from reproduction import Reproduction
 from sklearn.metrics import average_precision_score
 from test_video_lists import write_charades
@@ -22,6 +25,8 @@ from nl_detectron.reproduction import (
     Machines,
     Row,
     plan,
+    plan_released,
+    released_markdown,
     run_all,
     select,
     select_released,
@@ -30,6 +35,7 @@ from nl_detectron.reproduction import (
 from nl_detectron.reproduction.released import FILES
 
 SCRIPT = tiny_run.ROOT / "train_net.py"
+GROUP = "Tables of the paper"
 NARROW = """
 MODEL.RESNETS.STEM_OUT_CHANNELS 4 MODEL.RESNETS.RES2_OUT_CHANNELS 8
 MODEL.RESNETS.WIDTH_PER_GROUP 4 DATALOADER.NUM_WORKERS 0
@@ -82,25 +88,6 @@ def test_a_row_whose_start_is_missing_is_not_started(tmp_path: Path) -> None:
     error = run_all([row], Machines())[entry.config]
     assert error == f"not started: there is no {start}, which it starts from"
     assert not row.folder.exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--released", "none"], "--released none: there is no such folder"),
-        (["--released", "."], "has no c2d_baseline_32x2_IN_pretrain_400k.pkl, the weights of"),
-        (["--released", "--rows", "R50"], "the official README has no row 'R50'"),
-        (["--released", "--accumulate"], "--accumulate is for trainings: it needs --table"),
-    ],
-)
-def test_bad_flags_of_released_weights(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["reproduce.py", *arguments])
-    with pytest.raises(UserError, match=message):
-        reproduce.main()
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -228,3 +215,211 @@ def test_released_weights_are_evaluated_by_the_official_protocol(
     markdown = (run.output / "released" / "released.md").read_text()
     assert "| 25.0 / 50.0" in markdown
     assert f"| {25 - figures[0]:+.1f} / {50 - figures[1]:+.1f}" in markdown
+
+
+# Bad input
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, arguments)])
+    return reproduce.main()
+
+
+def place_kinetics(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    for split in ("train", "val"):
+        metadata = vars(MetadataCatalog.get(f"kinetics400_{split}"))
+        monkeypatch.setitem(metadata, "list_file", str(folder / f"{split}.txt"))
+        monkeypatch.setitem(metadata, "video_root", str(folder))
+
+
+RELEASED = ("--released", ".", "--rows", "C2D-R50")
+
+
+@pytest.mark.parametrize(
+    ("what", "arguments", "message"),
+    [
+        (
+            "a folder that is not there",
+            ("--released", "none"),
+            "--released none: there is no such folder",
+        ),
+        (
+            "a file in place of the folder",
+            ("--released", FILES["Kinetics/c2d_R_50_32x2.yaml"]),
+            "--released c2d_baseline_32x2_IN_pretrain_400k.pkl: there is no such folder",
+        ),
+        (
+            "a folder without a row's file",
+            ("--released", ".", "--rows", "C2D-R50-NL5"),
+            "--released . has no c2d_nonlocal_32x2_IN_pretrain_400k.pkl, the weights of "
+            "C2D-R50-NL5; download it from https://",
+        ),
+        (
+            "a row that was not released",
+            ("--released", "--rows", "R50"),
+            "the official README has no row 'R50'",
+        ),
+        (
+            "--accumulate, which is for trainings",
+            ("--released", "--accumulate"),
+            "--accumulate is for trainings: it needs --table",
+        ),
+        (
+            "--save-measured, which is for trainings",
+            ("--released", "--save-measured"),
+            "--save-measured is for trainings: it needs --table",
+        ),
+        (
+            "Kinetics is not there",
+            RELEASED,
+            "data set 'kinetics400_val' is not there",
+        ),
+        (
+            "an unknown key in --opts",
+            (*RELEASED, "--opts", "TEST.CLIP", 3),
+            "unknown key 'TEST.CLIP'. Did you mean 'TEST.CLIPS'?",
+        ),
+        (
+            "no GPU and no process",
+            (*RELEASED, "--num-gpus", 0),
+            "--num-gpus 0 --num-machines 1 --machine-rank 0: there must be at least one process",
+        ),
+        (
+            "a row of another table",
+            ("--table", "2a", "--rows", "C2D-R50-NL5-128x1"),
+            "Table 2a has no row 'C2D-R50-NL5-128x1'",
+        ),
+        (
+            "--accumulate on 3 GPUs",
+            ("--table", 4, "--accumulate", "--num-gpus", 3),
+            "--accumulate makes 8 GPUs of 1, 2, 4 or 8, not of 3",
+        ),
+        (
+            "Table 4 without Kinetics, on which its networks start",
+            ("--table", 4),
+            "data set 'kinetics400_train' is not there",
+        ),
+        (
+            "nothing to collect",
+            ("--table", 3, "--output", "none", "--collect-only"),
+            "nothing to collect: there is no folder none",
+        ),
+    ],
+)
+def test_bad_flags_are_told_before_anything_starts(
+    what: str,
+    arguments: tuple,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tried: Callable,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / FILES["Kinetics/c2d_R_50_32x2.yaml"]
+    weights.touch()
+    place_kinetics(monkeypatch, tmp_path / "none")
+    with pytest.raises(UserError) as caught:
+        run_main(monkeypatch, *arguments)
+    said = str(caught.value)
+    assert message in said
+    assert "\n" not in said
+    assert list(tmp_path.iterdir()) == [weights]
+    tried(GROUP, what, message)
+
+
+def test_an_unknown_table(monkeypatch, capsys, tried: Callable) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch, "--table", "2h")
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert caught.value.code == 2
+    assert "argument --table: invalid choice: '2h' (choose from" in said
+    tried(GROUP, "a table that there is not", "invalid choice: '2h'; the tables are listed")
+
+
+def test_output_that_cannot_be_written(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, capsys, tried: Callable
+) -> None:
+    place_kinetics(monkeypatch, datasets / "kinetics400")
+    (tmp_path / "output").write_text("a file")
+    arguments = ("--table", 2, "--rows", "C2D-R50", "--output", tmp_path / "output")
+    with pytest.raises(UserError, match=r"cannot write .*table_2\.md \(Not a directory\)"):
+        run_main(monkeypatch, *arguments)
+    said = capsys.readouterr().out
+    assert "[1/1] C2D-R50: failed: cannot write " in said
+    tried(GROUP, "--output is a file", "the row fails, no report is written; the reason is said")
+
+
+def files_of_other_kinds(folder: Path) -> dict[str, tuple[str, str]]:
+    """Write files named as released ones; by row: what it is, and what is said of it."""
+    blobs = official_blobs(depth=50, i3d=True, nonlocal_=False, affine=False, classes=400)
+    few = official_blobs(depth=50, i3d=True, nonlocal_=True, affine=False)
+    write_official(folder / "whole.pkl", blobs)
+    whole = (folder / "whole.pkl").read_bytes()
+    damaged = "the file is damaged or is not a checkpoint ("
+    contents: dict[str, tuple[bytes | dict, str, str]] = {
+        "C2D-R50-NL5-8x8": (b"<html>not found</html>", "a page in place of the pickle", damaged),
+        "I3D-R50-8x8": (whole[: len(whole) // 2], "a file cut off", damaged),
+        "I3D-R50": (b"", "an empty file", damaged),
+        "C2D-R50-8x8": (blobs, "the file of I3D in place of C2D's", "is of another network: "),
+        "I3D-R50-NL5": (blobs, "the file without blocks in place of that with 5", "is of another"),
+        "I3D-R50-NL5-8x8": (few, "a file of 5 classes", "is of another network: "),
+        "C2D-R50": (pickle.dumps({"blobs": {"conv1_w": 1}}), "no weights", "holds no weights: "),
+        "C2D-R50-NL5": (pickle.dumps(Path("x")), "a pickle that could run code", "could run code"),
+    }
+    told = {}
+    for row, (content, what, said) in contents.items():
+        [entry] = select_released([row])
+        path = folder / FILES[entry.config]
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            write_official(path, content)
+        told[row] = (what, said)
+    return told
+
+
+def test_files_that_are_not_the_released_ones_are_not_evaluated(
+    tmp_path: Path, tried: Callable
+) -> None:
+    told = files_of_other_kinds(tmp_path)
+    runs = [
+        plan_released(
+            entry,
+            weights_folder=tmp_path,
+            train_script=tmp_path / "none.py",
+            output=tmp_path / "output",
+            machines=Machines(),
+            opts=NARROW.split(),
+        )
+        for entry in select_released(list(told))
+    ]
+    failed = run_all(runs, Machines())
+    assert len(failed) == len(told) == 8
+    for run in runs:
+        what, said = told[run.entry.row_name]
+        error = failed[run.entry.config]
+        assert error.startswith("failed: ")
+        assert said in error
+        assert FILES[run.entry.config] in error
+        assert "\n" not in error
+        assert not run.folder.exists()
+        tried(GROUP, f"--released: {what}", error)
+    markdown = released_markdown([run.entry for run in runs], tmp_path / "output", failed)
+    assert markdown.count("| failed") == 8
+
+
+def test_every_official_layout_is_taken_for_its_row(tmp_path: Path) -> None:
+    for entry in select_released():
+        name = FILES[entry.config]
+        kind = {"i3d": "i3d" in name, "nonlocal_": "nonlocal" in name, "affine": "I3D_" in name}
+        blobs = official_blobs(depth=50, classes=400, **kind)
+        write_official(tmp_path / name, {**blobs, "left_from_training": np.zeros(1)})
+        run = plan_released(
+            entry,
+            weights_folder=tmp_path,
+            train_script=SCRIPT,
+            output=tmp_path,
+            machines=Machines(),
+            opts=NARROW.split(),
+        )
+        run.check()
