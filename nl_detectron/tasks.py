@@ -31,7 +31,7 @@ def _whole_loader(cfg: Config, name: str, model: nn.Module, loader: Any, evaluat
     return loader
 
 
-def _nothing_to_report(cfg: Config) -> None:
+def _nothing(cfg: Config) -> None:
     pass
 
 
@@ -48,6 +48,8 @@ class Task:
             the evaluator has results already, from an evaluation of `model` that was cut off.
         check: ``(cfg)``: raise `ConfigError` for what cannot be trained or evaluated, from
             the config and the metadata of its data sets alone, before a process starts.
+        start: ``(cfg)``: remove what an earlier run left in ``OUTPUT_DIR`` and a new one would
+            take for its own; before each run that is not resumed.
         report: ``(cfg)``: log at the end of a run, also of one that failed, what it left out.
     """
 
@@ -56,7 +58,8 @@ class Task:
     build_evaluator: BuildEvaluator
     check: Callable[[Config], None]
     go_on: Callable[[Config, str, nn.Module, Any, Any], Any] = _whole_loader
-    report: Callable[[Config], None] = _nothing_to_report
+    start: Callable[[Config], None] = _nothing
+    report: Callable[[Config], None] = _nothing
 
 
 def task_of(cfg: Config) -> Task:

@@ -4,18 +4,15 @@ import csv
 import fcntl
 import json
 import math
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import reproduce
 import tiny_run
 from detectron2.data.datasets import register_coco_instances
+from reproduction import Reproduction
 
 from nl_detectron.config import load_config
 from nl_detectron.engine import Trainer, argument_parser
@@ -394,58 +391,23 @@ def small_shapes(tmp_path: Path) -> Path:
 
 
 def test_killed_in_the_middle_of_a_row_it_goes_on(tmp_path: Path, small_shapes: Path) -> None:
-    output = tmp_path / "output"
-    first, second = (output / Path(entry.config).with_suffix("") for entry in (R50, R50_NL))
-    opts = ["" if word == "''" else word for word in TINY.split()]
-    line = ["tools/reproduce.py", "--table", "5", "--rows", "R50", "R50-NL", "--output"]
-    command = [sys.executable, *line, str(output), "--opts", *opts]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "NL_DETECTRON_CACHE": str(small_shapes),
-    }
-
-    def start() -> subprocess.Popen[bytes]:
-        log = open(tmp_path / "log.txt", "wb")  # noqa: SIM115
-        with log:
-            return subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=tiny_run.ROOT,
-                env=environment,
-                start_new_session=True,
-            )
-
-    def log() -> str:
-        return (tmp_path / "log.txt").read_text()
-
-    process = start()
-    while not (first / "last_checkpoint").exists():
-        assert process.poll() is None, log()
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait(timeout=60) == -signal.SIGKILL
-    assert read_state(first).results is None
-    assert not second.exists()
-
-    process = start()
-    assert process.wait(timeout=300) == 0, log()
-    resumed = "Starting training from iteration "
-    starts = [
-        int(text.split(resumed)[1])
-        for text in (first / "console.txt").read_text().splitlines()
-        if resumed in text
-    ]
+    first, second = (str(Path(entry.config).with_suffix("")) for entry in (R50, R50_NL))
+    run = Reproduction(
+        tmp_path,
+        *("--table", 5, "--rows", "R50", "R50-NL"),
+        opts=TINY,
+        environment={"NL_DETECTRON_CACHE": str(small_shapes)},
+    )
+    run.kill_in(first)
+    assert not (run.output / second).exists()
+    run.finish()
+    starts = run.starts(first)
     assert len(starts) == 2
     assert starts[0] == 0 < starts[1] < 12
-    assert "[1/2] R50: done\n" in log()
-    assert "[2/2] R50-NL: done\n" in log()
-    with open(output / "table_5.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row, folder in zip(rows, (first, first, second, second), strict=True):
+    assert "[1/2] R50: done\n" in run.log
+    assert "[2/2] R50-NL: done\n" in run.log
+    for row, name in zip(run.report("table_5.csv"), (first, first, second, second), strict=True):
         assert row["state"] == "done"
         task = {"box": "bbox", "mask": "segm"}[row["metric"]]
-        measured = tiny_run.metrics(folder)[-1][f"{task}/AP"]
+        measured = tiny_run.metrics(run.output / name)[-1][f"{task}/AP"]
         assert float(row["measured_AP"]) == pytest.approx(measured, abs=1e-3, nan_ok=True)

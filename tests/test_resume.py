@@ -1,6 +1,7 @@
 """A run that was interrupted and resumed, next to one that was not."""
 
 import itertools
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -190,8 +191,11 @@ def test_with_loader_workers_the_images_are_the_same(
     tiny_run.write_run(tmp_path)
     opts = ("DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 3)
     whole = recorded(tmp_path, "whole", *opts)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         recorded(tmp_path, "resumed", *opts, at={1: terminate})
+    # A process that another has started waits for its workers while its exit is on the way.
+    assert ended.tb is not None
+    assert multiprocessing.active_children() == []
     resumed = recorded(tmp_path, "resumed", *opts, flags=("--resume",))
     assert record(resumed) == record(whole)
     tried(

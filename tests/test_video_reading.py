@@ -4,8 +4,10 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -158,6 +160,37 @@ def test_decoding_starts_at_the_nearest_key_frame_and_ends_at_the_last_wanted(
     assert decoded == list(range(96))
 
 
+class SeeksLate:
+    """A container whose index leads to `stamp`, which is no key frame."""
+
+    def __init__(self, container: Any, stamp: int) -> None:
+        self.container, self.stamp = container, stamp
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.container, name)
+
+    def seek(self, offset: int, *, stream: Any) -> None:
+        self.container.seek(self.stamp, stream=stream, any_frame=True)
+
+
+def test_an_index_that_leads_behind_the_key_frame_is_not_believed(
+    video_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = video_folder / "mpeg4.mp4"
+    info = probe(path)
+    assert info.key_frame(118) < 117
+    stamp = info.stamps.values(FRAMES)[117]
+    real = reading.opened
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[tuple]:
+        with real(path) as (container, log):
+            yield SeeksLate(container, stamp), log
+
+    monkeypatch.setattr(reading, "opened", opened)
+    assert [read_number(frame) for frame in read_frames(path, [118], info)] == [118]
+
+
 def test_frames_are_turned_as_the_header_says(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", "libx264", 10)
     upright = read_frames(path, [3], probe(path))[0]
@@ -186,19 +219,52 @@ def test_frames_come_out_scaled(video_folder: Path) -> None:
     assert np.abs(blocks - half[::-1]).mean() > 50
 
 
-def test_the_first_video_is_read_that_is_no_cover(tmp_path: Path) -> None:
+def test_frames_of_a_folder_are_its_images(video_folder: Path) -> None:
+    path = video_folder / "frames"
+    info = probe(path)
+    assert np.array_equal(read_frames(path, [3], info)[0], paint(3))
+    half = read_frames(path, [3], info, size=(24, 32))[0]
+    means = paint(3).reshape(24, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert np.abs(half - means).max() <= 0.5
+
+
+def test_sound_is_left_alone(tmp_path: Path) -> None:
     path = write_video(tmp_path / "sound.mp4", "libx264", 20, audio=True)
     info = probe(path)
     assert info.num_frames == 20
     assert [read_number(f) for f in read_frames(path, [19, 7], info)] == [19, 7]
 
 
-def test_frames_that_are_not_there_are_an_error(video_folder: Path) -> None:
-    info = probe(video_folder / "mpeg4.mp4")
+def test_a_cover_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w", format="mp4") as container:
+        cover = container.add_stream("mjpeg")
+        cover.width, cover.height, cover.pix_fmt = painted.WIDTH, painted.HEIGHT, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(paint(1), format="rgb24")))
+        container.mux(cover.encode())
+    with pytest.raises(VideoError, match="it has no video stream"):
+        probe(path)
+
+
+@pytest.mark.parametrize("name", ["mpeg4.mp4", "raw.h264", "frames"])
+def test_frames_that_are_not_there_are_an_error(video_folder: Path, name: str) -> None:
+    info = probe(video_folder / name)
     for indices in ([FRAMES], [-1, 4]):
         with pytest.raises(IndexError):
-            read_frames(video_folder / "mpeg4.mp4", indices, info)
-    assert read_frames(video_folder / "mpeg4.mp4", [], info).shape[0] == 0
+            read_frames(video_folder / name, indices, info)
+    assert read_frames(video_folder / name, [], info).shape[0] == 0
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "vp9.webm", "raw.h264"])
+def test_frames_that_have_gone_since_probing_are_named(
+    video_folder: Path, tmp_path: Path, name: str
+) -> None:
+    info = probe(video_folder / name)
+    content = (video_folder / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(VideoError, match=f"frame {FRAMES - 2} cannot be decoded"):
+        read_frames(tmp_path / name, [1, FRAMES - 2, FRAMES - 1], info)
 
 
 def test_short_forms_of_time_stamps_are_exact() -> None:

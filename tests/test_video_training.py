@@ -10,18 +10,23 @@ from typing import Any
 
 import draw_video_scores
 import numpy as np
+import painted
 import pytest
+import tiny_run
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from forked import in_fresh_process, run_forked
 from recording import RecordingTrainer, record, same
+from sklearn.metrics import average_precision_score
+from test_video_lists import write_charades
 
 from nl_detectron.config import load_config
 from nl_detectron.data import register_videos, video_file
 from nl_detectron.engine import Trainer
 from nl_detectron.engine.run import run_config
 from nl_detectron.errors import UserError
+from nl_detectron.video.skipping import read_skipped, skipped_file
 from nl_detectron.visualization.contact_sheet import RIGHT, WRONG, draw_contact_sheet
 
 CLASSES = ("abseiling", "baking cookies", "zumba")
@@ -109,6 +114,18 @@ def test_two_processes_killed_and_resumed_take_the_same_clips(config, tmp_path):
     assert set(of_videos[0]) == {f"video/{clip}top{k}" for clip in ("", "clip_") for k in (1, 5)}
 
 
+def test_only_a_resumed_run_goes_on_with_the_list_of_skipped_videos(config):
+    cfg = config("run", "SOLVER.MAX_ITER", 1, "DATALOADER.SKIP_BAD_VIDEOS", True)
+    row = ("of an earlier run", "bad.mp4", "it has no bytes")
+    file = skipped_file(cfg.OUTPUT_DIR)
+    file.parent.mkdir()
+    file.write_text("\t".join(row) + "\n")
+    train(cfg, resume=True)()
+    assert read_skipped(file) == [row]
+    train(cfg)()
+    assert read_skipped(file) == []
+
+
 def evaluate(cfg: CfgNode, weights: dict[str, Any]) -> None:
     model = Trainer.build_model(cfg)
     model.load_state_dict(weights)
@@ -147,6 +164,90 @@ def test_one_process_and_two_find_the_same_figures(config, tmp_path):
     assert len(np.unique(scores[0]["scores"], axis=0)) == NUM_VIDEOS
     for other in scores[1:]:
         assert all(np.array_equal(scores[0][key], other[key]) for key in scores[0])
+
+
+# ``train_net.py``, which writes down the labels of each training clip and the numbers that are
+# painted in its frames.
+WATCHED = f"""
+import json, pathlib, runpy, sys
+sys.path[:0] = [{str(tiny_run.ROOT / "tests")!r}]
+from painted import read_number
+from nl_detectron.video.mapper import TrainMapper
+
+def take(self, video, random, real=TrainMapper.__call__):
+    sample = real(self, video, random)
+    frames = [read_number(f) for f in sample["clips"][0].permute(1, 2, 3, 0).numpy()]
+    with open(pathlib.Path(__file__).with_name("clips.jsonl"), "a") as file:
+        file.write(json.dumps([sample["video_id"], sample["labels"], frames]) + "\\n")
+    return sample
+
+TrainMapper.__call__ = take
+runpy.run_path({str(tiny_run.ROOT / "train_net.py")!r}, run_name="__main__")
+"""
+RATE = 25
+CHARADES = {  # label, first and last second
+    "train": {
+        "A": [(3, 0.1, 0.7), (156, 1.0, 1.9)],
+        "B": [(3, 0.5, 0.9)],
+        "C": [],
+        "D": [(9, 0.0, 9.0)],
+    },
+    "test": {
+        "E": [(3, 0.1, 0.3), (156, 0.0, 2.0)],
+        "F": [(9, 1.0, 2.0), (3, 0.0, 1.0)],
+        "G": [(3, 0.0, 2.0)],
+        "H": [],
+    },
+}
+
+
+def test_charades_from_its_csv_to_its_mean_average_precision(tmp_path):
+    """Labels of the clip in training, of the video in evaluation."""
+    root = tmp_path / "charades"
+    videos = root / "Charades_v1_480"
+    videos.mkdir(parents=True)
+    for split, actions in CHARADES.items():
+        rows = []
+        for number, (name, intervals) in enumerate(actions.items()):
+            # Scores differ by what is beside the square that is trained on.
+            size = (64 + 16 * number * (split == "test"), 64)
+            painted.write_video(videos / f"{name}.mp4", "mpeg4", 2 * RATE, rate=RATE, size=size)
+            rows.append((name, ";".join(f"c{c:03} {a:.2f} {b:.2f}" for c, a, b in intervals)))
+        write_charades(root, split, rows)
+    (tmp_path / "watched.py").write_text(WATCHED)
+    done = tiny_run.run(
+        tmp_path / "watched.py",
+        *("--config-file", "configs/Charades/i3d_R_101_128x1.yaml", "OUTPUT_DIR", tmp_path / "run"),
+        *("MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 50),
+        *("MODEL.RESNETS.STEM_OUT_CHANNELS", 4, "MODEL.RESNETS.RES2_OUT_CHANNELS", 8),
+        *("MODEL.RESNETS.WIDTH_PER_GROUP", 4, "MODEL.RESNETS.NORM", "BN"),
+        *("INPUT.CLIP.FRAMES", 8, "INPUT.CLIP.STRIDE", 2, "INPUT.RANDOM_FLIP", "none"),
+        *("INPUT.MIN_SIZE_TRAIN", "(64,64)", "INPUT.CROP.SIZE", "[64,64]"),
+        *("INPUT.MIN_SIZE_TEST", 64, "TEST.CLIPS", 2, "DATALOADER.NUM_WORKERS", 0, "SEED", 3),
+        *("SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", "(3,)"),
+        environment={"DETECTRON2_DATASETS": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    clips = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
+    assert len(clips) == 16
+    in_part = 0
+    for name, labels, frames in clips:
+        intervals = CHARADES["train"][name.removesuffix(".mp4")]
+        seconds = [frame / RATE for frame in frames]
+        assert frames == list(range(frames[0], frames[0] + 16, 2))
+        assert labels == sorted(c for c, a, b in intervals if any(a <= s <= b for s in seconds))
+        in_part += len(labels) < len(intervals)
+    assert 0 < in_part < 16
+    saved = np.load(tmp_path / "run" / "inference" / "scores_charades_val.npz")
+    labels = np.zeros((4, 157), bool)
+    for row, intervals in zip(labels, CHARADES["test"].values(), strict=True):
+        row[[label for label, _, _ in intervals]] = True
+    assert saved["video_id"].tolist() == [f"{name}.mp4" for name in CHARADES["test"]]
+    assert np.array_equal(saved["labels"], labels)
+    assert len(np.unique(saved["scores"][:, 3])) > 2
+    some = labels.any(axis=0)
+    expected = 100 * average_precision_score(labels[:, some], saved["scores"][:, some])
+    assert tiny_run.metrics(tmp_path / "run")[-1]["video/mAP"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_an_evaluation_that_was_cut_off_reads_only_the_rest(config, monkeypatch, tmp_path):

@@ -32,7 +32,9 @@ STEM, RES2, INNER, CLASSES = 4, 8, 4, 5
 Blobs = dict[str, np.ndarray]
 
 
-def official_blobs(*, depth: int, i3d: bool, nonlocal_: bool, affine: bool) -> Blobs:
+def official_blobs(
+    *, depth: int, i3d: bool, nonlocal_: bool, affine: bool, classes: int = CLASSES
+) -> Blobs:
     """The blobs of an official network, narrow and with random values."""
     rng = np.random.default_rng(depth)
     blobs: Blobs = {}
@@ -75,8 +77,8 @@ def official_blobs(*, depth: int, i3d: bool, nonlocal_: bool, affine: bool) -> B
                     blobs[f"{block}_{part}_b"] = rng.normal(0, 0.1, out).astype(np.float32)
                 if not affine:
                     norm(block, width)
-    blobs["pred_w"] = rng.normal(0, 0.1, (CLASSES, channels)).astype(np.float32)
-    blobs["pred_b"] = rng.normal(0, 0.1, CLASSES).astype(np.float32)
+    blobs["pred_w"] = rng.normal(0, 0.1, (classes, channels)).astype(np.float32)
+    blobs["pred_b"] = rng.normal(0, 0.1, classes).astype(np.float32)
     return blobs
 
 

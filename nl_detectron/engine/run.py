@@ -88,6 +88,8 @@ def _set_up(cfg: Config, args: argparse.Namespace, settings: RunSettings) -> Non
     default_setup(cfg, args)
     if comm.is_main_process():
         _remove_incomplete_line(os.path.join(settings.output_dir, "metrics.json"))
+        if not args.resume:
+            task_of(cfg).start(cfg)
     if torch.device(settings.device).type == "cpu" and not torch.cuda.is_available():
         logger.info("No GPU is visible to torch: running on the CPU")
 

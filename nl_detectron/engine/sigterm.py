@@ -71,6 +71,9 @@ class SaveOnSigterm(HookBase):
         _any_process(False)  # the others wait here, whether the main process could save or not
         if error is not None:
             raise error
+        # Ends the loader's workers. At its exit a process would send them the SIGTERM that they
+        # take for the batch system's, and wait for them without end.
+        self.trainer._trainer._data_loader_iter_obj = None
         raise SystemExit(TERMINATED)
 
     def _save(self) -> None:

@@ -143,6 +143,9 @@ class Run:
         """How many there are in all; None where nothing is trained."""
         return None
 
+    def check(self) -> None:
+        """Raise `UserError` for what would make its results worthless; before it is carried out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Run):

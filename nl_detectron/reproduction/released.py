@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detectron2.config import CfgNode
+from fvcore.common.checkpoint import _IncompatibleKeys
 from tabulate import tabulate
 
+from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.config import load_config
+from nl_detectron.engine import Trainer
 from nl_detectron.errors import UserError
 from nl_detectron.model_zoo import Entry, find_entry, get_config_file
 from nl_detectron.model_zoo.entry import Figures
@@ -58,13 +62,26 @@ class Evaluation(Run):
 
     Attributes:
         weights: its path or address.
+        cfg: of the network.
     """
 
     weights: str
+    cfg: CfgNode
 
     @property
     def state(self) -> State:
         return read_evaluation(self.folder)
+
+    def check(self) -> None:
+        """Raise `UserError` if the file cannot be read or is of another network.
+
+        An evaluation would only log that, and stand beside the official figures.
+        """
+        if "://" in self.weights:
+            return  # it is downloaded by its name
+        cfg = self.cfg.clone()
+        cfg.MODEL.DEVICE = "cpu"
+        _StrictCheckpointer(Trainer.build_model(cfg)).load(self.weights)
 
     def describe(self) -> str:
         """The lines that a dry run prints."""
@@ -76,6 +93,22 @@ class Evaluation(Run):
                 f"  weights: {self.weights}, {figures} in the official README",
             )
         )
+
+
+class _StrictCheckpointer(Checkpointer):
+    """Refuses a file that does not have all of a network's layers and no others."""
+
+    def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
+        shapes = {key for key, _, _ in incompatible.incorrect_shapes}
+        missing = {k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")}
+        # What else an official file may hold belongs to its training.
+        unknown = [k for k in incompatible.unexpected_keys if k.startswith(("res", "nonlocal"))]
+        if missing or shapes or unknown:
+            raise UserError(
+                f"{self._path} is of another network: {len(missing - shapes)} weights are missing "
+                f"in it, {len(shapes)} have another shape, {len(unknown)} are unknown; download it "
+                "again"
+            )
 
 
 def select_released(names: Sequence[str] = ()) -> list[Entry]:
@@ -121,10 +154,12 @@ def plan_released(
         weights = str(path.absolute())
     folder, config_file = run_folder(output, entry.config), get_config_file(entry.config)
     all_opts = [*_OPTS.get(entry.config, ()), *opts, "MODEL.WEIGHTS", weights]
+    cfg = load_config(config_file, all_opts)
     return Evaluation(
         entry=entry,
         folder=folder,
         weights=weights,
+        cfg=cfg,
         command=train_command(
             train_script,
             config_file,
@@ -134,7 +169,7 @@ def plan_released(
             opts=all_opts,
         ),
         settings={"opts": list(opts), "weights": weights},
-        datasets=tuple(load_config(config_file, all_opts).DATASETS.TEST),
+        datasets=tuple(cfg.DATASETS.TEST),
     )
 
 

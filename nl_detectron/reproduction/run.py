@@ -80,6 +80,10 @@ def _run(run: Run, machines: Machines, head: str) -> str | None:
     if run.start and not run.start.is_file():
         return f"not started: there is no {run.start}, which it starts from"
     try:
+        run.check()
+    except UserError as error:
+        return f"failed: {error}"
+    try:
         run.folder.mkdir(parents=True, exist_ok=True)
         lock = open(run.folder / f".lock-{machines.machine_rank}", "w")  # noqa: SIM115
     except OSError as error:

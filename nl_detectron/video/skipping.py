@@ -16,7 +16,8 @@ class SkippedVideos:
     """The videos of one part of a run that were left out, in a file that all processes append to.
 
     A line is ``data set <tab> file <tab> reason``. Loader workers of all processes, and a run that
-    is resumed, count into the same file, so the limit is on all of them together.
+    is resumed, count into the same file, so the limit is on all of them together. A run that is
+    not resumed starts without the file.
 
     Args:
         file: of the run, `skipped_file`.

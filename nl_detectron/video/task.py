@@ -10,7 +10,7 @@ from ..errors import ConfigError, UserError
 from ..tasks import Task
 from .evaluation import VideoEvaluator, build_evaluator
 from .loading import TestLoader, build_test_loader, build_train_loader
-from .skipping import log_skipped
+from .skipping import log_skipped, skipped_file
 
 
 def check(cfg: Config) -> None:
@@ -64,5 +64,6 @@ TASK = Task(
     build_evaluator=build_evaluator,
     check=check,
     go_on=go_on,
+    start=lambda cfg: skipped_file(cfg.OUTPUT_DIR).unlink(missing_ok=True),
     report=lambda cfg: log_skipped(cfg.OUTPUT_DIR),
 )
