@@ -532,7 +532,7 @@ def test_long_clips_have_the_gradients_of_short_ones(name, autocast, path, monke
 
 
 class _Recorder(TorchDispatchMode):
-    """The storages that operators gave or looked at, and how often a fused attention ran forward."""
+    """The storages that operators gave or viewed, and how often fused attention ran forward."""
 
     def __init__(self):
         super().__init__()

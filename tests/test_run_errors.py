@@ -16,7 +16,7 @@ import tiny_run
 import torch
 from recording import record, same
 
-from nl_detectron.dataset_check import image_fault
+from nl_detectron.dataset_check import image_error
 from nl_detectron.detection.loading import DataError, DataErrorMapper
 from nl_detectron.engine.run_errors import as_user_error, translate_errors
 from nl_detectron.errors import UserError
@@ -215,7 +215,7 @@ def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path, tried: Cal
 
     with pytest.raises(DataError, match=rf"cannot be read as an image \(it is {kind}\)") as caught:
         DataErrorMapper(mapper)({"file_name": str(path)})
-    assert image_fault(str(path), None) == ("unreadable-image", f"it is {kind}")
+    assert image_error(str(path), None) == ("unreadable-image", f"it is {kind}")
     tried(GROUP, f"an image that is {kind}", str(caught.value))
 
 

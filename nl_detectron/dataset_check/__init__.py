@@ -16,7 +16,7 @@ from nl_detectron.errors import UserError, nearest
 
 from .annotations import problems_of_annotations, problems_of_lists
 from .coco import Coco, Expected, read
-from .images import image_fault, problems_of_images
+from .images import image_error, problems_of_images
 from .kinds import KINDS, Kind, Problem, Severity
 from .report import Finding, Report
 from .run import Run, Summary, problems_between, problems_of_metadata
@@ -33,7 +33,7 @@ __all__ = [
     "check_file",
     "check_registered",
     "check_run",
-    "image_fault",
+    "image_error",
     "problems_of_metadata",
 ]
 

@@ -43,8 +43,8 @@ def problems_of_images(
 
     def look(image: Entry) -> Problem | None:
         path = os.path.join(folder, image["file_name"])
-        fault = file_fault(path) if not decode else image_fault(path, image_size(image))
-        return fault and Problem(fault[0], image_name(image), f"{path!r}: {fault[1]}")
+        problem = file_error(path) if not decode else image_error(path, image_size(image))
+        return problem and Problem(problem[0], image_name(image), f"{path!r}: {problem[1]}")
 
     named = [image for image in images if image.get("file_name") is not None]
     # Decoding holds no lock of the interpreter, so threads suffice.
@@ -59,30 +59,30 @@ def image_size(image: Entry) -> tuple[int, int] | None:
     return None if width is None or height is None else (width, height)
 
 
-def file_fault(path: str) -> tuple[str, str] | None:
+def file_error(path: str) -> tuple[str, str] | None:
     """Return the kind and the detail of what is wrong with a file, without reading it."""
-    if fault := special_file(path):
-        return fault
+    if problem := special_file(path):
+        return problem
     if not os.path.isfile(path):
         return MISSING, "it is a folder" if os.path.isdir(path) else "no such file"
     return (EMPTY, "0 bytes") if os.path.getsize(path) == 0 else None
 
 
 def special_file(path: str) -> tuple[str, str] | None:
-    """Return the fault of a pipe, socket or device, which are never read; None for all else."""
+    """Return the problem of a pipe, socket or device, which are never read; None for all else."""
     kind = files.special_file(path)
     return None if kind is None else (UNREADABLE, f"it is {kind}")
 
 
-def image_fault(path: str, expected_size: tuple[int, int] | None) -> tuple[str, str] | None:
-    """Return the kind and the detail of what is wrong with an image, as `file_fault` does.
+def image_error(path: str, expected_size: tuple[int, int] | None) -> tuple[str, str] | None:
+    """Return the kind and the detail of what is wrong with an image, as `file_error` does.
 
     Args:
         path: the image's file.
         expected_size: width and height; None if they are unknown.
     """
-    if fault := file_fault(path):
-        return fault
+    if problem := file_error(path):
+        return problem
     try:
         height, width = read_image(path, format="RGB").shape[:2]
     except Exception as failure:  # Pillow's decoders raise errors of any type on hostile bytes

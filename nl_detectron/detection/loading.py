@@ -25,7 +25,7 @@ from ..dataset_check import (
     KINDS,
     Run,
     check_registered,
-    image_fault,
+    image_error,
     problems_of_metadata,
 )
 from ..dataset_check.images import image_size, special_file
@@ -55,15 +55,15 @@ class DataErrorMapper:
 
     def __call__(self, record: dict[str, Any]) -> Any:
         path = record.get("file_name")
-        if path is not None and (fault := special_file(path)):
-            raise DataError(_image_message(path, fault))
+        if path is not None and (problem := special_file(path)):
+            raise DataError(_image_message(path, problem))
         try:
             return self.mapper(record)
         except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
             if path is None:
                 raise
-            if fault := image_fault(path, image_size(record)):
-                raise DataError(_image_message(path, fault)) from error
+            if problem := image_error(path, image_size(record)):
+                raise DataError(_image_message(path, problem)) from error
             annotations = f"image {path!r}: its annotations (image id {record.get('image_id')})"
             if type(self.mapper) is DatasetMapper:
                 raise DataError(
@@ -73,9 +73,9 @@ class DataErrorMapper:
             raise
 
 
-def _image_message(path: str, fault: tuple[str, str]) -> str:
-    kind = KINDS[fault[0]]
-    return f"image {path!r}: {kind.meaning} ({fault[1]}); {kind.fix}; {_CHECK}"
+def _image_message(path: str, problem: tuple[str, str]) -> str:
+    kind = KINDS[problem[0]]
+    return f"image {path!r}: {kind.meaning} ({problem[1]}); {kind.fix}; {_CHECK}"
 
 
 @contextmanager

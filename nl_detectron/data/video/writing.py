@@ -75,11 +75,11 @@ class VideoWriter:
         """Write a frame, RGB uint8 of the size given, and the sound until it appears."""
         with self._errors():
             self._copy_sound(until=frame.start)
-            picture = av.VideoFrame.from_ndarray(np.pad(frame.pixels, self._padding, "edge"))
-            picture.pts = round(frame.start / _TICK)
-            picture.duration = round(frame.end / _TICK) - picture.pts
-            picture.time_base = _TICK
-            self._container.mux(self._stream.encode(picture))
+            encoded = av.VideoFrame.from_ndarray(np.pad(frame.pixels, self._padding, "edge"))
+            encoded.pts = round(frame.start / _TICK)
+            encoded.duration = round(frame.end / _TICK) - encoded.pts
+            encoded.time_base = _TICK
+            self._container.mux(self._stream.encode(encoded))
             self._end = frame.end
 
     def finish(self, *, is_whole: bool = True) -> None:
