@@ -4,6 +4,9 @@ Runs on the CPU (float32, one thread) and, where there is one, on a CUDA device 
 bfloat16). Compare ratios, not seconds: both sides run in turn, in one process.
 """
 
+import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
+
+# isort: split
 import argparse
 import datetime
 import os
