@@ -42,7 +42,7 @@ class ScoreOverlay:
         self.rows = min(COUNT, max(1, COUNT * room // self.row_height))
         self.bars_width = min(width, max(16 * self.row_height, width // 3))
         self.width = width
-        self._font = ImageFont.truetype(_FONT, round(0.72 * self.row_height))
+        self._font = ImageFont.truetype(str(_FONT), round(0.72 * self.row_height))
         self._bars: tuple[bytes, np.ndarray] = (b"", np.zeros((0, 0, 3), np.uint8))
         self._strip = np.zeros((self.strip_height, width, 3), np.uint8)
 
