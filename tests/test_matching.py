@@ -182,7 +182,7 @@ def test_a_trial_again_gives_the_same_row(tmp_path, monkeypatch):
     ]
     assert means == pytest.approx([first.scores["all"].accuracy, first.scores["all"].cross_entropy])
     (use,) = first.blocks
-    assert use.block == "backbone.res3.nonlocal_after_3"
+    assert use.block == "backbone.res3.nonlocal_after_2"
     assert 0 < use.even_share < 0.5
     assert trial().weights(tmp_path).is_file()
     save(tmp_path, {trial(): first})

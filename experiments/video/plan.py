@@ -29,7 +29,7 @@ TASKS = {
 _ITERATIONS = {"control": 200} | dict.fromkeys((*SPACE_DIAL, *TIME_DIAL), 300)
 
 _BLOCKS = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
-_IN_RES3 = (_BLOCKS, "[[],[-1],[],[]]")
+_IN_RES3 = (_BLOCKS, "[[],[-2],[],[]]")
 _PAIRWISE = "MODEL.RESNETS.NON_LOCAL.PAIRWISE"
 _AXES = "MODEL.RESNETS.NON_LOCAL.AXES"
 _I3D = ("MODEL.VIDEO_RESNET.TEMPORAL", "i3d_3x3x3")
@@ -43,9 +43,9 @@ ARMS: dict[str, tuple[str, ...]] = {
     "dot_product": (*_IN_RES3, _PAIRWISE, "dot_product"),
     "concatenation": (*_IN_RES3, _PAIRWISE, "concatenation"),
     "wider": (),
-    "2_blocks": (_BLOCKS, "[[],[0,1],[],[]]"),
-    "4_blocks": (_BLOCKS, "[[0,1],[0,1],[],[]]"),
-    "res2": (_BLOCKS, "[[-1],[],[],[]]"),
+    "2_blocks": (_BLOCKS, "[[],[0,2],[],[]]"),
+    "4_blocks": (_BLOCKS, "[[],[0,1,2,3],[],[]]"),
+    "res2": (_BLOCKS, "[[-2],[],[],[]]"),
     "i3d": _I3D,
     "i3d_spacetime": (*_I3D, *_IN_RES3),
 }
@@ -62,7 +62,7 @@ LABELS = {
     "concatenation": "C2D, 1 block, concatenation",
     "wider": "C2D, wider",
     "2_blocks": "C2D, 2 blocks in res3",
-    "4_blocks": "C2D, 4 blocks in res2 and res3",
+    "4_blocks": "C2D, 4 blocks in res3",
     "res2": "C2D, 1 block in res2",
     "i3d": "I3D",
     "i3d_spacetime": "I3D, 1 spacetime block",

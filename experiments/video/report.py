@@ -303,8 +303,8 @@ def method(results: VideoResults, machines: Mapping[str, Mapping[str, str]]) -> 
 iteration. All are judged by the same {NUM_VAL} clips, from another stream.
 - Networks are the package's `VideoClassifier` with `configs/experiments/matching.yaml`: C2D with \
 the stem, res2 and res3 of ResNet-50 at an eighth of the width, from random weights, all arms with \
-one schedule. `experiments/video/plan.py` has what differs. The block follows res3, with batch \
-norm after W_z and `INIT_STD` 0.25.
+one schedule. `experiments/video/plan.py` has what differs. The block comes before \
+the last residual block of res3, with batch norm after W_z and `INIT_STD` 0.25.
 - Colours, sizes, learning rate and schedule were chosen on seeds above 100; seeds \
 {SEEDS[0]} to {SEEDS[-1]} are fresh. Pilots found one leak: with `POOLING` paper, windows of three \
 frames overlap and join frames that the official code's windows of two keep apart, and a \
