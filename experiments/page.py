@@ -20,15 +20,19 @@ beside these: `--only 'cpu/clips_matching/spacetime/seed1' --results output/agai
 output/again/runs`."""
 
 
-def write_page(results: Mapping[str, dict[Any, Any]], folder: Path, page: Path) -> None:
+def write_page(
+    results: Mapping[str, dict[Any, Any]], folder: Path, page: Path, *, output: Path
+) -> None:
     """Write `page`, and beside the raw results in `folder` the images that it shows.
 
     Args:
         results: of each experiment, by its name in `registry.EXPERIMENTS`.
+        output: of the runs, whose weights are drawn from.
     """
     clips, former = results["video"], results["panoramas"]
     at = folder.relative_to(page.parent)
-    images = {what: f"{at}/{name}" for what, name in plots.save_all(clips, folder).items()}
+    saved = plots.save_all(clips, folder, output)
+    images = {what: f"{at}/{name}" for what, name in saved.items()}
     machines = json.loads((folder / MACHINES).read_text(encoding="utf-8"))
     parts = ["# When a non-local block helps, and when not", report.head(clips), _NOT_SHOWN, _RUN]
     parts += [report.task(images["examples"]), _figures(images)]
@@ -40,9 +44,10 @@ def write_page(results: Mapping[str, dict[Any, Any]], folder: Path, page: Path) 
 
 
 _CAPTIONS = {
-    "kinds": "A block solves what is apart along the axes that it sees",
-    "curves": "Without it nothing is learned, and where a local feature is enough all learn",
-    "dial": "How far: from where convolutions reach to where they do not",
+    "kinds": "What a block must see: accuracy by kind of clip; dots are seeds",
+    "curves": "What is learned, and when: cross-entropy on the validation set; lines are seeds",
+    "dial": "How far the objects are apart: accuracy by distance; dots are seeds",
+    "attention": "Where an object of the first seed's network attends",
 }
 
 

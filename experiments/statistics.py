@@ -41,6 +41,8 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
     """
     if min(len(first), len(second)) < 2:
         raise ValueError("the interval of a difference needs 2 values of each")
-    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
     estimate = float(np.mean(first) - np.mean(second))
+    if np.ptp(first) == np.ptp(second) == 0:  # as where all are at 100 %: scipy's would be NaN
+        return Interval(estimate=estimate, low=estimate, high=estimate)
+    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
     return Interval(estimate=estimate, low=float(found.low), high=float(found.high))

@@ -135,6 +135,8 @@ def test_intervals_are_students_and_welchs():
     apart = difference([11, 12, 13, 14, 15], [1, 2, 3, 4, 5])
     assert apart.estimate == 10
     assert apart.high - 10 == pytest.approx(2.306004, rel=1e-6)
+    alike = difference([100, 100], [90, 90])
+    assert (alike.low, alike.estimate, alike.high) == (10, 10, 10)
     with pytest.raises(ValueError, match="2 values"):
         difference([1], [1, 2])
 

@@ -60,7 +60,7 @@ def main() -> int:
     if not any(results.values()):
         raise UserError(f"there are no results in {args.results}")
     page = args.results.with_suffix(".md")
-    write_page(results, args.results, page)
+    write_page(results, args.results, page, output=args.output)
     print(f"wrote {page}")
     for trial, why in failed.items():
         print(f"failed: {trial}: {why}")

@@ -24,8 +24,11 @@ SHAPES = ("square", "cross")
 KINDS = ("s", "t", "st")
 """Apart in space within a frame, in time at one place, or in both."""
 
+RECEPTIVE_FIELD = 91
+"""Of a feature of the network without a block, in pixels."""
+
 FAR = 96
-"""Pixels between the objects, from edge to edge: more than the baseline's receptive field."""
+"""Pixels between the objects, from edge to edge: more than any feature sees."""
 
 _GRAY = (90, 150)  # of the background; a clip has one
 _NOISE = 24  # levels of each pixel's noise

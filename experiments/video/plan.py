@@ -72,15 +72,14 @@ SEEDS = (1, 2, 3, 4, 5)
 
 CORE = ("none", "spacetime", "space", "time")
 
-_PLAN = (  # task, arms; in the order of running
-    ("matching", CORE),
-    ("control", CORE),
-    *((task, ("none", "spacetime")) for task in (*SPACE_DIAL, *TIME_DIAL)),
-    ("matching", ("gaussian", "dot_product", "concatenation")),
-    ("matching", ("wider",)),
-    ("matching", ("2_blocks", "4_blocks")),
-    ("matching", ("res2",)),
-    ("matching", ("i3d", "i3d_spacetime")),
+_PLAN = (  # tasks, arms; in the order of running
+    (("matching", "control"), CORE),
+    ((*SPACE_DIAL, *TIME_DIAL), ("none", "spacetime")),
+    (("matching",), ("gaussian", "dot_product", "concatenation")),
+    (("matching",), ("wider",)),
+    (("matching",), ("2_blocks", "4_blocks")),
+    (("matching",), ("res2",)),
+    (("matching",), ("i3d", "i3d_spacetime")),
 )
 
 _SETTINGS = {
@@ -133,7 +132,8 @@ def plan(setting: str) -> list[VideoTrial]:
     next question."""
     return [
         VideoTrial(setting=setting, task=task, arm=arm, seed=seed)
-        for task, arms in _PLAN
+        for tasks, arms in _PLAN
         for seed in SEEDS
+        for task in tasks
         for arm in arms
     ]

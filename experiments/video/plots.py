@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from detectron2.modeling import build_model
 from matplotlib.figure import Figure
 
+from nl_detectron.visualization.clip_attention import look_at_clip
+from nl_detectron.visualization.clip_drawing import draw_strip
+
 from ..statistics import mean
-from .clips import FRAMES, KINDS, Task, draw_clips
-from .plan import CORE, LABELS, SPACE_DIAL, TIME_DIAL
+from .clips import FRAMES, KINDS, SIDE, Task, draw_clips
+from .plan import CORE, LABELS, SPACE_DIAL, TIME_DIAL, VideoTrial
 from .results import VideoResults, values
+from .trial import as_clip, validation_set
 
 CHANCE = {"accuracy": 50.0, "cross_entropy": float(np.log(2))}
 _SEED = 3  # of the examples; any will do
@@ -100,17 +106,38 @@ def _plot_along(panel, results: VideoResults, tasks: Sequence[str], arm: str) ->
         panel.plot([distance] * len(of_seeds), of_seeds, ".", color=_COLORS[arm], alpha=0.5)
 
 
-def save_all(results: VideoResults, folder: Path) -> dict[str, str]:
-    """Write the images into `folder`; return their files' names by what they show."""
+def plot_attention(output: Path) -> Figure | None:
+    """Draw where an object attends, in the first clip of the validation set whose objects are
+    apart in both and match; None if the network's weights are not under `output`."""
+    trial = VideoTrial(setting="cpu", task="matching", arm="spacetime", seed=1)
+    if not trial.weights(output).is_file():
+        return None
+    model = build_model(trial.config(output)).eval()
+    model.load_state_dict(torch.load(trial.weights(output), weights_only=True)["model"])
+    val = validation_set(trial.task)
+    index = int(np.flatnonzero((val.kinds == KINDS.index("st")) & (val.labels == 1))[0])
+    look = look_at_clip(model, as_clip(val, index), class_names=("different", "the same"))
+    t, y, x = (int(value) for value in val.places[index][0])
+    return draw_strip(look, look.attend(look.clip.point(t, x + SIDE / 2, y + SIDE / 2)))
+
+
+def save_all(results: VideoResults, folder: Path, output: Path) -> dict[str, str]:
+    """Write the images into `folder`; return their files' names by what they show.
+
+    One whose network is not under `output` is left as it is.
+    """
     figures = {
         "examples": plot_examples(),
         "kinds": plot_kinds(results),
         "curves": plot_curves(results),
         "dial": plot_dial(results),
+        "attention": plot_attention(output),
     }
     names = {}
     for what, figure in figures.items():
+        name = f"video_{what}.png"
         if figure is not None:
-            names[what] = f"video_{what}.png"
-            figure.savefig(folder / names[what], dpi=110)
+            figure.savefig(folder / name, dpi=110)
+        if (folder / name).is_file():
+            names[what] = name
     return names

@@ -6,7 +6,7 @@ from statistics import stdev
 from ..run import machine_lines
 from ..statistics import Interval, difference, mean
 from ..tables import markdown
-from .clips import FAR, FRAMES, HEIGHT, KINDS, WIDTH
+from .clips import FAR, FRAMES, HEIGHT, KINDS, RECEPTIVE_FIELD, WIDTH
 from .hypotheses import BARS, COMPARISONS, MARGIN, Bar, Comparison
 from .plan import LABELS, SEEDS, plan
 from .results import VideoResults, values
@@ -69,16 +69,17 @@ def head(results: VideoResults) -> str:
         )
 
     def by_kind(arm: str) -> str:
-        found = (values(results, arm=arm, kind=kind) for kind in KINDS)
-        return ", ".join(f"{mean(of_kind).estimate:.0f}" for of_kind in found if of_kind)
+        found = [values(results, arm=arm, kind=kind) for kind in KINDS]
+        means = [f"{mean(of_kind).estimate:.0f}" for of_kind in found if of_kind]
+        return f"{', '.join(means)} %" if means else "not measured"
 
     return f"""**It helps** where the answer is a match between two places that no feature sees \
 together. Are two objects, far apart in space, in time or in both, of one colour? One spacetime \
 block in a C2D against none: {both("spacetime", "none")}.
 
 **It must reach along the axis that separates them.** Accuracy on objects apart in space, in \
-time, in both: a block in space only {by_kind("space")} %, in time only {by_kind("time")} %, in \
-spacetime {by_kind("spacetime")} %, no block {by_kind("none")} %.
+time, in both: a block in space only {by_kind("space")}, in time only {by_kind("time")}, in \
+spacetime {by_kind("spacetime")}, no block {by_kind("none")}.
 
 **It does not help** where a local feature is enough. The same clips, asked for the objects' \
 shape: {both("spacetime", "none", "control")}.{_near(results)}
@@ -131,14 +132,14 @@ def task(examples: str) -> str:
 ![one clip of each kind]({examples})
 
 A clip has {FRAMES} frames of {HEIGHT} x {WIDTH} pixels. Two objects of one of four colours are \
-each visible in one frame: {FAR} pixels apart in one frame (s), at one place in two frames (t), \
-or both (st), in equal parts. The label is whether their colours are the same, for half of the \
-clips. No feature of the C2D sees both: its receptive field is 91 pixels and two frames. Its \
-logits are a sum over features, and for such a sum one half is the best answer to every clip: a \
-cross-entropy of 0.693. Its accuracy may still lie between 37 and 63 %: a network that answers \
-"the same" for one of the four colours is right that often. So it is judged by cross-entropy. The \
-control asks about the same clips whether the objects, which share their shape, are squares or \
-crosses."""
+each visible in one frame: {FAR} pixels apart in one frame (s), at one place in two frames (t), or \
+both (st), in equal parts. The label is whether their colours are the same, for half of the clips. \
+No feature of the C2D sees both: its receptive field is {RECEPTIVE_FIELD} pixels and two frames. \
+Its logits are a sum over features, and for such a sum one half is the best answer to every clip: \
+a cross-entropy of 0.693. Its accuracy may still lie between 33 and 67 %: a sum can rank pairs by \
+their colours, and "the same" for every pair of some two colours is right that often. So it is \
+judged by cross-entropy. The control asks about the same clips whether the objects, which share \
+their shape, are squares or crosses."""
 
 
 def bars(results: VideoResults) -> str:
