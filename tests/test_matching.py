@@ -17,7 +17,8 @@ from experiments.video import trial as video_trial
 from experiments.video.clips import COLORS, FAR, FRAMES, KINDS, SIDE, Task, draw_clips
 from experiments.video.hypotheses import BARS, COMPARISONS, Bar, Comparison
 from experiments.video.plan import ARMS, CORE, LABELS, SEEDS, TASKS, VideoTrial, plan
-from experiments.video.report import judge, judge_bar
+from experiments.video.plots import plot_dial
+from experiments.video.report import head, judge, judge_bar
 from experiments.video.results import load, save, values
 from experiments.video.trial import Score, VideoOutcome, cost_of, run_trial
 from nl_detectron.layers import NonLocalBlock
@@ -234,6 +235,21 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert "dial" not in text
     for image in re.findall(r"\]\((experiments/[^)]+)\)", text):
         assert (tmp_path / image).stat().st_size > 5_000
+
+
+def test_the_dial_is_drawn_and_said_once_it_is_run():
+    def of_task(task: str, accuracy: float) -> dict[VideoTrial, VideoOutcome]:
+        score = Score(accuracy=accuracy, cross_entropy=0.5)
+        run = dataclasses.replace(outcome(accuracy, 0.5), scores={task: score})
+        return {trial("none", seed, task): run for seed in SEEDS}
+
+    assert plot_dial(of_task("control", 100.0)) is None
+    results = of_task("s_8", 97.0) | of_task("s_96", 51.0)
+    (in_space, in_time) = plot_dial(results).axes
+    drawn = [line.get_xydata().tolist() for line in in_space.get_lines()]
+    assert [[8.0, 97.0], [96.0, 51.0]] in drawn
+    assert not any(len(line.get_xdata()) > 2 for line in in_time.get_lines())
+    assert "8 pixels apart the C2D without a block has 97.0 %" in head(results)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def _plot_along(panel, results: VideoResults, tasks: Sequence[str], arm: str) ->
 
 
 def plot_attention(output: Path) -> Figure | None:
-    """Draw where an object attends, in the first clip of the validation set whose objects are
+    """Draw where both objects attend, in the first clip of the validation set in which they are
     apart in both and match; None if the network's weights are not under `output`."""
     trial = VideoTrial(setting="cpu", task="matching", arm="spacetime", seed=1)
     if not trial.weights(output).is_file():
@@ -117,8 +117,10 @@ def plot_attention(output: Path) -> Figure | None:
     val = validation_set(trial.task)
     index = int(np.flatnonzero((val.kinds == KINDS.index("st")) & (val.labels == 1))[0])
     look = look_at_clip(model, as_clip(val, index), class_names=("different", "the same"))
-    t, y, x = (int(value) for value in val.places[index][0])
-    return draw_strip(look, look.attend(look.clip.point(t, x + SIDE / 2, y + SIDE / 2)))
+    rows = []
+    for t, y, x in val.places[index].tolist():
+        rows += look.attend(look.clip.point(t, x + SIDE / 2, y + SIDE / 2))
+    return draw_strip(look, rows)
 
 
 def save_all(results: VideoResults, folder: Path, output: Path) -> dict[str, str]:
