@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -76,9 +78,11 @@ def test_kinds_labels_and_pairs_of_colours_are_balanced():
         for label in (0, 1):
             chosen = (clips.kinds == kind) & (clips.labels == label)
             assert chosen.sum() == 24
-            firsts = [seen(clip)[0][3] for clip in clips.frames[torch.from_numpy(chosen)]]
-            seconds = [seen(clip)[1][3] for clip in clips.frames[torch.from_numpy(chosen)]]
-            assert (np.bincount(firsts + seconds, minlength=len(COLORS)) == 12).all()
+            objects = map(seen, clips.frames[torch.from_numpy(chosen)])
+            pairs = Counter((first[3], second[3]) for first, second in objects)
+            colors = range(len(COLORS))
+            every = zip(colors, colors, strict=True) if label else combinations(colors, 2)
+            assert pairs == dict.fromkeys(every, 6 if label else 4)
 
 
 def test_the_same_seed_draws_the_same_clips_and_another_others():
