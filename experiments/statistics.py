@@ -21,7 +21,12 @@ class Interval:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"{self.estimate:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+        return self.text(digits=1)
+
+    def text(self, *, digits: int) -> str:
+        """The estimate and its interval with so many digits."""
+        estimate, low, high = (f"{v:+.{digits}f}" for v in (self.estimate, self.low, self.high))
+        return f"{estimate} [{low}, {high}]"
 
 
 def mean(values: Sequence[float]) -> Interval:
