@@ -1,12 +1,9 @@
-"""``docs/experiments.md`` and its plots, from the raw results."""
+"""The appendix of ``docs/experiments.md``: the former tasks of boxes and keypoints."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import stdev
-
-from tabulate import tabulate
 
 from nl_detectron.data.relational import HEIGHT, NUM_TRAIN, NUM_VAL, WIDTH
 
@@ -14,11 +11,13 @@ from .hypotheses import HYPOTHESES, Group, Hypothesis
 from .plan import FAR, LABELS, SETTINGS, Trial, plan
 from .plots import plot_distance, plot_examples, plot_iteration
 from .results import Results, values
+from .run import machine_lines
 from .statistics import Interval, difference, mean
+from .tables import markdown
 
 
-def write_report(results: Results, folder: Path, page: Path) -> None:
-    """Write `page`, and beside the raw results in `folder` the images that it shows."""
+def appendix(results: Results, folder: Path, at: Path, machines: dict[str, dict[str, str]]) -> str:
+    """Return the page's appendix; its images go into `folder`, which the page calls `at`."""
     figures = {
         "examples.jpg": plot_examples(),
         "ap_by_distance.png": plot_distance(results),
@@ -26,14 +25,12 @@ def write_report(results: Results, folder: Path, page: Path) -> None:
     }
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=110)
-    machines = json.loads((folder / "machines.json").read_text(encoding="utf-8"))
     settings = [name for name in SETTINGS if any(t.setting == name for t in results)]
-    at = folder.relative_to(page.parent)
     examples, distance, iteration = (f"{at}/{name}" for name in figures)
     parts = [_head(results), _tasks(examples), _answers(results)]
     parts += [_tables(results, setting) for setting in settings]
     parts += [_plots(distance, iteration), _use(results), _method(results, machines)]
-    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return "\n\n".join(parts)
 
 
 def answer(hypothesis: Hypothesis, found: Interval) -> str:
@@ -70,7 +67,13 @@ def _head(results: Results) -> str:
         groups = [Group(task=task, distance=distance, arm=arm) for arm in (first, second)]
         return found(by_claim[groups[0], groups[1]])
 
-    return f"""# Where non-local blocks help: a controlled experiment
+    return f"""## Appendix: the former tasks, on panoramas
+
+These tasks of boxes and keypoints were replaced, because they do not decide: most of their \
+intervals hold 0, since some seeds had left the plateau of chance by the last iteration and others \
+had not. They ask for a cue far away, one in each panorama: a trial sees 2,000 answers, one on \
+clips sees ten times as many. In the keypoint head eight 3x3 convolutions already see the whole \
+region, so that reach cannot show there. The rows stay as they were measured.
 
 **Found.** Where the class of a box depends on a cue {FAR} pixels away, one block in res4 against \
 no block: {compared("crates", "res4", "baseline", FAR)}. With the cue at the thing itself: \
@@ -78,20 +81,11 @@ no block: {compared("crates", "res4", "baseline", FAR)}. With the cue at the thi
 {FAR} pixels away, one block in res4 against none: \
 {compared("walkers", "res4", "baseline", FAR)}; four blocks in the head against none: \
 {compared("walkers", "head", "baseline", FAR)}. Brackets are 95 % intervals, in points of AP; \
-one that holds 0 shows no difference.
-
-**Not shown.** Nothing about COCO: these are small models on drawn panoramas that are made so that \
-reach is all that matters, trained from scratch in a short schedule. In photographs most of \
-what decides is near, and the paper's gains there are of 1 point of AP, not of tens. How much a \
-block brings on COCO, only a run on COCO can tell (`tools/reproduce.py`).
-
-**Run it.** `python tools/run_experiments.py --jobs 2` prints the plan, trains what is missing and \
-writes this page; it can be stopped and started again at any time. One trial again, beside these: \
-`--only 'cpu/crates_d{FAR}/res4/seed1' --results output/again --output output/again/runs`."""
+one that holds 0 shows no difference."""
 
 
 def _tasks(examples: str) -> str:
-    return f"""## The two tasks
+    return f"""### Panoramas: the two tasks
 
 ![panoramas of both tasks, with the cue near and far]({examples})
 
@@ -104,7 +98,7 @@ scores near 0."""
 
 def _answers(results: Results) -> str:
     lines = [
-        "## Hypotheses",
+        "### Panoramas: hypotheses",
         "",
         "Written down before the runs (`experiments/hypotheses.py`, in the history of "
         "this repository). The difference is in AP, with Welch's 95 % interval over seeds; the "
@@ -117,12 +111,12 @@ def _answers(results: Results) -> str:
         found = _difference(results, hypothesis)
         verdict = "-" if found is None else answer(hypothesis, found)
         rows.append([hypothesis.claim, found or "not measured", verdict])
-    return "\n".join([*lines, _markdown(rows, ["expected", "difference in AP", "borne out"])])
+    return "\n".join([*lines, markdown(rows, ["expected", "difference in AP", "borne out"])])
 
 
 def _tables(results: Results, setting: str) -> str:
     lines = [
-        f"## Results: {SETTINGS[setting].description}",
+        f"### Panoramas: results, {SETTINGS[setting].description}",
         "",
         "AP is COCO's, in per cent, of boxes for crates and of keypoints for walkers; mean and "
         "standard deviation over seeds, and each seed's. Where they spread, some seeds had left "
@@ -155,7 +149,7 @@ def _tables(results: Results, setting: str) -> str:
             f"{mean([o.seconds for o in outcomes]).estimate:.0f} s",
         ]
         rows.append(cells)
-    return "\n".join([*lines, _markdown(rows, headers, right=(1, *range(3, 10)))])
+    return "\n".join([*lines, markdown(rows, headers, right=(1, *range(3, 10)))])
 
 
 def _spread(of_seeds: Sequence[float]) -> str:
@@ -164,7 +158,7 @@ def _spread(of_seeds: Sequence[float]) -> str:
 
 
 def _plots(distance: str, iteration: str) -> str:
-    return f"""## Distance and time
+    return f"""### Panoramas: distance and time
 
 Bands and bars are 95 % intervals of the mean.
 
@@ -175,7 +169,7 @@ Bands and bars are 95 % intervals of the mean.
 
 def _use(results: Results) -> str:
     lines = [
-        "## Are the blocks used?",
+        "### Panoramas: are the blocks used?",
         "",
         "*Residual ratio*: ||z - x|| / ||x|| at the end of training; 0 is the identity. *On the "
         "cue*: share of the attention, looking from the crate's centre or from a hand, that lands "
@@ -202,21 +196,12 @@ def _use(results: Results) -> str:
         cells = [task, f"{-distance}", LABELS[order[arm]], f"`{short}`", f"{ratio:.3g}"]
         shares = [f"{100 * share:.1f} %", f"{100 * even:.1f} %", f"{share / even:.2f}"]
         rows.append([*cells, *shares])
-    return "\n".join([*lines, _markdown(rows, headers, right=(1, *range(4, 8)))])
-
-
-def _markdown(rows: list[list], headers: list[str], *, right: Sequence[int] = ()) -> str:
-    sides = ["right" if column in right else "left" for column in range(len(headers))]
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=sides)
+    return "\n".join([*lines, markdown(rows, headers, right=(1, *range(4, 8)))])
 
 
 def _method(results: Results, machines: dict[str, dict[str, str]]) -> str:
     missing = [t for t in plan("cpu") if t not in results]
     hours = sum(outcome.seconds for outcome in results.values()) / 3600
-    rows = [
-        f"- {setting}: {', '.join(f'{key} {value}' for key, value in machine.items())}."
-        for setting, machine in machines.items()
-    ]
     absent = (
         f"- {len(missing)} of the plan's trials are missing: {_listed(missing)}."
         if missing
@@ -225,7 +210,7 @@ def _method(results: Results, machines: dict[str, dict[str, str]]) -> str:
     unmeasured = (
         "" if any(t.setting == "gpu" for t in results) else "\n- Unmeasured: the setting `gpu`."
     )
-    return f"""## How it was measured
+    return f"""### Panoramas: how it was measured
 
 - Data: `nl_relational` (`nl_detectron/data/relational.py` says why it favours no model), \
 {NUM_TRAIN} panoramas of {HEIGHT} x {WIDTH} pixels to train and {NUM_VAL} to validate for each \
@@ -243,7 +228,7 @@ to 0.1, up to 1000 iterations), one in res4 with one seed of three; from the wei
 first pilot with both did.
 - {len(results)} trials, {hours:.1f} hours of training on one thread each, two at a time beside \
 other work, evaluations not counted.
-{chr(10).join(rows)}
+{machine_lines(machines, "panoramas")}
 - A trial that is run again on the same machine gives the same figures to the last digit, all but \
 its seconds: shown for `cpu/crates_d384/dot_product/seed1` and for `cpu/walkers_d384/res4/seed2` \
 with the model that it starts from. Another processor may round otherwise.

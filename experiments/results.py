@@ -1,21 +1,19 @@
 """The raw results: three CSV files, written whole after every trial."""
 
-import csv
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_type_hints
 
 from nl_detectron.errors import UserError
 
+from . import tables
 from .hypotheses import Group
 from .plan import Trial
 from .trial import BlockUse, Outcome
 
 RUNS, CURVES, BLOCKS = "runs.csv", "curves.csv", "blocks.csv"
-_TRIAL = [field.name for field in fields(Trial)]
-_SCALARS = [f.name for f in fields(Outcome) if f.name not in ("curve", "blocks")]
+_TRIAL = tables.names(Trial)
+_SCALARS = [name for name in tables.names(Outcome) if name not in ("curve", "blocks")]
 
 Results = dict[Trial, Outcome]
 
@@ -36,9 +34,9 @@ def save(folder: Path, results: Mapping[Trial, Outcome]) -> None:
     blocks = [asdict(t) | asdict(use) for t in done for use in results[t].blocks]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / CURVES, [*_TRIAL, "iteration", "ap"], curves)
-        _write(folder / BLOCKS, [*_TRIAL, *(f.name for f in fields(BlockUse))], blocks)
-        _write(folder / RUNS, [*_TRIAL, *_SCALARS], runs)
+        tables.write(folder / CURVES, [*_TRIAL, "iteration", "ap"], curves)
+        tables.write(folder / BLOCKS, [*_TRIAL, *tables.names(BlockUse)], blocks)
+        tables.write(folder / RUNS, [*_TRIAL, *_SCALARS], runs)
     except OSError as error:
         raise UserError(f"cannot write {error.filename} ({error.strerror})") from error
 
@@ -53,44 +51,23 @@ def load(folder: Path) -> Results:
         return {}
     try:
         curves: dict[Trial, dict[int, float]] = {}
-        for row in _read(folder / CURVES):
+        for row in tables.read(folder / CURVES):
             curves.setdefault(_trial(row), {})[int(row["iteration"])] = float(row["ap"])
         blocks: dict[Trial, list[BlockUse]] = {}
-        for row in _read(folder / BLOCKS):
-            blocks.setdefault(_trial(row), []).append(_parse(BlockUse, row))
+        for row in tables.read(folder / BLOCKS):
+            blocks.setdefault(_trial(row), []).append(tables.parse(BlockUse, row))
         return {
-            (trial := _trial(row)): _parse(
+            (trial := _trial(row)): tables.parse(
                 Outcome, row, curve=curves[trial], blocks=blocks.get(trial, [])
             )
-            for row in _read(folder / RUNS)
+            for row in tables.read(folder / RUNS)
         }
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"cannot read the results in {folder} ({error!r})") from error
 
 
 def _trial(row: Mapping[str, str]) -> Trial:
-    return _parse(Trial, row)
-
-
-def _parse(kind: type, row: Mapping[str, str], **given: Any) -> Any:
-    types = get_type_hints(kind)
-    read = {f.name: types[f.name](row[f.name]) for f in fields(kind) if f.name not in given}
-    return kind(**read, **given)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, header: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, header, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    os.replace(beside, path)
+    return tables.parse(Trial, row)
 
 
 def values(results: Results, group: Group, setting: str = "cpu") -> list[float]:

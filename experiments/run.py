@@ -8,24 +8,54 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
-
-from . import results
-from .plan import Trial
-from .trial import Outcome, run_trial
 
 CONSOLE = "console.txt"
 MACHINES = "machines.json"
 
 
-def run(trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int) -> dict[Trial, str]:
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Trials of one kind, and what is done with them.
+
+    A trial has a name, ``str(trial)``, a `setting`, another trial or None that it starts from,
+    `start`, and a place for its weights, ``weights(output)``.
+
+    Attributes:
+        name: of the experiment.
+        plan: the trials of a setting, in the order of running.
+        run_trial: takes a trial and the folder of all runs, and returns its outcome.
+        load, save: of outcomes by trial, in a folder.
+        describe: an outcome in a few words.
+    """
+
+    name: str
+    plan: Callable[[str], Sequence[Any]]
+    run_trial: Callable[[Any, Path], Any]
+    load: Callable[[Path], dict[Any, Any]]
+    save: Callable[[Path, Mapping[Any, Any]], None]
+    describe: Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no outcome."""
+
+    why: str
+
+
+def run(
+    experiment: Experiment, trials: Sequence[Any], *, output: Path, folder: Path, jobs: int
+) -> dict[Any, str]:
     """Run the trials that `folder` has no results of, a line of progress each.
 
     Trials that others start from come first, and again if `output` lacks their weights.
@@ -39,23 +69,23 @@ def run(trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int) -> di
     Returns:
         For each trial that failed, why.
     """
-    done = results.load(folder)
+    done = experiment.load(folder)
     left = [trial for trial in trials if trial not in done]
     if left:
-        _note_machine(folder / MACHINES, left[0].setting)
+        _note_machine(folder / MACHINES, f"{experiment.name}/{left[0].setting}")
     starts = [t.start for t in left if t.start and not t.start.weights(output).is_file()]
     first = list(dict.fromkeys(starts))
     then = [trial for trial in left if trial not in first]
     before, total, start = len(trials) - len(left), len(first) + len(then), time.monotonic()
-    failed: dict[Trial, str] = {}
-    stages = chain(_each(first, output, jobs), _each(then, output, jobs))
+    failed: dict[Any, str] = {}
+    stages = chain(*(_each(experiment.run_trial, some, output, jobs) for some in (first, then)))
     for ran, (trial, result) in enumerate(stages, 1):
-        if isinstance(result, Outcome):
-            done[trial] = result
-            results.save(folder, done)
-            words = f"AP {result.ap:.1f}, AP50 {result.ap50:.1f}"
+        if isinstance(result, Failure):
+            failed[trial] = words = result.why
         else:
-            failed[trial] = words = result
+            done[trial] = result
+            experiment.save(folder, done)
+            words = experiment.describe(result)
         minutes = (time.monotonic() - start) / 60 * (total - ran) / ran
         print(
             f"[{before + ran}/{before + total}] {trial}: {words}; {minutes:.0f} min left",
@@ -64,10 +94,19 @@ def run(trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int) -> di
     return failed
 
 
-def _note_machine(path: Path, setting: str) -> None:
-    """Write down, by setting, what the trials run on."""
+def machine_lines(machines: Mapping[str, Mapping[str, str]], experiment: str) -> str:
+    """Return what the trials of an experiment ran on, as a list of the page."""
+    return "\n".join(
+        f"- {key}: {', '.join(f'{part} {value}' for part, value in machine.items())}."
+        for key, machine in machines.items()
+        if key.startswith(f"{experiment}/")
+    )
+
+
+def _note_machine(path: Path, key: str) -> None:
+    """Write down, by experiment and setting, what the trials run on."""
     machines = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    machines[setting] = {
+    machines[key] = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -89,24 +128,24 @@ def _processor() -> str:
 
 
 def _each(
-    trials: Sequence[Trial], output: Path, jobs: int
-) -> Iterator[tuple[Trial, Outcome | str]]:
-    """Yield each trial with its outcome, or why there is none, as they end."""
+    run_trial: Callable[[Any, Path], Any], trials: Sequence[Any], output: Path, jobs: int
+) -> Iterator[tuple[Any, Any]]:
+    """Yield each trial with its outcome, or a `Failure`, as they end."""
     context = multiprocessing.get_context("spawn")
     # A process per trial: Detectron2's logger and event storage are global.
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        futures: Mapping[Future, Trial] = {
-            pool.submit(_in_process, trial, output): trial for trial in trials
+        futures: Mapping[Future, Any] = {
+            pool.submit(_in_process, run_trial, trial, output): trial for trial in trials
         }
         try:
             for future in as_completed(futures):
                 error = future.exception()
-                yield futures[future], future.result() if error is None else repr(error)
+                yield futures[future], Failure(repr(error)) if error else future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_process(trial: Trial, output: Path) -> Outcome | str:
+def _in_process(run_trial: Callable[[Any, Path], Any], trial: Any, output: Path) -> Any:
     """Run one trial; what it prints goes into a file of its folder."""
     torch.set_num_threads(1)
     path = output / str(trial) / CONSOLE
@@ -116,7 +155,7 @@ def _in_process(trial: Trial, output: Path) -> Outcome | str:
             return run_trial(trial, output)
         except Exception as error:
             traceback.print_exc()
-            return f"{type(error).__name__}: {error} (see {path})"
+            return Failure(f"{type(error).__name__}: {error} (see {path})")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,12 @@ class Interval:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"{self.estimate:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+        return self.text(digits=1)
+
+    def text(self, *, digits: int) -> str:
+        """The estimate and its interval with so many digits."""
+        estimate, low, high = (f"{v:+.{digits}f}" for v in (self.estimate, self.low, self.high))
+        return f"{estimate} [{low}, {high}]"
 
 
 def mean(values: Sequence[float]) -> Interval:
@@ -41,6 +46,8 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
     """
     if min(len(first), len(second)) < 2:
         raise ValueError("the interval of a difference needs 2 values of each")
-    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
     estimate = float(np.mean(first) - np.mean(second))
+    if np.ptp(first) == np.ptp(second) == 0:  # as where all are at 100 %: scipy's would be NaN
+        return Interval(estimate=estimate, low=estimate, high=estimate)
+    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
     return Interval(estimate=estimate, low=float(found.low), high=float(found.high))

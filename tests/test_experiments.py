@@ -1,9 +1,9 @@
 """The experiment: its plan, its records, and what the page says about them."""
 
 import dataclasses
-import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from detectron2.modeling import build_model
 from experiments import run as runner
 from experiments.hypotheses import HYPOTHESES, Group
 from experiments.plan import FAR, LABELS, MODELS, SETTINGS, Trial, plan
-from experiments.report import answer, write_report
+from experiments.registry import EXPERIMENTS
+from experiments.report import answer, appendix
 from experiments.results import load, save, values
 from experiments.statistics import Interval, difference, mean
 from experiments.trial import BlockUse, Outcome, cost_of, cue_share
@@ -21,6 +22,8 @@ from nl_detectron.layers import NonLocalBlock
 from nl_detectron.layers.order import POSITIONS
 from nl_detectron.visualization import Attention, Query
 from nl_detectron.visualization.geometry import Grid
+
+PANORAMAS = EXPERIMENTS["panoramas"]
 
 
 def trial(arm: str = "res4", seed: int = 1, task: str = "crates", distance: int = FAR) -> Trial:
@@ -95,7 +98,7 @@ def test_walkers_start_from_the_crates_of_their_backbone(tmp_path):
 def test_trials_that_others_start_from_run_first_if_their_weights_are_gone(tmp_path, monkeypatch):
     ran = []
 
-    def pretend(trials, output, jobs):
+    def pretend(run_trial, trials, output, jobs):
         ran.extend(trials)
         return [(t, outcome(50.0)) for t in trials]
 
@@ -106,7 +109,8 @@ def test_trials_that_others_start_from_run_first_if_their_weights_are_gone(tmp_p
     there.touch()
     wanted = [trial(arm, task="walkers") for arm in ("head", "res4", "head_res4")]
     wanted += [trial("res4"), trial("wider")]
-    assert runner.run(wanted, output=tmp_path, folder=tmp_path / "results", jobs=2) == {}
+    folder = tmp_path / "results"
+    assert runner.run(PANORAMAS, wanted, output=tmp_path, folder=folder, jobs=2) == {}
     assert ran == [trial("res4"), *wanted[:3], trial("wider")]
     assert set(load(tmp_path / "results")) == {*wanted, trial("baseline")}
 
@@ -131,6 +135,8 @@ def test_intervals_are_students_and_welchs():
     apart = difference([11, 12, 13, 14, 15], [1, 2, 3, 4, 5])
     assert apart.estimate == 10
     assert apart.high - 10 == pytest.approx(2.306004, rel=1e-6)
+    alike = difference([100, 100], [90, 90])
+    assert (alike.low, alike.estimate, alike.high) == (10, 10, 10)
     with pytest.raises(ValueError, match="2 values"):
         difference([1], [1, 2])
 
@@ -151,7 +157,7 @@ def test_answers(expected, low, high, said):
     assert answer(hypothesis, Interval(estimate=(low + high) / 2, low=low, high=high)) == said
 
 
-def test_the_page_says_what_was_measured_and_what_is_missing(tmp_path):
+def test_the_appendix_says_what_was_measured_and_what_is_missing(tmp_path):
     results = {}
     for task, arms in (("crates", ("baseline", "res4")), ("walkers", ("baseline", "head"))):
         for distance in (0, FAR):
@@ -160,20 +166,17 @@ def test_the_page_says_what_was_measured_and_what_is_missing(tmp_path):
                     ap = 80.0 if arm != "baseline" or distance == 0 else 25.0
                     block = None if arm == "baseline" else "backbone.bottom_up.res4.nonlocal"
                     results[trial(arm, seed, task, distance)] = outcome(ap + seed, block)
-    folder, page = tmp_path / "experiments", tmp_path / "experiments.md"
+    folder = tmp_path / "experiments"
     save(folder, results)
-    (folder / "machines.json").write_text(json.dumps({"cpu": {"processor": "an abacus"}}))
-    write_report(load(folder), folder, page)
-    text = page.read_text()
-    head = "\n".join(text.splitlines()[:7])
-    assert "AP 82.0 against 27.0, a difference of +55.0" in head
-    assert "Nothing about COCO" in head
-    assert "tools/run_experiments.py" in head
+    machines = {"panoramas/cpu": {"processor": "an abacus"}, "video/cpu": {"processor": "a mill"}}
+    text = appendix(load(folder), folder, Path("experiments"), machines)
+    assert "AP 82.0 against 27.0, a difference of +55.0" in "\n".join(text.splitlines()[:10])
     text = re.sub(" +", " ", text)
     assert "| crates | 384 | 1 block in res4 | 81, 82, 83 | 82.0 ± 1.0 |" in text
     assert "| 30.0 % | 10.0 % | 3.00 |" in text
     assert "crates at 384, no block, a wider ResNet (5 seeds)" in text  # is missing
     assert "an abacus" in text
+    assert "a mill" not in text
     for image in ("examples.jpg", "ap_by_distance.png", "ap_by_iteration.png"):
         assert f"](experiments/{image})" in text
         assert (folder / image).stat().st_size > 10_000

@@ -4,24 +4,27 @@
 import argparse
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
-from experiments.plan import SETTINGS, Trial, plan
-from experiments.report import write_report
-from experiments.results import load
+from experiments.page import write_page
+from experiments.plan import SETTINGS
+from experiments.registry import EXPERIMENTS
 from experiments.run import run
 from nl_detectron.arguments import add_traceback
 from nl_detectron.errors import UserError, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 EPILOG = """
-Results are kept after each trial: started again, this goes on with what is missing. A trial that
-was cut off goes on from its last checkpoint.
+Results are kept after each trial: started again, this goes on with what is missing. A trial on
+panoramas that was cut off goes on from its last checkpoint; one on clips takes a minute and starts
+again.
 
 examples:
   what would be run:                 %(prog)s --plan
   all of it, 2 trials at a time:     %(prog)s --jobs 2
   the larger setting, on a GPU:      %(prog)s --setting gpu
-  one trial again, beside the rest:  %(prog)s --only 'cpu/crates_d384/res4/seed1' \\
+  one question of one experiment:    %(prog)s --only 'cpu/clips_matching/*'
+  one trial again, beside the rest:  %(prog)s --only 'cpu/clips_matching/spacetime/seed1' \\
                                          --results output/again --output output/again/runs
   only write the page again:         %(prog)s --report
 """
@@ -53,27 +56,36 @@ def main() -> int:
     failed = {} if args.report else train(args)
     if args.plan:
         return 0
-    results = load(args.results)
-    if not results:
+    results = {name: one.load(args.results) for name, one in EXPERIMENTS.items()}
+    if not any(results.values()):
         raise UserError(f"there are no results in {args.results}")
     page = args.results.with_suffix(".md")
-    write_report(results, args.results, page)
+    write_page(results, args.results, page, output=args.output)
     print(f"wrote {page}")
     for trial, why in failed.items():
         print(f"failed: {trial}: {why}")
     return 1 if failed else 0
 
 
-def train(args: argparse.Namespace) -> dict[Trial, str]:
+def train(args: argparse.Namespace) -> dict[Any, str]:
     """Print the plan and, unless that is all, train what is missing; return what failed."""
-    trials = [trial for trial in plan(args.setting) if fnmatch(str(trial), args.only)]
+    chosen = {
+        name: [t for t in one.plan(args.setting) if fnmatch(str(t), args.only)]
+        for name, one in EXPERIMENTS.items()
+    }
+    trials = [trial for some in chosen.values() for trial in some]
     if not trials:
         raise UserError(f"--only '{args.only}' matches no trial; --plan lists them")
     print(f"{SETTINGS[args.setting].description}: {len(trials)} trials")
     print("".join(f"  {trial}\n" for trial in trials), end="", flush=True)
     if args.plan:
         return {}
-    return run(trials, output=args.output, folder=args.results, jobs=args.jobs)
+    failed: dict[Any, str] = {}
+    for name, some in chosen.items():
+        failed |= run(
+            EXPERIMENTS[name], some, output=args.output, folder=args.results, jobs=args.jobs
+        )
+    return failed
 
 
 if __name__ == "__main__":

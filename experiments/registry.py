@@ -1,0 +1,46 @@
+"""The experiments of docs/experiments.md."""
+
+from . import results as panorama_results
+from . import trial as panorama_trial
+from .plan import plan as panorama_plan
+from .run import Experiment
+from .trial import Outcome
+from .video import results as video_results
+from .video import trial as video_trial
+from .video.plan import plan as video_plan
+from .video.trial import VideoOutcome
+
+
+def _describe_panoramas(outcome: Outcome) -> str:
+    return f"AP {outcome.ap:.1f}, AP50 {outcome.ap50:.1f}"
+
+
+def _describe_clips(outcome: VideoOutcome) -> str:
+    return ", ".join(
+        f"{kind} {score.accuracy:.1f} % ({score.cross_entropy:.3f})"
+        for kind, score in outcome.scores.items()
+    )
+
+
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment(
+            name="video",
+            plan=video_plan,
+            run_trial=video_trial.run_trial,
+            load=video_results.load,
+            save=video_results.save,
+            describe=_describe_clips,
+        ),
+        Experiment(
+            name="panoramas",
+            plan=panorama_plan,
+            run_trial=panorama_trial.run_trial,
+            load=panorama_results.load,
+            save=panorama_results.save,
+            describe=_describe_panoramas,
+        ),
+    )
+}
+"""By name; the former tasks of boxes and keypoints are the panoramas."""

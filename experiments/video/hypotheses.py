@@ -1,0 +1,122 @@
+"""What was expected of clips, written before the runs, and what answers it."""
+
+from dataclasses import dataclass
+
+from .plan import SPACE_DIAL, TIME_DIAL
+
+MARGIN = 5.0
+"""Accuracies, in per cent, that are less apart than this count as the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A value that an arm reaches with every seed.
+
+    Attributes:
+        claim: in words.
+        arm, kind: of network, and of clips.
+        measure: ``accuracy``, in per cent, or ``cross_entropy``.
+        at_least, at_most: the value; one of them.
+    """
+
+    claim: str
+    arm: str
+    kind: str
+    measure: str = "accuracy"
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A difference in accuracy, and what it was expected to be.
+
+    Attributes:
+        claim: in words.
+        first, second: arms; the difference is the mean of `first` minus that of `second`.
+        kind: of clips.
+        expected: ``more`` than 0, or ``same``: less than MARGIN either way.
+        table: of the paper, which claims it of Kinetics; "" if none does.
+    """
+
+    claim: str
+    first: str
+    second: str
+    kind: str = "all"
+    expected: str
+    table: str = ""
+
+
+BARS = (
+    Bar(claim="With a spacetime block the task is solved.",
+        arm="spacetime", kind="all", at_least=95),
+    Bar(claim="Without a block nothing is learned: a coin's cross-entropy is 0.693.",
+        arm="none", kind="all", measure="cross_entropy", at_least=0.69),
+    Bar(claim="A block in space only solves what is apart in space,",
+        arm="space", kind="s", at_least=85),
+    Bar(claim="and not what is apart in both.",
+        arm="space", kind="st", at_most=63),
+    Bar(claim="A block in time only solves what is apart in time,",
+        arm="time", kind="t", at_least=90),
+    Bar(claim="and not what is apart in both.",
+        arm="time", kind="st", at_most=63),
+    *(
+        Bar(claim=f"Control, a local question about the same clips: {what} answers it.",
+            arm=arm, kind="control", at_least=99)
+        for arm, what in (
+            ("none", "C2D without a block"), ("spacetime", "a spacetime block"),
+            ("space", "a block in space only"), ("time", "a block in time only"),
+        )
+    ),
+)  # fmt: skip
+
+COMPARISONS = (
+    Comparison(claim="A spacetime block is better than none.",
+               first="spacetime", second="none", expected="more", table="2a"),
+    Comparison(claim="Control: on the local question it is not.",
+               first="spacetime", second="none", kind="control", expected="same"),
+    Comparison(claim="A block in space only is better than none.",
+               first="space", second="none", expected="more", table="2d"),
+    Comparison(claim="A block in time only is better than none.",
+               first="time", second="none", expected="more", table="2d"),
+    Comparison(claim="Spacetime is better than space only.",
+               first="spacetime", second="space", expected="more", table="2d"),
+    Comparison(claim="Spacetime is better than time only.",
+               first="spacetime", second="time", expected="more", table="2d"),
+    *(
+        Comparison(claim=f"Objects {task[2:]} pixels apart in a frame: the block is better.",
+                   first="spacetime", second="none", kind=task, expected="more")
+        for task in SPACE_DIAL if int(task[2:]) > 32
+    ),
+    Comparison(claim="Objects 8 pixels apart: the baseline is as good as the block.",
+               first="spacetime", second="none", kind="s_8", expected="same"),
+    *(
+        Comparison(claim=f"Objects {task[2:]} frames apart at one place: the block is better.",
+                   first="spacetime", second="none", kind=task, expected="more")
+        for task in TIME_DIAL if task != "t_1"
+    ),
+    Comparison(claim="In frames that C2D's pooling joins, the baseline is as good as the block.",
+               first="spacetime", second="none", kind="t_1", expected="same"),
+    *(
+        Comparison(claim=f"The form hardly matters: {what} is as good as embedded Gaussian.",
+                   first=arm, second="spacetime", expected="same", table="2a")
+        for arm, what in (
+            ("gaussian", "Gaussian"), ("dot_product", "dot product"),
+            ("concatenation", "concatenation"),
+        )
+    ),
+    Comparison(claim="It is not capacity: a wider network of the same multiply-adds is no better.",
+               first="wider", second="none", expected="same"),
+    Comparison(claim="It is not capacity: the block is better than the wider network.",
+               first="spacetime", second="wider", expected="more"),
+    Comparison(claim="2 blocks are as good as 1, which leaves no room above it.",
+               first="2_blocks", second="spacetime", expected="same", table="2c"),
+    Comparison(claim="4 blocks are as good as 1, which leaves no room above it.",
+               first="4_blocks", second="spacetime", expected="same", table="2c"),
+    Comparison(claim="res2 is as good a place as res3.",
+               first="res2", second="spacetime", expected="same", table="2b"),
+    Comparison(claim="A C2D with a block is better than I3D.",
+               first="spacetime", second="i3d", expected="more", table="2e"),
+    Comparison(claim="I3D with a block is better than I3D.",
+               first="i3d_spacetime", second="i3d", expected="more", table="2e"),
+)  # fmt: skip

@@ -1,0 +1,139 @@
+"""What is compared on clips: tasks, networks and seeds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nl_detectron.config import load_config
+
+from ..plan import CONFIGS
+from .clips import FAR, Task
+
+# Below the baseline's receptive field the gaps of the dial, and one above it.
+_GAPS = (8, 32, 56, 80, FAR)
+_LAGS = (1, 2, 4, 6)
+
+SPACE_DIAL = {f"s_{gap}": Task(kinds=("s",), gap=gap) for gap in _GAPS}
+"""Apart in space alone, by so many pixels."""
+
+TIME_DIAL = {f"t_{lag}": Task(kinds=("t",), lag=lag) for lag in _LAGS}
+"""Apart in time alone, by so many frames."""
+
+TASKS = {
+    "matching": Task(),
+    "control": Task(asks="shape"),
+    **SPACE_DIAL,
+    **TIME_DIAL,
+}
+
+# What takes fewer than the config has: what is local, and what has one kind of clip.
+_ITERATIONS = {"control": 200} | dict.fromkeys((*SPACE_DIAL, *TIME_DIAL), 300)
+
+_BLOCKS = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
+_IN_RES3 = (_BLOCKS, "[[],[-2],[],[]]")
+_PAIRWISE = "MODEL.RESNETS.NON_LOCAL.PAIRWISE"
+_AXES = "MODEL.RESNETS.NON_LOCAL.AXES"
+_I3D = ("MODEL.VIDEO_RESNET.TEMPORAL", "i3d_3x3x3")
+
+ARMS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "spacetime": _IN_RES3,
+    "space": (*_IN_RES3, _AXES, "space"),
+    "time": (*_IN_RES3, _AXES, "time"),
+    "gaussian": (*_IN_RES3, _PAIRWISE, "gaussian"),
+    "dot_product": (*_IN_RES3, _PAIRWISE, "dot_product"),
+    "concatenation": (*_IN_RES3, _PAIRWISE, "concatenation"),
+    "wider": (),
+    "2_blocks": (_BLOCKS, "[[],[0,2],[],[]]"),
+    "4_blocks": (_BLOCKS, "[[],[0,1,2,3],[],[]]"),
+    "res2": (_BLOCKS, "[[-2],[],[],[]]"),
+    "i3d": _I3D,
+    "i3d_spacetime": (*_I3D, *_IN_RES3),
+}
+"""``KEY VALUE ...`` by the name of an arm; how much wider depends on the setting. Blocks are
+embedded Gaussian, others say so."""
+
+LABELS = {
+    "none": "C2D",
+    "spacetime": "C2D, 1 spacetime block",
+    "space": "C2D, 1 block in space only",
+    "time": "C2D, 1 block in time only",
+    "gaussian": "C2D, 1 block, Gaussian",
+    "dot_product": "C2D, 1 block, dot product",
+    "concatenation": "C2D, 1 block, concatenation",
+    "wider": "C2D, wider",
+    "2_blocks": "C2D, 2 blocks in res3",
+    "4_blocks": "C2D, 4 blocks in res3",
+    "res2": "C2D, 1 block in res2",
+    "i3d": "I3D",
+    "i3d_spacetime": "I3D, 1 spacetime block",
+}
+
+SEEDS = (1, 2, 3, 4, 5)
+
+CORE = ("none", "spacetime", "space", "time")
+
+_PLAN = (  # tasks, arms; in the order of running
+    (("matching", "control"), CORE),
+    ((*SPACE_DIAL, *TIME_DIAL), ("none", "spacetime")),
+    (("matching",), ("gaussian", "dot_product", "concatenation")),
+    (("matching",), ("wider",)),
+    (("matching",), ("2_blocks", "4_blocks")),
+    (("matching",), ("res2",)),
+    (("matching",), ("i3d", "i3d_spacetime")),
+)
+
+_SETTINGS = {
+    "cpu": (),
+    "gpu": (  # full width, and the blocks' start for it
+        *("MODEL.RESNETS.STEM_OUT_CHANNELS", "64", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"),
+        *("MODEL.RESNETS.WIDTH_PER_GROUP", "64", "MODEL.RESNETS.NON_LOCAL.INIT_STD", "0.09"),
+    ),
+}
+_WIDER = {"cpu": "9", "gpu": "71"}
+"""WIDTH_PER_GROUP of the arm that costs about what the block costs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTrial:
+    """One network trained once."""
+
+    setting: str
+    task: str
+    arm: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.setting}/clips_{self.task}/{self.arm}/seed{self.seed}"
+
+    @property
+    def start(self) -> None:
+        """Networks of clips start from random weights."""
+        return None
+
+    def weights(self, output: Path) -> Path:
+        """Where it leaves its weights."""
+        return output / str(self) / "model_final.pth"
+
+    def config(self, output: Path):
+        """Return the config of its network and training, with its folder under `output`."""
+        wider = ("MODEL.RESNETS.WIDTH_PER_GROUP", _WIDER[self.setting])
+        iterations = _ITERATIONS.get(self.task)
+        opts = [
+            *_SETTINGS[self.setting],
+            *(wider if self.arm == "wider" else ARMS[self.arm]),
+            *(("SOLVER.MAX_ITER", str(iterations)) if iterations else ()),
+            *("SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
+        ]
+        return load_config(CONFIGS / "matching.yaml", opts)
+
+
+def plan(setting: str) -> list[VideoTrial]:
+    """Return all trials of a setting, in the order of running: all seeds of a question, then the
+    next question."""
+    return [
+        VideoTrial(setting=setting, task=task, arm=arm, seed=seed)
+        for tasks, arms in _PLAN
+        for seed in SEEDS
+        for task in tasks
+        for arm in arms
+    ]
