@@ -92,6 +92,10 @@ def test_trace_serves_other_sizes(form, order, path, monkeypatch):
             assert_same(traced(x), block(x))
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.14",
+    reason="older torch.export fixes whether the sizes of pooling with ceil_mode are even",
+)
 @pytest.mark.parametrize(("form", "order"), ORDERED)
 def test_export_with_dynamic_height_and_width(form, order, monkeypatch):
     take(monkeypatch, order)
