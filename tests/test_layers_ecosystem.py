@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+import versions
 from torch import nn
 from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
@@ -92,10 +93,7 @@ def test_trace_serves_other_sizes(form, order, path, monkeypatch):
             assert_same(traced(x), block(x))
 
 
-@pytest.mark.skipif(
-    torch.__version__ < "2.14",
-    reason="older torch.export fixes whether the sizes of pooling with ceil_mode are even",
-)
+@versions.free_sizes
 @pytest.mark.parametrize(("form", "order"), ORDERED)
 def test_export_with_dynamic_height_and_width(form, order, monkeypatch):
     take(monkeypatch, order)

@@ -10,6 +10,7 @@ import export_model
 import onnxruntime
 import pytest
 import torch
+import versions
 from bad_videos import write_good
 from detectron2.modeling import build_model
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
@@ -25,6 +26,7 @@ from nl_detectron.modeling import VideoClassifier
 from nl_detectron.video.sampling import scaled_size
 
 GROUP = "Export of video networks"
+FORMATS = ["torchscript", pytest.param("onnx", marks=versions.free_sizes)]
 NON_LOCAL = "MODEL.RESNETS.NON_LOCAL"
 SMALL = (
     "MODEL.RESNETS.DEPTH",
@@ -88,7 +90,7 @@ def assert_agrees(path: Path, model: VideoClassifier) -> None:
         torch.testing.assert_close(run(path, clips), scores(model, clips), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("file_format", export.SUFFIXES)
+@pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
 def test_every_form_and_axes_for_clips_of_any_size(tmp_path, pairwise, file_format) -> None:
     """A block of each axes in one network: the exporter to ONNX takes most of a test's time."""
@@ -106,7 +108,7 @@ def test_every_form_and_axes_for_clips_of_any_size(tmp_path, pairwise, file_form
         block.norm.weight.data.copy_(scale)
 
 
-@pytest.mark.parametrize("file_format", export.SUFFIXES)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_i3d_with_groups_of_time_steps_and_without_a_crop(tmp_path, file_format) -> None:
     """Whole groups of any number; what is too small for the network is refused, not computed."""
     model = classifier(*OF_GROUPS)
