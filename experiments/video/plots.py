@@ -82,11 +82,13 @@ def plot_curves(results: VideoResults) -> Figure:
 
 def plot_dial(results: VideoResults) -> Figure | None:
     """Draw accuracy against the distance in space and in time; None without such trials."""
-    if not any(t.task in (*SPACE_DIAL, *TIME_DIAL) for t in results):
+    tasks = {trial.task for trial in results}
+    every = ((SPACE_DIAL, "pixels between the objects"), (TIME_DIAL, "frames between them"))
+    dials = [(dial, label) for dial, label in every if tasks & set(dial)]
+    if not dials:
         return None
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    dials = ((SPACE_DIAL, "pixels between the objects"), (TIME_DIAL, "frames between them"))
+    figure = Figure(figsize=(4 * len(dials), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(dials), sharey=True, squeeze=False)[0]
     for panel, (dial, label) in zip(panels, dials, strict=True):
         for arm in ("none", "spacetime"):
             _plot_along(panel, results, list(dial), arm)
