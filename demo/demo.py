@@ -6,7 +6,6 @@ import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import
 # isort: split
 import argparse
 import itertools
-import json
 import math
 import os
 import sys
@@ -30,6 +29,7 @@ from nl_detectron.arguments import (
 )
 from nl_detectron.config import load_config
 from nl_detectron.errors import UserError, run_script
+from nl_detectron.files import make_folder, write_json
 from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor, to_coco_results
 from nl_detectron.inputs import WHAT, list_images, report_bad
@@ -315,21 +315,6 @@ def image_numbers(files: list[Path]) -> dict[Path, int]:
 def write_image(path: Path, image: np.ndarray) -> None:
     if not cv2.imwrite(str(path), image):
         raise UserError(f"cannot write {path}")
-
-
-def write_json(path: str, results: list[dict]) -> None:
-    make_folder(Path(path).parent)
-    try:
-        Path(path).write_text(json.dumps(results), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-
-def make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {path}: {error.strerror}") from error
 
 
 def show_window(image: np.ndarray, *, wait: bool) -> bool:

@@ -12,23 +12,29 @@ METRIC = {"crates": "bbox", "walkers": "keypoints"}
 FAR = 384
 """The distance, in pixels, at which models are compared."""
 
-_BLOCKS = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
-_PAIRWISE = "MODEL.RESNETS.NON_LOCAL.PAIRWISE"
-_IN_RES4 = (_BLOCKS, "[[],[],[-2],[]]")
+BLOCKS = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
+PAIRWISE = "MODEL.RESNETS.NON_LOCAL.PAIRWISE"
+FULL_WIDTH = (
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", "64", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"),
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", "64"),
+)
+"""ResNet-50's own, for a GPU."""
+
+_IN_RES4 = (BLOCKS, "[[],[],[-2],[]]")
 _IN_HEAD = ("MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS", "2")
 
 MODELS: dict[str, tuple[str, ...]] = {
     "baseline": (),
     "wider": ("MODEL.RESNETS.WIDTH_PER_GROUP", "17"),
     "res4": _IN_RES4,
-    "gaussian": (*_IN_RES4, _PAIRWISE, "gaussian"),
-    "dot_product": (*_IN_RES4, _PAIRWISE, "dot_product"),
-    "concatenation": (*_IN_RES4, _PAIRWISE, "concatenation"),
+    "gaussian": (*_IN_RES4, PAIRWISE, "gaussian"),
+    "dot_product": (*_IN_RES4, PAIRWISE, "dot_product"),
+    "concatenation": (*_IN_RES4, PAIRWISE, "concatenation"),
     "res4_bn": (*_IN_RES4, "MODEL.RESNETS.NON_LOCAL.NORM", "BN"),
-    "res2": (_BLOCKS, "[[-2],[],[],[]]"),
-    "res3": (_BLOCKS, "[[],[-2],[],[]]"),
-    "res5": (_BLOCKS, "[[],[],[],[-2]]"),
-    "5_blocks": (_BLOCKS, "[[],[1,3],[1,3,5],[]]"),
+    "res2": (BLOCKS, "[[-2],[],[],[]]"),
+    "res3": (BLOCKS, "[[],[-2],[],[]]"),
+    "res5": (BLOCKS, "[[],[],[],[-2]]"),
+    "5_blocks": (BLOCKS, "[[],[1,3],[1,3,5],[]]"),
     "head": _IN_HEAD,
     "head_res4": (*_IN_HEAD, *_IN_RES4),
 }
@@ -88,9 +94,7 @@ SETTINGS = {
             name="gpu",
             description="ResNet-50 of full width, 2,000 iterations, on one GPU",
             opts=(
-                "MODEL.RESNETS.STEM_OUT_CHANNELS", "64",
-                "MODEL.RESNETS.RES2_OUT_CHANNELS", "256",
-                "MODEL.RESNETS.WIDTH_PER_GROUP", "64",
+                *FULL_WIDTH,
                 "MODEL.FPN.OUT_CHANNELS", "256",
                 "SOLVER.MAX_ITER", "2000",
                 "SOLVER.STEPS", "(1500,)",

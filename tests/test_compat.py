@@ -173,6 +173,7 @@ def test_what_we_replace_is_still_called_so(theirs: type, name: str) -> None:
 def test_the_attributes_of_theirs_that_we_read() -> None:
     source = inspect.getsource
     assert isinstance(SimpleTrainer._data_loader_iter, property)
+    assert "self._data_loader_iter_obj" in source(SimpleTrainer._data_loader_iter.fget)
     assert "self._trainer" in source(DefaultTrainer.run_step)
     assert "_parsed_url_during_load" in source(Checkpointer.__mro__[1].load)
     assert "self._torch_load" in source(Checkpointer.__mro__[1]._load_file)

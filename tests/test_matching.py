@@ -12,7 +12,6 @@ import torch
 from detectron2.modeling import build_model
 
 from experiments.page import write_page
-from experiments.registry import EXPERIMENTS
 from experiments.statistics import Interval
 from experiments.trial import BlockUse
 from experiments.video import trial as video_trial
@@ -285,7 +284,5 @@ def test_a_bar_is_for_every_seed():
     assert judge_bar(at_least, []) == "not run"
 
 
-def test_experiments_have_their_names():
-    assert list(EXPERIMENTS) == ["video", "panoramas"]
-    assert all(name == one.name for name, one in EXPERIMENTS.items())
-    assert FRAMES == 8
+def test_clips_are_as_long_as_the_config_says(tmp_path):
+    assert trial("none", 1).config(tmp_path).INPUT.CLIP.FRAMES == FRAMES

@@ -9,9 +9,7 @@ signal itself (itself); beside each an even share, and how often the largest wei
 """
 
 import argparse
-import json
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 from detectron2.utils.logger import setup_logger
@@ -21,6 +19,7 @@ from tqdm import tqdm
 from nl_detectron.arguments import add_opts, add_traceback
 from nl_detectron.data import clips
 from nl_detectron.errors import UserError, run_script
+from nl_detectron.files import write_json
 from nl_detectron.inference import complete_config, load_model
 from nl_detectron.inputs import list_images
 from nl_detectron.tasks import is_video
@@ -100,13 +99,6 @@ def _figures(shares: list[PartnerShare]) -> dict[str, float]:
 
 def _percent(shares: list[Share], key: str) -> float:
     return 100 * float(np.mean([getattr(share, key) for share in shares]))
-
-
-def write_json(path: str, rows: list[dict[str, object]]) -> None:
-    try:
-        Path(path).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--json {path}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

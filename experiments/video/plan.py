@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nl_detectron.config import load_config
 
-from ..plan import CONFIGS
+from ..plan import BLOCKS, CONFIGS, FULL_WIDTH, PAIRWISE
 from .clips import FAR, Task
 
 # Below the baseline's receptive field the gaps of the dial, and one above it.
@@ -28,9 +28,10 @@ TASKS = {
 # What takes fewer than the config has: what is local, and what has one kind of clip.
 _ITERATIONS = {"control": 200} | dict.fromkeys((*SPACE_DIAL, *TIME_DIAL), 300)
 
-_BLOCKS = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
-_IN_RES3 = (_BLOCKS, "[[],[-2],[],[]]")
-_PAIRWISE = "MODEL.RESNETS.NON_LOCAL.PAIRWISE"
+CONFIG = CONFIGS / "matching.yaml"
+"""Of all trials."""
+
+_IN_RES3 = (BLOCKS, "[[],[-2],[],[]]")
 _AXES = "MODEL.RESNETS.NON_LOCAL.AXES"
 _I3D = ("MODEL.VIDEO_RESNET.TEMPORAL", "i3d_3x3x3")
 
@@ -39,13 +40,13 @@ ARMS: dict[str, tuple[str, ...]] = {
     "spacetime": _IN_RES3,
     "space": (*_IN_RES3, _AXES, "space"),
     "time": (*_IN_RES3, _AXES, "time"),
-    "gaussian": (*_IN_RES3, _PAIRWISE, "gaussian"),
-    "dot_product": (*_IN_RES3, _PAIRWISE, "dot_product"),
-    "concatenation": (*_IN_RES3, _PAIRWISE, "concatenation"),
+    "gaussian": (*_IN_RES3, PAIRWISE, "gaussian"),
+    "dot_product": (*_IN_RES3, PAIRWISE, "dot_product"),
+    "concatenation": (*_IN_RES3, PAIRWISE, "concatenation"),
     "wider": (),
-    "2_blocks": (_BLOCKS, "[[],[0,2],[],[]]"),
-    "4_blocks": (_BLOCKS, "[[],[0,1,2,3],[],[]]"),
-    "res2": (_BLOCKS, "[[-2],[],[],[]]"),
+    "2_blocks": (BLOCKS, "[[],[0,2],[],[]]"),
+    "4_blocks": (BLOCKS, "[[],[0,1,2,3],[],[]]"),
+    "res2": (BLOCKS, "[[-2],[],[],[]]"),
     "i3d": _I3D,
     "i3d_spacetime": (*_I3D, *_IN_RES3),
 }
@@ -84,10 +85,7 @@ _PLAN = (  # tasks, arms; in the order of running
 
 _SETTINGS = {
     "cpu": (),
-    "gpu": (  # full width, and the blocks' start for it
-        *("MODEL.RESNETS.STEM_OUT_CHANNELS", "64", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"),
-        *("MODEL.RESNETS.WIDTH_PER_GROUP", "64", "MODEL.RESNETS.NON_LOCAL.INIT_STD", "0.09"),
-    ),
+    "gpu": (*FULL_WIDTH, "MODEL.RESNETS.NON_LOCAL.INIT_STD", "0.09"),  # the start for this width
 }
 _WIDER = {"cpu": "9", "gpu": "71"}
 """WIDTH_PER_GROUP of the arm that costs about what the block costs."""
@@ -124,7 +122,7 @@ class VideoTrial:
             *(("SOLVER.MAX_ITER", str(iterations)) if iterations else ()),
             *("SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
         ]
-        return load_config(CONFIGS / "matching.yaml", opts)
+        return load_config(CONFIG, opts)
 
 
 def plan(setting: str) -> list[VideoTrial]:

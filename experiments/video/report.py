@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from statistics import stdev
 
+from nl_detectron.config import load_config
+
 from ..run import machine_lines
 from ..statistics import Interval, difference, mean
 from ..tables import markdown
 from .clips import FAR, FRAMES, HEIGHT, KINDS, RECEPTIVE_FIELD, WIDTH
 from .hypotheses import BARS, COMPARISONS, MARGIN, Bar, Comparison
-from .plan import LABELS, SEEDS, plan
+from .plan import CONFIG, LABELS, SEEDS, plan
 from .results import VideoResults, values
 from .trial import NUM_VAL, VideoOutcome
 
@@ -304,14 +306,17 @@ def use(results: VideoResults) -> str:
 
 def method(results: VideoResults, machines: Mapping[str, Mapping[str, str]]) -> str:
     hours = sum(outcome.seconds for outcome in results.values()) / 3600
+    cfg = load_config(CONFIG)
     return f"""## How it was measured
 
-- Clips are drawn as they are needed, from the trial's seed; each network sees 36 new ones an \
-iteration. All are judged by the same {NUM_VAL} clips, from another stream.
+- Clips are drawn as they are needed, from the trial's seed; each network sees \
+{cfg.SOLVER.IMS_PER_BATCH} new ones an iteration. All are judged by the same {NUM_VAL} clips, \
+from another stream.
 - Networks are the package's `VideoClassifier` with `configs/experiments/matching.yaml`: C2D with \
 the stem, res2 and res3 of ResNet-50 at an eighth of the width, from random weights, all arms with \
-one schedule. `experiments/video/plan.py` has what differs. The block comes before \
-the last residual block of res3, with batch norm after W_z and `INIT_STD` 0.25.
+one schedule. `experiments/video/plan.py` has what differs. The block comes before the last \
+residual block of res3, with batch norm after W_z and `INIT_STD` \
+{cfg.MODEL.RESNETS.NON_LOCAL.INIT_STD}.
 - Colours, sizes, optimizer, schedule and the block's place were chosen in some twenty pilots on \
 seeds 101 and 102; seeds {SEEDS[0]} to {SEEDS[-1]} are fresh. With SGD a block in time only stayed \
 at chance; after res3's first or last residual block a block in space only stopped near 70 % on s, \

@@ -175,11 +175,11 @@ def softmax_attention(
     return y
 
 
-def remade_but_attention(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function(x)``, which autograd makes again in the backward pass, attention excepted.
+def checkpoint_but_attention(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function(x)``, recomputed in the backward pass except for torch's fused attention.
 
-    Kept are x and what torch's fused attention gives, not its inputs. Differentiable once, by one
-    backward pass.
+    x and the attention's results are saved, not its inputs. Differentiable once, by one backward
+    pass.
     """
     keep_attention = partial(create_selective_checkpoint_contexts, _keep_attention)
     return checkpoint(

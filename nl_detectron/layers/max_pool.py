@@ -25,8 +25,8 @@ def _library_max_pool(x: Tensor, stride: tuple[int, ...]) -> Tensor:
 class _MaxPoolOnCPU(torch.autograd.Function):
     """Several times as fast as torch's forward, and without its indices in memory.
 
-    They are 64-bit integers: half of x where two axes are halved. The backward pass makes them
-    again.
+    They are 64-bit integers: half of x where two axes are halved. The backward pass recomputes
+    them.
     """
 
     @staticmethod

@@ -11,7 +11,7 @@ from detectron2.layers import CNNBlockBase, FrozenBatchNorm2d, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import remade_but_attention, softmax_attention
+from .attention import checkpoint_but_attention, softmax_attention
 from .max_pool import max_pool
 from .nonlocal_ops import (
     SOFTMAX_FORMS,
@@ -30,8 +30,8 @@ _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 AXES = ("spacetime", "space", "time")
 
 # In training, an embedded Gaussian whose map would have at least this many elements a clip (8 MB
-# in float32) keeps x and y alone, and makes theta, phi and g again in the backward pass. The other
-# forms have no kernel that keeps y and makes the rest again.
+# in float32) saves x and y alone, and recomputes theta, phi and g in the backward pass. The other
+# forms have no fused kernel on every device, and would recompute y too.
 LONG_CLIP_ELEMENTS = 2**21
 
 
@@ -147,7 +147,7 @@ class NonLocalBlock(CNNBlockBase):
             y = self._join(self._multiply_by_folded_sums(x), x)
         else:
             multiply = partial(self._multiply_at_positions, by_sums=order == SUMS)
-            y = remade_but_attention(multiply, x) if self._is_long(x) else multiply(x)
+            y = checkpoint_but_attention(multiply, x) if self._is_long(x) else multiply(x)
             y = _conv(self._join(y, x).flatten(2), *self._out_parameters()).view_as(x)
         y = self._normalize(y)
         # The sum goes into y, whose memory is there: new memory costs more than the additions.
@@ -314,7 +314,7 @@ class NonLocalBlock(CNNBlockBase):
         return max_pool(x, self._stride)
 
     def _is_long(self, x: Tensor) -> bool:
-        """Whether x holds clips of which training keeps as little as it can."""
+        """Whether x holds long clips, of which training saves little."""
         if self.dims != 3 or self.pairwise != "embedded_gaussian" or not len(x):
             return False
         if is_recorded() or not torch.is_grad_enabled():
