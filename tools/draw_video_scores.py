@@ -1,13 +1,15 @@
 #!/usr/bin/env python
 """Draw videos of a data set with their scores, which an evaluation has left in inference/."""
 
+import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
+
+# isort: split
 import argparse
 from pathlib import Path
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-import nl_detectron  # noqa: F401  (registers the data sets)
 from nl_detectron.arguments import add_traceback
 from nl_detectron.data.video.reading import read_frames
 from nl_detectron.errors import UserError, run_script

@@ -4,6 +4,9 @@
 Heat maps and arrows, as PNGs and one HTML page; of a video also as an animation.
 """
 
+import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
+
+# isort: split
 import argparse
 import os
 import sys
