@@ -56,6 +56,11 @@ BARS = (
         arm="space", kind="s", at_least=85),
     Bar(claim="and not what is apart in both.",
         arm="space", kind="st", at_most=63),
+    # Added when one of five seeds had missed the bar on s, with seeds that were not yet run.
+    Bar(claim="With twice the iterations a block in space only solves what is apart in space,",
+        arm="space_longer", kind="s", at_least=85),
+    Bar(claim="and not what is apart in both.",
+        arm="space_longer", kind="st", at_most=63),
     Bar(claim="A block in time only solves what is apart in time,",
         arm="time", kind="t", at_least=90),
     Bar(claim="and not what is apart in both.",

@@ -40,6 +40,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "spacetime": _IN_RES3,
     "space": (*_IN_RES3, _AXES, "space"),
     "time": (*_IN_RES3, _AXES, "time"),
+    "space_longer": (*_IN_RES3, _AXES, "space", "SOLVER.MAX_ITER", "1200"),
     "gaussian": (*_IN_RES3, PAIRWISE, "gaussian"),
     "dot_product": (*_IN_RES3, PAIRWISE, "dot_product"),
     "concatenation": (*_IN_RES3, PAIRWISE, "concatenation"),
@@ -58,6 +59,7 @@ LABELS = {
     "spacetime": "C2D, 1 spacetime block",
     "space": "C2D, 1 block in space only",
     "time": "C2D, 1 block in time only",
+    "space_longer": "C2D, 1 block in space only, twice the iterations",
     "gaussian": "C2D, 1 block, Gaussian",
     "dot_product": "C2D, 1 block, dot product",
     "concatenation": "C2D, 1 block, concatenation",
@@ -70,17 +72,20 @@ LABELS = {
 }
 
 SEEDS = (1, 2, 3, 4, 5)
+MORE_SEEDS = (6, 7, 8, 9, 10)
+"""Of what was added after the results of the first."""
 
 CORE = ("none", "spacetime", "space", "time")
 
-_PLAN = (  # tasks, arms; in the order of running
-    (("matching", "control"), CORE),
-    ((*SPACE_DIAL, *TIME_DIAL), ("none", "spacetime")),
-    (("matching",), ("gaussian", "dot_product", "concatenation")),
-    (("matching",), ("wider",)),
-    (("matching",), ("2_blocks", "4_blocks")),
-    (("matching",), ("res2",)),
-    (("matching",), ("i3d", "i3d_spacetime")),
+_PLAN = (  # tasks, arms, seeds; in the order of running
+    (("matching", "control"), CORE, SEEDS),
+    (("matching",), ("space_longer",), MORE_SEEDS),
+    ((*SPACE_DIAL, *TIME_DIAL), ("none", "spacetime"), SEEDS),
+    (("matching",), ("gaussian", "dot_product", "concatenation"), SEEDS),
+    (("matching",), ("wider",), SEEDS),
+    (("matching",), ("2_blocks", "4_blocks"), SEEDS),
+    (("matching",), ("res2",), SEEDS),
+    (("matching",), ("i3d", "i3d_spacetime"), SEEDS),
 )
 
 _SETTINGS = {
@@ -130,8 +135,8 @@ def plan(setting: str) -> list[VideoTrial]:
     next question."""
     return [
         VideoTrial(setting=setting, task=task, arm=arm, seed=seed)
-        for tasks, arms in _PLAN
-        for seed in SEEDS
+        for tasks, arms, seeds in _PLAN
+        for seed in seeds
         for task in tasks
         for arm in arms
     ]
