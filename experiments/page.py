@@ -1,4 +1,4 @@
-"""``docs/experiments.md``: clips first, and the former tasks as an appendix."""
+"""``docs/experiments.md``: clips first, then boxes, and the former tasks as an appendix."""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import report as panoramas
+from .boxes import report as boxes
 from .run import MACHINES
 from .video import plots, report
 
@@ -29,15 +30,20 @@ def write_page(
         results: of each experiment, by its name in `registry.EXPERIMENTS`.
         output: of the runs, whose weights are drawn from.
     """
-    clips, former = results["video"], results["panoramas"]
+    clips, detectors, former = (results[name] for name in ("video", "boxes", "panoramas"))
     at = folder.relative_to(page.parent)
     saved = plots.save_all(clips, folder, output)
     images = {what: f"{at}/{name}" for what, name in saved.items()}
     machines = json.loads((folder / MACHINES).read_text(encoding="utf-8"))
-    parts = ["# When a non-local block helps, and when not", report.head(clips), _NOT_SHOWN, _RUN]
+    parts = ["# When a non-local block helps, and when not", report.head(clips)]
+    parts += [boxes.head(detectors)] if detectors else []
+    parts += [_NOT_SHOWN, _RUN]
     parts += [report.task(images["examples"]), _figures(images)]
     parts += [report.bars(clips), report.comparisons(clips), report.orderings(clips)]
     parts += [report.results_table(clips), report.use(clips), report.method(clips, machines)]
+    if detectors:
+        boxes.save_images(detectors, folder)
+        parts.append(boxes.section(detectors, str(at), machines))
     if former:
         parts.append(panoramas.appendix(former, folder, at, machines))
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

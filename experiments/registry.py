@@ -1,7 +1,12 @@
 """The experiments of docs/experiments.md."""
 
-from . import results as panorama_results
+from functools import partial
+
+from . import results
 from . import trial as panorama_trial
+from .boxes import trial as box_trial
+from .boxes.plan import BoxTrial
+from .boxes.plan import plan as box_plan
 from .plan import plan as panorama_plan
 from .run import Experiment
 from .trial import Outcome
@@ -11,7 +16,7 @@ from .video.plan import plan as video_plan
 from .video.trial import VideoOutcome
 
 
-def _describe_panoramas(outcome: Outcome) -> str:
+def _describe_detectors(outcome: Outcome) -> str:
     return f"AP {outcome.ap:.1f}, AP50 {outcome.ap50:.1f}"
 
 
@@ -34,13 +39,21 @@ EXPERIMENTS = {
             describe=_describe_clips,
         ),
         Experiment(
+            name="boxes",
+            plan=box_plan,
+            run_trial=box_trial.run_trial,
+            load=partial(results.load, kind=BoxTrial, prefix="boxes_"),
+            save=partial(results.save, kind=BoxTrial, prefix="boxes_"),
+            describe=_describe_detectors,
+        ),
+        Experiment(
             name="panoramas",
             plan=panorama_plan,
             run_trial=panorama_trial.run_trial,
-            load=panorama_results.load,
-            save=panorama_results.save,
-            describe=_describe_panoramas,
+            load=results.load,
+            save=results.save,
+            describe=_describe_detectors,
         ),
     )
 }
-"""By name; the former tasks of boxes and keypoints are the panoramas."""
+"""By name; the panoramas are the former tasks of boxes and keypoints."""

@@ -1,8 +1,9 @@
-"""The raw results: three CSV files, written whole after every trial."""
+"""The raw results of detectors: three CSV files, written whole after every trial."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from nl_detectron.errors import UserError
 
@@ -12,18 +13,25 @@ from .plan import Trial
 from .trial import BlockUse, Outcome
 
 RUNS, CURVES, BLOCKS = "runs.csv", "curves.csv", "blocks.csv"
-_TRIAL = tables.names(Trial)
 _SCALARS = [name for name in tables.names(Outcome) if name not in ("curve", "blocks")]
 
-Results = dict[Trial, Outcome]
+Results = dict[Any, Outcome]
+"""By trial: `Trial` of the panoramas with gates and faces, or another kind with its fields."""
 
 
-def save(folder: Path, results: Mapping[Trial, Outcome]) -> None:
+def save(
+    folder: Path, results: Mapping[Any, Outcome], *, kind: type = Trial, prefix: str = ""
+) -> None:
     """Write `results` into `folder`, sorted; a file is there whole or as it was.
+
+    Args:
+        kind: of the trials.
+        prefix: of the files' names.
 
     Raises:
         UserError: the folder cannot be written.
     """
+    of_trial = tables.names(kind)
     done = sorted(results, key=lambda trial: list(asdict(trial).values()))
     runs = [asdict(t) | {name: getattr(results[t], name) for name in _SCALARS} for t in done]
     curves = [
@@ -34,40 +42,36 @@ def save(folder: Path, results: Mapping[Trial, Outcome]) -> None:
     blocks = [asdict(t) | asdict(use) for t in done for use in results[t].blocks]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tables.write(folder / CURVES, [*_TRIAL, "iteration", "ap"], curves)
-        tables.write(folder / BLOCKS, [*_TRIAL, *tables.names(BlockUse)], blocks)
-        tables.write(folder / RUNS, [*_TRIAL, *_SCALARS], runs)
+        tables.write(folder / f"{prefix}{CURVES}", [*of_trial, "iteration", "ap"], curves)
+        tables.write(folder / f"{prefix}{BLOCKS}", [*of_trial, *tables.names(BlockUse)], blocks)
+        tables.write(folder / f"{prefix}{RUNS}", [*of_trial, *_SCALARS], runs)
     except OSError as error:
         raise UserError(f"cannot write {error.filename} ({error.strerror})") from error
 
 
-def load(folder: Path) -> Results:
-    """Return what `save` wrote; nothing if it never did.
+def load(folder: Path, *, kind: type = Trial, prefix: str = "") -> Results:
+    """Return what `save` wrote of trials of a kind; nothing if it never did.
 
     Raises:
         UserError: a file is damaged.
     """
-    if not (folder / RUNS).is_file():
+    if not (folder / f"{prefix}{RUNS}").is_file():
         return {}
     try:
-        curves: dict[Trial, dict[int, float]] = {}
-        for row in tables.read(folder / CURVES):
-            curves.setdefault(_trial(row), {})[int(row["iteration"])] = float(row["ap"])
-        blocks: dict[Trial, list[BlockUse]] = {}
-        for row in tables.read(folder / BLOCKS):
-            blocks.setdefault(_trial(row), []).append(tables.parse(BlockUse, row))
+        curves: dict[Any, dict[int, float]] = {}
+        for row in tables.read(folder / f"{prefix}{CURVES}"):
+            curves.setdefault(tables.parse(kind, row), {})[int(row["iteration"])] = float(row["ap"])
+        blocks: dict[Any, list[BlockUse]] = {}
+        for row in tables.read(folder / f"{prefix}{BLOCKS}"):
+            blocks.setdefault(tables.parse(kind, row), []).append(tables.parse(BlockUse, row))
         return {
-            (trial := _trial(row)): tables.parse(
+            (trial := tables.parse(kind, row)): tables.parse(
                 Outcome, row, curve=curves[trial], blocks=blocks.get(trial, [])
             )
-            for row in tables.read(folder / RUNS)
+            for row in tables.read(folder / f"{prefix}{RUNS}")
         }
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"cannot read the results in {folder} ({error!r})") from error
-
-
-def _trial(row: Mapping[str, str]) -> Trial:
-    return tables.parse(Trial, row)
 
 
 def values(results: Results, group: Group, setting: str = "cpu") -> list[float]:

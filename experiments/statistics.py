@@ -9,6 +9,9 @@ from scipy import stats
 CONFIDENCE = 0.95
 
 
+NOT_RUN = "not run"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Interval:
     """An estimate with its 95 % interval; without a width if there is one value only."""
@@ -51,3 +54,19 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
         return Interval(estimate=estimate, low=estimate, high=estimate)
     found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
     return Interval(estimate=estimate, low=float(found.low), high=float(found.high))
+
+
+def judge(found: Interval | None, *, expected: str, margin: float) -> str:
+    """Say whether a difference is what was expected: met, contradicted or undecided.
+
+    Args:
+        found: None if it was not measured.
+        expected: ``more`` than 0, or ``same``: an interval inside `margin` either way.
+    """
+    if found is None:
+        return NOT_RUN
+    if expected == "more":
+        return "met" if found.low > 0 else "contradicted" if found.high < 0 else "undecided"
+    if found.low > -margin and found.high < margin:
+        return "met"
+    return "undecided" if 0 in found else "contradicted"

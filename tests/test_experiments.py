@@ -16,7 +16,7 @@ from experiments.plan import FAR, LABELS, MODELS, SETTINGS, Trial, plan
 from experiments.registry import EXPERIMENTS
 from experiments.report import answer, appendix
 from experiments.results import load, save, values
-from experiments.statistics import Interval, difference, mean
+from experiments.statistics import Interval, difference, judge, mean
 from experiments.trial import BlockUse, Outcome, cost_of, cue_share
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.layers.order import POSITIONS
@@ -124,6 +124,24 @@ def test_results_are_read_as_they_were_written(tmp_path):
     assert load(tmp_path) == results
     assert load(tmp_path / "nothing") == {}
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("expected", "low", "high", "said"),
+    [
+        ("more", 1, 3, "met"),
+        ("more", -1, 3, "undecided"),
+        ("more", -3, -1, "contradicted"),
+        ("same", -1, 3, "met"),
+        ("same", 1, 3, "met"),
+        ("same", -1, 8, "undecided"),
+        ("same", 1, 8, "contradicted"),
+    ],
+)
+def test_what_an_interval_says(expected, low, high, said):
+    found = Interval(estimate=(low + high) / 2, low=low, high=high)
+    assert judge(found, expected=expected, margin=5) == said
+    assert judge(None, expected=expected, margin=5) == "not run"
 
 
 def test_intervals_are_students_and_welchs():

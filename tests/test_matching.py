@@ -12,14 +12,13 @@ import torch
 from detectron2.modeling import build_model
 
 from experiments.page import write_page
-from experiments.statistics import Interval
 from experiments.trial import BlockUse
 from experiments.video import trial as video_trial
 from experiments.video.clips import COLORS, FAR, FRAMES, KINDS, SIDE, Task, draw_clips
-from experiments.video.hypotheses import BARS, COMPARISONS, Bar, Comparison
-from experiments.video.plan import ARMS, CORE, LABELS, SEEDS, TASKS, VideoTrial, plan
+from experiments.video.hypotheses import BARS, COMPARISONS, Bar
+from experiments.video.plan import ARMS, CORE, LABELS, MORE_SEEDS, SEEDS, TASKS, VideoTrial, plan
 from experiments.video.plots import plot_dial
-from experiments.video.report import head, judge, judge_bar
+from experiments.video.report import head, judge_bar
 from experiments.video.results import load, save, values
 from experiments.video.trial import Score, VideoOutcome, cost_of, run_trial
 from nl_detectron.layers import NonLocalBlock
@@ -135,7 +134,8 @@ def test_arms_have_their_blocks(arm, blocks, tmp_path):
     model = build_model(trial(arm).config(tmp_path))
     found = [module for module in model.modules() if isinstance(module, NonLocalBlock)]
     assert len(found) == {"2_blocks": 2, "4_blocks": 4}.get(arm, blocks)
-    assert {b.axes for b in found} == {arm if arm in ("space", "time") else "spacetime"}
+    axes = arm.removesuffix("_longer")
+    assert {b.axes for b in found} == {axes if axes in ("space", "time") else "spacetime"}
 
 
 @pytest.mark.parametrize("setting", ["cpu", "gpu"])
@@ -156,12 +156,13 @@ def test_every_arm_has_five_seeds_and_every_hypothesis_its_trials():
     assert {t.arm for t in planned} == set(ARMS) == set(LABELS)
     assert {t.task for t in planned} == set(TASKS)
     for t in planned:
-        assert all(dataclasses.replace(t, seed=seed) in planned for seed in SEEDS)
+        seeds = MORE_SEEDS if t.arm == "space_longer" else SEEDS
+        assert all(dataclasses.replace(t, seed=seed) in planned for seed in seeds)
     kinds = {"all": "matching", **dict.fromkeys(KINDS, "matching")}
     asked = [(bar.arm, bar.kind) for bar in BARS]
     asked += [(arm, c.kind) for c in COMPARISONS for arm in (c.first, c.second)]
     for arm, kind in asked:
-        assert trial(arm, task=kinds.get(kind, kind)) in planned
+        assert any((t.arm, t.task) == (arm, kinds.get(kind, kind)) for t in planned)
 
 
 def test_a_trial_again_gives_the_same_row(tmp_path, monkeypatch):
@@ -224,7 +225,7 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert load(folder) == results
     assert values(results, arm="none", kind="st") == [51, 52, 53, 54, 55]
     (folder / "machines.json").write_text(json.dumps({"video/cpu": {"processor": "an abacus"}}))
-    write_page({"video": load(folder), "panoramas": {}}, folder, page, output=tmp_path)
+    write_page({"video": load(folder), "boxes": {}, "panoramas": {}}, folder, page, output=tmp_path)
     text = re.sub(" +", " ", page.read_text())
     top = "\n".join(text.splitlines()[:10])
     assert "99.3 against 53.0 %, a difference of +46.3" in top
@@ -256,24 +257,6 @@ def test_the_dial_is_drawn_and_said_once_it_is_run():
     assert [[8.0, 97.0], [96.0, 51.0]] in drawn
     assert len(plot_dial(results | of_task("t_2", 51.0)).axes) == 2
     assert "8 pixels apart the C2D without a block has 97.0 %" in head(results)
-
-
-@pytest.mark.parametrize(
-    ("expected", "low", "high", "said"),
-    [
-        ("more", 1, 3, "met"),
-        ("more", -1, 3, "undecided"),
-        ("more", -3, -1, "contradicted"),
-        ("same", -1, 3, "met"),
-        ("same", 1, 3, "met"),
-        ("same", -1, 8, "undecided"),
-        ("same", 1, 8, "contradicted"),
-    ],
-)
-def test_what_an_interval_says(expected, low, high, said):
-    comparison = Comparison(claim="", first="a", second="b", expected=expected)
-    assert judge(comparison, Interval(estimate=(low + high) / 2, low=low, high=high)) == said
-    assert judge(comparison, None) == "not run"
 
 
 def test_a_bar_is_for_every_seed():

@@ -1,6 +1,5 @@
 """One trial: train on clips that are drawn as they are needed, evaluate, look at the blocks."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler
 from detectron2.utils.env import seed_all_rng
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +20,7 @@ from nl_detectron.video_analysis import analyze_video
 from nl_detectron.visualization.clip import Clip
 from nl_detectron.visualization.clip_attention import look_at_clip
 
+from ..training import train
 from ..trial import BlockUse
 from .clips import FRAMES, HEIGHT, KINDS, SIDE, WIDTH, Clips, draw_clips
 from .plan import TASKS, VideoTrial
@@ -73,7 +72,14 @@ def run_trial(trial: VideoTrial, output: Path) -> VideoOutcome:
     seed_all_rng(trial.seed)
     model = build_model(cfg)
     val = validation_set(trial.task)
-    curve, seconds = _train(cfg, model, trial, val)
+    rng = np.random.default_rng([_TRAINING, trial.seed])
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    curve, seconds = train(
+        cfg,
+        model,
+        lambda: draw_clips(rng, TASKS[trial.task], batch).batch(0, batch),
+        lambda: _score(_logits(model, val), val.labels),
+    )
     weights = trial.weights(output)
     weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": model.state_dict()}, weights)
@@ -96,32 +102,6 @@ def cost_of(cfg: CfgNode) -> PartCost:
 
 def validation_set(task: str) -> Clips:
     return draw_clips(np.random.default_rng([_VALIDATION]), TASKS[task], NUM_VAL)
-
-
-def _train(
-    cfg: CfgNode, model: VideoClassifier, trial: VideoTrial, val: Clips
-) -> tuple[dict[int, Score], float]:
-    # Not Detectron2's SGD, with which a block in time only stays on the plateau of chance.
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.SOLVER.BASE_LR)
-    scheduler = build_lr_scheduler(cfg, optimizer)
-    rng = np.random.default_rng([_TRAINING, trial.seed])
-    batch, curve, seconds = cfg.SOLVER.IMS_PER_BATCH, {}, 0.0
-    model.train()
-    for iteration in range(1, cfg.SOLVER.MAX_ITER + 1):
-        start = time.process_time()
-        clips = draw_clips(rng, TASKS[trial.task], batch)
-        loss = sum(model(clips.batch(0, batch)).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        seconds += time.process_time() - start
-        if iteration % cfg.TEST.EVAL_PERIOD == 0 or iteration == cfg.SOLVER.MAX_ITER:
-            curve[iteration] = _score(_logits(model, val), val.labels)
-            print(f"{trial}: iteration {iteration}, {curve[iteration]}", flush=True)
-            model.train()
-    model.eval()
-    return curve, seconds
 
 
 @torch.no_grad()

@@ -1,0 +1,57 @@
+"""What was expected of boxes, written before the runs, and the comparison that answers it."""
+
+from dataclasses import dataclass
+
+from ..hypotheses import Group
+from .plan import DIAL
+from .scenes import FAR, NEAR
+
+MARGIN = 3.0
+"""AP, in points, that are less apart than this count as the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A difference in AP, and what it was expected to be.
+
+    Attributes:
+        claim: in words.
+        first, second: the difference is the mean AP of `first` minus that of `second`.
+        expected: ``more`` than 0, or ``same``: less than MARGIN either way.
+    """
+
+    claim: str
+    first: Group
+    second: Group
+    expected: str
+
+
+def _compare(claim: str, first: str, second: str, expected: str, distance: int = FAR) -> Comparison:
+    groups = (Group(task="match", distance=distance, arm=arm) for arm in (first, second))
+    return Comparison(claim=claim, first=next(groups), second=next(groups), expected=expected)
+
+
+COMPARISONS = (
+    _compare("Far from the sign, a block in res4 is better than none.", "res4", "none", "more"),
+    _compare("It is not capacity: a wider detector of the same multiply-adds is no better.",
+             "wider", "none", "same"),
+    _compare("It is not capacity: the block is better than the wider detector.",
+             "res4", "wider", "more"),
+    _compare("Control: near the sign, no block is as good as a block.",
+             "res4", "none", "same", NEAR),
+    *(
+        _compare(f"With the sign {distance} pixels away, the block is "
+                 f"{'better' if expected == 'more' else 'as good as none'}.",
+                 "res4", "none", expected, distance)
+        # A region's features see 133 pixels beyond the region.
+        for distance, expected in zip(DIAL[1:-1], ("same", "more"), strict=True)
+    ),
+    _compare("The form hardly matters: Gaussian is as good as embedded Gaussian.",
+             "gaussian", "res4", "same"),
+    _compare("The form hardly matters: dot product is as good as embedded Gaussian.",
+             "dot_product", "res4", "same"),
+    _compare("The form hardly matters: concatenation is as good as embedded Gaussian.",
+             "concatenation", "res4", "same"),
+    _compare("res2 is as good a place as res4.", "res2", "res4", "same"),
+    _compare("res3 is as good a place as res4.", "res3", "res4", "same"),
+)  # fmt: skip

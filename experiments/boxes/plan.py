@@ -1,0 +1,111 @@
+"""What is compared on panoramas with signs: networks, distances and seeds."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nl_detectron.config import load_config
+
+from ..plan import BLOCKS, CONFIGS, FULL_WIDTH, PAIRWISE
+from .scenes import FAR, NEAR
+
+CONFIG = CONFIGS / "signs.yaml"
+"""Of all trials."""
+
+_IN_RES4 = (BLOCKS, "[[],[],[-2],[]]")
+
+ARMS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "res4": _IN_RES4,
+    "wider": (),
+    "gaussian": (*_IN_RES4, PAIRWISE, "gaussian"),
+    "dot_product": (*_IN_RES4, PAIRWISE, "dot_product"),
+    "concatenation": (*_IN_RES4, PAIRWISE, "concatenation"),
+    "res2": (BLOCKS, "[[-2],[],[],[]]"),
+    "res3": (BLOCKS, "[[],[-2],[],[]]"),
+}
+"""``KEY VALUE ...`` by the name of an arm; how much wider depends on the setting. Blocks are
+embedded Gaussian, others say so."""
+
+LABELS = {
+    "none": "no block",
+    "res4": "1 block in res4",
+    "wider": "no block, wider",
+    "gaussian": "1 in res4, Gaussian",
+    "dot_product": "1 in res4, dot product",
+    "concatenation": "1 in res4, concatenation",
+    "res2": "1 block in res2",
+    "res3": "1 block in res3",
+}
+
+SEEDS = (1, 2, 3, 4, 5)
+DIAL = (NEAR, 64, 128, FAR)
+"""Distances, in pixels."""
+
+_PLAN = (  # distances, arms; in the order of running
+    ((FAR, NEAR), ("none", "res4")),
+    ((FAR,), ("wider",)),
+    (DIAL[1:-1], ("none", "res4")),
+    ((FAR,), ("gaussian", "dot_product", "concatenation")),
+    ((FAR,), ("res2", "res3")),
+)
+
+_SETTINGS = {
+    "cpu": (),
+    "gpu": (*FULL_WIDTH, "MODEL.RESNETS.NON_LOCAL.INIT_STD", "0.0625"),  # 2 / sqrt(1024)
+}
+_WIDER = {"cpu": "9", "gpu": "66"}
+"""WIDTH_PER_GROUP of the arm that costs about what the block costs."""
+
+_START_ITERATIONS = "250"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxTrial:
+    """One detector trained once; of the task ``colors`` the one that others start from."""
+
+    setting: str
+    task: str
+    distance: int
+    arm: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.setting}/signs_{self.task}_d{self.distance}/{self.arm}/seed{self.seed}"
+
+    @property
+    def start(self) -> "BoxTrial | None":
+        """The trial whose weights it starts from, as far as they fit; None for random ones."""
+        if self.task == "colors":
+            return None
+        arm = "wider" if self.arm == "wider" else "none"
+        return replace(self, task="colors", distance=FAR, arm=arm)
+
+    def weights(self, output: Path) -> Path:
+        """Where it leaves its weights."""
+        return output / str(self) / "model_final.pth"
+
+    def config(self, output: Path):
+        """Return the config of its detector and training, with its folder under `output`."""
+        wider = ("MODEL.RESNETS.WIDTH_PER_GROUP", _WIDER[self.setting])
+        start = ("MODEL.WEIGHTS", str(self.start.weights(output))) if self.start else ()
+        alone = () if self.start else ("SOLVER.MAX_ITER", _START_ITERATIONS)
+        opts = [
+            *_SETTINGS[self.setting],
+            *(wider if self.arm == "wider" else ARMS[self.arm]),
+            *(*start, *alone, "SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
+        ]
+        return load_config(CONFIG, opts)
+
+
+def plan(setting: str) -> list[BoxTrial]:
+    """Return all trials of a setting, in the order of running: all seeds of a question, then the
+    next question; before them those that they start from."""
+    asked = [
+        BoxTrial(setting=setting, task="match", distance=distance, arm=arm, seed=seed)
+        for distances, arms in _PLAN
+        for seed in SEEDS
+        for distance in distances
+        for arm in arms
+    ]
+    starts = dict.fromkeys(trial.start for trial in asked if trial.start)
+    return [*starts, *asked]
