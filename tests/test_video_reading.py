@@ -191,6 +191,54 @@ def test_an_index_that_leads_behind_the_key_frame_is_not_believed(
     assert [read_number(frame) for frame in read_frames(path, [118], info)] == [118]
 
 
+def test_a_frame_that_the_decoder_calls_corrupt_is_decoded_again_from_the_start(
+    video_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = video_folder / "mpeg4.mp4"
+    info = probe(path)
+    assert info.key_frame(118) > 0
+    real, decoded = reading.video_stream, []
+
+    class Corrupt:
+        """A frame in which another's number is seen."""
+
+        is_corrupt = True
+
+        def __init__(self, frame: Any) -> None:
+            self.pts = frame.pts
+
+    class Container:
+        def __init__(self, container: Any) -> None:
+            self.container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.container, name)
+
+        def decode(self, stream: Any) -> Iterator:
+            decoded.append(stream)
+            frames = self.container.decode(stream)
+            return map(Corrupt, frames) if len(decoded) == 1 else frames
+
+    opened = reading.opened
+
+    @contextmanager
+    def with_corrupt(path: Path) -> Iterator[tuple]:
+        with opened(path) as (container, log):
+            yield Container(container), log
+
+    monkeypatch.setattr(reading, "opened", with_corrupt)
+    monkeypatch.setattr(reading, "video_stream", lambda container: real(container.container))
+    assert [read_number(frame) for frame in read_frames(path, [118], info)] == [118]
+    assert len(decoded) == 2
+
+
+def test_one_thread_decodes(video_folder: Path) -> None:
+    with reading.opened(video_folder / "h264.mp4") as (container, _):
+        stream = reading.video_stream(container)
+        next(container.decode(stream))
+        assert (stream.codec_context.thread_count, stream.thread_type.name) == (1, "NONE")
+
+
 def test_frames_are_turned_as_the_header_says(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", "libx264", 10)
     upright = read_frames(path, [3], probe(path))[0]

@@ -183,10 +183,8 @@ class _FileReader:
                 return
             for run in self._runs(wanted):
                 key = self.info.key_frame(run[0])
-                if key:
+                if key:  # only the first run can start at the first frame, where decoding begins
                     container.seek(self.stamps[key], stream=stream)
-                elif run is not wanted and run[0] != wanted[0]:
-                    container.seek(self.stamps[0], stream=stream)
                 if not self._read_run(container.decode(stream), run, key):
                     self._read_from_start(run)
 
