@@ -42,6 +42,19 @@ class BlockUse:
     cue_share: float
     even_share: float
 
+    @classmethod
+    def mean(
+        cls, block: str, ratios: Sequence[float], shares: Sequence[tuple[float, float]]
+    ) -> "BlockUse":
+        """Return the use of a block from ratios, and from pairs of share on the cue and even."""
+        on_cue, even = np.mean(shares, axis=0)
+        return cls(
+            block=block,
+            residual_ratio=float(np.mean(ratios)),
+            cue_share=float(on_cue),
+            even_share=float(even),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -137,13 +150,7 @@ def _block_uses(cfg: CfgNode, lines: Sequence[dict[str, Any]]) -> Iterator[Block
     for key in keys:
         block = key.removeprefix("nonlocal/").removesuffix("/residual_ratio")
         ratios = [line[key] for line in lines if key in line][-_LAST_LOGGED:]
-        on_cue, even = np.mean(shares.get(block, [(np.nan, np.nan)]), axis=0)
-        yield BlockUse(
-            block=block,
-            residual_ratio=float(np.mean(ratios)),
-            cue_share=float(on_cue),
-            even_share=float(even),
-        )
+        yield BlockUse.mean(block, ratios, shares.get(block, [(np.nan, np.nan)]))
 
 
 def _asked(annotation: dict[str, Any]) -> list[tuple[float, float]]:

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nl_detectron.config import load_config
+from nl_detectron.inference import Predictor
+from nl_detectron.visualization import draw_attention, look
 
 from ..hypotheses import Group
 from ..results import Results, values
@@ -17,10 +19,11 @@ from ..tables import markdown
 from .hypotheses import COMPARISONS, MARGIN
 from .plan import CONFIG, DIAL, LABELS, SEEDS, BoxTrial, plan
 from .scenes import CLASSES, FAR, HEIGHT, NEAR, RECEPTIVE_FIELD, WIDTH, draw_scene
-from .trial import NUM_VAL
+from .trial import NUM_VAL, validation_set
 
 EXAMPLES, BY_DISTANCE = "boxes_examples.png", "boxes_by_distance.png"
-_SEED = 4  # of the examples; any will do
+ATTENTION = "boxes_attention.png"
+_SEED = 0  # of the examples; any will do
 
 
 def head(results: Results) -> str:
@@ -34,9 +37,9 @@ def head(results: Results) -> str:
         means = [mean(arm).estimate for arm in arms]
         return f"AP {means[0]:.1f} against {means[1]:.1f}, a difference of {found}"
 
-    return f"""**In a detector as well.** A box's class is its colour and whether a sign {FAR} \
-pixels away has the same: one block in res4 against none: {both("res4", FAR)}. With the sign \
-{NEAR} pixels away: {both("res4", NEAR)}."""
+    return f"""In a detector, where a box's class is its colour and whether a sign {FAR} pixels \
+away has the same, one block in res4 against none: {both("res4", FAR)}; with the sign {NEAR} \
+pixels away: {both("res4", NEAR)}."""
 
 
 def section(results: Results, at: str, machines: Mapping[str, Mapping[str, str]]) -> str:
@@ -50,7 +53,8 @@ def section(results: Results, at: str, machines: Mapping[str, Mapping[str, str]]
             "one of four, and whether the cross has the same, which is so for half of each. The "
             f"detector is a Faster R-CNN on res4, of which a feature sees {RECEPTIVE_FIELD} "
             f"pixels; a detector that finds all squares and guesses has an AP near 50.",
-            f"![AP by distance]({at}/{BY_DISTANCE})",
+            f"![AP by distance; dots are seeds]({at}/{BY_DISTANCE})",
+            f"![where squares attend, with the first seed's network]({at}/{ATTENTION})",
             "### Boxes: hypotheses",
             "Written down before the runs (`experiments/boxes/hypotheses.py`). The difference is "
             "in COCO's AP of boxes, in points, with Welch's 95 % interval over seeds, not "
@@ -68,10 +72,16 @@ def section(results: Results, at: str, machines: Mapping[str, Mapping[str, str]]
     )
 
 
-def save_images(results: Results, folder: Path) -> None:
-    """Write the section's images into `folder`."""
-    for name, figure in ((EXAMPLES, plot_examples()), (BY_DISTANCE, plot_distance(results))):
-        figure.savefig(folder / name, dpi=110)
+def save_images(results: Results, folder: Path, output: Path) -> None:
+    """Write the section's images into `folder`; that of attention, if its network is in `output`."""
+    figures = {
+        EXAMPLES: plot_examples(),
+        BY_DISTANCE: plot_distance(results),
+        ATTENTION: plot_attention(output),
+    }
+    for name, figure in figures.items():
+        if figure is not None:
+            figure.savefig(folder / name, dpi=110)
 
 
 def plot_examples() -> Figure:
@@ -101,6 +111,26 @@ def plot_distance(results: Results) -> Figure:
     panel.set_ylabel("AP, %")
     panel.set_ylim(0, 100)
     panel.legend(fontsize=8)
+    return figure
+
+
+def plot_attention(output: Path) -> Figure | None:
+    """Draw where a matched square and one alone attend, with the first seed's network; None if it
+    is not in `output`."""
+    trial = BoxTrial(setting="cpu", task="match", distance=FAR, arm="res4", seed=SEEDS[0])
+    if not trial.weights(output).is_file():
+        return None
+    predictor = Predictor(trial.config(output), weights=trial.weights(output))
+    val = validation_set(trial)
+    figure = Figure(figsize=(7, 1.9), layout="constrained")
+    for answer, panel in zip((1, 0), figure.subplots(2, 1), strict=True):
+        scene = next(one for one in val if one.classes[0] % 2 == answer)
+        seen = look(predictor, scene.image, points=[scene.center])
+        # The networks take the colours as they are drawn, `look` shows those of BGR.
+        seen.image = scene.image
+        panel.imshow(draw_attention(seen, seen.attentions[0]))
+        panel.set_title(CLASSES[scene.classes[0]], fontsize=9)
+        panel.set_axis_off()
     return figure
 
 

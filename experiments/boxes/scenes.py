@@ -51,6 +51,12 @@ class Scene:
     classes: NDArray[np.int64]
     cue: tuple[int, int, int, int]
 
+    @property
+    def center(self) -> tuple[float, float]:
+        """Of the first box, x and y."""
+        x0, y0, x1, y1 = self.boxes[0].tolist()
+        return (x0 + x1) / 2, (y0 + y1) / 2
+
     def record(self) -> dict:
         """What `GeneralizedRCNN` takes."""
         instances = Instances((HEIGHT, WIDTH))

@@ -141,19 +141,12 @@ def _block_uses(cfg: CfgNode, weights: Path, val: Sequence[Scene]) -> Iterator[B
 
     handles = [block.register_forward_hook(note(name)) for name, block in blocks.items()]
     for scene in val[:_LOOKED_AT] if blocks else ():
-        x0, y0, x1, y1 = scene.boxes[0].tolist()
         left, top, right, bottom = scene.cue
         cue = (left, top, right - left, bottom - top)
-        seen = look(predictor, scene.image, points=[((x0 + x1) / 2, (y0 + y1) / 2)])
+        seen = look(predictor, scene.image, points=[scene.center])
         for attention in seen.attentions:
             shares[attention.block].append(cue_share(attention, cue))
     for handle in handles:
         handle.remove()
     for name in blocks:
-        on_cue, even = np.mean(shares[name], axis=0)
-        yield BlockUse(
-            block=name,
-            residual_ratio=float(np.mean(ratios[name])),
-            cue_share=float(on_cue),
-            even_share=float(even),
-        )
+        yield BlockUse.mean(name, ratios[name], shares[name])

@@ -46,8 +46,12 @@ def compare(
     return difference(first, second) if min(len(first), len(second)) > 1 else None
 
 
-def head(results: VideoResults) -> str:
-    """Return what was found, from measured figures only."""
+def head(results: VideoResults, *, also: str = "") -> str:
+    """Return what was found, from measured figures only.
+
+    Args:
+        also: where else a block helps, a sentence.
+    """
 
     def both(first: str, second: str, kind: str = "all") -> str:
         comparison = Comparison(claim="", first=first, second=second, kind=kind, expected="more")
@@ -67,7 +71,7 @@ def head(results: VideoResults) -> str:
 
     return f"""**It helps** where the answer is a match between two places that no feature sees \
 together. Are two objects, far apart in space, in time or in both, of one colour? One spacetime \
-block in a C2D against none: {both("spacetime", "none")}.
+block in a C2D against none: {both("spacetime", "none")}.{f" {also}" if also else ""}
 
 **It must reach along the axis that separates them.** Accuracy on objects apart in space, in \
 time, in both: a block in space only {by_kind("space")}, in time only {by_kind("time")}, in \

@@ -152,13 +152,7 @@ def _block_uses(model: VideoClassifier, val: Clips) -> Iterator[BlockUse]:
                 change = seen.block(features) - features
             ratios[seen.name].append(float(change.norm() / features.norm()))
     for name in names:
-        on_partner, even = np.mean(shares[name], axis=0)
-        yield BlockUse(
-            block=name,
-            residual_ratio=float(np.mean(ratios[name])),
-            cue_share=float(on_partner),
-            even_share=float(even),
-        )
+        yield BlockUse.mean(name, ratios[name], shares[name])
 
 
 def as_clip(clips: Clips, index: int) -> Clip:
