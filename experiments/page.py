@@ -55,7 +55,7 @@ def write_page(
     parts += [report.results_table(clips), report.use(clips), report.method(clips, machines)]
     if detectors:
         boxes.save_images(detectors, folder, output)
-        parts += [boxes.section(detectors, str(at), machines), _NOT_DECIDED]
+        parts += [boxes.section(detectors, folder, str(at), machines), _NOT_DECIDED]
     if former:
         parts.append(panoramas.appendix(former, folder, at, machines))
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from experiments.boxes import trial as box_trial
 from experiments.boxes.hypotheses import COMPARISONS
 from experiments.boxes.network import build
 from experiments.boxes.plan import ARMS, LABELS, SEEDS, BoxTrial, plan
-from experiments.boxes.report import head, section
+from experiments.boxes.report import head, save_images, section
 from experiments.boxes.scenes import COLORS, FAR, NEAR, SIDE, Scene, draw_scene
 from experiments.boxes.trial import average_precision, cost_of, run_trial
 from experiments.registry import EXPERIMENTS
@@ -202,17 +202,21 @@ def outcome(ap: float, *, block: bool = False) -> Outcome:
     )
 
 
-def test_the_page_says_what_the_rows_say_and_what_was_not_run():
+def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     results = {}
     for seed in SEEDS:
         results[trial("none", seed)] = outcome(50.0 + seed)
         results[trial("res4", seed)] = outcome(90.0 + seed, block=True)
     assert "AP 93.0 against 53.0, a difference of +40.0 [+37.7, +42.3]" in head(results)
     assert "8 pixels away: not measured" in head(results)
-    text = re.sub(" +", " ", section(results, "at", {"boxes/cpu": {"processor": "an abacus"}}))
+    save_images(results, tmp_path, tmp_path)
+    assert (tmp_path / "boxes_by_distance.png").stat().st_size > 5_000
+    machines = {"boxes/cpu": {"processor": "an abacus"}}
+    text = re.sub(" +", " ", section(results, tmp_path, "at", machines))
     assert "| 192 | +40.0 [+37.7, +42.3] | met |" in text
     assert "| 8 | not run | not run |" in text
     assert "| 192 | 1 block in res4 | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
     assert "| 0.50 | 30.0 of 10.0 % |" in text
     assert "no block, wider at 192 pixels (5 seeds)" in text
     assert "an abacus" in text
+    assert "boxes_attention.png" not in text

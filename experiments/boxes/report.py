@@ -42,8 +42,11 @@ away has the same, one block in res4 against none: {both("res4", FAR)}; with the
 pixels away: {both("res4", NEAR)}."""
 
 
-def section(results: Results, at: str, machines: Mapping[str, Mapping[str, str]]) -> str:
-    """Return the page's section; its images, which `save_images` wrote, are in the folder `at`."""
+def section(
+    results: Results, folder: Path, at: str, machines: Mapping[str, Mapping[str, str]]
+) -> str:
+    """Return the page's section; its images are in `folder`, which the page calls `at`."""
+    attention = f"![where squares attend, with the first seed's network]({at}/{ATTENTION})"
     return "\n\n".join(
         [
             "## Boxes",
@@ -54,7 +57,7 @@ def section(results: Results, at: str, machines: Mapping[str, Mapping[str, str]]
             f"detector is a Faster R-CNN on res4, of which a feature sees {RECEPTIVE_FIELD} "
             f"pixels; a detector that finds all squares and guesses has an AP near 50.",
             f"![AP by distance; dots are seeds]({at}/{BY_DISTANCE})",
-            f"![where squares attend, with the first seed's network]({at}/{ATTENTION})",
+            *([attention] if (folder / ATTENTION).is_file() else []),
             "### Boxes: hypotheses",
             "Written down before the runs (`experiments/boxes/hypotheses.py`). The difference is "
             "in COCO's AP of boxes, in points, with Welch's 95 % interval over seeds, not "
@@ -73,7 +76,7 @@ def section(results: Results, at: str, machines: Mapping[str, Mapping[str, str]]
 
 
 def save_images(results: Results, folder: Path, output: Path) -> None:
-    """Write the section's images into `folder`; that of attention, if its network is in `output`."""
+    """Write the section's images into `folder`; of attention if its network is in `output`."""
     figures = {
         EXAMPLES: plot_examples(),
         BY_DISTANCE: plot_distance(results),
