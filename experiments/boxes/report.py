@@ -1,6 +1,7 @@
 """What ``docs/experiments.md`` says about boxes, from the raw results."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
 
@@ -128,9 +129,8 @@ def plot_attention(output: Path) -> Figure | None:
     figure = Figure(figsize=(7, 1.9), layout="constrained")
     for answer, panel in zip((1, 0), figure.subplots(2, 1), strict=True):
         scene = next(one for one in val if one.classes[0] % 2 == answer)
-        seen = look(predictor, scene.image, points=[scene.center])
-        # The networks take the colours as they are drawn, `look` shows those of BGR.
-        seen.image = scene.image
+        # The networks take the colours as they are drawn, `look` takes them for BGR.
+        seen = replace(look(predictor, scene.image, points=[scene.center]), image=scene.image)
         panel.imshow(draw_attention(seen, seen.attentions[0]))
         panel.set_title(CLASSES[scene.classes[0]], fontsize=9)
         panel.set_axis_off()
