@@ -21,6 +21,7 @@ import torch
 
 CONSOLE = "console.txt"
 MACHINES = "machines.json"
+_AND = " and "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +105,9 @@ def machine_lines(machines: Mapping[str, Mapping[str, str]], experiment: str) ->
 
 
 def _note_machine(path: Path, key: str) -> None:
-    """Write down, by experiment and setting, what the trials run on."""
+    """Write down, by experiment and setting, what the trials run on; all of it, if on several."""
     machines = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    machines[key] = {
+    now = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -114,6 +115,11 @@ def _note_machine(path: Path, key: str) -> None:
         "torch": torch.__version__,
         "detectron2": detectron2.__version__,
         "nl_detectron": version("nl_detectron"),
+    }
+    before = {part: value.split(_AND) for part, value in machines.get(key, {}).items()}
+    machines[key] = {
+        part: _AND.join(dict.fromkeys([*before.get(part, []), value]))
+        for part, value in now.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """The experiment: its plan, its records, and what the page says about them."""
 
 import dataclasses
+import json
 import math
 import re
 from pathlib import Path
@@ -113,6 +114,16 @@ def test_trials_that_others_start_from_run_first_if_their_weights_are_gone(tmp_p
     assert runner.run(PANORAMAS, wanted, output=tmp_path, folder=folder, jobs=2) == {}
     assert ran == [trial("res4"), *wanted[:3], trial("wider")]
     assert set(load(tmp_path / "results")) == {*wanted, trial("baseline")}
+
+
+def test_machines_of_several_sessions_are_all_named(tmp_path, monkeypatch):
+    path = tmp_path / runner.MACHINES
+    for processor in ("an abacus", "a slide rule", "an abacus"):
+        monkeypatch.setattr(runner, "_processor", lambda name=processor: name)
+        runner._note_machine(path, "video/cpu")
+    (machine,) = json.loads(path.read_text()).values()
+    assert machine["processor"] == "an abacus and a slide rule"
+    assert " and " not in machine["torch"]
 
 
 def test_results_are_read_as_they_were_written(tmp_path):

@@ -56,7 +56,7 @@ def section(
             f"its sign, {FAR} pixels from edge to edge away. The class of a square is its colour, "
             "one of four, and whether the cross has the same, which is so for half of each. The "
             f"detector is a Faster R-CNN on res4, of which a feature sees {RECEPTIVE_FIELD} "
-            f"pixels; a detector that finds all squares and guesses has an AP near 50.",
+            "pixels. A detector that finds all squares, and guesses, has an AP50 near 50.",
             f"![AP by distance; dots are seeds]({at}/{BY_DISTANCE})",
             *([attention] if (folder / ATTENTION).is_file() else []),
             "### Boxes: hypotheses",
