@@ -8,7 +8,7 @@ from nl_detectron.config import load_config
 from ..plan import BLOCKS, CONFIGS, FULL_WIDTH, PAIRWISE
 from .scenes import FAR, NEAR
 
-CONFIG = CONFIGS / "signs.yaml"
+CONFIG = CONFIGS / "matching_boxes.yaml"
 """Of all trials."""
 
 _IN_RES4 = (BLOCKS, "[[],[],[-2],[]]")
