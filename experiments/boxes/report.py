@@ -213,8 +213,8 @@ def _method(results: Results, machines: Mapping[str, Mapping[str, str]]) -> str:
 
 - Panoramas are drawn as they are needed, from the trial's seed, {cfg.SOLVER.IMS_PER_BATCH} new \
 ones an iteration, {cfg.SOLVER.MAX_ITER} iterations; all detectors are judged by the same \
-{NUM_VAL}. `configs/experiments/matching_boxes.yaml` is the config, `experiments/boxes/plan.py` has what \
-differs between the arms.
+{NUM_VAL}. `configs/experiments/matching_boxes.yaml` is the config, `experiments/boxes/plan.py` \
+has what differs between the arms.
 - As detectors start from ImageNet's weights, all arms start from a detector of their seed that \
 was trained to find squares and crosses and to name their colours, not whether they match.
 - What made it learn, in some sixty pilots on seeds 101 to 103: one square in a panorama and 36 \
