@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from detectron2.data import MetadataCatalog
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from nl_detectron.data.relational import CUE_COLORS, read_cue, wrists
 from nl_detectron.images import read_image
 
+from .evaluation import average_precision
 from .plan import METRIC
 
 
@@ -36,11 +36,7 @@ def oracle_ap(task: str, distance: int, *, sees_cue: bool, seed: int = 0) -> flo
             answer = read_cue(task, image, annotation["cue"])
             answers = [answer] if sees_cue else _guesses(task, rng)
             found += [_answered(task, annotation, a) | {"score": rng.random()} for a in answers]
-        evaluation = COCOeval(truth, truth.loadRes(found), METRIC[task])
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return 100 * float(evaluation.stats[0])
+    return average_precision(truth, found, METRIC[task])[0]
 
 
 def _guesses(task: str, rng: np.random.Generator) -> list[int]:

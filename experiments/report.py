@@ -1,9 +1,8 @@
 """The appendix of ``docs/experiments.md``: the former tasks of boxes and keypoints."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from statistics import stdev
 
 from nl_detectron.data.relational import HEIGHT, NUM_TRAIN, NUM_VAL, WIDTH
 
@@ -12,7 +11,7 @@ from .plan import FAR, LABELS, SETTINGS, Trial, plan
 from .plots import plot_distance, plot_examples, plot_iteration
 from .results import Results, values
 from .run import machine_lines
-from .statistics import Interval, difference, mean
+from .statistics import Interval, difference, mean, spread
 from .tables import markdown
 
 
@@ -141,8 +140,8 @@ def _tables(results: Results, setting: str) -> str:
             f"{distance}",
             LABELS[arm],
             ", ".join(f"{o.ap:.0f}" for o in outcomes),
-            _spread([o.ap for o in outcomes]),
-            _spread([o.ap50 for o in outcomes]),
+            spread([o.ap for o in outcomes]),
+            spread([o.ap50 for o in outcomes]),
             f"{mean([o.localization_ap50 for o in outcomes]).estimate:.1f}",
             f"{outcomes[0].parameters / 1e6:.2f} M",
             f"{outcomes[0].multiply_adds / 1e6:,.0f} M",
@@ -150,11 +149,6 @@ def _tables(results: Results, setting: str) -> str:
         ]
         rows.append(cells)
     return "\n".join([*lines, markdown(rows, headers, right=(1, *range(3, 10)))])
-
-
-def _spread(of_seeds: Sequence[float]) -> str:
-    deviation = f" ± {stdev(of_seeds):.1f}" if len(of_seeds) > 1 else ""
-    return f"{mean(of_seeds).estimate:.1f}{deviation}"
 
 
 def _plots(distance: str, iteration: str) -> str:

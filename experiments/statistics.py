@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-
-
 NOT_RUN = "not run"
 
 
@@ -39,6 +38,14 @@ def mean(values: Sequence[float]) -> Interval:
         return Interval(estimate=estimate, low=estimate, high=estimate)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
     return Interval(estimate=estimate, low=estimate - half, high=estimate + half)
+
+
+def spread(values: Sequence[float], *, digits: int = 1) -> str:
+    """Return the mean and, of several values, their standard deviation; nothing of none."""
+    if not values:
+        return ""
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values).estimate:.{digits}f}{deviation}"
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Interval:

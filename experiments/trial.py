@@ -11,7 +11,6 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from nl_detectron.analysis import analyze, build_on_meta
 from nl_detectron.data.relational import HEIGHT, WIDTH
@@ -20,6 +19,7 @@ from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor
 from nl_detectron.visualization import Attention, look
 
+from .evaluation import average_precision
 from .plan import METRIC, Trial
 
 _LAST_LOGGED = 5  # residual ratios at the end of training that are averaged: one is noisy
@@ -121,16 +121,9 @@ def localization_ap50(cfg: CfgNode) -> float:
     truth = COCO(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file)
     results = Path(cfg.OUTPUT_DIR) / "inference" / "coco_instances_results.json"
     found = json.loads(results.read_text())
-    if not found:
-        return 0.0
     # With keypoints in it, loadRes would take boxes from them.
     boxes = [{k: v for k, v in one.items() if k != "keypoints"} for one in found]
-    evaluation = COCOeval(truth, truth.loadRes(boxes), "bbox")
-    evaluation.params.useCats = 0
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return 100 * float(evaluation.stats[1])
+    return average_precision(truth, boxes, use_classes=False)[1]
 
 
 def _block_uses(cfg: CfgNode, lines: Sequence[dict[str, Any]]) -> Iterator[BlockUse]:

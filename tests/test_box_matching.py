@@ -13,8 +13,19 @@ from experiments.boxes.hypotheses import COMPARISONS
 from experiments.boxes.network import build
 from experiments.boxes.plan import ARMS, LABELS, SEEDS, BoxTrial, plan
 from experiments.boxes.report import head, save_images, section
-from experiments.boxes.scenes import COLORS, FAR, NEAR, SIDE, Scene, draw_scene
-from experiments.boxes.trial import average_precision, cost_of, run_trial
+from experiments.boxes.scenes import (
+    CLASSES,
+    COLORS,
+    FAR,
+    HEIGHT,
+    NEAR,
+    SIDE,
+    WIDTH,
+    Scene,
+    draw_scene,
+)
+from experiments.boxes.trial import cost_of, run_trial, truth_of
+from experiments.evaluation import average_precision
 from experiments.registry import EXPERIMENTS
 from experiments.trial import BlockUse, Outcome
 from nl_detectron.layers import NonLocalBlock
@@ -106,6 +117,13 @@ def test_only_a_block_lets_a_region_far_away_see_the_sign(arm, distance, sees, t
     assert np.any(changed) == sees  # attention that is not trained lies on few places
 
 
+def test_the_config_is_that_of_what_is_drawn(tmp_path):
+    cfg = trial("none").config(tmp_path)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == len(CLASSES) == 2 * len(COLORS)
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[SIDE]]
+    assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST) == (HEIGHT, WIDTH)
+
+
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_arms_have_the_blocks_of_their_names(arm, tmp_path):
     cfg = trial(arm).config(tmp_path)
@@ -144,19 +162,20 @@ def test_every_arm_has_five_seeds_its_start_and_every_hypothesis_its_trials():
 
 def test_average_precision_of_what_is_known_by_hand():
     scenes = draw(30)
+    truth = truth_of(scenes)
     right = [
         {"image_id": n, "category_id": int(s.classes[0]), "bbox": [*s.boxes[0, :2], SIDE, SIDE]}
         | {"score": 0.9}
         for n, s in enumerate(scenes)
     ]
-    assert average_precision(right, scenes) == pytest.approx((100, 100))
+    assert average_precision(truth, right) == pytest.approx((100, 100))
     wrong = [one | {"category_id": one["category_id"] ^ 1} for one in right]
-    assert average_precision(wrong, scenes) == (0, 0)
-    assert average_precision(wrong, scenes, use_classes=False) == pytest.approx((100, 100))
+    assert average_precision(truth, wrong) == (0, 0)
+    assert average_precision(truth, wrong, use_classes=False) == pytest.approx((100, 100))
     # Intersection over union 20 / 28 = 0.71: right at thresholds 0.5 to 0.7, 5 of 10.
     moved = [one | {"bbox": [one["bbox"][0] + 4, *one["bbox"][1:]]} for one in right]
-    assert average_precision(moved, scenes) == pytest.approx((50, 100))
-    assert average_precision([], scenes) == (0, 0)
+    assert average_precision(truth, moved) == pytest.approx((50, 100))
+    assert average_precision(truth, []) == (0, 0)
 
 
 def test_a_trial_starts_from_its_start_and_again_gives_the_same_row(tmp_path, monkeypatch):

@@ -1,34 +1,16 @@
 """What was expected of boxes, written before the runs, and the comparison that answers it."""
 
-from dataclasses import dataclass
-
-from ..hypotheses import Group
+from ..hypotheses import Group, Hypothesis
 from .plan import DIAL
 from .scenes import FAR, NEAR
 
 MARGIN = 3.0
-"""AP, in points, that are less apart than this count as the same."""
+"""AP, in points, that are less apart than this count as the same, where that was expected."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A difference in AP, and what it was expected to be.
-
-    Attributes:
-        claim: in words.
-        first, second: the difference is the mean AP of `first` minus that of `second`.
-        expected: ``more`` than 0, or ``same``: less than MARGIN either way.
-    """
-
-    claim: str
-    first: Group
-    second: Group
-    expected: str
-
-
-def _compare(claim: str, first: str, second: str, expected: str, distance: int = FAR) -> Comparison:
+def _compare(claim: str, first: str, second: str, expected: str, distance: int = FAR) -> Hypothesis:
     groups = (Group(task="match", distance=distance, arm=arm) for arm in (first, second))
-    return Comparison(claim=claim, first=next(groups), second=next(groups), expected=expected)
+    return Hypothesis(claim=claim, first=next(groups), second=next(groups), expected=expected)
 
 
 COMPARISONS = (

@@ -32,7 +32,10 @@ class LinearBoxHead(nn.Module):
 
 
 def build(cfg: CfgNode) -> GeneralizedRCNN:
-    """Return the detector of `cfg`, started for its width; from MODEL.WEIGHTS what fits."""
+    """Return the detector of `cfg`, started for its width; from MODEL.WEIGHTS what fits.
+
+    The classifier of the task ``colors`` fits that of ``match``, which has as many classes.
+    """
     model = cast(GeneralizedRCNN, build_model(cfg))
     classifier = cast(StandardROIHeads, model.roi_heads).box_predictor.cls_score
     nn.init.normal_(cast(nn.Linear, classifier).weight, std=_CLASS_STD)

@@ -1,11 +1,11 @@
 """What is compared on panoramas with signs: networks, distances and seeds."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nl_detectron.config import load_config
 
-from ..plan import BLOCKS, CONFIGS, FULL_WIDTH, PAIRWISE
+from ..plan import BLOCKS, CONFIGS, FULL_WIDTH, PAIRWISE, Trial
 from .scenes import FAR, NEAR
 
 CONFIG = CONFIGS / "matching_boxes.yaml"
@@ -54,20 +54,13 @@ _SETTINGS = {
     "gpu": (*FULL_WIDTH, "MODEL.RESNETS.NON_LOCAL.INIT_STD", "0.0625"),  # 2 / sqrt(1024)
 }
 _WIDER = {"cpu": "9", "gpu": "68"}
-"""WIDTH_PER_GROUP of the arm that costs about what the block costs."""
+"""WIDTH_PER_GROUP of the arm that costs at least what the block costs."""
 
 _START_ITERATIONS = "250"
 
 
-@dataclass(frozen=True, kw_only=True)
-class BoxTrial:
+class BoxTrial(Trial):
     """One detector trained once; of the task ``colors`` the one that others start from."""
-
-    setting: str
-    task: str
-    distance: int
-    arm: str
-    seed: int
 
     def __str__(self) -> str:
         return f"{self.setting}/signs_{self.task}_d{self.distance}/{self.arm}/seed{self.seed}"
@@ -79,10 +72,6 @@ class BoxTrial:
             return None
         arm = "wider" if self.arm == "wider" else "none"
         return replace(self, task="colors", distance=FAR, arm=arm)
-
-    def weights(self, output: Path) -> Path:
-        """Where it leaves its weights."""
-        return output / str(self) / "model_final.pth"
 
     def config(self, output: Path):
         """Return the config of its detector and training, with its folder under `output`."""

@@ -1,9 +1,8 @@
 """What ``docs/experiments.md`` says about boxes, from the raw results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import stdev
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from nl_detectron.visualization import draw_attention, look
 from ..hypotheses import Group
 from ..results import Results, values
 from ..run import machine_lines
-from ..statistics import NOT_RUN, Interval, difference, judge, mean
+from ..statistics import NOT_RUN, Interval, difference, judge, mean, spread
 from ..tables import markdown
 from .hypotheses import COMPARISONS, MARGIN
 from .plan import CONFIG, DIAL, LABELS, SEEDS, BoxTrial, plan
@@ -183,8 +182,8 @@ def _table(results: Results) -> str:
                 "colours, the start" if task == "colors" else f"{distance}",
                 LABELS[arm],
                 ", ".join(f"{o.ap:.1f}" for o in outcomes),
-                _spread([o.ap for o in outcomes]),
-                _spread([o.ap50 for o in outcomes]),
+                spread([o.ap for o in outcomes]),
+                spread([o.ap50 for o in outcomes]),
                 f"{mean([o.localization_ap50 for o in outcomes]).estimate:.1f}",
                 f"{outcomes[0].parameters / 1e3:.0f} k",
                 f"{outcomes[0].multiply_adds / 1e6:.1f} M",
@@ -199,11 +198,6 @@ def _table(results: Results) -> str:
 
 
 _USE = ("residual_ratio", "cue_share", "even_share")
-
-
-def _spread(of_seeds: Sequence[float]) -> str:
-    deviation = f" ± {stdev(of_seeds):.1f}" if len(of_seeds) > 1 else ""
-    return f"{mean(of_seeds).estimate:.1f}{deviation}"
 
 
 def _method(results: Results, machines: Mapping[str, Mapping[str, str]]) -> str:

@@ -12,13 +12,13 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.utils.env import seed_all_rng
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from nl_detectron.analysis import PartCost, analyze, build_on_meta
 from nl_detectron.inference import Predictor
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.visualization import look
 
+from ..evaluation import average_precision
 from ..training import train
 from ..trial import BlockUse, Outcome, cue_share
 from .network import build
@@ -39,23 +39,26 @@ def run_trial(trial: BoxTrial, output: Path) -> Outcome:
     seed_all_rng(trial.seed)
     model = build(cfg)
     val = validation_set(trial)
+    truth = truth_of(val)
     rng = np.random.default_rng([_TRAINING, trial.seed])
 
     def draw() -> list[dict]:
         every = range(cfg.SOLVER.IMS_PER_BATCH)
         return [draw_scene(rng, trial.task, trial.distance).record() for _ in every]
 
-    curve, seconds = train(cfg, model, draw, lambda: average_precision(detect(model, val), val)[0])
+    curve, seconds = train(
+        cfg, model, draw, lambda: average_precision(truth, detect(model, val))[0]
+    )
     weights = trial.weights(output)
     weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": model.state_dict()}, weights)
     found = detect(model, val)
-    ap, ap50 = average_precision(found, val)
+    ap, ap50 = average_precision(truth, found)
     cost = cost_of(cfg)
     return Outcome(
         ap=ap,
         ap50=ap50,
-        localization_ap50=average_precision(found, val, use_classes=False)[1],
+        localization_ap50=average_precision(truth, found, use_classes=False)[1],
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
         seconds=seconds,
@@ -89,27 +92,17 @@ def detect(model: GeneralizedRCNN, scenes: Sequence[Scene]) -> list[dict]:
     return found
 
 
-def average_precision(
-    found: Sequence[dict], scenes: Sequence[Scene], *, use_classes: bool = True
-) -> tuple[float, float]:
-    """Return COCO's AP and AP50 of boxes, in per cent; without `use_classes` of boxes whatever
-    their class."""
-    if not found:
-        return 0.0, 0.0
+def truth_of(scenes: Sequence[Scene]) -> COCO:
+    """Return what is to be found in COCO's form; an image's id is its place in `scenes`."""
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": number} for number in range(len(scenes))],
+        "annotations": list(_annotations(scenes)),
+        "categories": [{"id": number} for number in range(len(CLASSES))],
+    }
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = {
-            "images": [{"id": number} for number in range(len(scenes))],
-            "annotations": list(_annotations(scenes)),
-            "categories": [{"id": number} for number in range(len(CLASSES))],
-        }
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(list(found)), "bbox")
-        evaluation.params.useCats = int(use_classes)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return 100 * float(evaluation.stats[0]), 100 * float(evaluation.stats[1])
+    return truth
 
 
 def _annotations(scenes: Sequence[Scene]) -> Iterator[dict]:

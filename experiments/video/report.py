@@ -1,12 +1,11 @@
 """What ``docs/experiments.md`` says about clips, from the raw results."""
 
 from collections.abc import Mapping, Sequence
-from statistics import stdev
 
 from nl_detectron.config import load_config
 
 from ..run import machine_lines
-from ..statistics import NOT_RUN, Interval, difference, judge, mean
+from ..statistics import NOT_RUN, Interval, difference, judge, mean, spread
 from ..tables import markdown
 from .clips import FAR, FRAMES, HEIGHT, KINDS, RECEPTIVE_FIELD, WIDTH
 from .hypotheses import BARS, COMPARISONS, MARGIN, Bar, Comparison
@@ -229,13 +228,10 @@ def results_table(results: VideoResults) -> str:
             [
                 task_name,
                 LABELS[arm],
-                *(
-                    _spread([o.scores[k].accuracy for o in outcomes if k in o.scores])
-                    for k in KINDS
-                ),
-                _spread([score.accuracy for score in of_all]),
+                *(spread([o.scores[k].accuracy for o in outcomes if k in o.scores]) for k in KINDS),
+                spread([score.accuracy for score in of_all]),
                 ", ".join(f"{score.accuracy:.1f}" for score in of_all),
-                _spread([score.cross_entropy for score in of_all], digits=3),
+                spread([score.cross_entropy for score in of_all], digits=3),
                 f"{outcomes[0].parameters / 1e3:.1f} k",
                 f"{outcomes[0].multiply_adds / 1e6:.2f} M",
                 f"{mean([o.seconds for o in outcomes]).estimate:.0f} s",
@@ -250,13 +246,6 @@ def results_table(results: VideoResults) -> str:
             markdown(rows, headers, right=range(2, len(headers))),
         ]
     )
-
-
-def _spread(of_seeds: Sequence[float], *, digits: int = 1) -> str:
-    if not of_seeds:
-        return ""
-    deviation = f" ± {stdev(of_seeds):.{digits}f}" if len(of_seeds) > 1 else ""
-    return f"{mean(of_seeds).estimate:.{digits}f}{deviation}"
 
 
 def missing(results: VideoResults, setting: str = "cpu") -> str:
