@@ -7,6 +7,9 @@ from . import trial as panorama_trial
 from .boxes import trial as box_trial
 from .boxes.plan import BoxTrial
 from .boxes.plan import plan as box_plan
+from .keypoints import trial as keypoint_trial
+from .keypoints.plan import KeypointTrial
+from .keypoints.plan import plan as keypoint_plan
 from .plan import plan as panorama_plan
 from .run import Experiment
 from .trial import Outcome
@@ -44,6 +47,14 @@ EXPERIMENTS = {
             run_trial=box_trial.run_trial,
             load=partial(results.load, kind=BoxTrial, prefix="boxes_"),
             save=partial(results.save, kind=BoxTrial, prefix="boxes_"),
+            describe=_describe_detectors,
+        ),
+        Experiment(
+            name="keypoints",
+            plan=keypoint_plan,
+            run_trial=keypoint_trial.run_trial,
+            load=partial(results.load, kind=KeypointTrial, prefix="keypoints_"),
+            save=partial(results.save, kind=KeypointTrial, prefix="keypoints_"),
             describe=_describe_detectors,
         ),
         Experiment(

@@ -151,7 +151,9 @@ def test_every_arm_has_five_seeds_its_start_and_every_hypothesis_its_trials():
     assert len(set(planned)) == len(planned)
     assert {t.arm for t in planned} == set(ARMS) == set(LABELS)
     for number, t in enumerate(planned):
-        assert all(dataclasses.replace(t, seed=seed) in planned for seed in SEEDS)
+        assert t.seed > SEEDS[-1] or all(
+            dataclasses.replace(t, seed=seed) in planned for seed in SEEDS
+        )
         assert t.start is None or t.start in planned[:number]
     assert trial("wider").start == trial("wider", task="colors")
     assert trial("res4", distance=NEAR).start == trial("none", task="colors")
@@ -235,7 +237,7 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert "| 192 | +40.0 [+37.7, +42.3] | met |" in text
     assert "| 8 | not run | not run |" in text
     assert "| 192 | 1 block in res4 | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
-    assert "| 0.50 | 30.0 of 10.0 % |" in text
+    assert "| `b` | 0.50 | 30.0 % | 10.0 % | 30, 30, 30, 30, 30 |" in text
     assert "no block, wider at 192 pixels (5 seeds)" in text
     assert "an abacus" in text
     assert "boxes_attention.png" not in text

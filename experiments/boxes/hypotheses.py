@@ -1,6 +1,6 @@
 """What was expected of boxes, written before the runs, and the comparison that answers it."""
 
-from ..hypotheses import Group, Hypothesis
+from ..hypotheses import Hypothesis, compare
 from .plan import DIAL
 from .scenes import FAR, NEAR
 
@@ -9,8 +9,7 @@ MARGIN = 3.0
 
 
 def _compare(claim: str, first: str, second: str, expected: str, distance: int = FAR) -> Hypothesis:
-    groups = (Group(task="match", distance=distance, arm=arm) for arm in (first, second))
-    return Hypothesis(claim=claim, first=next(groups), second=next(groups), expected=expected)
+    return compare(claim, "match", first, second, expected, distance=distance)
 
 
 COMPARISONS = (

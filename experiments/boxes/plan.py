@@ -38,15 +38,19 @@ LABELS = {
 }
 
 SEEDS = (1, 2, 3, 4, 5)
+MORE_SEEDS = (6, 7, 8, 9, 10)
+"""Of what was undecided with the first."""
+
 DIAL = (NEAR, 64, 128, FAR)
 """Distances, in pixels."""
 
-_PLAN = (  # distances, arms; in the order of running
-    ((FAR, NEAR), ("none", "res4")),
-    ((FAR,), ("wider",)),
-    (DIAL[1:-1], ("none", "res4")),
-    ((FAR,), ("gaussian", "dot_product", "concatenation")),
-    ((FAR,), ("res2", "res3")),
+_PLAN = (  # distances, arms, seeds; in the order of running
+    ((FAR, NEAR), ("none", "res4"), SEEDS),
+    ((FAR,), ("wider",), SEEDS),
+    ((NEAR,), ("none", "res4"), MORE_SEEDS),
+    (DIAL[1:-1], ("none", "res4"), SEEDS),
+    ((FAR,), ("gaussian", "dot_product", "concatenation"), SEEDS),
+    ((FAR,), ("res2", "res3"), SEEDS),
 )
 
 _SETTINGS = {
@@ -91,8 +95,8 @@ def plan(setting: str) -> list[BoxTrial]:
     next question; before them those that they start from."""
     asked = [
         BoxTrial(setting=setting, task="match", distance=distance, arm=arm, seed=seed)
-        for distances, arms in _PLAN
-        for seed in SEEDS
+        for distances, arms, seeds in _PLAN
+        for seed in seeds
         for distance in distances
         for arm in arms
     ]

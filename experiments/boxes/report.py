@@ -11,16 +11,22 @@ from nl_detectron.config import load_config
 from nl_detectron.inference import Predictor
 from nl_detectron.visualization import draw_attention, look
 
-from ..hypotheses import Group
-from ..results import Results, values
+from ..matching import Matching
+from ..results import Results
 from ..run import machine_lines
-from ..statistics import NOT_RUN, Interval, difference, judge, mean, spread
-from ..tables import markdown
 from .hypotheses import COMPARISONS, MARGIN
-from .plan import CONFIG, DIAL, LABELS, SEEDS, BoxTrial, plan
+from .plan import CONFIG, LABELS, SEEDS, BoxTrial, plan
 from .scenes import CLASSES, FAR, HEIGHT, NEAR, RECEPTIVE_FIELD, WIDTH, draw_scene
 from .trial import NUM_VAL, validation_set
 
+MATCHING = Matching(
+    plan=plan,
+    labels=LABELS,
+    comparisons=COMPARISONS,
+    margin=MARGIN,
+    cue="sign",
+    localization="found",
+)
 EXAMPLES, BY_DISTANCE = "boxes_examples.png", "boxes_by_distance.png"
 ATTENTION = "boxes_attention.png"
 _SEED = 0  # of the examples; any will do
@@ -28,18 +34,10 @@ _SEED = 0  # of the examples; any will do
 
 def head(results: Results) -> str:
     """Return what was found, in a sentence for the top of the page."""
-
-    def both(first: str, distance: int) -> str:
-        arms = [_of(results, arm, distance) for arm in (first, "none")]
-        found = _interval(results, first, "none", distance)
-        if found is None:
-            return "not measured"
-        means = [mean(arm).estimate for arm in arms]
-        return f"AP {means[0]:.1f} against {means[1]:.1f}, a difference of {found}"
-
+    far, near = (MATCHING.versus_none(results, "res4", distance) for distance in (FAR, NEAR))
     return f"""In a detector, where a box's class is its colour and whether a sign {FAR} pixels \
-away has the same, one block in res4 against none: {both("res4", FAR)}; with the sign {NEAR} \
-pixels away: {both("res4", NEAR)}."""
+away has the same, one block in res4 against none: {far}; with the sign {NEAR} pixels away: \
+{near}."""
 
 
 def section(
@@ -63,13 +61,15 @@ def section(
             "in COCO's AP of boxes, in points, with Welch's 95 % interval over seeds, not "
             f'corrected for their number. "As good as" is met by an interval inside ±{MARGIN:g}; '
             "an interval that allows both is undecided.",
-            _comparisons(results),
+            MATCHING.judged(results),
             "### Boxes: results",
             "AP in per cent, mean and standard deviation over seeds, and each seed's; *found* is "
-            "the AP50 of boxes whatever their class. Of the block: *residual ratio* as above, and "
-            "the share of the attention on the sign, looking from the square's centre, against an "
-            f"even share. Missing of the plan: {missing(results)}.",
-            _table(results),
+            "the AP50 of boxes whatever their class. "
+            f"Missing of the plan: {MATCHING.missing(results)}.",
+            MATCHING.table(results),
+            "What the block did: *residual ratio* as above, and the share of the attention on the "
+            "sign, looking from the square's centre, against an even share.",
+            MATCHING.uses(results),
             _method(results, machines),
         ]
     )
@@ -79,7 +79,7 @@ def save_images(results: Results, folder: Path, output: Path) -> None:
     """Write the section's images into `folder`; of attention if its network is in `output`."""
     figures = {
         EXAMPLES: plot_examples(),
-        BY_DISTANCE: plot_distance(results),
+        BY_DISTANCE: MATCHING.plot_distance(results, ("none", "res4", "wider")),
         ATTENTION: plot_attention(output),
     }
     for name, figure in figures.items():
@@ -96,24 +96,6 @@ def plot_examples() -> Figure:
         panel.imshow(scene.image)
         panel.set_title(f"{distance} pixels: {CLASSES[scene.classes[0]]}", fontsize=9)
         panel.set_axis_off()
-    return figure
-
-
-def plot_distance(results: Results) -> Figure:
-    """Draw AP against the distance of the sign; dots are seeds."""
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    panel = figure.subplots()
-    for arm, color in (("none", "C7"), ("res4", "C0"), ("wider", "C1")):
-        found = {distance: _of(results, arm, distance) for distance in DIAL}
-        found = {distance: aps for distance, aps in found.items() if aps}
-        means = [mean(aps).estimate for aps in found.values()]
-        panel.plot(list(found), means, marker="o", color=color, label=LABELS[arm])
-        for distance, aps in found.items():
-            panel.plot([distance] * len(aps), aps, ".", color=color, alpha=0.5)
-    panel.set_xlabel("pixels between square and sign")
-    panel.set_ylabel("AP, %")
-    panel.set_ylim(0, 100)
-    panel.legend(fontsize=8)
     return figure
 
 
@@ -134,70 +116,6 @@ def plot_attention(output: Path) -> Figure | None:
         panel.set_title(CLASSES[scene.classes[0]], fontsize=9)
         panel.set_axis_off()
     return figure
-
-
-def missing(results: Results, setting: str = "cpu") -> str:
-    """Name the trials of the plan that have not been run."""
-    counts: dict[tuple[int, str], int] = {}
-    for trial in plan(setting):
-        if trial not in results and trial.task == "match":
-            counts[trial.distance, trial.arm] = counts.get((trial.distance, trial.arm), 0) + 1
-    listed = (f"{LABELS[arm]} at {d} pixels ({n} seeds)" for (d, arm), n in counts.items())
-    return "; ".join(listed) or "nothing"
-
-
-def _of(results: Results, arm: str, distance: int) -> list[float]:
-    return values(results, Group(task="match", distance=distance, arm=arm))
-
-
-def _interval(results: Results, first: str, second: str, distance: int) -> Interval | None:
-    aps = [_of(results, arm, distance) for arm in (first, second)]
-    return difference(*aps) if min(map(len, aps)) > 1 else None
-
-
-def _comparisons(results: Results) -> str:
-    rows = []
-    for one in COMPARISONS:
-        found = _interval(results, one.first.arm, one.second.arm, one.first.distance)
-        said = judge(found, expected=one.expected, margin=MARGIN)
-        rows.append([one.claim, f"{one.first.distance}", found or NOT_RUN, said])
-    return markdown(rows, ["expected", "pixels", "difference in AP", "found"], right=(1,))
-
-
-def _table(results: Results) -> str:
-    rows = []
-    for task, distance, arm in dict.fromkeys((t.task, t.distance, t.arm) for t in plan("cpu")):
-        outcomes = [
-            results[trial]
-            for seed in SEEDS
-            if (trial := BoxTrial(setting="cpu", task=task, distance=distance, arm=arm, seed=seed))
-            in results
-        ]
-        if not outcomes:
-            continue
-        uses = [use for outcome in outcomes for use in outcome.blocks]
-        shares = [mean([getattr(u, n) for u in uses]).estimate for n in _USE] if uses else []
-        rows.append(
-            [
-                "colours, the start" if task == "colors" else f"{distance}",
-                LABELS[arm],
-                ", ".join(f"{o.ap:.1f}" for o in outcomes),
-                spread([o.ap for o in outcomes]),
-                spread([o.ap50 for o in outcomes]),
-                f"{mean([o.localization_ap50 for o in outcomes]).estimate:.1f}",
-                f"{outcomes[0].parameters / 1e3:.0f} k",
-                f"{outcomes[0].multiply_adds / 1e6:.1f} M",
-                f"{mean([o.seconds for o in outcomes]).estimate:.0f} s",
-                f"{shares[0]:.2f}" if shares else "",
-                f"{100 * shares[1]:.1f} of {100 * shares[2]:.1f} %" if shares else "",
-            ]
-        )
-    headers = ["pixels", "detector", "AP by seed", "AP", "AP50", "found", "parameters"]
-    headers += ["multiply-adds", "training", "residual ratio", "on the sign, even"]
-    return markdown(rows, headers, right=range(2, len(headers)))
-
-
-_USE = ("residual_ratio", "cue_share", "even_share")
 
 
 def _method(results: Results, machines: Mapping[str, Mapping[str, str]]) -> str:

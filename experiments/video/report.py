@@ -45,11 +45,11 @@ def compare(
     return difference(first, second) if min(len(first), len(second)) > 1 else None
 
 
-def head(results: VideoResults, *, also: str = "") -> str:
+def head(results: VideoResults, *, also: Sequence[str] = ()) -> str:
     """Return what was found, from measured figures only.
 
     Args:
-        also: where else a block helps, a sentence.
+        also: where else a block helps, sentences.
     """
 
     def both(first: str, second: str, kind: str = "all") -> str:
@@ -70,7 +70,8 @@ def head(results: VideoResults, *, also: str = "") -> str:
 
     return f"""**It helps** where the answer is a match between two places that no feature sees \
 together. Are two objects, far apart in space, in time or in both, of one colour? One spacetime \
-block in a C2D against none: {both("spacetime", "none")}.{f" {also}" if also else ""}
+block in a C2D against none: {both("spacetime", "none")}.\
+{"".join(f" {sentence}" for sentence in also)}
 
 **It must reach along the axis that separates them.** Accuracy on objects apart in space, in \
 time, in both: a block in space only {by_kind("space")}, in time only {by_kind("time")}, in \

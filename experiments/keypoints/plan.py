@@ -1,0 +1,77 @@
+"""What is compared on people with hats and gloves: heads, distances and seeds."""
+
+from nl_detectron.config import load_config
+
+from ..plan import CONFIGS, FULL_WIDTH, Trial
+from .people import FAR, NEAR
+
+CONFIG = CONFIGS / "matching_keypoints.yaml"
+"""Of all trials."""
+
+_EVERY = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS"
+_WIDTHS = "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"
+
+ARMS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "blocks": (_EVERY, "2"),
+    "wider": (),
+}
+"""``KEY VALUE ...`` by the name of an arm; how much wider depends on the setting."""
+
+LABELS = {
+    "none": "no block",
+    "blocks": "4 blocks in the head",
+    "wider": "no block, wider",
+}
+
+SEEDS = (1, 2, 3, 4, 5)
+DIAL = (NEAR, 16, 28, FAR)
+"""Distances, in pixels."""
+
+_PLAN = (  # distances, arms; in the order of running
+    ((FAR, NEAR), ("none", "blocks", "wider")),
+    (DIAL[1:-1], ("none", "blocks")),
+)
+
+_WIDTH = {"cpu": 32, "gpu": 512}
+_WIDER = {"cpu": 35, "gpu": 528}
+"""Channels of the head, and of the one that costs at least what the blocks cost."""
+
+_SETTINGS = {
+    "cpu": (),
+    "gpu": (*FULL_WIDTH, "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.INIT_STD", "0.0884"),  # 2 / sqrt(512)
+}
+
+
+class KeypointTrial(Trial):
+    """One detector trained once."""
+
+    def __str__(self) -> str:
+        return f"{self.setting}/gloves_{self.task}_d{self.distance}/{self.arm}/seed{self.seed}"
+
+    @property
+    def start(self) -> None:
+        """These detectors start from random weights."""
+        return None
+
+    def config(self, output):
+        """Return the config of its detector and training, with its folder under `output`."""
+        width = (_WIDER if self.arm == "wider" else _WIDTH)[self.setting]
+        opts = [
+            *_SETTINGS[self.setting],
+            *(*ARMS[self.arm], _WIDTHS, str([width] * 8)),
+            *("SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
+        ]
+        return load_config(CONFIG, opts)
+
+
+def plan(setting: str) -> list[KeypointTrial]:
+    """Return all trials of a setting, in the order of running: all seeds of a question, then the
+    next question."""
+    return [
+        KeypointTrial(setting=setting, task="match", distance=distance, arm=arm, seed=seed)
+        for distances, arms in _PLAN
+        for seed in SEEDS
+        for distance in distances
+        for arm in arms
+    ]

@@ -1,0 +1,132 @@
+"""Detectors that must match two places: their comparisons, tables and figures, for the page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from .hypotheses import Group, Hypothesis
+from .plan import Trial
+from .results import Results, values
+from .statistics import NOT_RUN, Interval, difference, judge, mean, spread
+from .tables import markdown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matching:
+    """What the page compares.
+
+    Attributes:
+        plan: the trials of a setting.
+        labels: of the arms.
+        comparisons: the hypotheses.
+        margin: AP, in points, that is no difference.
+        cue: what the distance is measured to.
+        localization: what `Outcome.localization_ap50` is about.
+    """
+
+    plan: Callable[[str], Sequence[Trial]]
+    labels: Mapping[str, str]
+    comparisons: Sequence[Hypothesis]
+    margin: float
+    cue: str
+    localization: str
+
+    def versus_none(self, results: Results, arm: str, distance: int) -> str:
+        """Say what an arm has over none at a distance, in words of the page's first lines."""
+        found = _interval(results, arm, "none", distance)
+        if found is None:
+            return "not measured"
+        first, second = (mean(_aps(results, a, distance)).estimate for a in (arm, "none"))
+        return f"AP {first:.1f} against {second:.1f}, a difference of {found}"
+
+    def judged(self, results: Results) -> str:
+        """Return the table of hypotheses."""
+        rows = []
+        for one in self.comparisons:
+            found = _interval(results, one.first.arm, one.second.arm, one.first.distance)
+            said = judge(found, expected=one.expected, margin=self.margin)
+            rows.append([one.claim, f"{one.first.distance}", found or NOT_RUN, said])
+        return markdown(rows, ["expected", "pixels", "difference in AP", "found"], right=(1,))
+
+    def table(self, results: Results) -> str:
+        """Return the table of results."""
+        rows = [
+            [
+                f"{distance}" if task == "match" else f"{task}, the start",
+                self.labels[arm],
+                ", ".join(f"{o.ap:.1f}" for o in outcomes),
+                spread([o.ap for o in outcomes]),
+                spread([o.ap50 for o in outcomes]),
+                f"{mean([o.localization_ap50 for o in outcomes]).estimate:.1f}",
+                f"{outcomes[0].parameters / 1e3:.0f} k",
+                f"{outcomes[0].multiply_adds / 1e6:.1f} M",
+                f"{mean([o.seconds for o in outcomes]).estimate:.0f} s",
+            ]
+            for (task, distance, arm), outcomes in self._groups(results).items()
+        ]
+        headers = ["pixels", "detector", "AP by seed", "AP", "AP50", self.localization]
+        headers += ["parameters", "multiply-adds", "training"]
+        return markdown(rows, headers, right=range(2, len(headers)))
+
+    def uses(self, results: Results) -> str:
+        """Return the table of what the blocks did."""
+        rows = []
+        for (_, distance, arm), outcomes in self._groups(results).items():
+            for uses in zip(*(outcome.blocks for outcome in outcomes), strict=True):
+                ratio, share, even = (mean([getattr(u, n) for u in uses]).estimate for n in _USE)
+                shares = [f"{100 * share:.1f} %", f"{100 * even:.1f} %"]
+                by_seed = ", ".join(f"{100 * use.cue_share:.0f}" for use in uses)
+                row = [f"{distance}", self.labels[arm], f"`{uses[0].block}`", f"{ratio:.2f}"]
+                rows.append([*row, *shares, by_seed])
+        headers = ["pixels", "detector", "block", "residual ratio"]
+        headers += [f"on the {self.cue}", "even", "by seed, %"]
+        return markdown(rows, headers, right=(0, 3, 4, 5, 6))
+
+    def missing(self, results: Results, setting: str = "cpu") -> str:
+        """Name the trials of the plan that have not been run."""
+        counts: dict[tuple[int, str], int] = {}
+        for trial in self.plan(setting):
+            if trial not in results and trial.task == "match":
+                counts[trial.distance, trial.arm] = counts.get((trial.distance, trial.arm), 0) + 1
+        listed = (f"{self.labels[arm]} at {d} pixels ({n} seeds)" for (d, arm), n in counts.items())
+        return "; ".join(listed) or "nothing"
+
+    def plot_distance(self, results: Results, arms: Sequence[str]) -> Figure:
+        """Draw AP against the distance of the cue; dots are seeds."""
+        distances = sorted({trial.distance for trial in self.plan("cpu") if trial.task == "match"})
+        figure = Figure(figsize=(6, 3.4), layout="constrained")
+        panel = figure.subplots()
+        for arm, color in zip(arms, ("C7", "C0", "C1"), strict=True):
+            found = {distance: _aps(results, arm, distance) for distance in distances}
+            found = {distance: aps for distance, aps in found.items() if aps}
+            means = [mean(aps).estimate for aps in found.values()]
+            panel.plot(list(found), means, marker="o", color=color, label=self.labels[arm])
+            for distance, aps in found.items():
+                panel.plot([distance] * len(aps), aps, ".", color=color, alpha=0.5)
+        panel.set_xlabel(f"pixels to the {self.cue}")
+        panel.set_ylabel("AP, %")
+        panel.set_ylim(0, 102)
+        panel.legend(fontsize=8)
+        return figure
+
+    def _groups(self, results: Results) -> dict[tuple[str, int, str], list]:
+        """The outcomes by task, distance and arm, in the plan's order."""
+        groups: dict[tuple[str, int, str], list] = {}
+        for trial in self.plan("cpu"):
+            if trial in results:
+                key = (trial.task, trial.distance, trial.arm)
+                groups.setdefault(key, []).append(results[trial])
+        return groups
+
+
+_USE = ("residual_ratio", "cue_share", "even_share")
+
+
+def _aps(results: Results, arm: str, distance: int) -> list[float]:
+    return values(results, Group(task="match", distance=distance, arm=arm))
+
+
+def _interval(results: Results, first: str, second: str, distance: int) -> Interval | None:
+    aps = [_aps(results, arm, distance) for arm in (first, second)]
+    return difference(*aps) if min(map(len, aps)) > 1 else None
