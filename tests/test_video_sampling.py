@@ -172,6 +172,13 @@ def test_a_training_clip_is_what_its_numbers_say(videos: dict[str, dict]) -> Non
         assert np.array_equal(taken, clip.transpose(3, 0, 1, 2))
 
 
+@pytest.mark.parametrize("columns", [slice(None), slice(0, 3), slice(2, 5), slice(6, 7)])
+def test_a_mirrored_window_has_its_columns_from_right_to_left(columns: slice) -> None:
+    image = np.arange(28).reshape(4, 7)
+    window = sampling.mirrored((slice(1, 3), columns), 7)
+    assert np.array_equal(image[window], image[1:3, columns][:, ::-1])
+
+
 def test_without_crop_and_flip_a_clip_is_whole(videos: dict[str, dict]) -> None:
     mapper = TrainMapper(frames=5, stride=2, min_size=(60,), is_range=False, crop=None, flip=False)
     clip = mapper(videos["wide"], np.random.default_rng(1))["clips"][0]

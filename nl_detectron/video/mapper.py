@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ..data.video.info import VideoError, VideoInfo
-from ..data.video.reading import read_frames, resized
+from ..data.video.reading import WHOLE, Window, read_frames, resized
 from ..errors import DataError
 from . import sampling
 
@@ -84,14 +84,10 @@ class TrainMapper:
         )
         short = sampling.random_short_side(self.min_size, is_range=self.is_range, random=random)
         size = sampling.scaled_size(info.height, info.width, short)
-        rows, columns = (
-            sampling.random_crop(*size, self.crop, random) if self.crop else (slice(None),) * 2
-        )
-        is_mirrored = self.flip and random.random() < 0.5
-        frames = _read(video, indices, size)[:, rows, columns]
-        clip = _channels_first(frames)
-        if is_mirrored:
-            clip = clip.flip(-1)
+        window = sampling.random_crop(*size, self.crop, random) if self.crop else WHOLE
+        if self.flip and random.random() < 0.5:
+            window = sampling.mirrored(window, size[1])
+        clip = _channels_first(_read(video, indices, size, window))
         return _sample(video, clip[None], _labels_of_clip(video, indices))
 
 
@@ -163,12 +159,14 @@ def _sample(video: dict[str, Any], clips: torch.Tensor, labels: list[int]) -> di
     }
 
 
-def _read(video: dict[str, Any], indices: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _read(
+    video: dict[str, Any], indices: np.ndarray, size: tuple[int, int], window: Window = WHOLE
+) -> np.ndarray:
     if "frames" in video:
-        return np.stack([resized(video["frames"][i], size) for i in indices])
+        return np.stack([resized(video["frames"][i], size)[window] for i in indices])
     path = video["file_name"]
     try:
-        return read_frames(path, indices, video["info"], size=size)
+        return read_frames(path, indices, video["info"], size=size, window=window)
     except VideoError as error:
         raise BadVideoError.of(path, error) from error
 

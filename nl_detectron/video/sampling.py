@@ -65,6 +65,13 @@ def random_crop(
     return slice(y, y + crop[0]), slice(x, x + crop[1])
 
 
+def mirrored(window: tuple[slice, slice], width: int) -> tuple[slice, slice]:
+    """Return the window of frames of this width with its columns from right to left."""
+    rows, columns = window
+    start, stop, _ = columns.indices(width)
+    return rows, slice(stop - 1, start - 1 if start else None, -1)
+
+
 def even_crops(height: int, width: int, crops: int) -> list[tuple[slice, slice]]:
     """Return rows and columns of squares spread evenly along the longer side.
 

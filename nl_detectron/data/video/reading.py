@@ -5,7 +5,7 @@ loader workers neither share a decoder nor fight for the processors.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -38,6 +38,10 @@ MAX_PIXELS = 1 << 26
 _WORTH_SEEKING = 32
 
 Put: TypeAlias = Callable[[int, np.ndarray], None]
+Window: TypeAlias = tuple[slice, slice]
+"""Rows and columns of a frame; columns of a negative step mirror it."""
+
+WHOLE: Window = (slice(None), slice(None))
 
 
 def read_frames(
@@ -46,8 +50,11 @@ def read_frames(
     info: VideoInfo,
     *,
     size: tuple[int, int] | None = None,
+    window: Window = WHOLE,
 ) -> np.ndarray:
     """Return frames of a video file or of a folder of frames, RGB uint8 ``(T, H, W, 3)``.
+
+    In memory the channels are first, as networks take them.
 
     Args:
         indices: T frame numbers from 0 in the order of presentation, in any order, also repeated.
@@ -55,6 +62,7 @@ def read_frames(
         info: what probing found, see `probing.probe`.
         size: height and width of the result, to which frames are scaled while their colours are
             converted; the video's own by default.
+        window: what is kept of each scaled frame.
 
     Raises:
         VideoError: the file cannot be opened, or one of the frames cannot be decoded.
@@ -64,11 +72,14 @@ def read_frames(
     if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < info.num_frames:
         raise IndexError(f"frames {wanted[0]} to {wanted[-1]} of {info.num_frames}")
     height, width = size or (info.height, info.width)
-    frames = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
+    rows, columns = (
+        len(range(*part.indices(side))) for part, side in zip(window, (height, width), strict=True)
+    )
+    frames = np.empty((3, len(wanted), rows, columns), dtype=np.uint8).transpose(1, 2, 3, 0)
     index_of = {int(frame): i for i, frame in enumerate(wanted)}
 
     def put(frame: int, pixels: np.ndarray) -> None:
-        frames[index_of[frame]] = pixels
+        frames[index_of[frame]] = pixels[window]
 
     if info.names is not None:
         _read_images(path, list(index_of), info, (height, width), put)
@@ -185,7 +196,8 @@ class _FileReader:
                 key = self.info.key_frame(run[0])
                 if key:  # only the first run can start at the first frame, where decoding begins
                     container.seek(self.stamps[key], stream=stream)
-                if not self._read_run(container.decode(stream), run, key):
+                needed = {self.stamps[i] for i in (key, *run)}
+                if not self._read_run(_decode(container, stream, needed), run, key):
                     self._read_from_start(run)
 
     def _runs(self, wanted: list[int]) -> Iterator[list[int]]:
@@ -251,6 +263,16 @@ class _FileReader:
         self.put(index, shown(frame, self.reformatter, self.size, self.turns))
 
 
+def _decode(
+    container: "av.container.InputContainer", stream: "av.VideoStream", needed: Container[int]
+) -> Iterator["av.VideoFrame"]:
+    """Yield frames, without those that are not needed and that no other frame refers to."""
+    for packet in container.demux(stream):
+        is_needed = packet.pts is None or packet.pts in needed
+        stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
+        yield from packet.decode()
+
+
 def turns_of(frame: "av.VideoFrame") -> int:
     """Return by how many quarters of a turn, counter-clockwise, a frame is turned to be shown."""
     return round(frame.rotation / 90) % 4
@@ -259,10 +281,18 @@ def turns_of(frame: "av.VideoFrame") -> int:
 def shown(
     frame: "av.VideoFrame", reformatter: VideoReformatter, size: tuple[int, int], turns: int
 ) -> np.ndarray:
-    """Return a frame as it is shown, RGB uint8, turned and scaled to height and width `size`."""
+    """Return a frame as it is shown, RGB uint8, turned and scaled to height and width `size`.
+
+    It is a view of FFmpeg's memory, which it keeps: copying each frame whole takes as long as
+    cropping it.
+    """
     height, width = size if turns % 2 == 0 else size[::-1]
     scaled = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-    return np.rot90(scaled.to_ndarray(), turns)
+    plane = scaled.planes[0]
+    buffer = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV's stubs lack it
+    lines = buffer.reshape(height, plane.line_size)
+    pixels = lines[:, : 3 * width].reshape(height, width, 3)
+    return np.rot90(pixels, turns) if turns else pixels
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
