@@ -234,8 +234,9 @@ def test_a_frame_that_the_decoder_calls_corrupt_is_decoded_again_from_the_start(
     assert len(decoded) == 1
 
 
-def test_one_thread_decodes(video_folder: Path) -> None:
-    with reading.opened(video_folder / "h264.mp4") as (container, _):
+@pytest.mark.parametrize("name", ["h264.mp4", "av1.mp4"])  # of FFmpeg, and of a library of its own
+def test_one_thread_decodes(video_folder: Path, name: str) -> None:
+    with reading.opened(video_folder / name) as (container, _):
         stream = reading.video_stream(container)
         next(container.decode(stream))
         assert (stream.codec_context.thread_count, stream.thread_type.name) == (1, "NONE")
