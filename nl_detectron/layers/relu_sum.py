@@ -30,7 +30,7 @@ def relu_pair_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
         return sums.to(g.dtype).transpose(1, 2)
     if multiplies_out(a.shape[1], b.shape[1]):
         a, b = _nan_for_infinite(a), _nan_for_infinite(b)
-        weights = torch.relu(b.unsqueeze(2) + a.unsqueeze(1))
+        weights = (b.unsqueeze(2) + a.unsqueeze(1)).relu_()  # one map in memory, not two
         with torch.autocast(a.device.type, enabled=False):
             return (g.transpose(1, 2).to(a.dtype) @ weights).to(g.dtype).transpose(1, 2)
     return _PairSums.apply(a, b, g)[1]
