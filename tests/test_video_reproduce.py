@@ -127,9 +127,25 @@ def check_start(run: Reproduction, row: str, other: str) -> None:
         assert (a[name] - b[name]).abs().max() < 1e-3 < b[name].abs().mean()
 
 
-def test_tables_2_and_4_killed_in_a_row_of_long_clips_go_on(tmp_path: Path, datasets: Path) -> None:
+def check_accuracies(run: Reproduction, report: str, expected: set[str]) -> None:
+    """Those of a report of Kinetics are what the saved scores give, of rows that are done."""
+    rows = {row["config"].removesuffix(".yaml"): row for row in run.report(report)}
+    assert set(rows) == expected
+    for name, row in rows.items():
+        scores = saved_scores(run, name, "kinetics400_val")["scores"]
+        ranks = (-scores).argsort(axis=1, kind="stable")
+        hits = ranks == np.array(KINETICS_LABELS["val"])[:, None]
+        assert row["state"] == "done"
+        assert float(row["measured_top1"]) == 100 * hits[:, :1].any(axis=1).mean()
+        assert float(row["measured_top5"]) == 100 * hits[:, :5].any(axis=1).mean()
+
+
+def test_tables_2_3_and_4_killed_in_a_row_of_long_clips_go_on(
+    tmp_path: Path, datasets: Path
+) -> None:
     folders = [f"Kinetics/{n}" for n in ("c2d_R_50_NL1_gaussian_32x2", "i3d_R_101_32x2")]
     blocks, short, long, charades = (*folders, *(f"{n}/i3d_R_101_128x1" for n in DATA))
+    other = "Kinetics/i3d_R_101_NL5_128x1"
     start = functools.partial(
         Reproduction, tmp_path, opts=TRAINING, environment={"DETECTRON2_DATASETS": str(datasets)}
     )
@@ -141,15 +157,15 @@ def test_tables_2_and_4_killed_in_a_row_of_long_clips_go_on(tmp_path: Path, data
     assert len(run.starts(blocks)) == len(run.starts(short)) == 1
     assert run.starts(long)[0] == 0 < run.starts(long)[1]
     check_start(run, long, short)
-    rows = {row["config"].removesuffix(".yaml"): row for row in run.report("table_2.csv")}
-    assert set(rows) == {blocks, long}
-    for name, row in rows.items():
-        scores = saved_scores(run, name, "kinetics400_val")["scores"]
-        ranks = (-scores).argsort(axis=1, kind="stable")
-        hits = ranks == np.array(KINETICS_LABELS["val"])[:, None]
-        assert row["state"] == "done"
-        assert float(row["measured_top1"]) == 100 * hits[:, :1].any(axis=1).mean()
-        assert float(row["measured_top5"]) == 100 * hits[:, :5].any(axis=1).mean()
+    check_accuracies(run, "table_2.csv", {blocks, long})
+
+    run = start("--table", 3, "--rows", "I3D-R101-NL5-128x1")
+    run.kill_in(other)
+    run.finish()
+    assert run.log.count("done before\n") == 1
+    assert run.starts(other)[0] == 0 < run.starts(other)[1]
+    check_start(run, other, short)
+    check_accuracies(run, "table_3.csv", {other})
 
     run = start("--table", 4, "--rows", "Charades-I3D-R101-128x1")
     run.finish()
