@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 
 from nl_detectron.analysis import Costs, PartCost, analyze, build_on_meta
 
-from ..boxes import network as _linear_box_head  # noqa: F401  registers it
+from .. import linear_box_head as _linear_box_head  # noqa: F401  registers it
 from ..detector import Score, View, run_detector, validation_rng
 from ..evaluation import average_precision, coco_truth
 from ..trial import Outcome
