@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -11,26 +12,78 @@ from .results import Results, values
 from .statistics import NOT_RUN, Interval, difference, judge, mean, spread
 from .tables import markdown
 
+IMAGES = ("examples", "by_distance", "attention")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Matching:
     """What the page compares.
 
     Attributes:
+        name: of the experiment, and what AP is of.
         plan: the trials of a setting.
         labels: of the arms.
         comparisons: the hypotheses.
         margin: AP, in points, that is no difference.
         cue: what the distance is measured to.
-        localization: what `Outcome.localization_ap50` is about.
+        looks_from: where the blocks are looked at from.
+        localization: what `Outcome.localization_ap50` is called, and what it is of.
     """
 
+    name: str
     plan: Callable[[str], Sequence[Trial]]
     labels: Mapping[str, str]
     comparisons: Sequence[Hypothesis]
     margin: float
     cue: str
-    localization: str
+    looks_from: str
+    localization: tuple[str, str]
+
+    def section(
+        self, results: Results, folder: Path, at: str, *, task: str, attention: str, method: str
+    ) -> str:
+        """Return the page's section; its images are in `folder`, which the page calls `at`.
+
+        Args:
+            task: what is drawn, and what is to be found.
+            attention: what the image of it shows.
+            method: how it was measured, a list.
+        """
+        examples, by_distance, looked = (f"{self.name}_{image}.png" for image in IMAGES)
+        title, (found, found_of) = self.name.capitalize(), self.localization
+        return "\n\n".join(
+            [
+                f"## {title}",
+                f"![{self.name}, far and near]({at}/{examples})",
+                task,
+                f"![AP by distance; dots are seeds]({at}/{by_distance})",
+                *([f"![{attention}]({at}/{looked})"] if (folder / looked).is_file() else []),
+                f"### {title}: hypotheses",
+                f"Written down before the runs (`experiments/{self.name}/hypotheses.py`). The "
+                f"difference is in COCO's AP of {self.name}, in points, with Welch's 95 % interval "
+                'over seeds, not corrected for their number. "As good as" is met by an interval '
+                f"inside ±{self.margin:g}; an interval that allows both is undecided.",
+                self._judged(results),
+                f"### {title}: results",
+                "AP in per cent, mean and standard deviation over seeds, and each seed's; "
+                f"*{found}* is the AP50 of {found_of}. Missing of the plan: "
+                f"{self._missing(results)}.",
+                self._table(results),
+                "What the blocks did: *residual ratio* as above, and the share of the attention on "
+                f"the {self.cue}, looking from {self.looks_from}, against an even share.",
+                self._uses(results),
+                f"### {title}: how it was measured",
+                method,
+            ]
+        )
+
+    def save_images(
+        self, folder: Path, *, examples: Figure, by_distance: Figure, attention: Figure | None
+    ) -> None:
+        """Write the section's images into `folder`; of attention if there is one."""
+        for image, figure in zip(IMAGES, (examples, by_distance, attention), strict=True):
+            if figure is not None:
+                figure.savefig(folder / f"{self.name}_{image}.png", dpi=110)
 
     def versus_none(self, results: Results, arm: str, distance: int) -> str:
         """Say what an arm has over none at a distance, in words of the page's first lines."""
@@ -40,7 +93,7 @@ class Matching:
         first, second = (mean(_aps(results, a, distance)).estimate for a in (arm, "none"))
         return f"AP {first:.1f} against {second:.1f}, a difference of {found}"
 
-    def judged(self, results: Results) -> str:
+    def _judged(self, results: Results) -> str:
         """Return the table of hypotheses."""
         rows = []
         for one in self.comparisons:
@@ -49,7 +102,7 @@ class Matching:
             rows.append([one.claim, f"{one.first.distance}", found or NOT_RUN, said])
         return markdown(rows, ["expected", "pixels", "difference in AP", "found"], right=(1,))
 
-    def table(self, results: Results) -> str:
+    def _table(self, results: Results) -> str:
         """Return the table of results."""
         rows = [
             [
@@ -65,11 +118,11 @@ class Matching:
             ]
             for (task, distance, arm), outcomes in self._groups(results).items()
         ]
-        headers = ["pixels", "detector", "AP by seed", "AP", "AP50", self.localization]
+        headers = ["pixels", "detector", "AP by seed", "AP", "AP50", self.localization[0]]
         headers += ["parameters", "multiply-adds", "training"]
         return markdown(rows, headers, right=range(2, len(headers)))
 
-    def uses(self, results: Results) -> str:
+    def _uses(self, results: Results) -> str:
         """Return the table of what the blocks did."""
         rows = []
         for (_, distance, arm), outcomes in self._groups(results).items():
@@ -83,7 +136,7 @@ class Matching:
         headers += [f"on the {self.cue}", "even", "by seed, %"]
         return markdown(rows, headers, right=(0, 3, 4, 5, 6))
 
-    def missing(self, results: Results, setting: str = "cpu") -> str:
+    def _missing(self, results: Results, setting: str = "cpu") -> str:
         """Name the trials of the plan that have not been run."""
         counts: dict[tuple[int, str], int] = {}
         for trial in self.plan(setting):

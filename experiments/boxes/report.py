@@ -20,15 +20,15 @@ from .scenes import CLASSES, FAR, HEIGHT, NEAR, RECEPTIVE_FIELD, WIDTH, draw_sce
 from .trial import NUM_VAL, validation_set
 
 MATCHING = Matching(
+    name="boxes",
     plan=plan,
     labels=LABELS,
     comparisons=COMPARISONS,
     margin=MARGIN,
     cue="sign",
-    localization="found",
+    looks_from="the square's centre",
+    localization=("found", "boxes whatever their class"),
 )
-EXAMPLES, BY_DISTANCE = "boxes_examples.png", "boxes_by_distance.png"
-ATTENTION = "boxes_attention.png"
 _SEED = 0  # of the examples; any will do
 
 
@@ -44,47 +44,28 @@ def section(
     results: Results, folder: Path, at: str, machines: Mapping[str, Mapping[str, str]]
 ) -> str:
     """Return the page's section; its images are in `folder`, which the page calls `at`."""
-    attention = f"![where squares attend, with the first seed's network]({at}/{ATTENTION})"
-    return "\n\n".join(
-        [
-            "## Boxes",
-            f"![panoramas far and near]({at}/{EXAMPLES})",
-            f"Panoramas of {HEIGHT} x {WIDTH} pixels, each with a square to be found and a cross, "
-            f"its sign, {FAR} pixels from edge to edge away. The class of a square is its colour, "
-            "one of four, and whether the cross has the same, which is so for half of each. The "
-            f"detector is a Faster R-CNN on res4, of which a feature sees {RECEPTIVE_FIELD} "
-            "pixels. A detector that finds all squares, and guesses, has an AP50 near 50.",
-            f"![AP by distance; dots are seeds]({at}/{BY_DISTANCE})",
-            *([attention] if (folder / ATTENTION).is_file() else []),
-            "### Boxes: hypotheses",
-            "Written down before the runs (`experiments/boxes/hypotheses.py`). The difference is "
-            "in COCO's AP of boxes, in points, with Welch's 95 % interval over seeds, not "
-            f'corrected for their number. "As good as" is met by an interval inside ±{MARGIN:g}; '
-            "an interval that allows both is undecided.",
-            MATCHING.judged(results),
-            "### Boxes: results",
-            "AP in per cent, mean and standard deviation over seeds, and each seed's; *found* is "
-            "the AP50 of boxes whatever their class. "
-            f"Missing of the plan: {MATCHING.missing(results)}.",
-            MATCHING.table(results),
-            "What the block did: *residual ratio* as above, and the share of the attention on the "
-            "sign, looking from the square's centre, against an even share.",
-            MATCHING.uses(results),
-            _method(results, machines),
-        ]
+    return MATCHING.section(
+        results,
+        folder,
+        at,
+        task=f"Panoramas of {HEIGHT} x {WIDTH} pixels, each with a square to be found and a cross, "
+        f"its sign, {FAR} pixels from edge to edge away. The class of a square is its colour, one "
+        "of four, and whether the cross has the same, which is so for half of each. The detector "
+        f"is a Faster R-CNN on res4, of which a feature sees {RECEPTIVE_FIELD} pixels. A detector "
+        "that finds all squares, and guesses, has an AP50 near 50.",
+        attention="where squares attend, with the first seed's network",
+        method=_method(results, machines),
     )
 
 
 def save_images(results: Results, folder: Path, output: Path) -> None:
     """Write the section's images into `folder`; of attention if its network is in `output`."""
-    figures = {
-        EXAMPLES: plot_examples(),
-        BY_DISTANCE: MATCHING.plot_distance(results, ("none", "res4", "wider")),
-        ATTENTION: plot_attention(output),
-    }
-    for name, figure in figures.items():
-        if figure is not None:
-            figure.savefig(folder / name, dpi=110)
+    MATCHING.save_images(
+        folder,
+        examples=plot_examples(),
+        by_distance=MATCHING.plot_distance(results, ("none", "res4", "wider")),
+        attention=plot_attention(output),
+    )
 
 
 def plot_examples() -> Figure:
@@ -121,8 +102,7 @@ def plot_attention(output: Path) -> Figure | None:
 def _method(results: Results, machines: Mapping[str, Mapping[str, str]]) -> str:
     hours = sum(outcome.seconds for outcome in results.values()) / 3600
     cfg = load_config(CONFIG)
-    return f"""### Boxes: how it was measured
-
+    return f"""\
 - Panoramas are drawn as they are needed, from the trial's seed, {cfg.SOLVER.IMS_PER_BATCH} new \
 ones an iteration, {cfg.SOLVER.MAX_ITER} iterations; all detectors are judged by the same \
 {NUM_VAL}. `configs/experiments/matching_boxes.yaml` is the config, `experiments/boxes/plan.py` \

@@ -20,15 +20,15 @@ from .plan import CONFIG, DIAL, LABELS, SEEDS, KeypointTrial, plan
 from .trial import NUM_VAL, SIGMAS, validation_set
 
 MATCHING = Matching(
+    name="keypoints",
     plan=plan,
     labels=LABELS,
     comparisons=COMPARISONS,
     margin=MARGIN,
     cue="hat",
-    localization="by colour",
+    looks_from="the left glove",
+    localization=("by colour", "the keypoints that need no match"),
 )
-EXAMPLES, BY_DISTANCE = "keypoints_examples.png", "keypoints_by_distance.png"
-ATTENTION = "keypoints_attention.png"
 _SEED = 0  # of the examples; any will do
 
 
@@ -44,48 +44,29 @@ def section(
     results: Results, folder: Path, at: str, machines: Mapping[str, Mapping[str, str]]
 ) -> str:
     """Return the page's section; its images are in `folder`, which the page calls `at`."""
-    attention = f"![where the left glove attends, with the first seed's network]({at}/{ATTENTION})"
-    return "\n\n".join(
-        [
-            "## Keypoints",
-            f"![people far and near]({at}/{EXAMPLES})",
-            f"People of {SIZE} x {SIZE} pixels. A person's left glove has the colour of the hat, "
-            "one of four, the right one another; which is where is random. The head is the "
-            "paper's, eight convolutions on 14 x 14 features, with a block after every second one "
-            f"or with none. Without a block a glove sees {REACH} pixels above itself, and the hat "
-            f"is {FAR} away, edge to edge. A head that finds the gloves and guesses has an AP50 "
-            "near 50 at best.",
-            f"![AP by distance; dots are seeds]({at}/{BY_DISTANCE})",
-            *([attention] if (folder / ATTENTION).is_file() else []),
-            "### Keypoints: hypotheses",
-            "Written down before the runs (`experiments/keypoints/hypotheses.py`). The difference "
-            "is in COCO's AP of keypoints, of the left and the right glove, in points, with "
-            'Welch\'s 95 % interval over seeds, not corrected for their number. "As good as" is '
-            f"met by an interval inside ±{MARGIN:g}; an interval that allows both is undecided.",
-            MATCHING.judged(results),
-            "### Keypoints: results",
-            "AP in per cent, mean and standard deviation over seeds, and each seed's; *by colour* "
-            "is the AP50 of the keypoints that need no match. "
-            f"Missing of the plan: {MATCHING.missing(results)}.",
-            MATCHING.table(results),
-            "What the blocks did: *residual ratio* as above, and the share of the attention on the "
-            "hat, looking from the left glove, against an even share.",
-            MATCHING.uses(results),
-            _method(results, machines),
-        ]
+    return MATCHING.section(
+        results,
+        folder,
+        at,
+        task=f"People of {SIZE} x {SIZE} pixels. A person's left glove has the colour of the hat, "
+        "one of four, the right one another; which is where is random. The head is the paper's, "
+        "eight convolutions on 14 x 14 features, with a block after every second one or with "
+        f"none. Without a block a glove sees {REACH} pixels above itself, and the hat is {FAR} "
+        "away, edge to edge. AP is of the left and the right glove; a head that finds both and "
+        "guesses has an AP50 below 50.",
+        attention="where a left glove attends, with the first seed's network",
+        method=_method(results, machines),
     )
 
 
 def save_images(results: Results, folder: Path, output: Path) -> None:
     """Write the section's images into `folder`; of attention if its network is in `output`."""
-    figures = {
-        EXAMPLES: plot_examples(),
-        BY_DISTANCE: MATCHING.plot_distance(results, ("none", "blocks", "wider")),
-        ATTENTION: plot_attention(output),
-    }
-    for name, figure in figures.items():
-        if figure is not None:
-            figure.savefig(folder / name, dpi=110)
+    MATCHING.save_images(
+        folder,
+        examples=plot_examples(),
+        by_distance=MATCHING.plot_distance(results, ("none", "blocks", "wider")),
+        attention=plot_attention(output),
+    )
 
 
 def plot_examples() -> Figure:
@@ -125,8 +106,7 @@ def plot_attention(output: Path) -> Figure | None:
 def _method(results: Results, machines: Mapping[str, Mapping[str, str]]) -> str:
     hours = sum(outcome.seconds for outcome in results.values()) / 3600
     cfg = load_config(CONFIG)
-    return f"""### Keypoints: how it was measured
-
+    return f"""\
 - People are drawn as they are needed, from the trial's seed, {cfg.SOLVER.IMS_PER_BATCH} new ones \
 an iteration, {cfg.SOLVER.MAX_ITER} iterations; all heads are judged by the same {NUM_VAL}. Their \
 boxes are given, and the features are those of a ResNet's stem, which see 11 pixels: all else is \
