@@ -11,10 +11,15 @@ CONFIG = CONFIGS / "matching_keypoints.yaml"
 _EVERY = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS"
 _WIDTHS = "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"
 
+_IN_HEAD = (_EVERY, "2")
+_LONGER = ("SOLVER.MAX_ITER", "1200")
+
 ARMS: dict[str, tuple[str, ...]] = {
     "none": (),
-    "blocks": (_EVERY, "2"),
+    "blocks": _IN_HEAD,
     "wider": (),
+    "none_longer": _LONGER,
+    "blocks_longer": (*_IN_HEAD, *_LONGER),
 }
 """``KEY VALUE ...`` by the name of an arm; how much wider depends on the setting."""
 
@@ -22,15 +27,21 @@ LABELS = {
     "none": "no block",
     "blocks": "4 blocks in the head",
     "wider": "no block, wider",
+    "none_longer": "no block, twice the iterations",
+    "blocks_longer": "4 blocks in the head, twice the iterations",
 }
 
 SEEDS = (1, 2, 3, 4, 5)
+MORE_SEEDS = (6, 7, 8, 9, 10)
+"""Of what was added when one of the first seeds had not left chance."""
+
 DIAL = (NEAR, 16, 28, FAR)
 """Distances, in pixels."""
 
-_PLAN = (  # distances, arms; in the order of running
-    ((FAR, NEAR), ("none", "blocks", "wider")),
-    (DIAL[1:-1], ("none", "blocks")),
+_PLAN = (  # distances, arms, seeds; in the order of running
+    ((FAR,), ("none_longer", "blocks_longer"), MORE_SEEDS),
+    ((FAR, NEAR), ("none", "blocks", "wider"), SEEDS),
+    (DIAL[1:-1], ("none", "blocks"), SEEDS),
 )
 
 _WIDTH = {"cpu": 32, "gpu": 512}
@@ -70,8 +81,8 @@ def plan(setting: str) -> list[KeypointTrial]:
     next question."""
     return [
         KeypointTrial(setting=setting, task="match", distance=distance, arm=arm, seed=seed)
-        for distances, arms in _PLAN
-        for seed in SEEDS
+        for distances, arms, seeds in _PLAN
+        for seed in seeds
         for distance in distances
         for arm in arms
     ]
