@@ -85,13 +85,13 @@ class Matching:
             if figure is not None:
                 figure.savefig(folder / f"{self.name}_{image}.png", dpi=110)
 
-    def versus_none(self, results: Results, arm: str, distance: int) -> str:
-        """Say what an arm has over none at a distance, in words of the page's first lines."""
-        found = _interval(results, arm, "none", distance)
+    def versus(self, results: Results, first: str, second: str, distance: int) -> str:
+        """Say what an arm has over another at a distance, in words of the page's first lines."""
+        found = _interval(results, first, second, distance)
         if found is None:
             return "not measured"
-        first, second = (mean(_aps(results, a, distance)).estimate for a in (arm, "none"))
-        return f"AP {first:.1f} against {second:.1f}, a difference of {found}"
+        aps = [mean(_aps(results, arm, distance)).estimate for arm in (first, second)]
+        return f"AP {aps[0]:.1f} against {aps[1]:.1f}, a difference of {found}"
 
     def _judged(self, results: Results) -> str:
         """Return the table of hypotheses."""

@@ -167,7 +167,8 @@ def test_every_arm_has_five_seeds_and_every_hypothesis_its_trials():
         assert all(dataclasses.replace(t, seed=seed) in planned for seed in seeds)
     for comparison in COMPARISONS:
         for group in (comparison.first, comparison.second):
-            assert trial(group.arm, distance=group.distance) in planned
+            seed = (MORE_SEEDS if group.arm.endswith("_longer") else SEEDS)[0]
+            assert trial(group.arm, seed, group.distance) in planned
 
 
 def test_average_precision_of_what_is_known_by_hand():
@@ -233,6 +234,9 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     for seed in SEEDS:
         results[trial("none", seed)] = outcome(10.0 + seed)
         results[trial("blocks", seed)] = outcome(90.0 + seed, block=True)
+    for seed in MORE_SEEDS:
+        results[trial("none_longer", seed)] = outcome(5.0 + seed)
+        results[trial("blocks_longer", seed)] = outcome(85.0 + seed, block=True)
     assert "AP 93.0 against 13.0, a difference of +80.0 [+77.7, +82.3]" in head(results)
     assert "4 pixels away: not measured" in head(results)
     save_images(results, tmp_path, tmp_path)

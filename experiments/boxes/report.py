@@ -34,7 +34,7 @@ _SEED = 0  # of the examples; any will do
 
 def head(results: Results) -> str:
     """Return what was found, in a sentence for the top of the page."""
-    far, near = (MATCHING.versus_none(results, "res4", distance) for distance in (FAR, NEAR))
+    far, near = (MATCHING.versus(results, "res4", "none", distance) for distance in (FAR, NEAR))
     return f"""In a detector, where a box's class is its colour and whether a sign {FAR} pixels \
 away has the same, one block in res4 against none: {far}; with the sign {NEAR} pixels away: \
 {near}."""
