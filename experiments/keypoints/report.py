@@ -110,8 +110,8 @@ def _method(results: Results, machines: Mapping[str, Mapping[str, str]]) -> str:
     return f"""\
 - People are drawn as they are needed, from the trial's seed, {cfg.SOLVER.IMS_PER_BATCH} new ones \
 an iteration, {cfg.SOLVER.MAX_ITER} iterations or, on other seeds, twice as many: with blocks one \
-of the first five seeds had stayed at chance, the others had left it after 200 to 500. All heads are \
-judged by the same {NUM_VAL} people. Their boxes are given, and the features are those of a \
+of the first five seeds had stayed at chance, the others had left it after 200 to 500. All heads \
+are judged by the same {NUM_VAL} people. Their boxes are given, and the features are those of a \
 ResNet's stem, which see 11 pixels: all else is the head's work. \
 `configs/experiments/matching_keypoints.yaml` is the config, `experiments/keypoints/plan.py` has \
 what differs between the arms. COCO's constant of a wrist, {SIGMAS[0]}, is that of all keypoints.
