@@ -71,8 +71,8 @@ def _head(results: Results) -> str:
 These tasks of boxes and keypoints were replaced, because they do not decide: most of their \
 intervals hold 0, since some seeds had left the plateau of chance by the last iteration and others \
 had not. They ask for a cue far away, one in each panorama: a trial sees 2,000 answers, one on \
-clips sees ten times as many. In the keypoint head eight 3x3 convolutions already see the whole \
-region, so that reach cannot show there. The rows stay as they were measured.
+clips sees ten times as many. In the keypoint head eight 3x3 convolutions already see most \
+of the region, so that reach hardly shows there. The rows stay as they were measured.
 
 **Found.** Where the class of a box depends on a cue {FAR} pixels away, one block in res4 against \
 no block: {compared("crates", "res4", "baseline", FAR)}. With the cue at the thing itself: \
