@@ -130,7 +130,7 @@ class Matching:
                 ratio, share, even = (mean([getattr(u, n) for u in uses]).estimate for n in _USE)
                 shares = [f"{100 * share:.1f} %", f"{100 * even:.1f} %"]
                 by_seed = ", ".join(f"{100 * use.cue_share:.0f}" for use in uses)
-                row = [f"{distance}", self.labels[arm], f"`{uses[0].block}`", f"{ratio:.2f}"]
+                row = [f"{distance}", self.labels[arm], f"`{uses[0].block}`", f"{ratio:.3f}"]
                 rows.append([*row, *shares, by_seed])
         headers = ["pixels", "detector", "block", "residual ratio"]
         headers += [f"on the {self.cue}", "even", "by seed, %"]
@@ -150,7 +150,7 @@ class Matching:
         distances = sorted({trial.distance for trial in self.plan("cpu") if trial.task == "match"})
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         panel = figure.subplots()
-        for arm, color in zip(arms, ("C7", "C0", "C1"), strict=True):
+        for arm, color in zip(arms, _COLORS, strict=False):
             found = {distance: _aps(results, arm, distance) for distance in distances}
             found = {distance: aps for distance, aps in found.items() if aps}
             means = [mean(aps).estimate for aps in found.values()]
@@ -173,6 +173,7 @@ class Matching:
         return groups
 
 
+_COLORS = ("C7", "C0", "C1", "C8", "C2")
 _USE = ("residual_ratio", "cue_share", "even_share")
 
 

@@ -237,7 +237,7 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert "| 192 | +40.0 [+37.7, +42.3] | met |" in text
     assert "| 8 | not run | not run |" in text
     assert "| 192 | 1 block in res4 | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
-    assert "| `b` | 0.50 | 30.0 % | 10.0 % | 30, 30, 30, 30, 30 |" in text
+    assert "| `b` | 0.500 | 30.0 % | 10.0 % | 30, 30, 30, 30, 30 |" in text
     assert "no block, wider at 192 pixels (5 seeds)" in text
     assert "an abacus" in text
     assert "boxes_attention.png" not in text

@@ -65,7 +65,7 @@ def save_images(results: Results, folder: Path, output: Path) -> None:
     MATCHING.save_images(
         folder,
         examples=plot_examples(),
-        by_distance=MATCHING.plot_distance(results, ("none", "blocks", "wider")),
+        by_distance=MATCHING.plot_distance(results, tuple(LABELS)),
         attention=plot_attention(output),
     )
 
@@ -98,7 +98,7 @@ def plot_attention(output: Path) -> Figure | None:
     figure = Figure(figsize=(7, 2), layout="constrained")
     panels = figure.subplots(1, len(seen.attentions))
     for panel, attention in zip(panels, seen.attentions, strict=True):
-        panel.imshow(draw_attention(seen, attention))
+        panel.imshow(draw_attention(seen, attention, arrows=1))
         panel.set_title(f"after convolution {attention.block[-1]}", fontsize=9)
         panel.set_axis_off()
     return figure
