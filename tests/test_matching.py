@@ -12,6 +12,7 @@ import torch
 from detectron2.modeling import build_model
 
 from experiments.page import write_page
+from experiments.registry import EXPERIMENTS
 from experiments.trial import BlockUse
 from experiments.video import trial as video_trial
 from experiments.video.clips import COLORS, FAR, FRAMES, KINDS, SIDE, Task, draw_clips
@@ -225,7 +226,8 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert load(folder) == results
     assert values(results, arm="none", kind="st") == [51, 52, 53, 54, 55]
     (folder / "machines.json").write_text(json.dumps({"video/cpu": {"processor": "an abacus"}}))
-    write_page({"video": load(folder), "boxes": {}, "panoramas": {}}, folder, page, output=tmp_path)
+    nothing: dict = {name: {} for name in EXPERIMENTS}
+    write_page(nothing | {"video": load(folder)}, folder, page, output=tmp_path)
     text = re.sub(" +", " ", page.read_text())
     top = "\n".join(text.splitlines()[:10])
     assert "99.3 against 53.0 %, a difference of +46.3" in top
