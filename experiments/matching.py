@@ -150,7 +150,7 @@ class Matching:
         distances = sorted({trial.distance for trial in self.plan("cpu") if trial.task == "match"})
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         panel = figure.subplots()
-        for arm, color in zip(arms, _COLORS, strict=False):
+        for arm, color in zip(arms, _COLORS[: len(arms)], strict=True):
             found = {distance: _aps(results, arm, distance) for distance in distances}
             found = {distance: aps for distance, aps in found.items() if aps}
             means = [mean(aps).estimate for aps in found.values()]

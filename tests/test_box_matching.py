@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from test_experiments import outcome
 
 from experiments.boxes import trial as box_trial
 from experiments.boxes.hypotheses import COMPARISONS
@@ -27,7 +28,6 @@ from experiments.boxes.scenes import (
 from experiments.boxes.trial import cost_of, run_trial, truth_of
 from experiments.evaluation import average_precision
 from experiments.registry import EXPERIMENTS
-from experiments.trial import BlockUse, Outcome
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.layers.order import POSITIONS
 
@@ -209,25 +209,11 @@ def test_a_trial_starts_from_its_start_and_again_gives_the_same_row(tmp_path, mo
     assert loaded.blocks[0].block == use.block
 
 
-def outcome(ap: float, *, block: bool = False) -> Outcome:
-    use = BlockUse(block="b", residual_ratio=0.5, cue_share=0.3, even_share=0.1)
-    return Outcome(
-        ap=ap,
-        ap50=ap + 5,
-        localization_ap50=99.5,
-        parameters=370_000,
-        multiply_adds=22_000_000,
-        seconds=90.0,
-        curve={300: ap},
-        blocks=[use] if block else [],
-    )
-
-
 def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     results = {}
     for seed in SEEDS:
         results[trial("none", seed)] = outcome(50.0 + seed)
-        results[trial("res4", seed)] = outcome(90.0 + seed, block=True)
+        results[trial("res4", seed)] = outcome(90.0 + seed, block="b")
     assert "AP 93.0 against 53.0, a difference of +40.0 [+37.7, +42.3]" in head(results)
     assert "8 pixels away: not measured" in head(results)
     save_images(results, tmp_path, tmp_path)

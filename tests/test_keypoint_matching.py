@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes
+from test_experiments import outcome
 
 from experiments.evaluation import average_precision
 from experiments.keypoints import trial as keypoint_trial
@@ -29,7 +30,6 @@ from experiments.keypoints.plan import ARMS, DIAL, LABELS, MORE_SEEDS, SEEDS, Ke
 from experiments.keypoints.report import head, save_images, section
 from experiments.keypoints.trial import SIGMAS, cost_of, run_trial, truth_of
 from experiments.registry import EXPERIMENTS
-from experiments.trial import BlockUse, Outcome
 from nl_detectron.layers import NonLocalBlock
 
 KEYPOINT_TRIALS = EXPERIMENTS["keypoints"]
@@ -215,28 +215,14 @@ def test_a_trial_again_gives_the_same_row(tmp_path, monkeypatch):
     assert (tmp_path / "keypoints_attention.png").stat().st_size > 5_000
 
 
-def outcome(ap: float, *, block: bool = False) -> Outcome:
-    use = BlockUse(block="b", residual_ratio=0.5, cue_share=0.3, even_share=0.1)
-    return Outcome(
-        ap=ap,
-        ap50=ap + 5,
-        localization_ap50=99.5,
-        parameters=87_000,
-        multiply_adds=19_000_000,
-        seconds=90.0,
-        curve={600: ap},
-        blocks=[use] if block else [],
-    )
-
-
 def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     results = {}
     for seed in SEEDS:
         results[trial("none", seed)] = outcome(10.0 + seed)
-        results[trial("blocks", seed)] = outcome(90.0 + seed, block=True)
+        results[trial("blocks", seed)] = outcome(90.0 + seed, block="b")
     for seed in MORE_SEEDS:
         results[trial("none_longer", seed)] = outcome(5.0 + seed)
-        results[trial("blocks_longer", seed)] = outcome(85.0 + seed, block=True)
+        results[trial("blocks_longer", seed)] = outcome(85.0 + seed, block="b")
     assert "AP 93.0 against 13.0, a difference of +80.0 [+77.7, +82.3]" in head(results)
     assert "4 pixels away: not measured" in head(results)
     save_images(results, tmp_path, tmp_path)

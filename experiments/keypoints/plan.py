@@ -1,5 +1,7 @@
 """What is compared on people with hats and gloves: heads, distances and seeds."""
 
+from pathlib import Path
+
 from nl_detectron.config import load_config
 
 from ..plan import CONFIGS, FULL_WIDTH, Trial
@@ -9,7 +11,11 @@ CONFIG = CONFIGS / "matching_keypoints.yaml"
 """Of all trials."""
 
 _EVERY = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS"
-_WIDTHS = "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"
+
+
+def _width(channels: int) -> tuple[str, str]:
+    return "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", str([channels] * 8)
+
 
 _IN_HEAD = (_EVERY, "2")
 _LONGER = ("SOLVER.MAX_ITER", "1200")
@@ -44,14 +50,15 @@ _PLAN = (  # distances, arms, seeds; in the order of running
     (DIAL[1:-1], ("none", "blocks"), SEEDS),
 )
 
-_WIDTH = {"cpu": 32, "gpu": 512}
-_WIDER = {"cpu": 35, "gpu": 528}
-"""Channels of the head, and of the one that costs at least what the blocks cost."""
-
 _SETTINGS = {
     "cpu": (),
-    "gpu": (*FULL_WIDTH, "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.INIT_STD", "0.0884"),  # 2 / sqrt(512)
+    "gpu": (
+        *(*FULL_WIDTH, *_width(512)),
+        *("MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.INIT_STD", "0.0884"),  # 2 / sqrt(512)
+    ),
 }
+_WIDER = {"cpu": _width(35), "gpu": _width(528)}
+"""The head that costs at least what the blocks cost."""
 
 
 class KeypointTrial(Trial):
@@ -65,12 +72,11 @@ class KeypointTrial(Trial):
         """These detectors start from random weights."""
         return None
 
-    def config(self, output):
+    def config(self, output: Path):
         """Return the config of its detector and training, with its folder under `output`."""
-        width = (_WIDER if self.arm == "wider" else _WIDTH)[self.setting]
         opts = [
             *_SETTINGS[self.setting],
-            *(*ARMS[self.arm], _WIDTHS, str([width] * 8)),
+            *(_WIDER[self.setting] if self.arm == "wider" else ARMS[self.arm]),
             *("SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
         ]
         return load_config(CONFIG, opts)
