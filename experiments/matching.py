@@ -1,5 +1,6 @@
 """Detectors that must match two places: their comparisons, tables and figures, for the page."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ class Matching:
     Attributes:
         name: of the experiment, and what AP is of.
         plan: the trials of a setting.
+        tasks: what is asked beside the distance, by task, in the tables; of others start those
+            that are asked.
         labels: of the arms.
         comparisons: the hypotheses.
         margin: AP, in points, that is no difference.
@@ -32,6 +35,7 @@ class Matching:
 
     name: str
     plan: Callable[[str], Sequence[Trial]]
+    tasks: Mapping[str, str]
     labels: Mapping[str, str]
     comparisons: Sequence[Hypothesis]
     margin: float
@@ -85,28 +89,32 @@ class Matching:
             if figure is not None:
                 figure.savefig(folder / f"{self.name}_{image}.png", dpi=110)
 
-    def versus(self, results: Results, first: str, second: str, distance: int) -> str:
+    def versus(
+        self, results: Results, first: str, second: str, distance: int, task: str = "match"
+    ) -> str:
         """Say what an arm has over another at a distance, in words of the page's first lines."""
-        found = _interval(results, first, second, distance)
+        groups = [Group(task=task, distance=distance, arm=arm) for arm in (first, second)]
+        found = _interval(results, *groups)
         if found is None:
             return "not measured"
-        aps = [mean(_aps(results, arm, distance)).estimate for arm in (first, second)]
+        aps = [mean(values(results, group)).estimate for group in groups]
         return f"AP {aps[0]:.1f} against {aps[1]:.1f}, a difference of {found}"
 
     def _judged(self, results: Results) -> str:
         """Return the table of hypotheses."""
         rows = []
         for one in self.comparisons:
-            found = _interval(results, one.first.arm, one.second.arm, one.first.distance)
+            found = _interval(results, one.first, one.second)
             said = judge(found, expected=one.expected, margin=self.margin)
-            rows.append([one.claim, f"{one.first.distance}", found or NOT_RUN, said])
-        return markdown(rows, ["expected", "pixels", "difference in AP", "found"], right=(1,))
+            where = self._where(one.first.task, one.first.distance)
+            rows.append([one.claim, where, found or NOT_RUN, said])
+        return markdown(rows, ["expected", "distance", "difference in AP", "found"], right=(1,))
 
     def _table(self, results: Results) -> str:
         """Return the table of results."""
         rows = [
             [
-                f"{distance}" if task == "match" else f"{task}, the start",
+                self._where(task, distance),
                 self.labels[arm],
                 ", ".join(f"{o.ap:.1f}" for o in outcomes),
                 spread([o.ap for o in outcomes]),
@@ -118,32 +126,40 @@ class Matching:
             ]
             for (task, distance, arm), outcomes in self._groups(results).items()
         ]
-        headers = ["pixels", "detector", "AP by seed", "AP", "AP50", self.localization[0]]
+        headers = ["distance", "detector", "AP by seed", "AP", "AP50", self.localization[0]]
         headers += ["parameters", "multiply-adds", "training"]
         return markdown(rows, headers, right=range(2, len(headers)))
 
     def _uses(self, results: Results) -> str:
         """Return the table of what the blocks did."""
         rows = []
-        for (_, distance, arm), outcomes in self._groups(results).items():
+        for (task, distance, arm), outcomes in self._groups(results).items():
             for uses in zip(*(outcome.blocks for outcome in outcomes), strict=True):
                 ratio, share, even = (mean([getattr(u, n) for u in uses]).estimate for n in _USE)
                 shares = [f"{100 * share:.1f} %", f"{100 * even:.1f} %"]
                 by_seed = ", ".join(f"{100 * use.cue_share:.0f}" for use in uses)
-                row = [f"{distance}", self.labels[arm], f"`{uses[0].block}`", f"{ratio:.3f}"]
+                row = [self._where(task, distance), self.labels[arm], f"`{uses[0].block}`"]
+                row.append(f"{ratio:.3f}")
                 rows.append([*row, *shares, by_seed])
-        headers = ["pixels", "detector", "block", "residual ratio"]
+        headers = ["distance", "detector", "block", "residual ratio"]
         headers += [f"on the {self.cue}", "even", "by seed, %"]
         return markdown(rows, headers, right=(0, 3, 4, 5, 6))
 
     def _missing(self, results: Results, setting: str = "cpu") -> str:
         """Name the trials of the plan that have not been run."""
-        counts: dict[tuple[int, str], int] = {}
-        for trial in self.plan(setting):
-            if trial not in results and trial.task == "match":
-                counts[trial.distance, trial.arm] = counts.get((trial.distance, trial.arm), 0) + 1
-        listed = (f"{self.labels[arm]} at {d} pixels ({n} seeds)" for (d, arm), n in counts.items())
+        counts = Counter(
+            (self._where(trial.task, trial.distance), trial.arm)
+            for trial in self.plan(setting)
+            if trial not in results and trial.task in self.tasks
+        )
+        listed = (f"{self.labels[arm]} at {at} ({n} seeds)" for (at, arm), n in counts.items())
         return "; ".join(listed) or "nothing"
+
+    def _where(self, task: str, distance: int) -> str:
+        """Name a distance and what is asked there, as in "8 pixels, among rings"."""
+        if task not in self.tasks:
+            return f"{task}, the start"
+        return ", ".join(filter(None, (f"{distance} pixels", self.tasks[task])))
 
     def plot_distance(self, results: Results, arms: Sequence[str]) -> Figure:
         """Draw AP against the distance of the cue; dots are seeds."""
@@ -151,7 +167,10 @@ class Matching:
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         panel = figure.subplots()
         for arm, color in zip(arms, _COLORS[: len(arms)], strict=True):
-            found = {distance: _aps(results, arm, distance) for distance in distances}
+            found = {
+                distance: values(results, Group(task="match", distance=distance, arm=arm))
+                for distance in distances
+            }
             found = {distance: aps for distance, aps in found.items() if aps}
             means = [mean(aps).estimate for aps in found.values()]
             panel.plot(list(found), means, marker="o", color=color, label=self.labels[arm])
@@ -177,10 +196,6 @@ _COLORS = ("C7", "C0", "C1", "C8", "C2")
 _USE = ("residual_ratio", "cue_share", "even_share")
 
 
-def _aps(results: Results, arm: str, distance: int) -> list[float]:
-    return values(results, Group(task="match", distance=distance, arm=arm))
-
-
-def _interval(results: Results, first: str, second: str, distance: int) -> Interval | None:
-    aps = [_aps(results, arm, distance) for arm in (first, second)]
+def _interval(results: Results, first: Group, second: Group) -> Interval | None:
+    aps = [values(results, group) for group in (first, second)]
     return difference(*aps) if min(map(len, aps)) > 1 else None

@@ -74,13 +74,13 @@ def run(
     left = [trial for trial in trials if trial not in done]
     if left:
         _note_machine(folder / MACHINES, f"{experiment.name}/{left[0].setting}")
-    starts = [t.start for t in left if t.start and not t.start.weights(output).is_file()]
-    first = list(dict.fromkeys(starts))
-    then = [trial for trial in left if trial not in first]
-    before, total, start = len(trials) - len(left), len(first) + len(then), time.monotonic()
+    stages = _stages(left, output)
+    before, total, start = len(trials) - len(left), sum(map(len, stages)), time.monotonic()
     failed: dict[Any, str] = {}
-    stages = chain(*(_each(experiment.run_trial, some, output, jobs) for some in (first, then)))
-    for ran, (trial, result) in enumerate(stages, 1):
+    running = chain.from_iterable(
+        _each(experiment.run_trial, stage, output, jobs) for stage in stages
+    )
+    for ran, (trial, result) in enumerate(running, 1):
         if isinstance(result, Failure):
             failed[trial] = words = result.why
         else:
@@ -93,6 +93,16 @@ def run(
             flush=True,
         )
     return failed
+
+
+def _stages(trials: Sequence[Any], output: Path) -> list[list[Any]]:
+    """Return `trials` and those that they start from, if `output` lacks their weights, in parts of
+    which each starts from those before."""
+    if not trials:
+        return []
+    starts = [t.start for t in trials if t.start and not t.start.weights(output).is_file()]
+    before = _stages(list(dict.fromkeys(starts)), output)
+    return [*before, [trial for trial in trials if not any(trial in stage for stage in before)]]
 
 
 def machine_lines(machines: Mapping[str, Mapping[str, str]], experiment: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_experiments import outcome
 
+from experiments import run as runner
 from experiments.boxes import trial as box_trial
 from experiments.boxes.hypotheses import COMPARISONS
 from experiments.boxes.network import build
@@ -20,6 +21,7 @@ from experiments.boxes.scenes import (
     FAR,
     HEIGHT,
     NEAR,
+    RINGS,
     SIDE,
     WIDTH,
     Scene,
@@ -76,6 +78,25 @@ def test_the_start_names_the_colours_of_both_and_not_whether_they_match():
         assert scene.classes.tolist() == [color, len(COLORS) + cross_color]
 
 
+def test_rings_are_added_to_what_is_there_and_their_colours_do_not_tell_the_answer():
+    area = SIDE**2 - (SIDE // 2) ** 2
+    counts: Counter = Counter()
+    for seed in range(1000):
+        (alone,), (among,) = (draw(1, task=task, seed=seed) for task in ("match", "among"))
+        assert (among.boxes == alone.boxes).all()
+        assert (among.classes, among.cue) == (alone.classes, alone.cue)
+        added = np.any(among.image != alone.image, axis=-1)
+        for x0, y0, x1, y1 in (alone.boxes[0].astype(int).tolist(), alone.cue):
+            assert not added[y0:y1, x0:x1].any()
+        assert added.sum() == RINGS * area
+        for number, color in enumerate(COLORS):
+            rings = (added & np.all(among.image == color, axis=-1)).sum() / area
+            counts[int(among.classes[0]) % 2, number] += int(rings)
+    assert sum(counts.values()) == 1000 * RINGS
+    # 250 expected, of a standard deviation of 15.
+    assert all(180 < counts[answer, number] < 320 for answer in (0, 1) for number in range(4))
+
+
 def test_neither_colour_tells_the_answer():
     scenes = draw(4000)
     for of in (0, 1):  # the square, the cross
@@ -88,7 +109,7 @@ def test_neither_colour_tells_the_answer():
 def test_scenes_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="distance is 305; allowed: 0 to 304"):
         draw(1, distance=305)
-    with pytest.raises(ValueError, match="task is 'cars'; allowed: match, colors"):
+    with pytest.raises(ValueError, match="task is 'cars'; allowed: match, among, colors"):
         draw(1, task="cars")
 
 
@@ -157,9 +178,28 @@ def test_every_arm_has_five_seeds_its_start_and_every_hypothesis_its_trials():
         assert t.start is None or t.start in planned[:number]
     assert trial("wider").start == trial("wider", task="colors")
     assert trial("res4", distance=NEAR).start == trial("none", task="colors")
+    assert trial("res4", distance=NEAR, task="among").start == trial("res4", distance=NEAR)
     for comparison in COMPARISONS:
         for group in (comparison.first, comparison.second):
-            assert trial(group.arm, distance=group.distance) in planned
+            assert any(
+                (t.task, t.distance, t.arm) == (group.task, group.distance, group.arm)
+                for t in planned
+            )
+
+
+def test_what_a_start_starts_from_runs_before_it(tmp_path, monkeypatch):
+    ran = []
+
+    def pretend(run_trial, trials, output, jobs):
+        ran.append(trials)
+        return [(one, outcome(50.0)) for one in trials]
+
+    monkeypatch.setattr(runner, "_each", pretend)
+    among = trial(task="among")
+    failed = runner.run(BOXES, [among], output=tmp_path, folder=tmp_path / "results", jobs=1)
+    assert failed == {}
+    assert ran == [[among.start.start], [among.start], [among]]
+    assert set(BOXES.load(tmp_path / "results")) == {among, among.start, among.start.start}
 
 
 def test_average_precision_of_what_is_known_by_hand():
@@ -214,16 +254,21 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     for seed in SEEDS:
         results[trial("none", seed)] = outcome(50.0 + seed)
         results[trial("res4", seed)] = outcome(90.0 + seed, block="b")
+        results[trial("none", seed, task="among")] = outcome(50.0 + seed)
+        results[trial("res4", seed, task="among")] = outcome(80.0 + seed, block="b")
     assert "AP 93.0 against 53.0, a difference of +40.0 [+37.7, +42.3]" in head(results)
     assert "8 pixels away: not measured" in head(results)
+    assert "distractors: AP 83.0 against 53.0, a difference of +30.0 [+27.7, +32.3]" in head(
+        results
+    )
     save_images(results, tmp_path, tmp_path)
     assert (tmp_path / "boxes_by_distance.png").stat().st_size > 5_000
     machines = {"boxes/cpu": {"processor": "an abacus"}}
     text = re.sub(" +", " ", section(results, tmp_path, "at", machines))
-    assert "| 192 | +40.0 [+37.7, +42.3] | met |" in text
-    assert "| 8 | not run | not run |" in text
-    assert "| 192 | 1 block in res4 | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
+    assert "| 192 pixels | +40.0 [+37.7, +42.3] | met |" in text
+    assert "| 8 pixels | not run | not run |" in text
+    assert "| 192 pixels | 1 block in res4 | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
     assert "| `b` | 0.500 | 30.0 % | 10.0 % | 30, 30, 30, 30, 30 |" in text
-    assert "no block, wider at 192 pixels (5 seeds)" in text
+    assert "no block, wider at 192 pixels (10 seeds)" in text
     assert "an abacus" in text
     assert "boxes_attention.png" not in text

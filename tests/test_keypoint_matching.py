@@ -229,9 +229,11 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert (tmp_path / "keypoints_by_distance.png").stat().st_size > 5_000
     machines = {"keypoints/cpu": {"processor": "an abacus"}}
     text = re.sub(" +", " ", section(results, tmp_path, "at", machines))
-    assert "| 42 | +80.0 [+77.7, +82.3] | met |" in text
-    assert "| 4 | not run | not run |" in text
-    assert "| 42 | 4 blocks in the head | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
+    assert "| 42 pixels | +80.0 [+77.7, +82.3] | met |" in text
+    assert "| 4 pixels | not run | not run |" in text
+    assert (
+        "| 42 pixels | 4 blocks in the head | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
+    )
     assert "| `b` | 0.500 | 30.0 % | 10.0 % | 30, 30, 30, 30, 30 |" in text
     assert "no block, wider at 42 pixels (5 seeds)" in text
     assert "an abacus" in text

@@ -8,8 +8,10 @@ MARGIN = 3.0
 """AP, in points, that are less apart than this count as the same, where that was expected."""
 
 
-def _compare(claim: str, first: str, second: str, expected: str, distance: int = FAR) -> Hypothesis:
-    return compare(claim, "match", first, second, expected, distance=distance)
+def _compare(
+    claim: str, first: str, second: str, expected: str, distance: int = FAR, task: str = "match"
+) -> Hypothesis:
+    return compare(claim, task, first, second, expected, distance=distance)
 
 
 COMPARISONS = (
@@ -20,6 +22,14 @@ COMPARISONS = (
              "res4", "wider", "more"),
     _compare("Control: near the sign, no block is as good as a block.",
              "res4", "none", "same", NEAR),
+    _compare("Among rings, far from the sign, a block in res4 is better than none.",
+             "res4", "none", "more", task="among"),
+    _compare("Among rings, a wider detector of the same multiply-adds is no better.",
+             "wider", "none", "same", task="among"),
+    _compare("Among rings, the block is better than the wider detector.",
+             "res4", "wider", "more", task="among"),
+    _compare("Control: among rings, near the sign, no block is as good as a block.",
+             "res4", "none", "same", NEAR, task="among"),
     *(
         _compare(f"With the sign {distance} pixels away, the block is "
                  f"{'better' if expected == 'more' else 'as good as none'}.",

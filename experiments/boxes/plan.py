@@ -39,18 +39,22 @@ LABELS = {
 
 SEEDS = (1, 2, 3, 4, 5)
 MORE_SEEDS = (6, 7, 8, 9, 10)
-"""Of what was undecided with the first."""
+"""Of what was undecided with the first, and of what was added after them."""
 
 DIAL = (NEAR, 64, 128, FAR)
 """Distances, in pixels."""
 
-_PLAN = (  # distances, arms, seeds; in the order of running
-    ((FAR, NEAR), ("none", "res4"), SEEDS),
-    ((FAR,), ("wider",), SEEDS),
-    ((NEAR,), ("none", "res4"), MORE_SEEDS),
-    (DIAL[1:-1], ("none", "res4"), SEEDS),
-    ((FAR,), ("gaussian", "dot_product", "concatenation"), SEEDS),
-    ((FAR,), ("res2", "res3"), SEEDS),
+_PLAN = (  # task, distances, arms, seeds; in the order of running
+    ("match", (FAR, NEAR), ("none", "res4"), SEEDS),
+    ("match", (FAR,), ("wider",), SEEDS),
+    *(
+        (task, distances, arms, MORE_SEEDS)
+        for task in ("match", "among")
+        for distances, arms in (((FAR, NEAR), ("none", "res4")), ((FAR,), ("wider",)))
+    ),
+    ("match", DIAL[1:-1], ("none", "res4"), SEEDS),
+    ("match", (FAR,), ("gaussian", "dot_product", "concatenation"), SEEDS),
+    ("match", (FAR,), ("res2", "res3"), SEEDS),
 )
 
 _SETTINGS = {
@@ -60,11 +64,19 @@ _SETTINGS = {
 _WIDER = {"cpu": "9", "gpu": "68"}
 """WIDTH_PER_GROUP of the arm that costs at least what the block costs."""
 
-_START_ITERATIONS = "250"
+_SOLVER = {
+    "colors": ("SOLVER.MAX_ITER", "250"),
+    "among": (
+        "SOLVER.BASE_LR",
+        "0.005",
+    ),  # with the config's, what it starts from was lost at first
+}
+"""What differs from the config, by task."""
 
 
 class BoxTrial(Trial):
-    """One detector trained once; of the task ``colors`` the one that others start from."""
+    """One detector trained once: of the task ``among`` from one of ``match``, and that from one of
+    ``colors``."""
 
     def __str__(self) -> str:
         return f"{self.setting}/signs_{self.task}_d{self.distance}/{self.arm}/seed{self.seed}"
@@ -74,6 +86,8 @@ class BoxTrial(Trial):
         """The trial whose weights it starts from, as far as they fit; None for random ones."""
         if self.task == "colors":
             return None
+        if self.task == "among":
+            return replace(self, task="match")
         arm = "wider" if self.arm == "wider" else "none"
         return replace(self, task="colors", distance=FAR, arm=arm)
 
@@ -81,11 +95,11 @@ class BoxTrial(Trial):
         """Return the config of its detector and training, with its folder under `output`."""
         wider = ("MODEL.RESNETS.WIDTH_PER_GROUP", _WIDER[self.setting])
         start = ("MODEL.WEIGHTS", str(self.start.weights(output))) if self.start else ()
-        alone = () if self.start else ("SOLVER.MAX_ITER", _START_ITERATIONS)
+        solver = _SOLVER.get(self.task, ())
         opts = [
             *_SETTINGS[self.setting],
             *(wider if self.arm == "wider" else ARMS[self.arm]),
-            *(*start, *alone, "SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
+            *(*start, *solver, "SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
         ]
         return load_config(CONFIG, opts)
 
@@ -94,11 +108,11 @@ def plan(setting: str) -> list[BoxTrial]:
     """Return all trials of a setting, in the order of running: all seeds of a question, then the
     next question; before them those that they start from."""
     asked = [
-        BoxTrial(setting=setting, task="match", distance=distance, arm=arm, seed=seed)
-        for distances, arms, seeds in _PLAN
+        BoxTrial(setting=setting, task=task, distance=distance, arm=arm, seed=seed)
+        for task, distances, arms, seeds in _PLAN
         for seed in seeds
         for distance in distances
         for arm in arms
     ]
-    starts = dict.fromkeys(trial.start for trial in asked if trial.start)
+    starts = dict.fromkeys(trial.start for trial in asked if trial.task == "match")
     return [*starts, *asked]

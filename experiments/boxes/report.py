@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ from ..results import Results
 from ..run import machine_lines
 from .hypotheses import COMPARISONS, MARGIN
 from .plan import CONFIG, LABELS, SEEDS, BoxTrial, plan
-from .scenes import CLASSES, FAR, HEIGHT, NEAR, RECEPTIVE_FIELD, WIDTH, draw_scene
+from .scenes import CLASSES, FAR, HEIGHT, NEAR, RECEPTIVE_FIELD, RINGS, WIDTH, draw_scene
 from .trial import NUM_VAL, validation_set
 
 MATCHING = Matching(
     name="boxes",
     plan=plan,
+    tasks={"match": "", "among": "among rings"},
     labels=LABELS,
     comparisons=COMPARISONS,
     margin=MARGIN,
@@ -34,10 +36,13 @@ _SEED = 0  # of the examples; any will do
 
 def head(results: Results) -> str:
     """Return what was found, in a sentence for the top of the page."""
-    far, near = (MATCHING.versus(results, "res4", "none", distance) for distance in (FAR, NEAR))
+    far, near, far_among, near_among = (
+        MATCHING.versus(results, "res4", "none", distance, task)
+        for task, distance in product(MATCHING.tasks, (FAR, NEAR))
+    )
     return f"""In a detector, where a box's class is its colour and whether a sign {FAR} pixels \
-away has the same, one block in res4 against none: {far}; with the sign {NEAR} pixels away: \
-{near}."""
+away has the same, one block in res4 against none: {far}; with {RINGS} distractors: {far_among}. \
+With the sign {NEAR} pixels away: {near}; with {RINGS} distractors: {near_among}."""
 
 
 def section(
@@ -50,9 +55,10 @@ def section(
         at,
         task=f"Panoramas of {HEIGHT} x {WIDTH} pixels, each with a square to be found and a cross, "
         f"its sign, {FAR} pixels from edge to edge away. The class of a square is its colour, one "
-        "of four, and whether the cross has the same, which is so for half of each. The detector "
-        f"is a Faster R-CNN on res4, of which a feature sees {RECEPTIVE_FIELD} pixels. A detector "
-        "that finds all squares, and guesses, has an AP50 near 50.",
+        "of four, and whether the cross has the same, which is so for half of each. Where there "
+        f"are distractors, {RINGS} rings are drawn as well, of any of these colours and anywhere. "
+        f"The detector is a Faster R-CNN on res4, of which a feature sees {RECEPTIVE_FIELD} "
+        "pixels. A detector that finds all squares, and guesses, has an AP50 near 50.",
         attention="where squares attend, with the first seed's network",
         method=_method(results, machines),
     )
@@ -69,11 +75,12 @@ def save_images(results: Results, folder: Path, output: Path) -> None:
 
 
 def plot_examples() -> Figure:
-    """Draw panoramas with their classes, two far from the sign and two near it."""
+    """Draw panoramas with their classes, far from the sign and near it, alone and among rings."""
     rng = np.random.default_rng(_SEED)
     figure = Figure(figsize=(7, 3.2), layout="constrained")
-    for panel, distance in zip(figure.subplots(4, 1), (FAR, FAR, NEAR, NEAR), strict=True):
-        scene = draw_scene(rng, "match", distance)
+    shown = product(MATCHING.tasks, (FAR, NEAR))
+    for panel, (task, distance) in zip(figure.subplots(4, 1), shown, strict=True):
+        scene = draw_scene(rng, task, distance)
         panel.imshow(scene.image)
         panel.set_title(f"{distance} pixels: {CLASSES[scene.classes[0]]}", fontsize=9)
         panel.set_axis_off()

@@ -28,8 +28,12 @@ NEAR, FAR = 8, 192
 """Pixels between the square and the cross, from edge to edge: within what a region's features see,
 and beyond it."""
 
-TASKS = ("match", "colors")
-"""Find squares and say whether they match; find squares and crosses and name their colours."""
+TASKS = ("match", "among", "colors")
+"""Find squares and say whether they match; the same among rings; find squares and crosses and name
+their colours."""
+
+RINGS = 2
+"""In a panorama of the task ``among``: distractors, of any colours and anywhere."""
 
 _GRAY = (90, 150)  # of the background; a panorama has one
 _NOISE = 24  # levels of each pixel's noise
@@ -67,7 +71,7 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, task: str, distance: int) -> Scene:
-    """Return one panorama: a square and a cross.
+    """Return one panorama: a square and a cross, and of the task ``among`` rings.
 
     Args:
         rng: source of all that is random.
@@ -95,6 +99,8 @@ def draw_scene(rng: np.random.Generator, task: str, distance: int) -> Scene:
     looks = ((_SQUARE, COLORS[color]), (_CROSS, COLORS[cross_color]))
     for (x0, y0, x1, y1), (mask, look) in zip(boxes, looks, strict=True):
         image[y0:y1, x0:x1][mask] = look
+    if task == "among":
+        _draw_rings(rng, image, [square, cross])
     if task == "colors":
         found, classes = boxes, [color, len(COLORS) + cross_color]
     else:
@@ -107,11 +113,22 @@ def draw_scene(rng: np.random.Generator, task: str, distance: int) -> Scene:
     )
 
 
-def _masks() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    third = SIDE // 3
+def _draw_rings(rng: np.random.Generator, image: NDArray[np.uint8], taken: list[int]) -> None:
+    """Draw rings beside what has its left side at one of `taken`."""
+    for _ in range(RINGS):
+        apart = np.abs(np.arange(WIDTH - SIDE + 1)[:, None] - taken).min(1) >= SIDE
+        x, y = int(rng.choice(np.flatnonzero(apart))), int(rng.integers(HEIGHT - SIDE + 1))
+        image[y : y + SIDE, x : x + SIDE][_RING] = COLORS[rng.integers(len(COLORS))]
+        taken = [*taken, x]
+
+
+def _masks() -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    third, quarter = SIDE // 3, SIDE // 4
     cross = np.zeros((SIDE, SIDE), dtype=bool)
     cross[third:-third] = cross[:, third:-third] = True
-    return np.ones_like(cross), cross
+    ring = np.ones_like(cross)
+    ring[quarter:-quarter, quarter:-quarter] = False
+    return np.ones_like(cross), cross, ring
 
 
-_SQUARE, _CROSS = _masks()
+_SQUARE, _CROSS, _RING = _masks()

@@ -22,6 +22,7 @@ from .trial import NUM_VAL, SIGMAS, validation_set
 MATCHING = Matching(
     name="keypoints",
     plan=plan,
+    tasks={"match": ""},
     labels=LABELS,
     comparisons=COMPARISONS,
     margin=MARGIN,
