@@ -114,5 +114,5 @@ def plan(setting: str) -> list[BoxTrial]:
         for distance in distances
         for arm in arms
     ]
-    starts = dict.fromkeys(trial.start for trial in asked if trial.task == "match")
+    starts = dict.fromkeys(t.start for t in asked if t.start and t.task == "match")
     return [*starts, *asked]
