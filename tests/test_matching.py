@@ -17,7 +17,17 @@ from experiments.trial import BlockUse
 from experiments.video import trial as video_trial
 from experiments.video.clips import COLORS, FAR, FRAMES, KINDS, SIDE, Task, draw_clips
 from experiments.video.hypotheses import BARS, COMPARISONS, Bar
-from experiments.video.plan import ARMS, CORE, LABELS, MORE_SEEDS, SEEDS, TASKS, VideoTrial, plan
+from experiments.video.plan import (
+    ARMS,
+    CORE,
+    LABELS,
+    LATEST_SEEDS,
+    MORE_SEEDS,
+    SEEDS,
+    TASKS,
+    VideoTrial,
+    plan,
+)
 from experiments.video.plots import plot_dial
 from experiments.video.report import head, judge_bar
 from experiments.video.results import load, save, values
@@ -135,7 +145,7 @@ def test_arms_have_their_blocks(arm, blocks, tmp_path):
     model = build_model(trial(arm).config(tmp_path))
     found = [module for module in model.modules() if isinstance(module, NonLocalBlock)]
     assert len(found) == {"2_blocks": 2, "4_blocks": 4}.get(arm, blocks)
-    axes = arm.removesuffix("_longer")
+    axes = arm.partition("_")[0]
     assert {b.axes for b in found} == {axes if axes in ("space", "time") else "spacetime"}
 
 
@@ -157,7 +167,7 @@ def test_every_arm_has_five_seeds_and_every_hypothesis_its_trials():
     assert {t.arm for t in planned} == set(ARMS) == set(LABELS)
     assert {t.task for t in planned} == set(TASKS)
     for t in planned:
-        seeds = MORE_SEEDS if t.arm == "space_longer" else SEEDS
+        seeds = {"space_longer": MORE_SEEDS, "space_batch": LATEST_SEEDS}.get(t.arm, SEEDS)
         assert all(dataclasses.replace(t, seed=seed) in planned for seed in seeds)
     kinds = {"all": "matching", **dict.fromkeys(KINDS, "matching")}
     asked = [(bar.arm, bar.kind) for bar in BARS]

@@ -61,6 +61,12 @@ BARS = (
         arm="space_longer", kind="s", at_least=85),
     Bar(claim="and not what is apart in both.",
         arm="space_longer", kind="st", at_most=63),
+    # Added when that had missed it too: two clips of three tell such a block nothing, so that it
+    # takes three times the batch to be told as much as a block in spacetime.
+    Bar(claim="With three times the batch a block in space only solves what is apart in space,",
+        arm="space_batch", kind="s", at_least=85),
+    Bar(claim="and not what is apart in both.",
+        arm="space_batch", kind="st", at_most=63),
     Bar(claim="A block in time only solves what is apart in time,",
         arm="time", kind="t", at_least=90),
     Bar(claim="and not what is apart in both.",

@@ -41,6 +41,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "space": (*_IN_RES3, _AXES, "space"),
     "time": (*_IN_RES3, _AXES, "time"),
     "space_longer": (*_IN_RES3, _AXES, "space", "SOLVER.MAX_ITER", "1200"),
+    "space_batch": (*_IN_RES3, _AXES, "space", "SOLVER.IMS_PER_BATCH", "108"),
     "gaussian": (*_IN_RES3, PAIRWISE, "gaussian"),
     "dot_product": (*_IN_RES3, PAIRWISE, "dot_product"),
     "concatenation": (*_IN_RES3, PAIRWISE, "concatenation"),
@@ -60,6 +61,7 @@ LABELS = {
     "space": "C2D, 1 block in space only",
     "time": "C2D, 1 block in time only",
     "space_longer": "C2D, 1 block in space only, twice the iterations",
+    "space_batch": "C2D, 1 block in space only, three times the batch",
     "gaussian": "C2D, 1 block, Gaussian",
     "dot_product": "C2D, 1 block, dot product",
     "concatenation": "C2D, 1 block, concatenation",
@@ -75,11 +77,15 @@ SEEDS = (1, 2, 3, 4, 5)
 MORE_SEEDS = (6, 7, 8, 9, 10)
 """Of what was added after the results of the first."""
 
+LATEST_SEEDS = (11, 12, 13, 14, 15)
+"""Of what was added after those."""
+
 CORE = ("none", "spacetime", "space", "time")
 
 _PLAN = (  # tasks, arms, seeds; in the order of running
     (("matching", "control"), CORE, SEEDS),
     (("matching",), ("space_longer",), MORE_SEEDS),
+    (("matching",), ("space_batch",), LATEST_SEEDS),
     ((*SPACE_DIAL, *TIME_DIAL), ("none", "spacetime"), SEEDS),
     (("matching",), ("gaussian", "dot_product", "concatenation"), SEEDS),
     (("matching",), ("wider",), SEEDS),
