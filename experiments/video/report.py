@@ -306,10 +306,11 @@ residual block of res3, with batch norm after W_z and `INIT_STD` \
 seeds 101 and 102; seeds {SEEDS[0]} to {SEEDS[-1]} are fresh, seeds {MORE_SEEDS[0]} to \
 {MORE_SEEDS[-1]} those of what was asked when one of five had missed a bar, and seeds \
 {LATEST_SEEDS[0]} to {LATEST_SEEDS[-1]} when one of these had missed it too: then with three times \
-the batch, after pilots on seeds 101 to 103. With SGD a block in time only stayed at chance; after res3's first or last residual block a block in space only \
-stopped near 70 % on s, before the last one it came to 99 % (one pilot each). Pilots found one \
-leak: with `POOLING` paper, windows of three frames overlap and join frames that the official \
-code's windows of two keep apart, and a cross-entropy below 0.69 gave it away.
+the batch, after pilots on seeds 101 to 103. With SGD a block in time only stayed at chance; after \
+res3's first or last residual block a block in space only stopped near 70 % on s, before the last \
+one it came to 99 % (one pilot each). Pilots found one leak: with `POOLING` paper, windows of \
+three frames overlap and join frames that the official code's windows of two keep apart, and a \
+cross-entropy below 0.69 gave it away.
 - The learning rate falls to zero at the last iteration: a curve that ends flat does not show that \
 more iterations would change nothing.
 - {len(results)} trials, {hours:.1f} hours of one processor's time for training.
