@@ -192,7 +192,7 @@ class Matching:
         return groups
 
 
-_COLORS = ("C7", "C0", "C1", "C8", "C2")
+_COLORS = ("C7", "C0", "C1", "C8", "C2", "C4")
 _USE = ("residual_ratio", "cue_share", "even_share")
 
 

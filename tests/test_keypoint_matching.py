@@ -153,7 +153,8 @@ def test_arms_have_their_blocks_and_the_wider_head_costs_what_they_cost(setting,
     costs = {arm: cost_of(trial(arm, setting=setting).config(tmp_path)) for arm in ARMS}
     assert [len(costs[arm].blocks) for arm in ("none", "blocks", "wider")] == [0, 4, 0]
     least = costs["blocks"].multiply_adds
-    assert least <= costs["wider"].multiply_adds < 1.05 * least
+    for arm in ("wider", "wider_longer"):
+        assert least <= costs[arm].multiply_adds < 1.05 * least
     model = build_model(trial("blocks").config(tmp_path))
     assert sum(isinstance(module, NonLocalBlock) for module in model.modules()) == 4
 

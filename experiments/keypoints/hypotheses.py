@@ -15,6 +15,10 @@ def _compare(claim: str, first: str, second: str, expected: str, distance: int =
 COMPARISONS = (
     _compare("Far from the hat, trained twice as long, four blocks in the head are better than "
              "none.", "blocks_longer", "none_longer", "more"),
+    _compare("It is not capacity: trained as long, a wider head of the same multiply-adds is no "
+             "better.", "wider_longer", "none_longer", "same"),
+    _compare("It is not capacity: trained as long, the blocks are better than the wider head.",
+             "blocks_longer", "wider_longer", "more"),
     _compare("Far from the hat, beyond the head's convolutions, four blocks in the head are better "
              "than none.", "blocks", "none", "more"),
     _compare("It is not capacity: a wider head of the same multiply-adds is no better.",

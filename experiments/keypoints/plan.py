@@ -26,6 +26,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "wider": (),
     "none_longer": _LONGER,
     "blocks_longer": (*_IN_HEAD, *_LONGER),
+    "wider_longer": _LONGER,
 }
 """``KEY VALUE ...`` by the name of an arm; how much wider depends on the setting."""
 
@@ -35,6 +36,7 @@ LABELS = {
     "wider": "no block, wider",
     "none_longer": "no block, twice the iterations",
     "blocks_longer": "4 blocks in the head, twice the iterations",
+    "wider_longer": "no block, wider, twice the iterations",
 }
 
 SEEDS = (1, 2, 3, 4, 5)
@@ -47,6 +49,7 @@ DIAL = (NEAR, 16, 28, FAR)
 _PLAN = (  # distances, arms, seeds; in the order of running
     ((FAR,), ("none_longer", "blocks_longer"), MORE_SEEDS),
     ((FAR, NEAR), ("none", "blocks", "wider"), SEEDS),
+    ((FAR,), ("wider_longer",), MORE_SEEDS),
     (DIAL[1:-1], ("none", "blocks"), SEEDS),
 )
 
@@ -76,7 +79,8 @@ class KeypointTrial(Trial):
         """Return the config of its detector and training, with its folder under `output`."""
         opts = [
             *_SETTINGS[self.setting],
-            *(_WIDER[self.setting] if self.arm == "wider" else ARMS[self.arm]),
+            *(_WIDER[self.setting] if self.arm.startswith("wider") else ()),
+            *ARMS[self.arm],
             *("SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
         ]
         return load_config(CONFIG, opts)
