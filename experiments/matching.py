@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -162,18 +163,23 @@ class Matching:
         return ", ".join(filter(None, (f"{distance} pixels", self.tasks[task])))
 
     def plot_distance(self, results: Results, arms: Sequence[str]) -> Figure:
-        """Draw AP against the distance of the cue; dots are seeds."""
-        distances = sorted({trial.distance for trial in self.plan("cpu") if trial.task == "match"})
+        """Draw AP against the distance of the cue; dots are seeds, each task has its line."""
+        distances = sorted({t.distance for t in self.plan("cpu") if t.task in self.tasks})
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         panel = figure.subplots()
-        for arm, color in zip(arms, _COLORS[: len(arms)], strict=True):
-            found = {
-                distance: values(results, Group(task="match", distance=distance, arm=arm))
+        lines = zip(self.tasks.items(), _LINES[: len(self.tasks)], strict=True)
+        colors = zip(arms, _COLORS[: len(arms)], strict=True)
+        for ((task, note), line), (arm, color) in product(lines, colors):
+            by_distance = {
+                distance: values(results, Group(task=task, distance=distance, arm=arm))
                 for distance in distances
             }
-            found = {distance: aps for distance, aps in found.items() if aps}
+            found = {distance: aps for distance, aps in by_distance.items() if aps}
+            if not found:
+                continue
             means = [mean(aps).estimate for aps in found.values()]
-            panel.plot(list(found), means, marker="o", color=color, label=self.labels[arm])
+            label = ", ".join(filter(None, (self.labels[arm], note)))
+            panel.plot(list(found), means, marker="o", linestyle=line, color=color, label=label)
             for distance, aps in found.items():
                 panel.plot([distance] * len(aps), aps, ".", color=color, alpha=0.5)
         panel.set_xlabel(f"pixels to the {self.cue}")
@@ -193,6 +199,7 @@ class Matching:
 
 
 _COLORS = ("C7", "C0", "C1", "C8", "C2", "C4")
+_LINES = ("-", "--")
 _USE = ("residual_ratio", "cue_share", "even_share")
 
 
