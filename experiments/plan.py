@@ -1,7 +1,9 @@
 """What is compared: tasks, models and seeds, and what was expected before the runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from nl_detectron.config import load_config
 
@@ -161,3 +163,19 @@ def plan(setting: str) -> list[Trial]:
                     for arm in arms
                 ]
     return trials
+
+
+AnyTrial = TypeVar("AnyTrial", bound=Trial)
+Question = tuple[str, Sequence[int], Sequence[str], Sequence[int]]
+"""A task, and its distances, arms and seeds."""
+
+
+def in_order(kind: type[AnyTrial], setting: str, questions: Sequence[Question]) -> list[AnyTrial]:
+    """Return the trials of `questions`: all seeds of one, then the next one."""
+    return [
+        kind(setting=setting, task=task, distance=distance, arm=arm, seed=seed)
+        for task, distances, arms, seeds in questions
+        for seed in seeds
+        for distance in distances
+        for arm in arms
+    ]

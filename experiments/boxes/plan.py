@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nl_detectron.config import load_config
 
-from ..plan import BLOCKS, CONFIGS, FULL_WIDTH, PAIRWISE, Trial
+from ..plan import BLOCKS, CONFIGS, FULL_WIDTH, PAIRWISE, Trial, in_order
 from .scenes import FAR, NEAR
 
 CONFIG = CONFIGS / "matching_boxes.yaml"
@@ -105,14 +105,8 @@ class BoxTrial(Trial):
 
 
 def plan(setting: str) -> list[BoxTrial]:
-    """Return all trials of a setting, in the order of running: all seeds of a question, then the
-    next question; before them those that they start from."""
-    asked = [
-        BoxTrial(setting=setting, task=task, distance=distance, arm=arm, seed=seed)
-        for task, distances, arms, seeds in _PLAN
-        for seed in seeds
-        for distance in distances
-        for arm in arms
-    ]
+    """Return all trials of a setting, in the order of running; before them those that they start
+    from."""
+    asked = in_order(BoxTrial, setting, _PLAN)
     starts = dict.fromkeys(t.start for t in asked if t.start and t.task == "match")
     return [*starts, *asked]

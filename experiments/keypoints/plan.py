@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nl_detectron.config import load_config
 
-from ..plan import CONFIGS, FULL_WIDTH, Trial
+from ..plan import CONFIGS, FULL_WIDTH, Trial, in_order
 from .people import FAR, NEAR
 
 CONFIG = CONFIGS / "matching_keypoints.yaml"
@@ -46,11 +46,11 @@ MORE_SEEDS = (6, 7, 8, 9, 10)
 DIAL = (NEAR, 16, 28, FAR)
 """Distances, in pixels."""
 
-_PLAN = (  # distances, arms, seeds; in the order of running
-    ((FAR,), ("none_longer", "blocks_longer"), MORE_SEEDS),
-    ((FAR, NEAR), ("none", "blocks", "wider"), SEEDS),
-    ((FAR,), ("wider_longer",), MORE_SEEDS),
-    (DIAL[1:-1], ("none", "blocks"), SEEDS),
+_PLAN = (  # task, distances, arms, seeds; in the order of running
+    ("match", (FAR,), ("none_longer", "blocks_longer"), MORE_SEEDS),
+    ("match", (FAR, NEAR), ("none", "blocks", "wider"), SEEDS),
+    ("match", (FAR,), ("wider_longer",), MORE_SEEDS),
+    ("match", DIAL[1:-1], ("none", "blocks"), SEEDS),
 )
 
 _SETTINGS = {
@@ -87,12 +87,5 @@ class KeypointTrial(Trial):
 
 
 def plan(setting: str) -> list[KeypointTrial]:
-    """Return all trials of a setting, in the order of running: all seeds of a question, then the
-    next question."""
-    return [
-        KeypointTrial(setting=setting, task="match", distance=distance, arm=arm, seed=seed)
-        for distances, arms, seeds in _PLAN
-        for seed in seeds
-        for distance in distances
-        for arm in arms
-    ]
+    """Return all trials of a setting, in the order of running."""
+    return in_order(KeypointTrial, setting, _PLAN)
