@@ -13,7 +13,7 @@ from experiments import run as runner
 from experiments.boxes import trial as box_trial
 from experiments.boxes.hypotheses import COMPARISONS
 from experiments.boxes.network import build
-from experiments.boxes.plan import ARMS, LABELS, SEEDS, BoxTrial, plan
+from experiments.boxes.plan import ARMS, LABELS, MORE_SEEDS, SEEDS, BoxTrial, plan
 from experiments.boxes.report import head, save_images, section
 from experiments.boxes.scenes import (
     CLASSES,
@@ -231,22 +231,30 @@ def test_a_trial_starts_from_its_start_and_again_gives_the_same_row(tmp_path, mo
     monkeypatch.setattr(BoxTrial, "config", short)
     monkeypatch.setattr(box_trial, "NUM_VAL", 20)
     monkeypatch.setattr(box_trial, "_LOOKED_AT", 2)
-    start = run_trial(trial().start, tmp_path)
+    one, among = (trial(seed=MORE_SEEDS[0], task=task) for task in ("match", "among"))
+    start = run_trial(one.start, tmp_path)
     assert start.blocks == []
-    cfg = trial().config(tmp_path)
+    cfg = one.config(tmp_path)
     begun = build(cfg).backbone.state_dict()
     saved = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
     for name, weight in begun.items():
         assert "nonlocal" in name or torch.equal(weight, saved[f"backbone.{name}"])
-    first, again = (dataclasses.replace(run_trial(trial(), tmp_path), seconds=0) for _ in range(2))
+    first, again = (dataclasses.replace(run_trial(one, tmp_path), seconds=0) for _ in range(2))
     assert first == again
     (use,) = first.blocks
     assert use.block == "backbone.res4.nonlocal_after_4"
     assert 0 < use.even_share < 0.5
-    BOXES.save(tmp_path, {trial(): first})
+    BOXES.save(tmp_path, {one: first})
     (loaded,) = BOXES.load(tmp_path).values()
     assert loaded.parameters == first.parameters
     assert loaded.blocks[0].block == use.block
+    begun = build(among.config(tmp_path)).state_dict()
+    saved = torch.load(one.weights(tmp_path), weights_only=True)["model"]
+    assert begun.keys() == saved.keys()
+    assert all(torch.equal(begun[name], weight) for name, weight in saved.items())
+    run_trial(among, tmp_path)
+    save_images({one: first}, tmp_path, tmp_path)
+    assert (tmp_path / "boxes_attention.png").stat().st_size > 5_000
 
 
 def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):

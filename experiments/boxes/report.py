@@ -16,7 +16,7 @@ from ..matching import Matching
 from ..results import Results
 from ..run import machine_lines
 from .hypotheses import COMPARISONS, MARGIN
-from .plan import CONFIG, LABELS, SEEDS, BoxTrial, plan
+from .plan import CONFIG, LABELS, MORE_SEEDS, BoxTrial, plan
 from .scenes import CLASSES, FAR, HEIGHT, NEAR, RECEPTIVE_FIELD, RINGS, WIDTH, draw_scene
 from .trial import NUM_VAL, validation_set
 
@@ -59,7 +59,7 @@ def section(
         f"are distractors, {RINGS} rings are drawn as well, of any of these colours and anywhere. "
         f"The detector is a Faster R-CNN on res4, of which a feature sees {RECEPTIVE_FIELD} "
         "pixels. A detector that finds all squares, and guesses, has an AP50 near 50.",
-        attention="where squares attend, with the first seed's network",
+        attention="where squares among rings attend, with the first seed's network",
         method=_method(results, machines),
     )
 
@@ -88,9 +88,9 @@ def plot_examples() -> Figure:
 
 
 def plot_attention(output: Path) -> Figure | None:
-    """Draw where a matched square and one alone attend, with the first seed's network; None if it
-    is not in `output`."""
-    trial = BoxTrial(setting="cpu", task="match", distance=FAR, arm="res4", seed=SEEDS[0])
+    """Draw where a matched square and one alone attend among rings, with the first network; None
+    if it is not in `output`."""
+    trial = BoxTrial(setting="cpu", task="among", distance=FAR, arm="res4", seed=MORE_SEEDS[0])
     if not trial.weights(output).is_file():
         return None
     predictor = Predictor(trial.config(output), weights=trial.weights(output))
