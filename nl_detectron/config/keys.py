@@ -13,7 +13,8 @@ MODEL:
       SCALE: True                      # softmax forms divide by the square root of the width
       INIT_STD: 0.01                   # standard deviation of the weights' start; 0.01, the
                                        # official code's, suits 1024 channels: of fewer, theta . phi
-                                       # starts near zero and about 2 / sqrt(channels) learns sooner
+                                       # starts near zero and a larger one, 2 / sqrt(channels) at
+                                       # most, learns sooner
       AXES: spacetime                  # of clips, what a position sees: spacetime; space, its own
                                        # frame; time, its own place
       GROUP_FRAMES: [0, 0, 0, 0]       # of clips, res2..res5: time steps that see each other; 0 is
