@@ -52,9 +52,9 @@ _PLAN = (  # task, distances, arms, seeds; in the order of running
         for task in ("match", "among")
         for distances, arms in (((FAR, NEAR), ("none", "res4")), ((FAR,), ("wider",)))
     ),
-    ("match", DIAL[1:-1], ("none", "res4"), SEEDS),
-    ("match", (FAR,), ("gaussian", "dot_product", "concatenation"), SEEDS),
-    ("match", (FAR,), ("res2", "res3"), SEEDS),
+    ("match", DIAL[1:-1], ("none", "res4"), MORE_SEEDS),
+    ("match", (FAR,), ("gaussian", "dot_product", "concatenation"), MORE_SEEDS),
+    ("match", (FAR,), ("res2", "res3"), MORE_SEEDS),
 )
 
 _SETTINGS = {
