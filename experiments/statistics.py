@@ -1,5 +1,6 @@
 """Means and differences of seeds, with intervals."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import stdev
@@ -59,7 +60,10 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
     estimate = float(np.mean(first) - np.mean(second))
     if np.ptp(first) == np.ptp(second) == 0:  # as where all are at 100 %: scipy's would be NaN
         return Interval(estimate=estimate, low=estimate, high=estimate)
-    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
+    with warnings.catch_warnings():
+        # Values that are all the same, as 100 %, have a variance of 0, and nothing is lost.
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
     return Interval(estimate=estimate, low=float(found.low), high=float(found.high))
 
 

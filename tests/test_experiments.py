@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,11 @@ def test_intervals_are_students_and_welchs():
     apart = difference([11, 12, 13, 14, 15], [1, 2, 3, 4, 5])
     assert apart.estimate == 10
     assert apart.high - 10 == pytest.approx(2.306004, rel=1e-6)
+    # Of which one has no variance: the degrees of freedom are the other's.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one_alike = difference([100] * 5, [1, 2, 3, 4, 5])
+    assert one_alike.high - 97 == pytest.approx(2.776445 * math.sqrt(0.5), rel=1e-6)
     alike = difference([100, 100], [90, 90])
     assert (alike.low, alike.estimate, alike.high) == (10, 10, 10)
     with pytest.raises(ValueError, match="2 values"):
