@@ -67,7 +67,8 @@ class Matching:
                 f"Written down before the runs (`experiments/{self.name}/hypotheses.py`). The "
                 f"difference is in COCO's AP of {self.name}, in points, with Welch's 95 % interval "
                 'over seeds, not corrected for their number. "As good as" is met by an interval '
-                f"inside ±{self.margin:g}; an interval that allows both is undecided.",
+                f"inside ±{self.margin:g}; an interval that allows both is undecided. AP also says "
+                f"how exactly {self.name} are placed; AP50, which no hypothesis was about, hardly.",
                 self._judged(results),
                 f"### {title}: results",
                 "AP in per cent, mean and standard deviation over seeds, and each seed's; "
@@ -94,8 +95,10 @@ class Matching:
         self, results: Results, first: str, second: str, distance: int, task: str = "match"
     ) -> str:
         """Say what an arm has over another at a distance, in words of the page's first lines."""
-        groups = [Group(task=task, distance=distance, arm=arm) for arm in (first, second)]
-        found = _interval(results, *groups)
+        one, other = groups = [
+            Group(task=task, distance=distance, arm=arm) for arm in (first, second)
+        ]
+        found = _interval(results, one, other)
         if found is None:
             return "not measured"
         aps = [mean(values(results, group)).estimate for group in groups]
@@ -108,8 +111,10 @@ class Matching:
             found = _interval(results, one.first, one.second)
             said = judge(found, expected=one.expected, margin=self.margin)
             where = self._where(one.first.task, one.first.distance)
-            rows.append([one.claim, where, found or NOT_RUN, said])
-        return markdown(rows, ["expected", "distance", "difference in AP", "found"], right=(1,))
+            in_ap50 = _interval(results, one.first, one.second, "ap50")
+            rows.append([one.claim, where, found or NOT_RUN, said, in_ap50 or ""])
+        headers = ["expected", "distance", "difference in AP", "found", "in AP50"]
+        return markdown(rows, headers, right=(1,))
 
     def _table(self, results: Results) -> str:
         """Return the table of results."""
@@ -203,6 +208,8 @@ _LINES = ("-", "--")
 _USE = ("residual_ratio", "cue_share", "even_share")
 
 
-def _interval(results: Results, first: Group, second: Group) -> Interval | None:
-    aps = [values(results, group) for group in (first, second)]
+def _interval(
+    results: Results, first: Group, second: Group, measure: str = "ap"
+) -> Interval | None:
+    aps = [values(results, group, measure=measure) for group in (first, second)]
     return difference(*aps) if min(map(len, aps)) > 1 else None

@@ -74,10 +74,12 @@ def load(folder: Path, *, kind: type = Trial, prefix: str = "") -> Results:
         raise UserError(f"cannot read the results in {folder} ({error!r})") from error
 
 
-def values(results: Results, group: Group, setting: str = "cpu") -> list[float]:
-    """Return the AP of a group's trials, in the order of their seeds."""
+def values(
+    results: Results, group: Group, setting: str = "cpu", measure: str = "ap"
+) -> list[float]:
+    """Return AP, or another measure of `Outcome`, of a group's trials, in the order of seeds."""
     found = {
-        trial.seed: outcome.ap
+        trial.seed: getattr(outcome, measure)
         for trial, outcome in results.items()
         if trial.setting == setting
         and (trial.task, trial.distance, trial.arm) == (group.task, group.distance, group.arm)

@@ -273,8 +273,8 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert (tmp_path / "boxes_by_distance.png").stat().st_size > 5_000
     machines = {"boxes/cpu": {"processor": "an abacus"}}
     text = re.sub(" +", " ", section(results, tmp_path, "at", machines))
-    assert "| 192 pixels | +40.0 [+37.7, +42.3] | met |" in text
-    assert "| 8 pixels | not run | not run |" in text
+    assert "| 192 pixels | +40.0 [+37.7, +42.3] | met | +40.0 [+37.7, +42.3] |" in text
+    assert "| 8 pixels | not run | not run | |" in text
     assert "| 192 pixels | 1 block in res4 | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
     assert "| `b` | 0.500 | 30.0 % | 10.0 % | 30, 30, 30, 30, 30 |" in text
     assert "no block, wider at 192 pixels (10 seeds)" in text
