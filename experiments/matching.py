@@ -114,7 +114,7 @@ class Matching:
             in_ap50 = _interval(results, one.first, one.second, "ap50")
             rows.append([one.claim, where, found or NOT_RUN, said, in_ap50 or ""])
         headers = ["expected", "distance", "difference in AP", "found", "in AP50"]
-        return markdown(rows, headers, right=(1,))
+        return markdown(rows, headers)
 
     def _table(self, results: Results) -> str:
         """Return the table of results."""
@@ -149,7 +149,7 @@ class Matching:
                 rows.append([*row, *shares, by_seed])
         headers = ["distance", "detector", "block", "residual ratio"]
         headers += [f"on the {self.cue}", "even", "by seed, %"]
-        return markdown(rows, headers, right=(0, 3, 4, 5, 6))
+        return markdown(rows, headers, right=(3, 4, 5, 6))
 
     def _missing(self, results: Results, setting: str = "cpu") -> str:
         """Name the trials of the plan that have not been run."""

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from test_experiments import outcome
+from test_experiments import outcome, pretend_to_run
 
 from experiments import run as runner
 from experiments.boxes import trial as box_trial
@@ -94,7 +94,9 @@ def test_rings_are_added_to_what_is_there_and_their_colours_do_not_tell_the_answ
             counts[int(among.classes[0]) % 2, number] += int(rings)
     assert sum(counts.values()) == 1000 * RINGS
     # 250 expected, of a standard deviation of 15.
-    assert all(180 < counts[answer, number] < 320 for answer in (0, 1) for number in range(4))
+    assert all(
+        180 < counts[answer, number] < 320 for answer in (0, 1) for number in range(len(COLORS))
+    )
 
 
 def test_neither_colour_tells_the_answer():
@@ -188,13 +190,7 @@ def test_every_arm_has_five_seeds_its_start_and_every_hypothesis_its_trials():
 
 
 def test_what_a_start_starts_from_runs_before_it(tmp_path, monkeypatch):
-    ran = []
-
-    def pretend(run_trial, trials, output, jobs):
-        ran.append(trials)
-        return [(one, outcome(50.0)) for one in trials]
-
-    monkeypatch.setattr(runner, "_each", pretend)
+    ran = pretend_to_run(monkeypatch)
     among = trial(task="among")
     failed = runner.run(BOXES, [among], output=tmp_path, folder=tmp_path / "results", jobs=1)
     assert failed == {}
@@ -248,6 +244,9 @@ def test_a_trial_starts_from_its_start_and_again_gives_the_same_row(tmp_path, mo
     (loaded,) = BOXES.load(tmp_path).values()
     assert loaded.parameters == first.parameters
     assert loaded.blocks[0].block == use.block
+    again_at_half = among.config(tmp_path).SOLVER
+    assert again_at_half.BASE_LR == cfg.SOLVER.BASE_LR / 2
+    assert again_at_half.MAX_ITER == cfg.SOLVER.MAX_ITER
     begun = build(among.config(tmp_path)).state_dict()
     saved = torch.load(one.weights(tmp_path), weights_only=True)["model"]
     assert begun.keys() == saved.keys()
@@ -273,7 +272,7 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert (tmp_path / "boxes_by_distance.png").stat().st_size > 5_000
     machines = {"boxes/cpu": {"processor": "an abacus"}}
     text = re.sub(" +", " ", section(results, tmp_path, "at", machines))
-    assert "| 192 pixels | +40.0 [+37.7, +42.3] | met | +40.0 [+37.7, +42.3] |" in text
+    assert "| 192 pixels | +40.0 [+37.7, +42.3] | met | +20.0 [+18.8, +21.2] |" in text
     assert "| 8 pixels | not run | not run | |" in text
     assert "| 192 pixels | 1 block in res4 | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
     assert "| `b` | 0.500 | 30.0 % | 10.0 % | 30, 30, 30, 30, 30 |" in text

@@ -299,8 +299,8 @@ def method(results: VideoResults, machines: Mapping[str, Mapping[str, str]]) -> 
 from another stream.
 - Networks are the package's `VideoClassifier` with `configs/experiments/matching.yaml`: C2D with \
 the stem, res2 and res3 of ResNet-50 at an eighth of the width, from random weights, all arms with \
-one schedule. `experiments/video/plan.py` has what differs. The block comes before the last \
-residual block of res3, with batch norm after W_z and `INIT_STD` \
+one schedule unless their name says otherwise. `experiments/video/plan.py` has what differs. The \
+block comes before the last residual block of res3, with batch norm after W_z and `INIT_STD` \
 {cfg.MODEL.RESNETS.NON_LOCAL.INIT_STD}.
 - Colours, sizes, optimizer, schedule and the block's place were chosen in some twenty pilots on \
 seeds 101 and 102; seeds {SEEDS[0]} to {SEEDS[-1]} are fresh, seeds {MORE_SEEDS[0]} to \
