@@ -7,13 +7,14 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_run
 import torch
+from detectron2.engine import HookBase, hooks
 from recording import record, same
 
 from nl_detectron.dataset_check import image_error
@@ -122,6 +123,29 @@ def test_a_loader_worker_that_is_killed(
     # What torch says depends on the moment: while a batch is handed over, it names no signal.
     said = "told as a matter of memory, naming DATALOADER.NUM_WORKERS"
     tried(GROUP, f"a loader worker ended by {number.name}", f"{said}; {message.split('; ')[-1]}")
+
+
+def test_torchs_handler_raises_where_the_worker_was_missed(
+    run_dir: Path, recorded: Callable[..., Path]
+) -> None:
+    def killed(number: int, frame: Any) -> None:  # as torch's for SIGCHLD
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    def lost() -> Iterator[None]:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        raise ConnectionResetError
+        yield
+
+    def lose_worker(trainer: Any) -> None:
+        trainer._trainer._data_loader_iter_obj = lost()
+
+    previous = signal.signal(signal.SIGALRM, killed)
+    try:
+        with pytest.raises(UserError, match=r"worker was killed \(Killed\)") as caught:
+            recorded(run_dir, "output", *SHORT, at={2: lose_worker})
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert isinstance(caught.value.__cause__.__context__, ConnectionResetError)
 
 
 def test_a_worker_without_shared_memory_is_told_apart() -> None:
@@ -313,6 +337,18 @@ def test_sigterm_saves_and_resume_goes_on(
     assert same(a, b)
     tried(GROUP, "SIGTERM, then --resume: status 143, and the run's weights in the end are the "
           "uninterrupted one's", said[0])  # fmt: skip
+
+
+def test_the_handler_is_given_back_after_a_hook_that_fails(
+    run_dir: Path, recorded: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(hook: HookBase) -> None:
+        raise RuntimeError("a hook's own error")
+
+    monkeypatch.setattr(hooks.IterationTimer, "after_train", fail)
+    with pytest.raises(RuntimeError, match="a hook's own error"):
+        recorded(run_dir, "output", *SHORT)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_handler_of_the_program_itself_is_kept(run_dir: Path, recorded) -> None:

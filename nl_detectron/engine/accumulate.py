@@ -16,6 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from .run_errors import DivergedError, check_losses, worker_error
 from .train_loop import EvaluateOnSuccess
 
+# torch notices a dead worker within milliseconds, unless the machine is very busy.
+_NOTICED_SECONDS = 1.0
+
 
 def to_distributed(model: nn.Module, **options: Any) -> nn.Module:
     """Wrap `model` for the process group, on its GPU or on the CPU; a single process needs nothing.
@@ -76,7 +79,9 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
             try:
                 data = next(self._data_loader_iter)
             except (ConnectionError, EOFError) as error:
-                # A worker died while it handed over a batch, before torch noticed.
+                # A worker died while it handed over a batch, before torch noticed. Its handler of
+                # SIGCHLD raises in here, with what ended the worker, and not somewhere later on.
+                time.sleep(_NOTICED_SECONDS)
                 raise worker_error() from error
             data_time += time.perf_counter() - start
             last = step == self.accumulate_steps - 1

@@ -74,7 +74,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         self.max_iter = settings.max_iter
         self._last_eval_results: dict[str, Any] = {}
         self._wandb: WandbWriter | None = None
-        save = SaveOnSigterm(self.checkpointer, data_loader)
+        self._save_on_sigterm = save = SaveOnSigterm(self.checkpointer, data_loader)
         self.register_hooks(
             [
                 ResidualNormHook(model, period=settings.log_period)
@@ -130,7 +130,10 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         one there are none. They are compared with the expected ones, see `verify`."""
         if self._wandb is not None:
             self._wandb.start(resume=self.start_iter > 0)
-        TrainerBase.train(self, self.start_iter, self.max_iter)
+        try:
+            TrainerBase.train(self, self.start_iter, self.max_iter)
+        finally:
+            self._save_on_sigterm.after_train()  # not reached where another hook's has failed
         verify(self.cfg, self._last_eval_results)
         return self._last_eval_results
 
