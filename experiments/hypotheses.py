@@ -22,12 +22,14 @@ class Hypothesis:
         claim: in words.
         first, second: the difference is the mean AP of `first` minus that of `second`.
         expected: ``more`` than 0, ``less``, or ``same``: not told apart from 0.
+        measure: ``ap``, or ``ap50`` where the class matters and not the exact place.
     """
 
     claim: str
     first: Group
     second: Group
     expected: str
+    measure: str = "ap"
 
 
 def compare(
@@ -38,6 +40,7 @@ def compare(
     expected: str,
     *,
     distance: int = FAR,
+    measure: str = "ap",
 ) -> Hypothesis:
     """Return the hypothesis that, of a task at a distance, `first` is `expected` over `second`."""
     return Hypothesis(
@@ -45,6 +48,7 @@ def compare(
         first=Group(task=task, distance=distance, arm=first),
         second=Group(task=task, distance=distance, arm=second),
         expected=expected,
+        measure=measure,
     )
 
 

@@ -68,7 +68,7 @@ class Matching:
                 f"difference is in COCO's AP of {self.name}, in points, with Welch's 95 % interval "
                 'over seeds, not corrected for their number. "As good as" is met by an interval '
                 f"inside ±{self.margin:g}; an interval that allows both is undecided. AP also says "
-                f"how exactly {self.name} are placed; AP50, which no hypothesis was about, hardly.",
+                f"how exactly {self.name} are placed, AP50 hardly.",
                 self._judged(results),
                 f"### {title}: results",
                 "AP in per cent, mean and standard deviation over seeds, and each seed's; "
@@ -108,12 +108,13 @@ class Matching:
         """Return the table of hypotheses."""
         rows = []
         for one in self.comparisons:
-            found = _interval(results, one.first, one.second)
-            said = judge(found, expected=one.expected, margin=self.margin)
+            found = {m: _interval(results, one.first, one.second, m) for m in _MEASURES}
+            said = judge(found[one.measure], expected=one.expected, margin=self.margin)
             where = self._where(one.first.task, one.first.distance)
-            in_ap50 = _interval(results, one.first, one.second, "ap50")
-            rows.append([one.claim, where, found or NOT_RUN, said, in_ap50 or ""])
-        headers = ["expected", "distance", "difference in AP", "found", "in AP50"]
+            differences = [found[m] or NOT_RUN for m in _MEASURES]
+            rows.append([one.claim, where, *differences, _MEASURES[one.measure], said])
+        headers = ["expected", "distance", *(f"in {name}" for name in _MEASURES.values())]
+        headers += ["judged by", "found"]
         return markdown(rows, headers)
 
     def _table(self, results: Results) -> str:
@@ -205,6 +206,7 @@ class Matching:
 
 _COLORS = ("C7", "C0", "C1", "C8", "C2", "C4")
 _LINES = ("-", "--")
+_MEASURES = {"ap": "AP", "ap50": "AP50"}
 _USE = ("residual_ratio", "cue_share", "even_share")
 
 

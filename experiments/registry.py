@@ -64,6 +64,7 @@ EXPERIMENTS = {
             load=results.load,
             save=results.save,
             describe=_describe_detectors,
+            former=True,
         ),
     )
 }

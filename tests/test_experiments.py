@@ -248,6 +248,9 @@ def test_the_command_prints_its_plan_and_names_what_does_not_match(tmp_path):
     assert shown.returncode == 0, shown.stderr
     assert "cpu/crates_d0/res4/seed3" in shown.stdout
     assert "walkers" not in shown.stdout
+    unasked = tiny_run.run(script, "--plan").stdout
+    assert "cpu/signs_among_d192/res4/seed6" in unasked
+    assert "crates" not in unasked
     wrong = tiny_run.run(script, "--only", "nothing")
     assert wrong.returncode == 1
     assert wrong.stderr.strip().splitlines()[-1].startswith("error: --only 'nothing'")

@@ -22,6 +22,7 @@ again.
 examples:
   what would be run:                 %(prog)s --plan
   all of it, 2 trials at a time:     %(prog)s --jobs 2
+  also the former tasks:             %(prog)s --jobs 2 --only '*'
   the larger setting, on a GPU:      %(prog)s --setting gpu
   one question of one experiment:    %(prog)s --only 'cpu/clips_matching/*'
   one trial again, beside the rest:  %(prog)s --only 'cpu/clips_matching/spacetime/seed1' \\
@@ -36,7 +37,11 @@ def parser() -> argparse.ArgumentParser:
     )
     new.add_argument("--setting", choices=list(SETTINGS), default="cpu")
     new.add_argument("--jobs", type=int, default=1, help="trials at a time (default: %(default)s)")
-    new.add_argument("--only", default="*", metavar="PATTERN", help="trials, by name")
+    new.add_argument(
+        "--only",
+        metavar="PATTERN",
+        help="trials, by name (default: all but those of the former tasks, the page's appendix)",
+    )
     new.add_argument("--output", type=Path, default=Path("output/experiments"), help="of the runs")
     new.add_argument(
         "--results",
@@ -70,8 +75,9 @@ def main() -> int:
 def train(args: argparse.Namespace) -> dict[Any, str]:
     """Print the plan and, unless that is all, train what is missing; return what failed."""
     chosen = {
-        name: [t for t in one.plan(args.setting) if fnmatch(str(t), args.only)]
+        name: [t for t in one.plan(args.setting) if fnmatch(str(t), args.only or "*")]
         for name, one in EXPERIMENTS.items()
+        if args.only or not one.former
     }
     trials = [trial for some in chosen.values() for trial in some]
     if not trials:

@@ -13,7 +13,7 @@ CONFIG = CONFIGS / "matching_boxes.yaml"
 
 _IN_RES4 = (BLOCKS, "[[],[],[-2],[]]")
 
-ARMS: dict[str, tuple[str, ...]] = {
+_ARMS: dict[str, tuple[str, ...]] = {
     "none": (),
     "res4": _IN_RES4,
     "wider": (),
@@ -23,10 +23,12 @@ ARMS: dict[str, tuple[str, ...]] = {
     "res2": (BLOCKS, "[[-2],[],[],[]]"),
     "res3": (BLOCKS, "[[],[-2],[],[]]"),
 }
+_LONGER = ("SOLVER.MAX_ITER", "600")
+ARMS = _ARMS | {f"{arm}_longer": (*opts, *_LONGER) for arm, opts in _ARMS.items()}
 """``KEY VALUE ...`` by the name of an arm; how much wider depends on the setting. Blocks are
 embedded Gaussian, others say so."""
 
-LABELS = {
+_LABELS = {
     "none": "no block",
     "res4": "1 block in res4",
     "wider": "no block, wider",
@@ -36,13 +38,22 @@ LABELS = {
     "res2": "1 block in res2",
     "res3": "1 block in res3",
 }
+LABELS = _LABELS | {f"{arm}_longer": f"{it}, twice the iterations" for arm, it in _LABELS.items()}
 
 SEEDS = (1, 2, 3, 4, 5)
 MORE_SEEDS = (6, 7, 8, 9, 10)
 """Of what was undecided with the first, and of what was added after them."""
 
+LATEST_SEEDS = (11, 12, 13, 14, 15)
+"""Of what had not converged with these."""
+
 DIAL = (NEAR, 64, 128, FAR)
 """Distances, in pixels."""
+
+FORMS_AND_PLACES = tuple(
+    f"{arm}_longer"
+    for arm in ("none", "res4", "gaussian", "dot_product", "concatenation", "res2", "res3")
+)
 
 _PLAN = (  # task, distances, arms, seeds; in the order of running
     ("match", (FAR, NEAR), ("none", "res4"), SEEDS),
@@ -54,6 +65,8 @@ _PLAN = (  # task, distances, arms, seeds; in the order of running
     ("match", DIAL[1:-1], ("none", "res4"), MORE_SEEDS),
     ("match", (FAR,), ("gaussian", "dot_product", "concatenation"), MORE_SEEDS),
     ("match", (FAR,), ("res2", "res3"), MORE_SEEDS),
+    ("match", (FAR,), FORMS_AND_PLACES, LATEST_SEEDS),
+    ("match", (NEAR,), ("none_longer", "res4_longer"), LATEST_SEEDS),
 )
 
 _SETTINGS = {
@@ -79,13 +92,17 @@ class BoxTrial(Trial):
         return f"{self.setting}/signs_{self.task}_d{self.distance}/{self.arm}/seed{self.seed}"
 
     @property
+    def _wider(self) -> bool:
+        return self.arm.startswith("wider")
+
+    @property
     def start(self) -> "BoxTrial | None":
         """The trial whose weights it starts from, as far as they fit; None for random ones."""
         if self.task == "colors":
             return None
         if self.task == "among":
             return replace(self, task="match")
-        arm = "wider" if self.arm == "wider" else "none"
+        arm = "wider" if self._wider else "none"
         return replace(self, task="colors", distance=FAR, arm=arm)
 
     def config(self, output: Path):
@@ -95,7 +112,8 @@ class BoxTrial(Trial):
         solver = _SOLVER.get(self.task, ())
         opts = [
             *_SETTINGS[self.setting],
-            *(wider if self.arm == "wider" else ARMS[self.arm]),
+            *(wider if self._wider else ()),
+            *ARMS[self.arm],
             *(*start, *solver, "SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
         ]
         return load_config(CONFIG, opts)
