@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 
 from .hypotheses import Group, Hypothesis
 from .plan import Trial
+from .plots import plot_arms
 from .results import Results, values
 from .statistics import NOT_RUN, Interval, difference, judge, mean, spread
 from .tables import markdown
 
-IMAGES = ("examples", "by_distance", "attention")
+IMAGES = ("examples", "by_distance", "arms", "attention")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +46,25 @@ class Matching:
     localization: tuple[str, str]
 
     def section(
-        self, results: Results, folder: Path, at: str, *, task: str, attention: str, method: str
+        self,
+        results: Results,
+        folder: Path,
+        at: str,
+        *,
+        task: str,
+        arms: str,
+        attention: str,
+        method: str,
     ) -> str:
         """Return the page's section; its images are in `folder`, which the page calls `at`.
 
         Args:
             task: what is drawn, and what is to be found.
+            arms: what the image of them shows.
             attention: what the image of it shows.
             method: how it was measured, a list.
         """
-        examples, by_distance, looked = (f"{self.name}_{image}.png" for image in IMAGES)
+        examples, by_distance, by_arm, looked = (f"{self.name}_{image}.png" for image in IMAGES)
         title, (found, found_of) = self.name.capitalize(), self.localization
         return "\n\n".join(
             [
@@ -62,6 +72,7 @@ class Matching:
                 f"![{self.name}, far and near]({at}/{examples})",
                 task,
                 f"![AP by distance; dots are seeds]({at}/{by_distance})",
+                f"![{arms}; dots are seeds]({at}/{by_arm})",
                 *([f"![{attention}]({at}/{looked})"] if (folder / looked).is_file() else []),
                 f"### {title}: hypotheses",
                 f"Written down before the runs (`experiments/{self.name}/hypotheses.py`). The "
@@ -84,10 +95,16 @@ class Matching:
         )
 
     def save_images(
-        self, folder: Path, *, examples: Figure, by_distance: Figure, attention: Figure | None
+        self,
+        folder: Path,
+        *,
+        examples: Figure,
+        by_distance: Figure,
+        arms: Figure,
+        attention: Figure | None,
     ) -> None:
         """Write the section's images into `folder`; of attention if there is one."""
-        for image, figure in zip(IMAGES, (examples, by_distance, attention), strict=True):
+        for image, figure in zip(IMAGES, (examples, by_distance, arms, attention), strict=True):
             if figure is not None:
                 figure.savefig(folder / f"{self.name}_{image}.png", dpi=110)
 
@@ -193,6 +210,21 @@ class Matching:
         panel.set_ylim(0, 102)
         panel.legend(fontsize=8)
         return figure
+
+    def plot_arms(
+        self, results: Results, distance: int, arms: Sequence[str], measure: str
+    ) -> Figure:
+        """Draw arms that were trained on the task without distractors, at a distance."""
+        found = {
+            self.labels[arm]: values(
+                results, Group(task="match", distance=distance, arm=arm), measure=measure
+            )
+            for arm in arms
+        }
+        return plot_arms(
+            {label: seeds for label, seeds in found.items() if seeds},
+            f"{_MEASURES[measure]} with the {self.cue} {distance} pixels away, %",
+        )
 
     def _groups(self, results: Results) -> dict[tuple[str, int, str], list]:
         """The outcomes by task, distance and arm, in the plan's order."""

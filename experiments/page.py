@@ -60,6 +60,7 @@ _CAPTIONS = {
     "kinds": "What a block must see: accuracy by kind of clip; dots are seeds",
     "curves": "What is learned, and when: cross-entropy on the validation set; lines are seeds",
     "dial": "How far the objects are apart: accuracy by distance; dots are seeds",
+    "networks": "Forms, places, numbers of blocks and I3D: accuracy on all clips; dots are seeds",
     "attention": "Where two objects that match attend: a clip, and the first seed's network",
 }
 

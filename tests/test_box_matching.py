@@ -153,9 +153,11 @@ def test_arms_have_the_blocks_of_their_names(arm, tmp_path):
     cfg.MODEL.WEIGHTS = ""
     model = build(cfg)
     found = [n for n, module in model.named_modules() if isinstance(module, NonLocalBlock)]
-    assert len(found) == (arm not in ("none", "wider"))
-    if arm.startswith("res"):
-        assert found[0].startswith(f"backbone.{arm}")
+    base = arm.removesuffix("_longer")
+    assert len(found) == (base not in ("none", "wider"))
+    if base.startswith("res"):
+        assert found[0].startswith(f"backbone.{base}")
+    assert (cfg.SOLVER.MAX_ITER == 600) == (arm != base)
 
 
 @pytest.mark.parametrize("setting", ["cpu", "gpu"])
@@ -263,17 +265,22 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
         results[trial("res4", seed)] = outcome(90.0 + seed, block="b")
         results[trial("none", seed, task="among")] = outcome(50.0 + seed)
         results[trial("res4", seed, task="among")] = outcome(80.0 + seed, block="b")
+        # Apart by more than the margin of 3 in AP, by less in AP50.
+        results[trial("gaussian_longer", seed)] = outcome(94.0 + seed / 10, block="b")
+        results[trial("res4_longer", seed)] = outcome(98.0 + seed / 10, block="b")
     assert "AP 93.0 against 53.0, a difference of +40.0 [+37.7, +42.3]" in head(results)
     assert "8 pixels away: not measured" in head(results)
     assert "distractors: AP 83.0 against 53.0, a difference of +30.0 [+27.7, +32.3]" in head(
         results
     )
     save_images(results, tmp_path, tmp_path)
-    assert (tmp_path / "boxes_by_distance.png").stat().st_size > 5_000
+    for image in ("by_distance", "arms"):
+        assert (tmp_path / f"boxes_{image}.png").stat().st_size > 5_000
     machines = {"boxes/cpu": {"processor": "an abacus"}}
     text = re.sub(" +", " ", section(results, tmp_path, "at", machines))
-    assert "| 192 pixels | +40.0 [+37.7, +42.3] | met | +20.0 [+18.8, +21.2] |" in text
-    assert "| 8 pixels | not run | not run | |" in text
+    assert "| 192 pixels | +40.0 [+37.7, +42.3] | +20.0 [+18.8, +21.2] | AP | met |" in text
+    assert "| 192 pixels | -4.0 [-4.2, -3.8] | -2.0 [-2.1, -1.9] | AP50 | met |" in text
+    assert "| 8 pixels | not run | not run | AP | not run |" in text
     assert "| 192 pixels | 1 block in res4 | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
     assert "| `b` | 0.500 | 30.0 % | 10.0 % | 30, 30, 30, 30, 30 |" in text
     assert "no block, wider at 192 pixels (10 seeds)" in text

@@ -230,8 +230,8 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert (tmp_path / "keypoints_by_distance.png").stat().st_size > 5_000
     machines = {"keypoints/cpu": {"processor": "an abacus"}}
     text = re.sub(" +", " ", section(results, tmp_path, "at", machines))
-    assert "| 42 pixels | +80.0 [+77.7, +82.3] | met | +40.0 [+38.8, +41.2] |" in text
-    assert "| 4 pixels | not run | not run | |" in text
+    assert "| 42 pixels | +80.0 [+77.7, +82.3] | +40.0 [+38.8, +41.2] | AP | met |" in text
+    assert "| 4 pixels | not run | not run | AP | not run |" in text
     assert (
         "| 42 pixels | 4 blocks in the head | 91.0, 92.0, 93.0, 94.0, 95.0 | 93.0 ± 1.6 |" in text
     )

@@ -23,8 +23,8 @@ _ARMS: dict[str, tuple[str, ...]] = {
     "res2": (BLOCKS, "[[-2],[],[],[]]"),
     "res3": (BLOCKS, "[[],[-2],[],[]]"),
 }
-_LONGER = ("SOLVER.MAX_ITER", "600")
-ARMS = _ARMS | {f"{arm}_longer": (*opts, *_LONGER) for arm, opts in _ARMS.items()}
+_LONGER = {f"{arm}_longer": arm for arm in _ARMS if arm != "wider"}
+ARMS = _ARMS | {arm: (*_ARMS[base], "SOLVER.MAX_ITER", "600") for arm, base in _LONGER.items()}
 """``KEY VALUE ...`` by the name of an arm; how much wider depends on the setting. Blocks are
 embedded Gaussian, others say so."""
 
@@ -38,7 +38,7 @@ _LABELS = {
     "res2": "1 block in res2",
     "res3": "1 block in res3",
 }
-LABELS = _LABELS | {f"{arm}_longer": f"{it}, twice the iterations" for arm, it in _LABELS.items()}
+LABELS = _LABELS | {arm: f"{_LABELS[base]}, twice the iterations" for arm, base in _LONGER.items()}
 
 SEEDS = (1, 2, 3, 4, 5)
 MORE_SEEDS = (6, 7, 8, 9, 10)
@@ -50,10 +50,8 @@ LATEST_SEEDS = (11, 12, 13, 14, 15)
 DIAL = (NEAR, 64, 128, FAR)
 """Distances, in pixels."""
 
-FORMS_AND_PLACES = tuple(
-    f"{arm}_longer"
-    for arm in ("none", "res4", "gaussian", "dot_product", "concatenation", "res2", "res3")
-)
+FORMS_AND_PLACES = tuple(_LONGER)
+"""Arms that were trained until the slowest had converged."""
 
 _PLAN = (  # task, distances, arms, seeds; in the order of running
     ("match", (FAR, NEAR), ("none", "res4"), SEEDS),
@@ -92,17 +90,13 @@ class BoxTrial(Trial):
         return f"{self.setting}/signs_{self.task}_d{self.distance}/{self.arm}/seed{self.seed}"
 
     @property
-    def _wider(self) -> bool:
-        return self.arm.startswith("wider")
-
-    @property
     def start(self) -> "BoxTrial | None":
         """The trial whose weights it starts from, as far as they fit; None for random ones."""
         if self.task == "colors":
             return None
         if self.task == "among":
             return replace(self, task="match")
-        arm = "wider" if self._wider else "none"
+        arm = "wider" if self.arm == "wider" else "none"
         return replace(self, task="colors", distance=FAR, arm=arm)
 
     def config(self, output: Path):
@@ -112,8 +106,7 @@ class BoxTrial(Trial):
         solver = _SOLVER.get(self.task, ())
         opts = [
             *_SETTINGS[self.setting],
-            *(wider if self._wider else ()),
-            *ARMS[self.arm],
+            *(wider if self.arm == "wider" else ARMS[self.arm]),
             *(*start, *solver, "SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
         ]
         return load_config(CONFIG, opts)

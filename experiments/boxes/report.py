@@ -16,7 +16,7 @@ from ..matching import Matching
 from ..results import Results
 from ..run import machine_lines
 from .hypotheses import COMPARISONS, MARGIN
-from .plan import CONFIG, LABELS, MORE_SEEDS, BoxTrial, plan
+from .plan import CONFIG, FORMS_AND_PLACES, LABELS, MORE_SEEDS, BoxTrial, plan
 from .scenes import CLASSES, FAR, HEIGHT, NEAR, RECEPTIVE_FIELD, RINGS, WIDTH, draw_scene
 from .trial import NUM_VAL, validation_set
 
@@ -59,6 +59,7 @@ def section(
         f"are distractors, {RINGS} rings are drawn as well, of any of these colours and anywhere. "
         f"The detector is a Faster R-CNN on res4, of which a feature sees {RECEPTIVE_FIELD} "
         "pixels. A detector that finds all squares, and guesses, has an AP50 near 50.",
+        arms="AP50 by form and place",
         attention="where squares among rings attend, with the first seed's network",
         method=_method(results, machines),
     )
@@ -70,6 +71,7 @@ def save_images(results: Results, folder: Path, output: Path) -> None:
         folder,
         examples=plot_examples(),
         by_distance=MATCHING.plot_distance(results, ("none", "res4", "wider")),
+        arms=MATCHING.plot_arms(results, FAR, FORMS_AND_PLACES, "ap50"),
         attention=plot_attention(output),
     )
 

@@ -56,6 +56,7 @@ def section(
         f"none. Without a block a glove sees {REACH} pixels above itself, and the hat is {FAR} "
         "away, edge to edge. AP is of the left and the right glove; a head that finds both and "
         "guesses has an AP50 below 50.",
+        arms="AP with blocks and without",
         attention="where a left glove attends, with the first seed's network",
         method=_method(results, machines),
     )
@@ -67,6 +68,7 @@ def save_images(results: Results, folder: Path, output: Path) -> None:
         folder,
         examples=plot_examples(),
         by_distance=MATCHING.plot_distance(results, tuple(LABELS)),
+        arms=MATCHING.plot_arms(results, FAR, tuple(LABELS), "ap"),
         attention=plot_attention(output),
     )
 

@@ -33,15 +33,16 @@ CONFIG = CONFIGS / "matching.yaml"
 
 _IN_RES3 = (BLOCKS, "[[],[-2],[],[]]")
 _AXES = "MODEL.RESNETS.NON_LOCAL.AXES"
+_BATCH = ("SOLVER.IMS_PER_BATCH", "108")  # three times the config's
 _I3D = ("MODEL.VIDEO_RESNET.TEMPORAL", "i3d_3x3x3")
 
-ARMS: dict[str, tuple[str, ...]] = {
+_ARMS: dict[str, tuple[str, ...]] = {
     "none": (),
     "spacetime": _IN_RES3,
     "space": (*_IN_RES3, _AXES, "space"),
     "time": (*_IN_RES3, _AXES, "time"),
     "space_longer": (*_IN_RES3, _AXES, "space", "SOLVER.MAX_ITER", "1200"),
-    "space_batch": (*_IN_RES3, _AXES, "space", "SOLVER.IMS_PER_BATCH", "108"),
+    "space_batch": (*_IN_RES3, _AXES, "space", *_BATCH),
     "gaussian": (*_IN_RES3, PAIRWISE, "gaussian"),
     "dot_product": (*_IN_RES3, PAIRWISE, "dot_product"),
     "concatenation": (*_IN_RES3, PAIRWISE, "concatenation"),
@@ -52,10 +53,17 @@ ARMS: dict[str, tuple[str, ...]] = {
     "i3d": _I3D,
     "i3d_spacetime": (*_I3D, *_IN_RES3),
 }
+_BATCH_300 = {
+    f"{arm}_batch_300": arm
+    for arm in ("spacetime", "gaussian", "dot_product", "concatenation", "res2")
+}
+ARMS = _ARMS | {
+    arm: (*_ARMS[base], *_BATCH, "SOLVER.MAX_ITER", "300") for arm, base in _BATCH_300.items()
+}
 """``KEY VALUE ...`` by the name of an arm; how much wider depends on the setting. Blocks are
 embedded Gaussian, others say so."""
 
-LABELS = {
+_LABELS = {
     "none": "C2D",
     "spacetime": "C2D, 1 spacetime block",
     "space": "C2D, 1 block in space only",
@@ -71,6 +79,10 @@ LABELS = {
     "res2": "C2D, 1 block in res2",
     "i3d": "I3D",
     "i3d_spacetime": "I3D, 1 spacetime block",
+}
+LABELS = _LABELS | {
+    arm: f"{_LABELS[base]}, three times the batch, half the iterations"
+    for arm, base in _BATCH_300.items()
 }
 
 SEEDS = (1, 2, 3, 4, 5)
@@ -92,6 +104,7 @@ _PLAN = (  # tasks, arms, seeds; in the order of running
     (("matching",), ("2_blocks", "4_blocks"), SEEDS),
     (("matching",), ("res2",), SEEDS),
     (("matching",), ("i3d", "i3d_spacetime"), SEEDS),
+    (("matching",), tuple(_BATCH_300), LATEST_SEEDS),
 )
 
 _SETTINGS = {

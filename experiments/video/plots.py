@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from nl_detectron.visualization.clip_attention import look_at_clip
 from nl_detectron.visualization.clip_drawing import draw_strip
 
+from ..plots import plot_arms
 from ..statistics import mean
 from .clips import FRAMES, KINDS, SIDE, Task, draw_clips
 from .plan import CORE, LABELS, SPACE_DIAL, TIME_DIAL, VideoTrial
@@ -80,6 +81,12 @@ def plot_curves(results: VideoResults) -> Figure:
     return figure
 
 
+def plot_networks(results: VideoResults) -> Figure:
+    """Draw the accuracy of every network that was trained on clips of all kinds."""
+    found = {label: values(results, arm=arm, kind="all") for arm, label in LABELS.items()}
+    return plot_arms({label: of for label, of in found.items() if of}, "accuracy, %")
+
+
 def plot_dial(results: VideoResults) -> Figure | None:
     """Draw accuracy against the distance in space and in time; None without such trials."""
     tasks = {trial.task for trial in results}
@@ -135,6 +142,7 @@ def save_all(results: VideoResults, folder: Path, output: Path) -> dict[str, str
         "kinds": plot_kinds(results),
         "curves": plot_curves(results),
         "dial": plot_dial(results),
+        "networks": plot_networks(results),
         "attention": plot_attention(output),
     }
     names = {}
