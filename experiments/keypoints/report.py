@@ -15,7 +15,7 @@ from ..matching import Matching
 from ..results import Results
 from ..run import machine_lines
 from .hypotheses import COMPARISONS, MARGIN
-from .people import FAR, KEYPOINTS, NEAR, REACH, SIDES, SIZE, draw_person
+from .people import FAR, KEYPOINTS, NEAR, REACH, SIDE, SIDES, SIZE, draw_person
 from .plan import CONFIG, DIAL, LABELS, SEEDS, KeypointTrial, plan
 from .trial import NUM_VAL, SIGMAS, validation_set
 
@@ -118,6 +118,9 @@ are judged by the same {NUM_VAL} people. Their boxes are given, and the features
 ResNet's stem, which see 11 pixels: all else is the head's work. \
 `configs/experiments/matching_keypoints.yaml` is the config, `experiments/keypoints/plan.py` has \
 what differs between the arms. COCO's constant of a wrist, {SIGMAS[0]}, is that of all keypoints.
+- The dial changes more than the distance. {FAR} pixels away the hat is always in the first row; \
+{DIAL[2]} pixels away its row varies by {SIZE - 2 * SIDE - DIAL[2]} pixels and the gloves' with \
+it, so that the same match is to be learned at more places.
 - What made it learn: keypoints that keep the colours. Of the {len(KEYPOINTS)} keypoints eight are \
 the glove and the hat of each colour, visible where a person has it. With the two sides alone the \
 head learned where gloves are, and with blocks had 51 and 64 % of the sides right after 600 and \
