@@ -5,6 +5,7 @@ from functools import partial
 from . import results
 from . import trial as panorama_trial
 from .boxes import trial as box_trial
+from .boxes.plan import REPLACED as BOX_REPLACED
 from .boxes.plan import BoxTrial
 from .boxes.plan import plan as box_plan
 from .keypoints import trial as keypoint_trial
@@ -15,6 +16,7 @@ from .run import Experiment
 from .trial import Outcome
 from .video import results as video_results
 from .video import trial as video_trial
+from .video.plan import REPLACED as VIDEO_REPLACED
 from .video.plan import plan as video_plan
 from .video.trial import VideoOutcome
 
@@ -40,6 +42,7 @@ EXPERIMENTS = {
             load=video_results.load,
             save=video_results.save,
             describe=_describe_clips,
+            replaced=lambda trial: trial.arm in VIDEO_REPLACED,
         ),
         Experiment(
             name="boxes",
@@ -48,6 +51,7 @@ EXPERIMENTS = {
             load=partial(results.load, kind=BoxTrial, prefix="boxes_"),
             save=partial(results.save, kind=BoxTrial, prefix="boxes_"),
             describe=_describe_detectors,
+            replaced=lambda trial: trial.arm in BOX_REPLACED,
         ),
         Experiment(
             name="keypoints",
@@ -56,6 +60,7 @@ EXPERIMENTS = {
             load=partial(results.load, kind=KeypointTrial, prefix="keypoints_"),
             save=partial(results.save, kind=KeypointTrial, prefix="keypoints_"),
             describe=_describe_detectors,
+            replaced=lambda trial: False,
         ),
         Experiment(
             name="panoramas",
@@ -64,7 +69,7 @@ EXPERIMENTS = {
             load=results.load,
             save=results.save,
             describe=_describe_detectors,
-            former=True,
+            replaced=lambda trial: True,
         ),
     )
 }

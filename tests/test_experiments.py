@@ -249,8 +249,13 @@ def test_the_command_prints_its_plan_and_names_what_does_not_match(tmp_path):
     assert "cpu/crates_d0/res4/seed3" in shown.stdout
     assert "walkers" not in shown.stdout
     unasked = tiny_run.run(script, "--plan").stdout
-    assert "cpu/signs_among_d192/res4/seed6" in unasked
-    assert "crates" not in unasked
+    for kept, replaced in (
+        ("signs_match_d192/res2_longer/seed11", "signs_match_d192/res2/seed6"),
+        ("clips_matching/gaussian_batch_300/seed11", "clips_matching/gaussian/seed1"),
+        ("gloves_match_d4/none/seed1", "crates_d0/res4/seed3"),
+    ):
+        assert f"cpu/{kept}\n" in unasked
+        assert f"cpu/{replaced}\n" not in unasked
     wrong = tiny_run.run(script, "--only", "nothing")
     assert wrong.returncode == 1
     assert wrong.stderr.strip().splitlines()[-1].startswith("error: --only 'nothing'")

@@ -22,7 +22,7 @@ again.
 examples:
   what would be run:                 %(prog)s --plan
   all of it, 2 trials at a time:     %(prog)s --jobs 2
-  also the former tasks:             %(prog)s --jobs 2 --only '*'
+  also what was replaced:            %(prog)s --jobs 2 --only '*'
   the larger setting, on a GPU:      %(prog)s --setting gpu
   one question of one experiment:    %(prog)s --only 'cpu/clips_matching/*'
   one trial again, beside the rest:  %(prog)s --only 'cpu/clips_matching/spacetime/seed1' \\
@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--only",
         metavar="PATTERN",
-        help="trials, by name (default: all but those of the former tasks, the page's appendix)",
+        help="trials, by name (default: all but those that were replaced: the former tasks of the "
+        "page's appendix, and arms that were trained again for longer or with a larger batch)",
     )
     new.add_argument("--output", type=Path, default=Path("output/experiments"), help="of the runs")
     new.add_argument(
@@ -75,14 +76,17 @@ def main() -> int:
 def train(args: argparse.Namespace) -> dict[Any, str]:
     """Print the plan and, unless that is all, train what is missing; return what failed."""
     chosen = {
-        name: [t for t in one.plan(args.setting) if fnmatch(str(t), args.only or "*")]
+        name: [
+            trial
+            for trial in one.plan(args.setting)
+            if (fnmatch(str(trial), args.only) if args.only else not one.replaced(trial))
+        ]
         for name, one in EXPERIMENTS.items()
-        if args.only or not one.former
     }
     trials = [trial for some in chosen.values() for trial in some]
     if not trials:
         raise UserError(f"--only '{args.only}' matches no trial; --plan lists them")
-    print(f"{SETTINGS[args.setting].description}: {len(trials)} trials")
+    print(f"{args.setting}: {len(trials)} trials")
     print("".join(f"  {trial}\n" for trial in trials), end="", flush=True)
     if args.plan:
         return {}

@@ -47,6 +47,9 @@ MORE_SEEDS = (6, 7, 8, 9, 10)
 LATEST_SEEDS = (11, 12, 13, 14, 15)
 """Of what had not converged with these."""
 
+REPLACED = ("gaussian", "dot_product", "concatenation", "res2", "res3")
+"""Arms that were trained again for longer."""
+
 DIAL = (NEAR, 64, 128, FAR)
 """Distances, in pixels."""
 

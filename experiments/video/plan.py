@@ -92,6 +92,9 @@ MORE_SEEDS = (6, 7, 8, 9, 10)
 LATEST_SEEDS = (11, 12, 13, 14, 15)
 """Of what was added after those."""
 
+REPLACED = ("space_longer", "gaussian", "dot_product", "concatenation", "res2")
+"""Arms that were trained again with a larger batch."""
+
 CORE = ("none", "spacetime", "space", "time")
 
 _PLAN = (  # tasks, arms, seeds; in the order of running
