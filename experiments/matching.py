@@ -208,7 +208,7 @@ class Matching:
         panel.set_xlabel(f"pixels to the {self.cue}")
         panel.set_ylabel("AP, %")
         panel.set_ylim(0, 102)
-        panel.legend(fontsize=8)
+        figure.legend(fontsize=8, ncols=2, loc="outside lower center")
         return figure
 
     def plot_arms(

@@ -67,7 +67,7 @@ def save_images(results: Results, folder: Path, output: Path) -> None:
     MATCHING.save_images(
         folder,
         examples=plot_examples(),
-        by_distance=MATCHING.plot_distance(results, tuple(LABELS)),
+        by_distance=MATCHING.plot_distance(results, ("none", "blocks")),
         arms=MATCHING.plot_arms(results, FAR, tuple(LABELS), "ap"),
         attention=plot_attention(output),
     )
