@@ -16,6 +16,13 @@ FAR = 384
 
 BLOCKS = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
 PAIRWISE = "MODEL.RESNETS.NON_LOCAL.PAIRWISE"
+FORMS = {
+    "gaussian": "Gaussian",
+    "dot_product": "dot product",
+    "concatenation": "concatenation",
+}
+"""Values of `PAIRWISE` beside embedded Gaussian, in words."""
+
 FULL_WIDTH = (
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "64", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", "64"),
@@ -29,9 +36,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "baseline": (),
     "wider": ("MODEL.RESNETS.WIDTH_PER_GROUP", "17"),
     "res4": _IN_RES4,
-    "gaussian": (*_IN_RES4, PAIRWISE, "gaussian"),
-    "dot_product": (*_IN_RES4, PAIRWISE, "dot_product"),
-    "concatenation": (*_IN_RES4, PAIRWISE, "concatenation"),
+    **{form: (*_IN_RES4, PAIRWISE, form) for form in FORMS},
     "res4_bn": (*_IN_RES4, "MODEL.RESNETS.NON_LOCAL.NORM", "BN"),
     "res2": (BLOCKS, "[[-2],[],[],[]]"),
     "res3": (BLOCKS, "[[],[-2],[],[]]"),
@@ -46,9 +51,7 @@ LABELS = {
     "baseline": "no block",
     "wider": "no block, a wider ResNet",
     "res4": "1 block in res4",
-    "gaussian": "1 in res4, Gaussian",
-    "dot_product": "1 in res4, dot product",
-    "concatenation": "1 in res4, concatenation",
+    **{form: f"1 in res4, {words}" for form, words in FORMS.items()},
     "res4_bn": "1 in res4, batch norm after W_z",
     "res2": "1 block in res2",
     "res3": "1 block in res3",
@@ -70,7 +73,7 @@ _STARTS = {
 _PLAN = (  # task, distance, arms, seeds
     ("crates", FAR, ("baseline", "res4", "wider"), 5),
     ("walkers", FAR, ("baseline", "head", "res4", "head_res4"), 5),
-    ("crates", FAR, ("gaussian", "dot_product", "concatenation", "res4_bn"), 3),
+    ("crates", FAR, (*FORMS, "res4_bn"), 3),
     ("crates", FAR, ("res2", "res3", "res5", "5_blocks"), 3),
     ("crates", 0, ("baseline", "res4"), 3),
     ("crates", 128, ("baseline", "res4"), 3),

@@ -142,6 +142,9 @@ def trial(arm: str = "spacetime", seed: int = 1, task: str = "matching") -> Vide
     ("arm", "blocks"), [(arm, 1) for arm in ARMS if arm not in ("none", "wider", "i3d")]
 )
 def test_arms_have_their_blocks(arm, blocks, tmp_path):
+    cfg, usual = trial(arm).config(tmp_path).SOLVER, trial("none").config(tmp_path).SOLVER
+    assert usual.IMS_PER_BATCH * (3 if "batch" in arm else 1) == cfg.IMS_PER_BATCH
+    assert (usual.MAX_ITER == 2 * cfg.MAX_ITER) == arm.endswith("_batch_300")
     model = build_model(trial(arm).config(tmp_path))
     found = [module for module in model.modules() if isinstance(module, NonLocalBlock)]
     assert len(found) == {"2_blocks": 2, "4_blocks": 4}.get(arm, blocks)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nl_detectron.config import load_config
 
-from ..plan import BLOCKS, CONFIGS, FULL_WIDTH, PAIRWISE, Trial, in_order
+from ..plan import BLOCKS, CONFIGS, FORMS, FULL_WIDTH, PAIRWISE, Trial, in_order
 from .scenes import FAR, NEAR
 
 CONFIG = CONFIGS / "matching_boxes.yaml"
@@ -17,9 +17,7 @@ _ARMS: dict[str, tuple[str, ...]] = {
     "none": (),
     "res4": _IN_RES4,
     "wider": (),
-    "gaussian": (*_IN_RES4, PAIRWISE, "gaussian"),
-    "dot_product": (*_IN_RES4, PAIRWISE, "dot_product"),
-    "concatenation": (*_IN_RES4, PAIRWISE, "concatenation"),
+    **{form: (*_IN_RES4, PAIRWISE, form) for form in FORMS},
     "res2": (BLOCKS, "[[-2],[],[],[]]"),
     "res3": (BLOCKS, "[[],[-2],[],[]]"),
 }
@@ -32,9 +30,7 @@ _LABELS = {
     "none": "no block",
     "res4": "1 block in res4",
     "wider": "no block, wider",
-    "gaussian": "1 in res4, Gaussian",
-    "dot_product": "1 in res4, dot product",
-    "concatenation": "1 in res4, concatenation",
+    **{form: f"1 in res4, {words}" for form, words in FORMS.items()},
     "res2": "1 block in res2",
     "res3": "1 block in res3",
 }
@@ -47,14 +43,14 @@ MORE_SEEDS = (6, 7, 8, 9, 10)
 LATEST_SEEDS = (11, 12, 13, 14, 15)
 """Of what had not converged with these."""
 
-REPLACED = ("gaussian", "dot_product", "concatenation", "res2", "res3")
+REPLACED = (*FORMS, "res2", "res3")
 """Arms that were trained again for longer."""
 
 DIAL = (NEAR, 64, 128, FAR)
 """Distances, in pixels."""
 
 FORMS_AND_PLACES = tuple(_LONGER)
-"""Arms that were trained until the slowest had converged."""
+"""Arms that were trained for twice the iterations."""
 
 _PLAN = (  # task, distances, arms, seeds; in the order of running
     ("match", (FAR, NEAR), ("none", "res4"), SEEDS),
@@ -64,8 +60,7 @@ _PLAN = (  # task, distances, arms, seeds; in the order of running
     ("among", (FAR, NEAR), ("none", "res4"), MORE_SEEDS),
     ("among", (FAR,), ("wider",), MORE_SEEDS),
     ("match", DIAL[1:-1], ("none", "res4"), MORE_SEEDS),
-    ("match", (FAR,), ("gaussian", "dot_product", "concatenation"), MORE_SEEDS),
-    ("match", (FAR,), ("res2", "res3"), MORE_SEEDS),
+    ("match", (FAR,), REPLACED, MORE_SEEDS),
     ("match", (FAR,), FORMS_AND_PLACES, LATEST_SEEDS),
     ("match", (NEAR,), ("none_longer", "res4_longer"), LATEST_SEEDS),
 )

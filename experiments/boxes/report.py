@@ -130,9 +130,9 @@ no more than a guess, as most seeds had in the pilots before.
 that look among rings; the dial, the forms and the places, which had not run then, have them too.
 - Some detectors with a block are still learning after {cfg.SOLVER.MAX_ITER} iterations, as the \
 spread of their AP shows. Forms, places and the near control were trained for twice as long with \
-seeds {LATEST_SEEDS[0]} to {LATEST_SEEDS[-1]}, after a pilot of the slowest form (concatenation, \
-seed 101: AP 65.6 after 300 iterations, 94.9 after 600); these are judged by AP50, as the question \
-is the class.
+seeds {LATEST_SEEDS[0]} to {LATEST_SEEDS[-1]}, after a pilot of concatenation (seed 101: AP 65.6 \
+after 300 iterations, 94.9 after 600); these are judged by AP50, as the question is the class. An \
+AP50 near 50 in the table is a detector that has not learned the match by then.
 - What did not make it learn: an FPN between res4 and the classifier; a class that is matched or \
 not, without the colour. In neither is the block shown to help.
 - {len(results)} trials, {hours:.1f} hours of one processor's time for training.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nl_detectron.config import load_config
 
-from ..plan import BLOCKS, CONFIGS, FULL_WIDTH, PAIRWISE
+from ..plan import BLOCKS, CONFIGS, FORMS, FULL_WIDTH, PAIRWISE
 from .clips import FAR, Task
 
 # Below the baseline's receptive field the gaps of the dial, and one above it.
@@ -43,9 +43,7 @@ _ARMS: dict[str, tuple[str, ...]] = {
     "time": (*_IN_RES3, _AXES, "time"),
     "space_longer": (*_IN_RES3, _AXES, "space", "SOLVER.MAX_ITER", "1200"),
     "space_batch": (*_IN_RES3, _AXES, "space", *_BATCH),
-    "gaussian": (*_IN_RES3, PAIRWISE, "gaussian"),
-    "dot_product": (*_IN_RES3, PAIRWISE, "dot_product"),
-    "concatenation": (*_IN_RES3, PAIRWISE, "concatenation"),
+    **{form: (*_IN_RES3, PAIRWISE, form) for form in FORMS},
     "wider": (),
     "2_blocks": (BLOCKS, "[[],[0,2],[],[]]"),
     "4_blocks": (BLOCKS, "[[],[0,1,2,3],[],[]]"),
@@ -53,10 +51,7 @@ _ARMS: dict[str, tuple[str, ...]] = {
     "i3d": _I3D,
     "i3d_spacetime": (*_I3D, *_IN_RES3),
 }
-_BATCH_300 = {
-    f"{arm}_batch_300": arm
-    for arm in ("spacetime", "gaussian", "dot_product", "concatenation", "res2")
-}
+_BATCH_300 = {f"{arm}_batch_300": arm for arm in ("spacetime", *FORMS, "res2")}
 ARMS = _ARMS | {
     arm: (*_ARMS[base], *_BATCH, "SOLVER.MAX_ITER", "300") for arm, base in _BATCH_300.items()
 }
@@ -70,9 +65,7 @@ _LABELS = {
     "time": "C2D, 1 block in time only",
     "space_longer": "C2D, 1 block in space only, twice the iterations",
     "space_batch": "C2D, 1 block in space only, three times the batch",
-    "gaussian": "C2D, 1 block, Gaussian",
-    "dot_product": "C2D, 1 block, dot product",
-    "concatenation": "C2D, 1 block, concatenation",
+    **{form: f"C2D, 1 block, {words}" for form, words in FORMS.items()},
     "wider": "C2D, wider",
     "2_blocks": "C2D, 2 blocks in res3",
     "4_blocks": "C2D, 4 blocks in res3",
@@ -92,7 +85,7 @@ MORE_SEEDS = (6, 7, 8, 9, 10)
 LATEST_SEEDS = (11, 12, 13, 14, 15)
 """Of what was added after those."""
 
-REPLACED = ("space_longer", "gaussian", "dot_product", "concatenation", "res2")
+REPLACED = ("space_longer", *FORMS, "res2")
 """Arms that were trained again with a larger batch."""
 
 CORE = ("none", "spacetime", "space", "time")
@@ -102,7 +95,7 @@ _PLAN = (  # tasks, arms, seeds; in the order of running
     (("matching",), ("space_longer",), MORE_SEEDS),
     (("matching",), ("space_batch",), LATEST_SEEDS),
     ((*SPACE_DIAL, *TIME_DIAL), ("none", "spacetime"), SEEDS),
-    (("matching",), ("gaussian", "dot_product", "concatenation"), SEEDS),
+    (("matching",), tuple(FORMS), SEEDS),
     (("matching",), ("wider",), SEEDS),
     (("matching",), ("2_blocks", "4_blocks"), SEEDS),
     (("matching",), ("res2",), SEEDS),
