@@ -23,6 +23,9 @@ FORMS = {
 }
 """Values of `PAIRWISE` beside embedded Gaussian, in words."""
 
+EXTRA_SEEDS = (16, 17, 18, 19, 20)
+"""Of what five seeds left undecided, of clips and boxes."""
+
 FULL_WIDTH = (
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "64", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", "64"),

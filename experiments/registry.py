@@ -1,5 +1,6 @@
 """The experiments of docs/experiments.md."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from . import results
@@ -11,14 +12,20 @@ from .boxes.plan import plan as box_plan
 from .keypoints import trial as keypoint_trial
 from .keypoints.plan import KeypointTrial
 from .keypoints.plan import plan as keypoint_plan
+from .plan import EXTRA_SEEDS
 from .plan import plan as panorama_plan
 from .run import Experiment
 from .trial import Outcome
 from .video import results as video_results
 from .video import trial as video_trial
 from .video.plan import REPLACED as VIDEO_REPLACED
+from .video.plan import VideoTrial
 from .video.plan import plan as video_plan
 from .video.trial import VideoOutcome
+
+
+def _asked(trial: BoxTrial | VideoTrial, replaced: Sequence[str]) -> bool:
+    return trial.arm not in replaced and trial.seed not in EXTRA_SEEDS
 
 
 def _describe_detectors(outcome: Outcome) -> str:
@@ -42,7 +49,7 @@ EXPERIMENTS = {
             load=video_results.load,
             save=video_results.save,
             describe=_describe_clips,
-            replaced=lambda trial: trial.arm in VIDEO_REPLACED,
+            by_default=lambda trial: _asked(trial, VIDEO_REPLACED),
         ),
         Experiment(
             name="boxes",
@@ -51,7 +58,7 @@ EXPERIMENTS = {
             load=partial(results.load, kind=BoxTrial, prefix="boxes_"),
             save=partial(results.save, kind=BoxTrial, prefix="boxes_"),
             describe=_describe_detectors,
-            replaced=lambda trial: trial.arm in BOX_REPLACED,
+            by_default=lambda trial: _asked(trial, BOX_REPLACED),
         ),
         Experiment(
             name="keypoints",
@@ -60,7 +67,7 @@ EXPERIMENTS = {
             load=partial(results.load, kind=KeypointTrial, prefix="keypoints_"),
             save=partial(results.save, kind=KeypointTrial, prefix="keypoints_"),
             describe=_describe_detectors,
-            replaced=lambda trial: False,
+            by_default=lambda trial: True,
         ),
         Experiment(
             name="panoramas",
@@ -69,7 +76,7 @@ EXPERIMENTS = {
             load=results.load,
             save=results.save,
             describe=_describe_detectors,
-            replaced=lambda trial: True,
+            by_default=lambda trial: False,
         ),
     )
 }

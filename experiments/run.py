@@ -37,7 +37,7 @@ class Experiment:
         run_trial: takes a trial and the folder of all runs, and returns its outcome.
         load, save: of outcomes by trial, in a folder.
         describe: an outcome in a few words.
-        replaced: whether a trial was replaced by others; such run only where they are asked for.
+        by_default: whether a trial runs where none is asked for by its name.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Experiment:
     load: Callable[[Path], dict[Any, Any]]
     save: Callable[[Path, Mapping[Any, Any]], None]
     describe: Callable[[Any], str]
-    replaced: Callable[[Any], bool]
+    by_default: Callable[[Any], bool]
 
 
 @dataclass(frozen=True)

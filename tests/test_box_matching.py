@@ -29,6 +29,7 @@ from experiments.boxes.scenes import (
 )
 from experiments.boxes.trial import cost_of, run_trial, truth_of
 from experiments.evaluation import average_precision
+from experiments.plan import EXTRA_SEEDS
 from experiments.registry import EXPERIMENTS
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.layers.order import POSITIONS
@@ -176,7 +177,8 @@ def test_every_arm_has_five_seeds_its_start_and_every_hypothesis_its_trials():
     assert len(set(planned)) == len(planned)
     assert {t.arm for t in planned} == set(ARMS) == set(LABELS)
     for number, t in enumerate(planned):
-        (seeds,) = (some for some in (SEEDS, MORE_SEEDS, LATEST_SEEDS) if t.seed in some)
+        usual = (SEEDS, MORE_SEEDS, LATEST_SEEDS, EXTRA_SEEDS)
+        (seeds,) = (some for some in usual if t.seed in some)
         assert all(dataclasses.replace(t, seed=seed) in planned for seed in seeds)
         assert t.start is None or t.start in planned[:number]
     assert trial("wider").start == trial("wider", task="colors")

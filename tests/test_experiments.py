@@ -251,6 +251,7 @@ def test_the_command_prints_its_plan_and_names_what_does_not_match(tmp_path):
     unasked = tiny_run.run(script, "--plan").stdout
     for kept, replaced in (
         ("signs_match_d192/res2_longer/seed11", "signs_match_d192/res2/seed6"),
+        ("signs_match_d192/res2_longer/seed15", "signs_match_d192/res2_longer/seed16"),
         ("clips_matching/gaussian_batch_300/seed11", "clips_matching/gaussian/seed1"),
         ("gloves_match_d4/none/seed1", "crates_d0/res4/seed3"),
     ):

@@ -12,6 +12,7 @@ import torch
 from detectron2.modeling import build_model
 
 from experiments.page import write_page
+from experiments.plan import EXTRA_SEEDS
 from experiments.registry import EXPERIMENTS
 from experiments.trial import BlockUse
 from experiments.video import trial as video_trial
@@ -172,6 +173,7 @@ def test_every_arm_has_five_seeds_and_every_hypothesis_its_trials():
     for t in planned:
         seeds = LATEST_SEEDS if "batch" in t.arm else SEEDS
         seeds = MORE_SEEDS if t.arm == "space_longer" else seeds
+        seeds = (*seeds, *EXTRA_SEEDS) if t.seed in EXTRA_SEEDS else seeds
         assert all(dataclasses.replace(t, seed=seed) in planned for seed in seeds)
     kinds = {"all": "matching", **dict.fromkeys(KINDS, "matching")}
     asked = [(bar.arm, bar.kind) for bar in BARS]

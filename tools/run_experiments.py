@@ -22,7 +22,7 @@ again.
 examples:
   what would be run:                 %(prog)s --plan
   all of it, 2 trials at a time:     %(prog)s --jobs 2
-  also what was replaced:            %(prog)s --jobs 2 --only '*'
+  also what was replaced, all seeds: %(prog)s --jobs 2 --only '*'
   the larger setting, on a GPU:      %(prog)s --setting gpu
   one question of one experiment:    %(prog)s --only 'cpu/clips_matching/*'
   one trial again, beside the rest:  %(prog)s --only 'cpu/clips_matching/spacetime/seed1' \\
@@ -40,8 +40,9 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--only",
         metavar="PATTERN",
-        help="trials, by name (default: all but those that were replaced: the former tasks of the "
-        "page's appendix, and arms that were trained again for longer or with a larger batch)",
+        help="trials, by name (default: all but what was replaced: the former tasks of the page's "
+        "appendix, and arms that were trained again for longer or with a larger batch; and but "
+        "seeds that were added to what five left undecided)",
     )
     new.add_argument("--output", type=Path, default=Path("output/experiments"), help="of the runs")
     new.add_argument(
@@ -79,7 +80,7 @@ def train(args: argparse.Namespace) -> dict[Any, str]:
         name: [
             trial
             for trial in one.plan(args.setting)
-            if (fnmatch(str(trial), args.only) if args.only else not one.replaced(trial))
+            if (fnmatch(str(trial), args.only) if args.only else one.by_default(trial))
         ]
         for name, one in EXPERIMENTS.items()
     }

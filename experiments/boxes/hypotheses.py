@@ -53,7 +53,7 @@ COMPARISONS = (
     ),
     *(_compare(claim, place, "res4", "same") for place, claim in _PLACES.items()),
     # Added when seeds of the forms and places had not converged, and AP's spread had left the near
-    # control undecided.
+    # control undecided; EXTRA_SEEDS, when five seeds had still left it and others so.
     _longer("a block in res4 is better than none.", "res4", "none", "more"),
     *(_longer(claim, arm, "res4", "same") for arm, claim in (_FORMS | _PLACES).items()),
     _longer("near the sign, no block is as good as a block.", "res4", "none", "same", NEAR),

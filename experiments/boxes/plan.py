@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nl_detectron.config import load_config
 
-from ..plan import BLOCKS, CONFIGS, FORMS, FULL_WIDTH, PAIRWISE, Trial, in_order
+from ..plan import BLOCKS, CONFIGS, EXTRA_SEEDS, FORMS, FULL_WIDTH, PAIRWISE, Trial, in_order
 from .scenes import FAR, NEAR
 
 CONFIG = CONFIGS / "matching_boxes.yaml"
@@ -52,6 +52,9 @@ DIAL = (NEAR, 64, 128, FAR)
 FORMS_AND_PLACES = tuple(_LONGER)
 """Arms that were trained for twice the iterations."""
 
+# Of these, those that five seeds left undecided, and what they are compared with.
+_UNDECIDED = tuple(arm for arm in _LONGER if arm not in ("none_longer", "dot_product_longer"))
+
 _PLAN = (  # task, distances, arms, seeds; in the order of running
     ("match", (FAR, NEAR), ("none", "res4"), SEEDS),
     ("match", (FAR,), ("wider",), SEEDS),
@@ -63,6 +66,8 @@ _PLAN = (  # task, distances, arms, seeds; in the order of running
     ("match", (FAR,), REPLACED, MORE_SEEDS),
     ("match", (FAR,), FORMS_AND_PLACES, LATEST_SEEDS),
     ("match", (NEAR,), ("none_longer", "res4_longer"), LATEST_SEEDS),
+    ("match", (NEAR,), ("none_longer", "res4_longer"), EXTRA_SEEDS),
+    ("match", (FAR,), _UNDECIDED, EXTRA_SEEDS),
 )
 
 _SETTINGS = {

@@ -132,7 +132,8 @@ COMPARISONS = (
     Comparison(claim="I3D with a block is better than I3D.",
                first="i3d_spacetime", second="i3d", expected="more", table="2e"),
     # Added when some seeds of the forms and of res2 had stopped short: at 91.7 %, as a network that
-    # takes two of the colours for one, or at 75.0 %, as one that does so with three.
+    # takes two of the colours for one, or at 75.0 %, as one that does so with three. Five seeds
+    # left these undecided, and three claims above: they have EXTRA_SEEDS as well.
     *(
         Comparison(claim=f"With three times the batch, {claim}", first=f"{arm}_batch_300",
                    second="spacetime_batch_300", expected="same", table=table)

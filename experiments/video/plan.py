@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nl_detectron.config import load_config
 
-from ..plan import BLOCKS, CONFIGS, FORMS, FULL_WIDTH, PAIRWISE
+from ..plan import BLOCKS, CONFIGS, EXTRA_SEEDS, FORMS, FULL_WIDTH, PAIRWISE
 from .clips import FAR, Task
 
 # Below the baseline's receptive field the gaps of the dial, and one above it.
@@ -101,6 +101,9 @@ _PLAN = (  # tasks, arms, seeds; in the order of running
     (("matching",), ("res2",), SEEDS),
     (("matching",), ("i3d", "i3d_spacetime"), SEEDS),
     (("matching",), tuple(_BATCH_300), LATEST_SEEDS),
+    (("matching",), tuple(_BATCH_300), EXTRA_SEEDS),
+    (("matching",), ("none", "space", "wider"), EXTRA_SEEDS),
+    (("s_8",), ("none", "spacetime"), EXTRA_SEEDS),
 )
 
 _SETTINGS = {
