@@ -77,7 +77,8 @@ class Matching:
                 f"### {title}: hypotheses",
                 f"Written down before the runs (`experiments/{self.name}/hypotheses.py`). The "
                 f"difference is in COCO's AP of {self.name}, in points, with Welch's 95 % interval "
-                'over seeds, not corrected for their number. "As good as" is met by an interval '
+                "over seeds, corrected neither for their number nor for seeds that were added "
+                'after a look at it. "As good as" is met by an interval '
                 f"inside ±{self.margin:g}; an interval that allows both is undecided. AP also says "
                 f"how exactly {self.name} are placed, AP50 hardly.",
                 self._judged(results),

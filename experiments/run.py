@@ -149,8 +149,9 @@ def _each(
     run_trial: Callable[[Any, Path], Any], trials: Sequence[Any], output: Path, jobs: int
 ) -> Iterator[tuple[Any, Any]]:
     """Yield each trial with its outcome, or a `Failure`, as they end."""
-    context = multiprocessing.get_context("spawn")
-    # A process per trial: Detectron2's logger and event storage are global.
+    # A process per trial: Detectron2's logger and event storage are global. The server that they
+    # are forked from imports the script's modules, some seconds of work, once.
+    context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
         futures: Mapping[Future, Any] = {
             pool.submit(_in_process, run_trial, trial, output): trial for trial in trials

@@ -29,7 +29,7 @@ from experiments.video.plan import (
     VideoTrial,
     plan,
 )
-from experiments.video.plots import plot_dial
+from experiments.video.plots import plot_curves, plot_dial
 from experiments.video.report import head, judge_bar
 from experiments.video.results import load, save, values
 from experiments.video.trial import Score, VideoOutcome, cost_of, run_trial
@@ -253,13 +253,20 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     assert "| all | +46.3 [+44.3, +48.3] | met | -0.600 [-0.600, -0.600] |" in text
     assert "0.650, 0.650, 0.650, 0.650, 0.650 | missed, 0 of 5 |" in text
     assert "| 30.0 % | 10.0 % | 3.00 |" in text
-    assert "I3D - C2D, 1 spacetime block" not in text
-    assert "C2D, 1 spacetime block - I3D: not run" in text
+    paper = text[text.index("## The paper's orderings") : text.index("## Results")]
+    not_run = "| not run | not run |"
+    assert f"I3D with 5 blocks 76.0 | A C2D with a block is better than I3D. {not_run}" in paper
+    assert f"| | | I3D with a block is better than I3D. {not_run}" in paper
     assert "matching, I3D (5 seeds)" in text  # is missing
     assert "an abacus" in text
     assert "dial" not in text
     for image in re.findall(r"\]\((experiments/[^)]+)\)", text):
         assert (tmp_path / image).stat().st_size > 5_000
+
+
+def test_the_curves_have_a_legend_whatever_was_run():
+    (legend,) = (panel.get_legend() for panel in plot_curves({}).axes if panel.get_legend())
+    assert [text.get_text() for text in legend.get_texts()] == [LABELS[arm] for arm in CORE]
 
 
 def test_the_dial_is_drawn_and_said_once_it_is_run():

@@ -13,6 +13,7 @@ from nl_detectron.inference import Predictor
 from nl_detectron.visualization import draw_attention, look
 
 from ..matching import Matching
+from ..plan import EXTRA_SEEDS
 from ..results import Results
 from ..run import machine_lines
 from .hypotheses import COMPARISONS, MARGIN
@@ -133,6 +134,8 @@ spread of their AP shows. Forms, places and the near control were trained for tw
 seeds {LATEST_SEEDS[0]} to {LATEST_SEEDS[-1]}, after a pilot of concatenation (seed 101: AP 65.6 \
 after 300 iterations, 94.9 after 600); these are judged by AP50, as the question is the class. An \
 AP50 near 50 in the table is a detector that has not learned the match by then.
+- Seeds {EXTRA_SEEDS[0]} to {EXTRA_SEEDS[-1]} were added to what those had left undecided: the \
+near control, forms but the dot product, and places.
 - What did not make it learn: an FPN between res4 and the classifier; a class that is matched or \
 not, without the colour. In neither is the block shown to help.
 - {len(results)} trials, {hours:.1f} hours of one processor's time for training.

@@ -64,15 +64,11 @@ def plot_curves(results: VideoResults) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for panel, task in zip(panels, ("matching", "control"), strict=True):
         for arm in CORE:
-            curves = [
-                outcome.curve
-                for t, outcome in results.items()
-                if (t.setting, t.task, t.arm) == ("cpu", task, arm)
-            ]
-            for number, curve in enumerate(curves):
-                losses = [score.cross_entropy for score in curve.values()]
-                label = LABELS[arm] if number == 0 else None
-                panel.plot(list(curve), losses, color=_COLORS[arm], alpha=0.7, label=label)
+            panel.plot([], [], color=_COLORS[arm], label=LABELS[arm])  # for the legend
+            for t, outcome in results.items():
+                if (t.setting, t.task, t.arm) == ("cpu", task, arm):
+                    losses = [score.cross_entropy for score in outcome.curve.values()]
+                    panel.plot(list(outcome.curve), losses, color=_COLORS[arm], alpha=0.7)
         panel.axhline(CHANCE["cross_entropy"], color="black", linewidth=0.8, linestyle=":")
         panel.set_title(task)
         panel.set_xlabel("iterations")
