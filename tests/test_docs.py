@@ -430,7 +430,7 @@ def test_warnings_of_the_site_are_errors():
 
 def test_figures_are_those_of_the_pages_that_measure_them():
     """Differences are the experiments' page's, the README's figures those of docs/results.md."""
-    results = (ROOT / "docs/results.md").read_text()
+    results = " ".join((ROOT / "docs/results.md").read_text().split())
     in_short = (ROOT / "README.md").read_text().split("\n## Results\n")[1].split("\n## ")[0]
     experiments = (ROOT / "docs/experiments.md").read_text()
     differences = re.findall(r"[+-][\d.]+ \[[^]]+\]", results)

@@ -264,8 +264,17 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
         assert (tmp_path / image).stat().st_size > 5_000
 
 
+def test_the_cost_in_time_is_of_seeds_that_have_both():
+    results = {trial("none", seed): outcome(50.0, 0.7) for seed in SEEDS}
+    slower = dataclasses.replace(outcome(99.0, 0.1, block=True), seconds=60.0)
+    results |= {trial("spacetime", seed): slower for seed in SEEDS}
+    on_another_day = dataclasses.replace(outcome(50.0, 0.7), seconds=500.0)
+    text = head(results | {trial("none", EXTRA_SEEDS[0]): on_another_day})
+    assert "+20 % of the processor's time" in text
+
+
 def test_the_curves_have_a_legend_whatever_was_run():
-    (legend,) = (panel.get_legend() for panel in plot_curves({}).axes if panel.get_legend())
+    (legend,) = plot_curves({}).legends
     assert [text.get_text() for text in legend.get_texts()] == [LABELS[arm] for arm in CORE]
 
 

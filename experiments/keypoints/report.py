@@ -119,8 +119,9 @@ ResNet's stem, which see 11 pixels: all else is the head's work. \
 `configs/experiments/matching_keypoints.yaml` is the config, `experiments/keypoints/plan.py` has \
 what differs between the arms. COCO's constant of a wrist, {SIGMAS[0]}, is that of all keypoints.
 - The dial changes more than the distance. {FAR} pixels away the hat is always in the first row; \
-{DIAL[2]} pixels away its row varies by {SIZE - 2 * SIDE - DIAL[2]} pixels and the gloves' with \
-it, so that the same match is to be learned at more places.
+{DIAL[2]} and {DIAL[1]} pixels away its row varies by {SIZE - 2 * SIDE - DIAL[2]} and \
+{SIZE - 2 * SIDE - DIAL[1]} pixels and the gloves' with it, so that the same match is to be \
+learned at more places.
 - What made it learn: keypoints that keep the colours. Of the {len(KEYPOINTS)} keypoints eight are \
 the glove and the hat of each colour, visible where a person has it. With the two sides alone the \
 head learned where gloves are, and with blocks had 51 and 64 % of the sides right after 600 and \

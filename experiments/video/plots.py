@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.modeling import build_model
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nl_detectron.visualization.clip_attention import look_at_clip
@@ -54,7 +55,7 @@ def plot_kinds(results: VideoResults) -> Figure:
     panel.axhline(CHANCE["accuracy"], color="black", linewidth=0.8, linestyle=":")
     panel.set_ylim(30, 102)
     panel.set_ylabel("accuracy, %")
-    panel.legend(fontsize=8, ncols=2, loc="lower center")
+    _legend(figure, panel)
     return figure
 
 
@@ -73,8 +74,15 @@ def plot_curves(results: VideoResults) -> Figure:
         panel.set_title(task)
         panel.set_xlabel("iterations")
     panels[0].set_ylabel("cross-entropy on the validation set")
-    panels[0].legend(fontsize=8)
+    _legend(figure, panels[0])
     return figure
+
+
+def _legend(figure: Figure, panel: Axes) -> None:
+    """Say below the panels what is drawn in one of them, and so in all."""
+    figure.legend(
+        *panel.get_legend_handles_labels(), fontsize=8, ncols=4, loc="outside lower center"
+    )
 
 
 def plot_networks(results: VideoResults) -> Figure:
@@ -98,7 +106,7 @@ def plot_dial(results: VideoResults) -> Figure | None:
         panel.axhline(CHANCE["accuracy"], color="black", linewidth=0.8, linestyle=":")
         panel.set_xlabel(label)
     panels[0].set_ylabel("accuracy, %")
-    panels[0].legend(fontsize=8)
+    _legend(figure, panels[0])
     return figure
 
 
