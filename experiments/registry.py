@@ -24,7 +24,7 @@ from .video.plan import plan as video_plan
 from .video.trial import VideoOutcome
 
 
-def _asked(trial: BoxTrial | VideoTrial, replaced: Sequence[str]) -> bool:
+def _by_default(trial: BoxTrial | VideoTrial, replaced: Sequence[str]) -> bool:
     return trial.arm not in replaced and trial.seed not in EXTRA_SEEDS
 
 
@@ -49,7 +49,7 @@ EXPERIMENTS = {
             load=video_results.load,
             save=video_results.save,
             describe=_describe_clips,
-            by_default=lambda trial: _asked(trial, VIDEO_REPLACED),
+            by_default=lambda trial: _by_default(trial, VIDEO_REPLACED),
         ),
         Experiment(
             name="boxes",
@@ -58,7 +58,7 @@ EXPERIMENTS = {
             load=partial(results.load, kind=BoxTrial, prefix="boxes_"),
             save=partial(results.save, kind=BoxTrial, prefix="boxes_"),
             describe=_describe_detectors,
-            by_default=lambda trial: _asked(trial, BOX_REPLACED),
+            by_default=lambda trial: _by_default(trial, BOX_REPLACED),
         ),
         Experiment(
             name="keypoints",

@@ -249,7 +249,8 @@ def results_table(results: VideoResults) -> str:
             "## Results",
             "Accuracy in per cent and cross-entropy in nats on the validation set, mean and "
             "standard deviation over seeds; multiply-adds of one clip; the processor's seconds "
-            f"of training. Missing of the plan: {missing(results)}.",
+            "of training, which drift from day to day: the cost above is of seeds that have both "
+            f"arms. Missing of the plan: {missing(results)}.",
             markdown(rows, headers, right=range(2, len(headers))),
         ]
     )
