@@ -271,9 +271,12 @@ SHOW_HOOK = """
 class ShowingTrainer(Trainer):
     def build_hooks(self):
         if isinstance(self.model, torch.nn.parallel.DistributedDataParallel):
-            print("hook of DDP:", self.model._get_ddp_logging_data()["comm_hook"])
+            hook = self.model._get_ddp_logging_data()["comm_hook"]
+            # Of the first process only, in one piece: both print into one pipe.
+            logging.getLogger("detectron2").info(f"hook of DDP: {hook}")
         return super().build_hooks()
 
+import logging
 import torch
 trainer = ShowingTrainer
 """
