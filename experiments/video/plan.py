@@ -42,7 +42,6 @@ _ARMS: dict[str, tuple[str, ...]] = {
     "space": (*_IN_RES3, _AXES, "space"),
     "time": (*_IN_RES3, _AXES, "time"),
     "space_longer": (*_IN_RES3, _AXES, "space", "SOLVER.MAX_ITER", "1200"),
-    "space_batch": (*_IN_RES3, _AXES, "space", *_BATCH),
     **{form: (*_IN_RES3, PAIRWISE, form) for form in FORMS},
     "wider": (),
     "2_blocks": (BLOCKS, "[[],[0,2],[],[]]"),
@@ -51,10 +50,14 @@ _ARMS: dict[str, tuple[str, ...]] = {
     "i3d": _I3D,
     "i3d_spacetime": (*_I3D, *_IN_RES3),
 }
+CORE = ("none", "spacetime", "space", "time")
+_BATCHES = {f"{arm}_batch": arm for arm in (*CORE, "gaussian")}
 _BATCH_300 = {f"{arm}_batch_300": arm for arm in ("spacetime", *FORMS, "res2")}
-ARMS = _ARMS | {
-    arm: (*_ARMS[base], *_BATCH, "SOLVER.MAX_ITER", "300") for arm, base in _BATCH_300.items()
-}
+ARMS = (
+    _ARMS
+    | {arm: (*_ARMS[base], *_BATCH) for arm, base in _BATCHES.items()}
+    | {arm: (*_ARMS[base], *_BATCH, "SOLVER.MAX_ITER", "300") for arm, base in _BATCH_300.items()}
+)
 """``KEY VALUE ...`` by the name of an arm; how much wider depends on the setting. Blocks are
 embedded Gaussian, others say so."""
 
@@ -64,7 +67,6 @@ _LABELS = {
     "space": "C2D, 1 block in space only",
     "time": "C2D, 1 block in time only",
     "space_longer": "C2D, 1 block in space only, twice the iterations",
-    "space_batch": "C2D, 1 block in space only, three times the batch",
     **{form: f"C2D, 1 block, {words}" for form, words in FORMS.items()},
     "wider": "C2D, wider",
     "2_blocks": "C2D, 2 blocks in res3",
@@ -73,10 +75,14 @@ _LABELS = {
     "i3d": "I3D",
     "i3d_spacetime": "I3D, 1 spacetime block",
 }
-LABELS = _LABELS | {
-    arm: f"{_LABELS[base]}, three times the batch, half the iterations"
-    for arm, base in _BATCH_300.items()
-}
+LABELS = (
+    _LABELS
+    | {arm: f"{_LABELS[base]}, three times the batch" for arm, base in _BATCHES.items()}
+    | {
+        arm: f"{_LABELS[base]}, three times the batch, half the iterations"
+        for arm, base in _BATCH_300.items()
+    }
+)
 
 SEEDS = (1, 2, 3, 4, 5)
 MORE_SEEDS = (6, 7, 8, 9, 10)
@@ -88,12 +94,11 @@ LATEST_SEEDS = (11, 12, 13, 14, 15)
 REPLACED = ("space_longer", *FORMS, "res2")
 """Arms that were trained again with a larger batch."""
 
-CORE = ("none", "spacetime", "space", "time")
-
 _PLAN = (  # tasks, arms, seeds; in the order of running
     (("matching", "control"), CORE, SEEDS),
     (("matching",), ("space_longer",), MORE_SEEDS),
     (("matching",), ("space_batch",), LATEST_SEEDS),
+    (("matching",), tuple(arm for arm in _BATCHES if arm != "space_batch"), LATEST_SEEDS),
     ((*SPACE_DIAL, *TIME_DIAL), ("none", "spacetime"), SEEDS),
     (("matching",), tuple(FORMS), SEEDS),
     (("matching",), ("wider",), SEEDS),
