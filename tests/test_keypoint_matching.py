@@ -28,7 +28,7 @@ from experiments.keypoints.people import (
 )
 from experiments.keypoints.plan import ARMS, DIAL, LABELS, MORE_SEEDS, SEEDS, KeypointTrial, plan
 from experiments.keypoints.report import head, save_images, section
-from experiments.keypoints.trial import SIGMAS, cost_of, run_trial, truth_of
+from experiments.keypoints.trial import SIGMAS, cost_of, run_trial, truth_of, validation_set
 from experiments.registry import EXPERIMENTS
 from nl_detectron.layers import NonLocalBlock
 
@@ -36,9 +36,13 @@ KEYPOINT_TRIALS = EXPERIMENTS["keypoints"]
 
 
 def trial(
-    arm: str = "blocks", seed: int = 1, distance: int = FAR, setting: str = "cpu"
+    arm: str = "blocks",
+    seed: int = 1,
+    distance: int = FAR,
+    setting: str = "cpu",
+    task: str = "match",
 ) -> KeypointTrial:
-    return KeypointTrial(setting=setting, task="match", distance=distance, arm=arm, seed=seed)
+    return KeypointTrial(setting=setting, task=task, distance=distance, arm=arm, seed=seed)
 
 
 def draw(count: int, *, distance: int = FAR, seed: int = 0) -> list[Person]:
@@ -99,6 +103,16 @@ def test_neither_a_colour_nor_a_place_tells_left_from_right():
 def test_people_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="distance is 43; allowed: 0 to 42"):
         draw(1, distance=43)
+
+
+@pytest.mark.parametrize("distance", DIAL)
+def test_the_hat_is_in_the_first_row_where_that_is_the_task(distance):
+    tops = {
+        task: {p.hat[1] for p in validation_set(trial(distance=distance, task=task))}
+        for task in ("match", "first_row")
+    }
+    assert tops["first_row"] == {0}
+    assert tops["match"] == set(range(SIZE - 2 * SIDE - distance + 1))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +183,7 @@ def test_every_arm_has_five_seeds_and_every_hypothesis_its_trials():
     for comparison in COMPARISONS:
         for group in (comparison.first, comparison.second):
             seed = (MORE_SEEDS if group.arm.endswith("_longer") else SEEDS)[0]
-            assert trial(group.arm, seed, group.distance) in planned
+            assert trial(group.arm, seed, group.distance, task=group.task) in planned
 
 
 def test_average_precision_of_what_is_known_by_hand():

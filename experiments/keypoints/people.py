@@ -75,12 +75,13 @@ class Person:
         return {"image": image, "height": SIZE, "width": SIZE, "instances": instances}
 
 
-def draw_person(rng: np.random.Generator, distance: int) -> Person:
+def draw_person(rng: np.random.Generator, distance: int, *, first_row: bool = False) -> Person:
     """Return a person in front of noise.
 
     Args:
         rng: source of all that is random.
         distance: pixels between the hat's lower and the gloves' upper edge.
+        first_row: the hat is at the image's upper edge, not wherever there is room.
 
     Raises:
         ValueError: the person does not fit.
@@ -92,7 +93,7 @@ def draw_person(rng: np.random.Generator, distance: int) -> Person:
     image += rng.integers(*_GRAY, dtype=np.uint8)
     own = int(rng.integers(len(COLORS)))
     other = (own + 1 + int(rng.integers(len(COLORS) - 1))) % len(COLORS)
-    top = int(rng.integers(room + 1))
+    top = 0 if first_row else int(rng.integers(room + 1))
     below = top + SIDE + distance
     hat = (int(rng.integers(SIZE - SIDE + 1)), top)
     half = SIZE // 2

@@ -51,6 +51,7 @@ _PLAN = (  # task, distances, arms, seeds; in the order of running
     ("match", (FAR, NEAR), ("none", "blocks", "wider"), SEEDS),
     ("match", (FAR,), ("wider_longer",), MORE_SEEDS),
     ("match", DIAL[1:-1], ("none", "blocks"), SEEDS),
+    ("first_row", DIAL[1:-1], ("none_longer", "blocks_longer"), MORE_SEEDS),
 )
 
 _SETTINGS = {
@@ -65,7 +66,8 @@ _WIDER = {"cpu": _width(35), "gpu": _width(528)}
 
 
 class KeypointTrial(Trial):
-    """One detector trained once."""
+    """One detector trained once: of the task ``match``, or of ``first_row``, where the hat is in
+    the first row, as it always is far away."""
 
     def __str__(self) -> str:
         return f"{self.setting}/gloves_{self.task}_d{self.distance}/{self.arm}/seed{self.seed}"

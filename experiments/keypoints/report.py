@@ -22,7 +22,7 @@ from .trial import NUM_VAL, SIGMAS, validation_set
 MATCHING = Matching(
     name="keypoints",
     plan=plan,
-    tasks={"match": ""},
+    tasks={"match": "", "first_row": "hat in the first row"},
     labels=LABELS,
     comparisons=COMPARISONS,
     margin=MARGIN,

@@ -41,7 +41,7 @@ def run_trial(trial: KeypointTrial, output: Path) -> Outcome:
         trial,
         output,
         build=build_model,
-        draw=lambda rng: draw_person(rng, trial.distance).record(),
+        draw=lambda rng: _draw(rng, trial).record(),
         val=[person.record() for person in val],
         score=score,
         cost=cost_of(trial.config(output)),
@@ -59,7 +59,11 @@ def cost_of(cfg: CfgNode) -> PartCost:
 
 def validation_set(trial: KeypointTrial) -> list[Person]:
     rng = validation_rng()
-    return [draw_person(rng, trial.distance) for _ in range(NUM_VAL)]
+    return [_draw(rng, trial) for _ in range(NUM_VAL)]
+
+
+def _draw(rng: np.random.Generator, trial: KeypointTrial) -> Person:
+    return draw_person(rng, trial.distance, first_row=trial.task == "first_row")
 
 
 def truth_of(people: Sequence[Person], which: slice) -> COCO:
