@@ -17,10 +17,10 @@ is near, and the paper's gains there are of 1 or 2 points. Only a run there can 
 (`tools/reproduce.py`)."""
 
 _RUN = """**Run it.** `python tools/run_experiments.py --jobs 2` prints the plan, trains what is \
-missing and writes this page; it can be stopped and started again at any time. `--only '*'` also \
-trains what was replaced: the former tasks of the appendix, and arms that were trained again for \
-longer or with a larger batch; and the seeds that were added to what five had left undecided. One \
-trial again, beside these: `--only \
+missing and writes this page; it can be stopped and started again at any time. It trains \
+five seeds of every arm; `--only '*'` trains the others as well, and what was replaced: the former \
+tasks of the appendix, and what was trained again, for longer, with a larger batch or with the hat \
+in the first row. One trial again, beside these: `--only \
 'cpu/clips_matching/spacetime/seed1' --results output/again --output output/again/runs`."""
 
 

@@ -1,31 +1,20 @@
 """The experiments of docs/experiments.md."""
 
-from collections.abc import Sequence
 from functools import partial
 
 from . import results
 from . import trial as panorama_trial
+from .boxes import plan as box_plan
 from .boxes import trial as box_trial
-from .boxes.plan import REPLACED as BOX_REPLACED
-from .boxes.plan import BoxTrial
-from .boxes.plan import plan as box_plan
+from .keypoints import plan as keypoint_plan
 from .keypoints import trial as keypoint_trial
-from .keypoints.plan import KeypointTrial
-from .keypoints.plan import plan as keypoint_plan
-from .plan import EXTRA_SEEDS
 from .plan import plan as panorama_plan
 from .run import Experiment
 from .trial import Outcome
+from .video import plan as video_plan
 from .video import results as video_results
 from .video import trial as video_trial
-from .video.plan import REPLACED as VIDEO_REPLACED
-from .video.plan import VideoTrial
-from .video.plan import plan as video_plan
 from .video.trial import VideoOutcome
-
-
-def _by_default(trial: BoxTrial | VideoTrial, replaced: Sequence[str]) -> bool:
-    return trial.arm not in replaced and trial.seed not in EXTRA_SEEDS
 
 
 def _describe_detectors(outcome: Outcome) -> str:
@@ -44,30 +33,30 @@ EXPERIMENTS = {
     for experiment in (
         Experiment(
             name="video",
-            plan=video_plan,
+            plan=video_plan.plan,
             run_trial=video_trial.run_trial,
             load=video_results.load,
             save=video_results.save,
             describe=_describe_clips,
-            by_default=lambda trial: _by_default(trial, VIDEO_REPLACED),
+            by_default=video_plan.by_default,
         ),
         Experiment(
             name="boxes",
-            plan=box_plan,
+            plan=box_plan.plan,
             run_trial=box_trial.run_trial,
-            load=partial(results.load, kind=BoxTrial, prefix="boxes_"),
-            save=partial(results.save, kind=BoxTrial, prefix="boxes_"),
+            load=partial(results.load, kind=box_plan.BoxTrial, prefix="boxes_"),
+            save=partial(results.save, kind=box_plan.BoxTrial, prefix="boxes_"),
             describe=_describe_detectors,
-            by_default=lambda trial: _by_default(trial, BOX_REPLACED),
+            by_default=box_plan.by_default,
         ),
         Experiment(
             name="keypoints",
-            plan=keypoint_plan,
+            plan=keypoint_plan.plan,
             run_trial=keypoint_trial.run_trial,
-            load=partial(results.load, kind=KeypointTrial, prefix="keypoints_"),
-            save=partial(results.save, kind=KeypointTrial, prefix="keypoints_"),
+            load=partial(results.load, kind=keypoint_plan.KeypointTrial, prefix="keypoints_"),
+            save=partial(results.save, kind=keypoint_plan.KeypointTrial, prefix="keypoints_"),
             describe=_describe_detectors,
-            by_default=lambda trial: True,
+            by_default=keypoint_plan.by_default,
         ),
         Experiment(
             name="panoramas",

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,16 @@ def test_share_on_the_cue_counts_the_windows_that_it_overlaps():
     assert cue_share(attention, [40, 0, 30, 20]) == pytest.approx((5 / 20, 2 / 8))
 
 
+@pytest.mark.parametrize("name", ["video", "boxes", "keypoints"])
+def test_by_default_an_arm_has_five_seeds(name):
+    experiment = EXPERIMENTS[name]
+    trials = [t for t in experiment.plan("cpu") if experiment.by_default(t)]
+    counts = Counter(dataclasses.replace(t, seed=0) for t in trials if t.task != "colors")
+    assert set(counts.values()) == {5}
+    starts = {t.start for t in trials} - {None}
+    assert starts <= set(trials)
+
+
 def test_the_command_prints_its_plan_and_names_what_does_not_match(tmp_path):
     script = tiny_run.ROOT / "tools" / "run_experiments.py"
     shown = tiny_run.run(script, "--plan", "--only", "cpu/crates_d0/*")
@@ -252,8 +263,12 @@ def test_the_command_prints_its_plan_and_names_what_does_not_match(tmp_path):
     for kept, replaced in (
         ("signs_match_d192/res2_longer/seed11", "signs_match_d192/res2/seed6"),
         ("signs_match_d192/res2_longer/seed15", "signs_match_d192/res2_longer/seed16"),
-        ("clips_matching/gaussian_batch_300/seed11", "clips_matching/gaussian/seed1"),
-        ("gloves_match_d4/none/seed1", "crates_d0/res4/seed3"),
+        ("signs_match_d192/res4/seed6", "signs_match_d192/res4/seed1"),
+        ("clips_matching/gaussian_batch/seed11", "clips_matching/gaussian/seed1"),
+        ("clips_control/space/seed1", "clips_matching/space/seed1"),
+        ("gloves_match_d4/none/seed1", "gloves_match_d42/none/seed1"),
+        ("gloves_first_row_d28/none_longer/seed6", "gloves_match_d28/none/seed1"),
+        ("gloves_match_d42/none_longer/seed6", "crates_d0/res4/seed3"),
     ):
         assert f"cpu/{kept}\n" in unasked
         assert f"cpu/{replaced}\n" not in unasked

@@ -140,7 +140,8 @@ def trial(arm: str = "spacetime", seed: int = 1, task: str = "matching") -> Vide
 
 
 @pytest.mark.parametrize(
-    ("arm", "blocks"), [(arm, 1) for arm in ARMS if arm not in ("none", "wider", "i3d")]
+    ("arm", "blocks"),
+    [(arm, 1) for arm in ARMS if arm not in ("none", "none_batch", "wider", "i3d")],
 )
 def test_arms_have_their_blocks(arm, blocks, tmp_path):
     cfg, usual = trial(arm).config(tmp_path).SOLVER, trial("none").config(tmp_path).SOLVER
@@ -235,7 +236,7 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
             found = outcome(
                 99.0 + seed / 10 if solved else 50.0 + seed, 0.05 if solved else 0.65, block=solved
             )
-            results[trial(arm, seed)] = found
+            results[trial(arm, seed)] = results[trial(f"{arm}_batch", seed)] = found
             results[trial(arm, seed, "control")] = outcome(100.0, 0.001, control=True)
     folder, page = tmp_path / "experiments", tmp_path / "experiments.md"
     save(folder, results)

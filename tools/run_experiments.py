@@ -40,9 +40,9 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--only",
         metavar="PATTERN",
-        help="trials, by name (default: all but what was replaced: the former tasks of the page's "
-        "appendix, and arms that were trained again for longer or with a larger batch; and but "
-        "seeds that were added to what five left undecided)",
+        help="trials, by name (default: five seeds of every arm but those that were replaced: the "
+        "former tasks of the page's appendix, and what was trained again, for longer, with a "
+        "larger batch or with the hat in the first row)",
     )
     new.add_argument("--output", type=Path, default=Path("output/experiments"), help="of the runs")
     new.add_argument(

@@ -43,7 +43,7 @@ MORE_SEEDS = (6, 7, 8, 9, 10)
 LATEST_SEEDS = (11, 12, 13, 14, 15)
 """Of what had not converged with these."""
 
-REPLACED = (*FORMS, "res2", "res3")
+_REPLACED = (*FORMS, "res2", "res3")
 """Arms that were trained again for longer."""
 
 DIAL = (NEAR, 64, 128, FAR)
@@ -63,7 +63,7 @@ _PLAN = (  # task, distances, arms, seeds; in the order of running
     ("among", (FAR, NEAR), ("none", "res4"), MORE_SEEDS),
     ("among", (FAR,), ("wider",), MORE_SEEDS),
     ("match", DIAL[1:-1], ("none", "res4"), MORE_SEEDS),
-    ("match", (FAR,), REPLACED, MORE_SEEDS),
+    ("match", (FAR,), _REPLACED, MORE_SEEDS),
     ("match", (FAR,), FORMS_AND_PLACES, LATEST_SEEDS),
     ("match", (NEAR,), ("none_longer", "res4_longer"), LATEST_SEEDS),
     ("match", (NEAR,), ("none_longer", "res4_longer"), EXTRA_SEEDS),
@@ -113,6 +113,12 @@ class BoxTrial(Trial):
             *(*start, *solver, "SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
         ]
         return load_config(CONFIG, opts)
+
+
+def by_default(trial: BoxTrial) -> bool:
+    """Whether a trial is of an arm that was not trained again, and of five of its seeds: those that
+    detectors among rings start from."""
+    return trial.arm not in _REPLACED and trial.seed in (*MORE_SEEDS, *LATEST_SEEDS)
 
 
 def plan(setting: str) -> list[BoxTrial]:

@@ -88,6 +88,11 @@ class KeypointTrial(Trial):
         return load_config(CONFIG, opts)
 
 
+def by_default(trial: KeypointTrial) -> bool:
+    """Whether a trial was not run again for longer: near the hat none needs more iterations."""
+    return trial.distance == NEAR or trial.arm.endswith("_longer")
+
+
 def plan(setting: str) -> list[KeypointTrial]:
     """Return all trials of a setting, in the order of running."""
     return in_order(KeypointTrial, setting, _PLAN)

@@ -51,6 +51,10 @@ _ARMS: dict[str, tuple[str, ...]] = {
     "i3d_spacetime": (*_I3D, *_IN_RES3),
 }
 CORE = ("none", "spacetime", "space", "time")
+CONVERGED = {arm: f"{arm}_batch" for arm in CORE}
+"""Of the networks that differ in nothing but what a block sees, those trained until all seeds had
+converged."""
+
 _BATCHES = {f"{arm}_batch": arm for arm in (*CORE, "gaussian")}
 _BATCH_300 = {f"{arm}_batch_300": arm for arm in ("spacetime", *FORMS, "res2")}
 ARMS = (
@@ -91,8 +95,8 @@ MORE_SEEDS = (6, 7, 8, 9, 10)
 LATEST_SEEDS = (11, 12, 13, 14, 15)
 """Of what was added after those."""
 
-REPLACED = ("space_longer", *FORMS, "res2")
-"""Arms that were trained again with a larger batch."""
+_REPLACED = ("space", "time", "space_longer", *FORMS, "res2", "gaussian_batch_300")
+"""Arms that were trained again on clips of all kinds, with a larger batch or longer."""
 
 _PLAN = (  # tasks, arms, seeds; in the order of running
     (("matching", "control"), CORE, SEEDS),
@@ -151,6 +155,12 @@ class VideoTrial:
             *("SEED", str(self.seed), "OUTPUT_DIR", str(output / str(self))),
         ]
         return load_config(CONFIG, opts)
+
+
+def by_default(trial: VideoTrial) -> bool:
+    """Whether a trial is of an arm that was not trained again, and of its first five seeds."""
+    replaced = trial.task == "matching" and trial.arm in _REPLACED
+    return not replaced and trial.seed not in EXTRA_SEEDS
 
 
 def plan(setting: str) -> list[VideoTrial]:

@@ -15,7 +15,7 @@ from nl_detectron.visualization.clip_drawing import draw_strip
 from ..plots import plot_arms
 from ..statistics import mean
 from .clips import FRAMES, KINDS, SIDE, Task, draw_clips
-from .plan import CORE, LABELS, SPACE_DIAL, TIME_DIAL, VideoTrial
+from .plan import CONVERGED, CORE, LABELS, SPACE_DIAL, TIME_DIAL, VideoTrial
 from .results import VideoResults, values
 from .trial import as_clip, validation_set
 
@@ -45,7 +45,8 @@ def plot_kinds(results: VideoResults) -> Figure:
     panel = figure.subplots()
     groups = (*KINDS, "control")
     for number, arm in enumerate(CORE):
-        found = [values(results, arm=arm, kind=kind) for kind in groups]
+        found = [values(results, arm=CONVERGED[arm], kind=kind) for kind in KINDS]
+        found.append(values(results, arm=arm, kind="control"))
         at = np.arange(len(groups)) + 0.2 * (number - 1.5)
         heights = [mean(of_kind).estimate if of_kind else 0 for of_kind in found]
         panel.bar(at, heights, 0.18, color=_COLORS[arm], alpha=0.6, label=LABELS[arm])
@@ -63,11 +64,12 @@ def plot_curves(results: VideoResults) -> Figure:
     """Draw the cross-entropy on the validation set against iterations; a line is a seed."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for panel, task in zip(panels, ("matching", "control"), strict=True):
-        for arm in CORE:
+    arms_of = {"matching": CONVERGED, "control": {arm: arm for arm in CORE}}
+    for panel, (task, arms) in zip(panels, arms_of.items(), strict=True):
+        for arm, trained in arms.items():
             panel.plot([], [], color=_COLORS[arm], label=LABELS[arm])  # for the legend
             for t, outcome in results.items():
-                if (t.setting, t.task, t.arm) == ("cpu", task, arm):
+                if (t.setting, t.task, t.arm) == ("cpu", task, trained):
                     losses = [score.cross_entropy for score in outcome.curve.values()]
                     panel.plot(list(outcome.curve), losses, color=_COLORS[arm], alpha=0.7)
         panel.axhline(CHANCE["cross_entropy"], color="black", linewidth=0.8, linestyle=":")

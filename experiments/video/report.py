@@ -11,7 +11,7 @@ from ..statistics import NOT_RUN, Interval, difference, judge, mean, spread
 from ..tables import markdown
 from .clips import FAR, FRAMES, HEIGHT, KINDS, RECEPTIVE_FIELD, WIDTH
 from .hypotheses import BARS, COMPARISONS, MARGIN, Bar, Comparison
-from .plan import CONFIG, LABELS, LATEST_SEEDS, MORE_SEEDS, SEEDS, plan
+from .plan import CONFIG, CONVERGED, LABELS, LATEST_SEEDS, MORE_SEEDS, SEEDS, plan
 from .results import VideoResults, values
 from .trial import NUM_VAL, VideoOutcome
 
@@ -72,12 +72,13 @@ def head(results: VideoResults, *, also: Sequence[str] = ()) -> str:
 
     return f"""**It helps** where the answer is a match between two places that no feature sees \
 together. Are two objects, far apart in space, in time or in both, of one colour? One spacetime \
-block in a C2D against none: {both("spacetime", "none")}.\
+block in a C2D against none: {both(CONVERGED["spacetime"], CONVERGED["none"])}.\
 {"".join(f" {sentence}" for sentence in also)}
 
 **It must reach along the axis that separates them.** Accuracy on objects apart in space, in \
-time, in both: a block in space only {by_kind("space")}, in time only {by_kind("time")}, in \
-spacetime {by_kind("spacetime")}, no block {by_kind("none")}.
+time, in both: a block in space only {by_kind(CONVERGED["space"])}, in time only \
+{by_kind(CONVERGED["time"])}, in spacetime {by_kind(CONVERGED["spacetime"])}, no block \
+{by_kind(CONVERGED["none"])}.
 
 **It does not help** where a local feature is enough. The same clips, asked for the objects' \
 shape: {both("spacetime", "none", "control")}.{_near(results)}
@@ -166,7 +167,8 @@ def bars(results: VideoResults) -> str:
             "## What every seed should reach",
             "Written down before the runs, as all hypotheses (`experiments/video/hypotheses.py`, "
             "in the history of this repository): accuracy, or cross-entropy where it says so, on "
-            "the clips of a kind.",
+            "the clips of a kind. The first lines and the figures are about the four networks with "
+            "three times the batch, which have one schedule.",
             markdown(rows, ["expected", "of every seed", "by seed", "found"]),
         ]
     )
