@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -16,6 +15,16 @@ from .statistics import NOT_RUN, Interval, difference, judge, mean, spread
 from .tables import markdown
 
 IMAGES = ("examples", "by_distance", "arms", "attention")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Groups of trials, one at each distance, as a figure shows them."""
+
+    label: str
+    color: str
+    dashed: bool
+    groups: Sequence[Group]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,26 +195,22 @@ class Matching:
             return f"{task}, the start"
         return ", ".join(filter(None, (f"{distance} pixels", self.tasks[task])))
 
-    def plot_distance(self, results: Results, arms: Sequence[str]) -> Figure:
-        """Draw AP against the distance of the cue; dots are seeds, each task has its line."""
-        distances = sorted({t.distance for t in self.plan("cpu") if t.task in self.tasks})
+    def plot_distance(self, results: Results, lines: Sequence[Line]) -> Figure:
+        """Draw AP against the distance of the cue; dots are seeds."""
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         panel = figure.subplots()
-        lines = zip(self.tasks.items(), _LINES[: len(self.tasks)], strict=True)
-        colors = zip(arms, _COLORS[: len(arms)], strict=True)
-        for ((task, note), line), (arm, color) in product(lines, colors):
-            by_distance = {
-                distance: values(results, Group(task=task, distance=distance, arm=arm))
-                for distance in distances
-            }
-            found = {distance: aps for distance, aps in by_distance.items() if aps}
+        for line in lines:
+            found = {group.distance: values(results, group) for group in line.groups}
+            found = {distance: aps for distance, aps in found.items() if aps}
             if not found:
                 continue
             means = [mean(aps).estimate for aps in found.values()]
-            label = ", ".join(filter(None, (self.labels[arm], note)))
-            panel.plot(list(found), means, marker="o", linestyle=line, color=color, label=label)
+            style = "--" if line.dashed else "-"
+            panel.plot(
+                list(found), means, marker="o", linestyle=style, color=line.color, label=line.label
+            )
             for distance, aps in found.items():
-                panel.plot([distance] * len(aps), aps, ".", color=color, alpha=0.5)
+                panel.plot([distance] * len(aps), aps, ".", color=line.color, alpha=0.5)
         panel.set_xlabel(f"pixels to the {self.cue}")
         panel.set_ylabel("AP, %")
         panel.set_ylim(0, 102)
@@ -237,8 +242,6 @@ class Matching:
         return groups
 
 
-_COLORS = ("C7", "C0", "C1", "C8", "C2", "C4")
-_LINES = ("-", "--")
 _MEASURES = {"ap": "AP", "ap50": "AP50"}
 _USE = ("residual_ratio", "cue_share", "even_share")
 

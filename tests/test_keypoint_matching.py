@@ -216,17 +216,18 @@ def test_a_trial_again_gives_the_same_row(tmp_path, monkeypatch):
     monkeypatch.setattr(KeypointTrial, "config", short)
     monkeypatch.setattr(keypoint_trial, "NUM_VAL", 20)
     monkeypatch.setattr(keypoint_trial, "_LOOKED_AT", 2)
-    first, again = (dataclasses.replace(run_trial(trial(), tmp_path), seconds=0) for _ in range(2))
+    one = trial("blocks_longer", MORE_SEEDS[0])
+    first, again = (dataclasses.replace(run_trial(one, tmp_path), seconds=0) for _ in range(2))
     assert first == again
     assert [use.block for use in first.blocks] == [
         f"roi_heads.keypoint_head.nonlocal_after_conv_fcn_relu{number}" for number in (2, 4, 6, 8)
     ]
     assert all(0 < use.even_share < 0.5 for use in first.blocks)
-    KEYPOINT_TRIALS.save(tmp_path, {trial(): first})
+    KEYPOINT_TRIALS.save(tmp_path, {one: first})
     (loaded,) = KEYPOINT_TRIALS.load(tmp_path).values()
     assert loaded.parameters == first.parameters
     assert [use.block for use in loaded.blocks] == [use.block for use in first.blocks]
-    save_images({trial(): first}, tmp_path, tmp_path)
+    save_images({one: first}, tmp_path, tmp_path)
     assert (tmp_path / "keypoints_attention.png").stat().st_size > 5_000
 
 

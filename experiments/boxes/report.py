@@ -12,12 +12,13 @@ from nl_detectron.config import load_config
 from nl_detectron.inference import Predictor
 from nl_detectron.visualization import draw_attention, look
 
-from ..matching import Matching
+from ..hypotheses import Group
+from ..matching import Line, Matching
 from ..plan import EXTRA_SEEDS
 from ..results import Results
 from ..run import machine_lines
 from .hypotheses import COMPARISONS, MARGIN
-from .plan import CONFIG, FORMS_AND_PLACES, LABELS, LATEST_SEEDS, MORE_SEEDS, BoxTrial, plan
+from .plan import CONFIG, DIAL, FORMS_AND_PLACES, LABELS, LATEST_SEEDS, MORE_SEEDS, BoxTrial, plan
 from .scenes import CLASSES, FAR, HEIGHT, NEAR, RECEPTIVE_FIELD, RINGS, WIDTH, draw_scene
 from .trial import NUM_VAL, validation_set
 
@@ -71,10 +72,24 @@ def save_images(results: Results, folder: Path, output: Path) -> None:
     MATCHING.save_images(
         folder,
         examples=plot_examples(),
-        by_distance=MATCHING.plot_distance(results, ("none", "res4", "wider")),
+        by_distance=MATCHING.plot_distance(results, _lines()),
         arms=MATCHING.plot_arms(results, FAR, FORMS_AND_PLACES, "ap50"),
         attention=plot_attention(output),
     )
+
+
+def _lines() -> list[Line]:
+    """Each arm, without rings and dashed among them."""
+    arms = {"none": "C7", "res4": "C0", "wider": "C1"}
+    return [
+        Line(
+            label=", ".join(filter(None, (LABELS[arm], note))),
+            color=color,
+            dashed=bool(note),
+            groups=[Group(task=task, distance=distance, arm=arm) for distance in DIAL],
+        )
+        for (task, note), (arm, color) in product(MATCHING.tasks.items(), arms.items())
+    ]
 
 
 def plot_examples() -> Figure:

@@ -15,7 +15,7 @@ from nl_detectron.visualization.clip_drawing import draw_strip
 from ..plots import plot_arms
 from ..statistics import mean
 from .clips import FRAMES, KINDS, SIDE, Task, draw_clips
-from .plan import CONVERGED, CORE, LABELS, SPACE_DIAL, TIME_DIAL, VideoTrial
+from .plan import CONVERGED, CORE, LABELS, LATEST_SEEDS, SPACE_DIAL, TIME_DIAL, VideoTrial
 from .results import VideoResults, values
 from .trial import as_clip, validation_set
 
@@ -124,7 +124,8 @@ def _plot_along(panel, results: VideoResults, tasks: Sequence[str], arm: str) ->
 def plot_attention(output: Path) -> Figure | None:
     """Draw where both objects attend, in the first clip of the validation set in which they are
     apart in both and match; None if the network's weights are not under `output`."""
-    trial = VideoTrial(setting="cpu", task="matching", arm="spacetime", seed=1)
+    arm, seed = CONVERGED["spacetime"], LATEST_SEEDS[0]
+    trial = VideoTrial(setting="cpu", task="matching", arm=arm, seed=seed)
     if not trial.weights(output).is_file():
         return None
     model = build_model(trial.config(output)).eval()
