@@ -55,7 +55,7 @@ CONVERGED = {arm: f"{arm}_batch" for arm in CORE}
 """Of the networks that differ in nothing but what a block sees, those trained until all seeds had
 converged."""
 
-_BATCHES = {f"{arm}_batch": arm for arm in (*CORE, "gaussian")}
+_BATCHES = {f"{arm}_batch": arm for arm in (*CORE, "gaussian", "concatenation")}
 _BATCH_300 = {f"{arm}_batch_300": arm for arm in ("spacetime", *FORMS, "res2")}
 ARMS = (
     _ARMS
@@ -95,14 +95,21 @@ MORE_SEEDS = (6, 7, 8, 9, 10)
 LATEST_SEEDS = (11, 12, 13, 14, 15)
 """Of what was added after those."""
 
-_REPLACED = ("space", "time", "space_longer", *FORMS, "res2", "gaussian_batch_300")
+_REPLACED = (
+    *("space", "time", "space_longer", *FORMS, "res2"),
+    *("gaussian_batch_300", "concatenation_batch_300"),
+)
 """Arms that were trained again on clips of all kinds, with a larger batch or longer."""
 
 _PLAN = (  # tasks, arms, seeds; in the order of running
     (("matching", "control"), CORE, SEEDS),
     (("matching",), ("space_longer",), MORE_SEEDS),
     (("matching",), ("space_batch",), LATEST_SEEDS),
-    (("matching",), tuple(arm for arm in _BATCHES if arm != "space_batch"), LATEST_SEEDS),
+    (
+        ("matching",),
+        ("none_batch", "spacetime_batch", "time_batch", "gaussian_batch", "concatenation_batch"),
+        LATEST_SEEDS,
+    ),
     ((*SPACE_DIAL, *TIME_DIAL), ("none", "spacetime"), SEEDS),
     (("matching",), tuple(FORMS), SEEDS),
     (("matching",), ("wider",), SEEDS),

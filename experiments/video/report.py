@@ -324,8 +324,8 @@ res3's first or last residual block a block in space only stopped near 70 % on s
 one it came to 99 % (one pilot each). Pilots found one leak: with `POOLING` paper, windows of \
 three frames overlap and join frames that the official code's windows of two keep apart, and a \
 cross-entropy below 0.69 gave it away.
-- Where a block in space had solved its clips with three times the batch, the other networks, and \
-Gaussian, were trained so as well, on the same seeds.
+- Where a block in space had solved its clips with three times the batch, the other networks, \
+Gaussian and concatenation were trained so as well, on the same seeds.
 - Seeds {EXTRA_SEEDS[0]} to {EXTRA_SEEDS[-1]} were added to what five seeds had left undecided: \
 forms and res2 with the larger batch, none, space only and the wider network, and both arms 8 \
 pixels apart.
