@@ -104,12 +104,7 @@ _REPLACED = (
 _PLAN = (  # tasks, arms, seeds; in the order of running
     (("matching", "control"), CORE, SEEDS),
     (("matching",), ("space_longer",), MORE_SEEDS),
-    (("matching",), ("space_batch",), LATEST_SEEDS),
-    (
-        ("matching",),
-        ("none_batch", "spacetime_batch", "time_batch", "gaussian_batch", "concatenation_batch"),
-        LATEST_SEEDS,
-    ),
+    (("matching",), tuple(_BATCHES), LATEST_SEEDS),
     ((*SPACE_DIAL, *TIME_DIAL), ("none", "spacetime"), SEEDS),
     (("matching",), tuple(FORMS), SEEDS),
     (("matching",), ("wider",), SEEDS),
