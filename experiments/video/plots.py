@@ -15,7 +15,7 @@ from nl_detectron.visualization.clip_drawing import draw_strip
 from ..plots import plot_arms
 from ..statistics import mean
 from .clips import FRAMES, KINDS, SIDE, Task, draw_clips
-from .plan import CONVERGED, CORE, LABELS, LATEST_SEEDS, SPACE_DIAL, TIME_DIAL, VideoTrial
+from .plan import LARGER_BATCH, CORE, LABELS, LATEST_SEEDS, SPACE_DIAL, TIME_DIAL, VideoTrial
 from .results import VideoResults, values
 from .trial import as_clip, validation_set
 
@@ -45,7 +45,7 @@ def plot_kinds(results: VideoResults) -> Figure:
     panel = figure.subplots()
     groups = (*KINDS, "control")
     for number, arm in enumerate(CORE):
-        found = [values(results, arm=CONVERGED[arm], kind=kind) for kind in KINDS]
+        found = [values(results, arm=LARGER_BATCH[arm], kind=kind) for kind in KINDS]
         found.append(values(results, arm=arm, kind="control"))
         at = np.arange(len(groups)) + 0.2 * (number - 1.5)
         heights = [mean(of_kind).estimate if of_kind else 0 for of_kind in found]
@@ -64,7 +64,7 @@ def plot_curves(results: VideoResults) -> Figure:
     """Draw the cross-entropy on the validation set against iterations; a line is a seed."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    arms_of = {"matching": CONVERGED, "control": {arm: arm for arm in CORE}}
+    arms_of = {"matching": LARGER_BATCH, "control": {arm: arm for arm in CORE}}
     for panel, (task, arms) in zip(panels, arms_of.items(), strict=True):
         for arm, trained in arms.items():
             panel.plot([], [], color=_COLORS[arm], label=LABELS[arm])  # for the legend
@@ -124,7 +124,7 @@ def _plot_along(panel, results: VideoResults, tasks: Sequence[str], arm: str) ->
 def plot_attention(output: Path) -> Figure | None:
     """Draw where both objects attend, in the first clip of the validation set in which they are
     apart in both and match; None if the network's weights are not under `output`."""
-    arm, seed = CONVERGED["spacetime"], LATEST_SEEDS[0]
+    arm, seed = LARGER_BATCH["spacetime"], LATEST_SEEDS[0]
     trial = VideoTrial(setting="cpu", task="matching", arm=arm, seed=seed)
     if not trial.weights(output).is_file():
         return None
