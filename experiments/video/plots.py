@@ -15,7 +15,7 @@ from nl_detectron.visualization.clip_drawing import draw_strip
 from ..plots import plot_arms
 from ..statistics import mean
 from .clips import FRAMES, KINDS, SIDE, Task, draw_clips
-from .plan import LARGER_BATCH, CORE, LABELS, LATEST_SEEDS, SPACE_DIAL, TIME_DIAL, VideoTrial
+from .plan import CORE, LABELS, LARGER_BATCH, LATEST_SEEDS, SPACE_DIAL, TIME_DIAL, VideoTrial
 from .results import VideoResults, values
 from .trial import as_clip, validation_set
 

@@ -11,7 +11,7 @@ from ..statistics import NOT_RUN, Interval, difference, judge, mean, spread
 from ..tables import markdown
 from .clips import FAR, FRAMES, HEIGHT, KINDS, RECEPTIVE_FIELD, WIDTH
 from .hypotheses import BARS, COMPARISONS, MARGIN, Bar, Comparison
-from .plan import CONFIG, LARGER_BATCH, LABELS, LATEST_SEEDS, MORE_SEEDS, SEEDS, plan
+from .plan import CONFIG, LABELS, LARGER_BATCH, LATEST_SEEDS, MORE_SEEDS, SEEDS, plan
 from .results import VideoResults, values
 from .trial import NUM_VAL, VideoOutcome
 
