@@ -11,7 +11,7 @@ from .hypotheses import Group, Hypothesis
 from .plan import Trial
 from .plots import plot_arms
 from .results import Results, values
-from .statistics import NOT_RUN, Interval, difference, judge, mean, spread
+from .statistics import NOT_RUN, Interval, difference, judge, mean, rule, spread
 from .tables import markdown
 
 IMAGES = ("examples", "by_distance", "arms", "attention")
@@ -87,9 +87,8 @@ class Matching:
                 f"Written down before the runs (`experiments/{self.name}/hypotheses.py`). The "
                 f"difference is in COCO's AP of {self.name}, in points, with Welch's 95 % interval "
                 "over seeds, corrected neither for their number nor for seeds that were added "
-                'after a look at it. "As good as" is met by an interval '
-                f"inside ±{self.margin:g}; an interval that allows both is undecided. AP also says "
-                f"how exactly {self.name} are placed, AP50 hardly.",
+                f"after a look at it. {rule(self.margin)} AP also says how exactly {self.name} "
+                "are placed, AP50 hardly.",
                 self._judged(results),
                 f"### {title}: results",
                 "AP in per cent, mean and standard deviation over seeds, and each seed's; "

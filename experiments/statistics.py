@@ -76,8 +76,15 @@ def judge(found: Interval | None, *, expected: str, margin: float) -> str:
     """
     if found is None:
         return NOT_RUN
+    same = -margin < found.low and found.high < margin
     if expected == "more":
-        return "met" if found.low > 0 else "contradicted" if found.high < 0 else "undecided"
-    if found.low > -margin and found.high < margin:
-        return "met"
-    return "undecided" if 0 in found else "contradicted"
+        return "met" if found.low > 0 else "contradicted" if same or found.high < 0 else "undecided"
+    return "met" if same else "undecided" if 0 in found else "contradicted"
+
+
+def rule(margin: float) -> str:
+    """Return how `judge` decides, for a page."""
+    return (
+        f'An interval inside ±{margin:g} meets "as good as" and contradicts "better", as one below '
+        "0 does; one that allows both is undecided."
+    )

@@ -149,7 +149,8 @@ def test_results_are_read_as_they_were_written(tmp_path):
     ("expected", "low", "high", "said"),
     [
         ("more", 1, 3, "met"),
-        ("more", -1, 3, "undecided"),
+        ("more", -1, 8, "undecided"),
+        ("more", -1, 3, "contradicted"),
         ("more", -3, -1, "contradicted"),
         ("same", -1, 3, "met"),
         ("same", 1, 3, "met"),

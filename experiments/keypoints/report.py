@@ -37,10 +37,11 @@ _SEED = 0  # of the examples; any will do
 def head(results: Results) -> str:
     """Return what was found, in a sentence for the top of the page."""
     far = MATCHING.versus(results, "blocks_longer", "none_longer", FAR)
+    seen = MATCHING.versus(results, "blocks_longer", "none_longer", DIAL[1], "first_row")
     near = MATCHING.versus(results, "blocks", "none", NEAR)
     return f"""In a keypoint head of eight convolutions, where the left glove is the one that has \
-the colour of a hat {FAR} pixels away, four blocks against none: {far}; with the hat {NEAR} pixels \
-away: {near}."""
+the colour of a hat {FAR} pixels away, four blocks against none: {far}; with the hat {DIAL[1]} \
+pixels away: {seen}; {NEAR} pixels away: {near}."""
 
 
 def section(
@@ -84,7 +85,7 @@ def _lines() -> list[Line]:
         far = Group(task="match", distance=FAR, arm=longer)
         lines += [
             Line(
-                label=f"{LABELS[longer]}, hat in the first row",
+                label=f"{LABELS[arm]}, hat in the first row",
                 color=color,
                 dashed=False,
                 groups=[*first_row, far],

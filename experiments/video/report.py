@@ -7,7 +7,7 @@ from nl_detectron.config import load_config
 
 from ..plan import EXTRA_SEEDS
 from ..run import machine_lines
-from ..statistics import NOT_RUN, Interval, difference, judge, mean, spread
+from ..statistics import NOT_RUN, Interval, difference, judge, mean, rule, spread
 from ..tables import markdown
 from .clips import FAR, FRAMES, HEIGHT, KINDS, RECEPTIVE_FIELD, WIDTH
 from .hypotheses import BARS, COMPARISONS, MARGIN, Bar, Comparison
@@ -185,9 +185,8 @@ def comparisons(results: VideoResults) -> str:
             "## Hypotheses",
             "The difference is in accuracy, in points, with Welch's 95 % interval over seeds, "
             "corrected neither for their number nor for seeds that were added after a look at it. "
-            f'"As good as" is met by an interval inside ±{MARGIN:g} '
-            "points; an interval that allows both is undecided. Where nothing is learned accuracy "
-            "wanders between 33 and 67 % (see above); the difference in cross-entropy, which no "
+            f"{rule(MARGIN)} Where nothing is learned accuracy wanders "
+            "between 33 and 67 % (see above); the difference in cross-entropy, which no "
             "hypothesis was about, does not.",
             markdown(rows, ["expected", "clips", "difference", "found", "in cross-entropy"]),
         ]
