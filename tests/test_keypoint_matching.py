@@ -27,7 +27,7 @@ from experiments.keypoints.people import (
     draw_person,
 )
 from experiments.keypoints.plan import ARMS, DIAL, LABELS, MORE_SEEDS, SEEDS, KeypointTrial, plan
-from experiments.keypoints.report import head, save_images, section
+from experiments.keypoints.report import MATCHING, head, lines, save_images, section
 from experiments.keypoints.trial import SIGMAS, cost_of, run_trial, truth_of, validation_set
 from experiments.registry import EXPERIMENTS
 from nl_detectron.layers import NonLocalBlock
@@ -239,8 +239,14 @@ def test_the_page_says_what_the_rows_say_and_what_was_not_run(tmp_path):
     for seed in MORE_SEEDS:
         results[trial("none_longer", seed)] = outcome(5.0 + seed)
         results[trial("blocks_longer", seed)] = outcome(85.0 + seed, block="b")
+        seen = {"distance": 16, "task": "first_row"}
+        results[trial("none_longer", seed, **seen)] = outcome(70.0 + seed)
+        results[trial("blocks_longer", seed, **seen)] = outcome(71.0 + seed, block="b")
     assert "AP 93.0 against 13.0, a difference of +80.0 [+77.7, +82.3]" in head(results)
+    assert "16 pixels away: AP 79.0 against 78.0, a difference of +1.0" in head(results)
     assert "4 pixels away: not measured" in head(results)
+    drawn = MATCHING.plot_distance(results, lines()).axes[0].get_lines()
+    assert [[16.0, 78.0], [42.0, 13.0]] in [line.get_xydata().tolist() for line in drawn]
     save_images(results, tmp_path, tmp_path)
     assert (tmp_path / "keypoints_by_distance.png").stat().st_size > 5_000
     machines = {"keypoints/cpu": {"processor": "an abacus"}}

@@ -72,13 +72,13 @@ def save_images(results: Results, folder: Path, output: Path) -> None:
     MATCHING.save_images(
         folder,
         examples=plot_examples(),
-        by_distance=MATCHING.plot_distance(results, _lines()),
+        by_distance=MATCHING.plot_distance(results, lines()),
         arms=MATCHING.plot_arms(results, FAR, FORMS_AND_PLACES, "ap50"),
         attention=plot_attention(output),
     )
 
 
-def _lines() -> list[Line]:
+def lines() -> list[Line]:
     """Each arm, without rings and dashed among them."""
     arms = {"none": "C7", "res4": "C0", "wider": "C1"}
     return [

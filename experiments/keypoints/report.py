@@ -69,21 +69,21 @@ def save_images(results: Results, folder: Path, output: Path) -> None:
     MATCHING.save_images(
         folder,
         examples=plot_examples(),
-        by_distance=MATCHING.plot_distance(results, _lines()),
+        by_distance=MATCHING.plot_distance(results, lines()),
         arms=MATCHING.plot_arms(results, FAR, tuple(LABELS), "ap"),
         attention=plot_attention(output),
     )
 
 
-def _lines() -> list[Line]:
+def lines() -> list[Line]:
     """Both heads with the hat in the first row, as it always is far away, and dashed in any."""
-    lines = []
+    drawn = []
     for arm, color in (("none", "C7"), ("blocks", "C0")):
         longer = f"{arm}_longer"
         first_row = [Group(task="first_row", distance=d, arm=longer) for d in DIAL[:-1]]
         any_row = [Group(task="match", distance=d, arm=arm) for d in DIAL]
         far = Group(task="match", distance=FAR, arm=longer)
-        lines += [
+        drawn += [
             Line(
                 label=f"{LABELS[arm]}, hat in the first row",
                 color=color,
@@ -92,7 +92,7 @@ def _lines() -> list[Line]:
             ),
             Line(label=f"{LABELS[arm]}, in any row", color=color, dashed=True, groups=any_row),
         ]
-    return lines
+    return drawn
 
 
 def plot_examples() -> Figure:
