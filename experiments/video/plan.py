@@ -113,7 +113,7 @@ _PLAN = (  # tasks, arms, seeds; in the order of running
     (("matching",), ("i3d", "i3d_spacetime"), SEEDS),
     (("matching",), tuple(_BATCH_300), LATEST_SEEDS),
     (("matching",), tuple(_BATCH_300), EXTRA_SEEDS),
-    (("matching",), ("spacetime_batch", "gaussian_batch"), EXTRA_SEEDS),
+    (("matching",), ("spacetime_batch", "gaussian_batch", "concatenation_batch"), EXTRA_SEEDS),
     (("matching",), ("none", "space", "wider"), EXTRA_SEEDS),
     (("s_8",), ("none", "spacetime"), EXTRA_SEEDS),
 )

@@ -326,9 +326,9 @@ cross-entropy below 0.69 gave it away.
 - Where a block in space had solved its clips with three times the batch, the other networks, \
 Gaussian and concatenation were trained so as well, on the same seeds.
 - Seeds {EXTRA_SEEDS[0]} to {EXTRA_SEEDS[-1]} were added to what five seeds had left undecided: \
-forms and res2 with the larger batch (of all iterations embedded Gaussian, of which one seed had \
-stopped at 91.7 %, and Gaussian), none, space only and the wider network, and both arms 8 pixels \
-apart.
+forms and res2 with the larger batch (with all iterations embedded Gaussian, of which one seed had \
+stopped at 91.7 %, Gaussian and concatenation), none, space only and the wider network, and both \
+arms 8 pixels apart.
 - The learning rate falls to zero at the last iteration: a curve that ends flat does not show that \
 more iterations would change nothing.
 - {len(results)} trials, {hours:.1f} hours of one processor's time for training.
