@@ -116,9 +116,11 @@ class BoxTrial(Trial):
 
 
 def by_default(trial: BoxTrial) -> bool:
-    """Whether a trial is of an arm that was not trained again, and of five of its seeds: those that
-    detectors among rings start from."""
-    return trial.arm not in _REPLACED and trial.seed in (*MORE_SEEDS, *LATEST_SEEDS)
+    """Whether a trial is of an arm that was not trained again, or for which near the sign the
+    config's iterations were enough, and of five of its seeds: those that detectors among rings
+    start from."""
+    again = trial.arm in _REPLACED or (trial.distance == NEAR and trial.arm.endswith("_longer"))
+    return not again and trial.seed in (*MORE_SEEDS, *LATEST_SEEDS)
 
 
 def plan(setting: str) -> list[BoxTrial]:
