@@ -145,8 +145,9 @@ what differs between the arms. COCO's constant of a wrist, {SIGMAS[0]}, is that 
 row varies by {SIZE - 2 * SIDE - DIAL[2]} and {SIZE - 2 * SIDE - DIAL[1]} pixels and the gloves' \
 with it, so that the same match is to be learned at more places. There neither head left chance in \
 600 iterations. With the hat in the first row, so that the dial changes the distance alone, pilots \
-with blocks left it after 200 to 400 (seed 101); they were followed by seeds {MORE_SEEDS[0]} to \
-{MORE_SEEDS[-1]}, twice the iterations for both heads.
+with blocks left it after 200 to 400, and one without, {DIAL[2]} pixels away, had not after 600 \
+(seed 101); they were followed by seeds {MORE_SEEDS[0]} to {MORE_SEEDS[-1]}, twice the iterations \
+for both heads.
 - What made it learn: keypoints that keep the colours. Of the {len(KEYPOINTS)} keypoints eight are \
 the glove and the hat of each colour, visible where a person has it. With the two sides alone the \
 head learned where gloves are, and with blocks had 51 and 64 % of the sides right after 600 and \
