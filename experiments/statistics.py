@@ -85,6 +85,7 @@ def judge(found: Interval | None, *, expected: str, margin: float) -> str:
 def rule(margin: float) -> str:
     """Return how `judge` decides, for a page."""
     return (
-        f'An interval inside ±{margin:g} meets "as good as" and contradicts "better", as one below '
-        "0 does; one that allows both is undecided."
+        f'"Better" is met by an interval above 0 and contradicted by any other inside ±{margin:g} '
+        f'or below 0; "as good as" is met by one inside ±{margin:g} and contradicted by any other '
+        "that leaves out 0. All else is undecided."
     )

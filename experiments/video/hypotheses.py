@@ -48,39 +48,41 @@ class Comparison:
     table: str = ""
 
 
+_LARGER = "With three times the batch "
+
+
+def _solved(start: str, arm: str) -> Bar:
+    return Bar(claim=f"{start} spacetime block solves the task.", arm=arm, kind="all", at_least=95)
+
+
+def _unlearned(claim: str, arm: str) -> Bar:
+    return Bar(claim=claim, arm=arm, kind="all", measure="cross_entropy", at_least=0.69)
+
+
+def _one_axis(start: str, axis: str, arm: str) -> tuple[Bar, Bar]:
+    """The bars of a block that sees along one axis."""
+    kind, at_least = {"space": ("s", 85), "time": ("t", 90)}[axis]
+    claim = f"{start} block in {axis} only solves what is apart in {axis},"
+    return (
+        Bar(claim=claim, arm=arm, kind=kind, at_least=at_least),
+        Bar(claim="and not what is apart in both.", arm=arm, kind="st", at_most=63),
+    )
+
+
 BARS = (
-    Bar(claim="With a spacetime block the task is solved.",
-        arm="spacetime", kind="all", at_least=95),
-    Bar(claim="Without a block nothing is learned: a coin's cross-entropy is 0.693.",
-        arm="none", kind="all", measure="cross_entropy", at_least=0.69),
-    Bar(claim="A block in space only solves what is apart in space,",
-        arm="space", kind="s", at_least=85),
-    Bar(claim="and not what is apart in both.",
-        arm="space", kind="st", at_most=63),
+    _solved("A", "spacetime"),
+    _unlearned("Without a block nothing is learned: a coin's cross-entropy is 0.693.", "none"),
+    *_one_axis("A", "space", "space"),
     # Added when one of five seeds had missed the bar on s, with seeds that were not yet run.
-    Bar(claim="With twice the iterations a block in space only solves what is apart in space,",
-        arm="space_longer", kind="s", at_least=85),
-    Bar(claim="and not what is apart in both.",
-        arm="space_longer", kind="st", at_most=63),
+    *_one_axis("With twice the iterations a", "space", "space_longer"),
     # Added when that had missed it too: two clips of three tell such a block nothing, so that it
     # takes three times the batch to be told as much as a block in spacetime.
-    Bar(claim="With three times the batch a block in space only solves what is apart in space,",
-        arm="space_batch", kind="s", at_least=85),
-    Bar(claim="and not what is apart in both.",
-        arm="space_batch", kind="st", at_most=63),
+    *_one_axis(f"{_LARGER}a", "space", "space_batch"),
     # Added when that had met it: the same of the others, so that all four have one schedule.
-    Bar(claim="With three times the batch a spacetime block solves the task.",
-        arm="spacetime_batch", kind="all", at_least=95),
-    Bar(claim="With three times the batch nothing is learned without a block.",
-        arm="none_batch", kind="all", measure="cross_entropy", at_least=0.69),
-    Bar(claim="With three times the batch a block in time only solves what is apart in time,",
-        arm="time_batch", kind="t", at_least=90),
-    Bar(claim="and not what is apart in both.",
-        arm="time_batch", kind="st", at_most=63),
-    Bar(claim="A block in time only solves what is apart in time,",
-        arm="time", kind="t", at_least=90),
-    Bar(claim="and not what is apart in both.",
-        arm="time", kind="st", at_most=63),
+    _solved(f"{_LARGER}a", "spacetime_batch"),
+    _unlearned(f"{_LARGER}nothing is learned without a block.", "none_batch"),
+    *_one_axis(f"{_LARGER}a", "time", "time_batch"),
+    *_one_axis("A", "time", "time"),
     *(
         Bar(claim=f"Control, a local question about the same clips: {what} answers it.",
             arm=arm, kind="control", at_least=99)

@@ -51,11 +51,11 @@ _ARMS: dict[str, tuple[str, ...]] = {
     "i3d_spacetime": (*_I3D, *_IN_RES3),
 }
 CORE = ("none", "spacetime", "space", "time")
-LARGER_BATCH = {arm: f"{arm}_batch" for arm in CORE}
-"""These networks with the batch with which a block in space solves its clips as well: those of the
+_BATCHES = {f"{arm}_batch": arm for arm in (*CORE, "gaussian", "concatenation")}
+LARGER_BATCH = {base: arm for arm, base in _BATCHES.items() if base in CORE}
+"""`CORE` with the batch with which a block in space solves its clips as well: the networks of the
 page's first lines and figures."""
 
-_BATCHES = {f"{arm}_batch": arm for arm in (*CORE, "gaussian", "concatenation")}
 _BATCH_300 = {f"{arm}_batch_300": arm for arm in ("spacetime", *FORMS, "res2")}
 ARMS = (
     _ARMS
