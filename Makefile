@@ -11,7 +11,7 @@ venv := .venv/bin
 quickstart := output/quickstart
 video := output/quickstart-video
 
-.PHONY: help setup test reliability lint docs bench quickstart quickstart-video
+.PHONY: help setup test lint docs bench quickstart quickstart-video
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /make \1\t/p' Makefile | expand -t 23
@@ -28,9 +28,6 @@ setup:  ## make .venv with everything in it; seconds when that has been done
 test: setup  ## run every test, or TESTS=FILES; against another Detectron2 with DETECTRON2=CHECKOUT
 	OMP_NUM_THREADS=1 $(if $(DETECTRON2),$(venv)/python tools/with_detectron2.py "$(DETECTRON2)") \
 	  $(venv)/python -m pytest $(TESTS)
-
-reliability: setup  ## try everything that could break it, an hour or more; write docs/reliability.md
-	OMP_NUM_THREADS=1 $(venv)/python -m pytest tests --long --reliability=docs/reliability.md
 
 lint: setup  ## check style, types and which module may import which
 	$(venv)/ruff check .

@@ -4,14 +4,6 @@ import pytest
 import setuptools  # noqa: F401  (before anything imports distutils, which it then refuses to replace)
 import torch
 from detectron2.config import CfgNode, get_cfg
-from reliability import (  # noqa: F401  (hooks and a fixture, which pytest finds here)
-    pytest_addoption,
-    pytest_collection_modifyitems,
-    pytest_configure,
-    pytest_runtest_logreport,
-    pytest_sessionfinish,
-    tried,
-)
 
 import nl_detectron
 

@@ -23,8 +23,6 @@ from nl_detectron.checkpoint.writing import AtomicPathManager, atomic_write
 from nl_detectron.engine.run_errors import DivergedError, check_weights
 from nl_detectron.errors import UserError
 
-GROUP = "Checkpoints"
-
 
 class Counter:
     """Something with a state, as a trainer has one."""
@@ -85,17 +83,16 @@ def test_a_checkpoint_comes_back(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("part", ["weight", "running_mean"])
-def test_what_would_be_refused_is_not_written(tmp_path, part, tried) -> None:
+def test_what_would_be_refused_is_not_written(tmp_path, part) -> None:
     """Buffers too: an infinite input spoils a norm's statistics before any parameter."""
     model = nn.BatchNorm2d(2)
     checkpointer = Checkpointer(model, str(tmp_path))
     checkpointer.save("model_0000001")
     with torch.no_grad():
         getattr(model, part)[1] = float("inf")
-    with pytest.raises(UserError, match=rf"model_0000003\.pth is not written: .*{part}") as info:
+    with pytest.raises(UserError, match=rf"model_0000003\.pth is not written: .*{part}"):
         checkpointer.save("model_0000003")
     assert names(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
-    tried(GROUP, f"saving a norm with an infinite {part}", str(info.value))
 
 
 def test_training_stops_at_a_buffer_that_is_not_finite() -> None:
@@ -212,7 +209,7 @@ POINTS = [
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("name", ["", "model_final"], ids=["new", "overwritten"])
-def test_a_killed_write_loses_nothing(tmp_path, point, name, tried) -> None:
+def test_a_killed_write_loses_nothing(tmp_path, point, name) -> None:
     Run(tmp_path).save(1, name)
     before = names(tmp_path)
 
@@ -231,16 +228,9 @@ def test_a_killed_write_loses_nothing(tmp_path, point, name, tried) -> None:
     Run(tmp_path).save(5, name)
     assert not [file for file in names(tmp_path) if file.startswith(".")]
     assert resumed(tmp_path) == 5
-    when = point.__name__.replace("_", " ")
-    what = "overwrites a checkpoint" if name else "writes a new checkpoint"
-    tried(
-        GROUP,
-        f"SIGKILL while a run at iteration 3 {what}, {when}",
-        f"goes on from iteration {iteration}; the next write removes what is left over",
-    )
 
 
-def test_a_kill_in_the_very_first_write(tmp_path, tried) -> None:
+def test_a_kill_in_the_very_first_write(tmp_path) -> None:
     def action() -> None:
         before_the_rename()
         Run(tmp_path).save(1)
@@ -251,10 +241,9 @@ def test_a_kill_in_the_very_first_write(tmp_path, tried) -> None:
     assert not run.checkpointer.has_checkpoint()
     run.save(1)
     assert names(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
-    tried(GROUP, "SIGKILL in the very first write of a run", "starts from the beginning")
 
 
-def test_a_file_that_another_job_still_writes_is_left_alone(tmp_path, tried) -> None:
+def test_a_file_that_another_job_still_writes_is_left_alone(tmp_path) -> None:
     (tmp_path / "other").mkdir()
     Run(tmp_path / "other").save(7)
     content = (tmp_path / "other" / "model_0000007.pth").read_bytes()
@@ -266,7 +255,6 @@ def test_a_file_that_another_job_still_writes_is_left_alone(tmp_path, tried) -> 
     assert (tmp_path / "model_0000007.pth").read_bytes() == content
     assert resumed(tmp_path) == 7
     assert not [name for name in names(tmp_path) if name.startswith(".")]
-    tried(GROUP, "two jobs that write into one folder", "both files are complete")
 
 
 def test_only_what_a_killed_write_left_is_removed(tmp_path) -> None:
@@ -278,7 +266,7 @@ def test_only_what_a_killed_write_left_is_removed(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
-def test_an_exception_in_a_write_goes_through(tmp_path, monkeypatch, error, tried) -> None:
+def test_an_exception_in_a_write_goes_through(tmp_path, monkeypatch, error) -> None:
     Run(tmp_path).save(1)
     before = names(tmp_path)
 
@@ -291,8 +279,6 @@ def test_an_exception_in_a_write_goes_through(tmp_path, monkeypatch, error, trie
         Run(tmp_path).save(3)
     assert names(tmp_path) == before
     assert resumed(tmp_path) == 1
-    what = f"{error.__name__} in the middle of a write"
-    tried(GROUP, what, "the same, with the checkpoints of before and nothing left over")
 
 
 def test_errors_of_torch_stay_what_they_are(tmp_path, monkeypatch) -> None:
@@ -338,7 +324,7 @@ def without_reason(message: str) -> str:
     return re.sub(REASON, "the system's reason", message)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, tried) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path) -> None:
     with small_disk(tmp_path / "disk") as folder:
         Run(folder).save(1)
         with pytest.raises(UserError) as info:
@@ -354,10 +340,9 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, tried) -> None:
         in message
     )
     assert "\n" not in message
-    tried(GROUP, "a full disk", without_reason(message))
 
 
-def test_a_disk_that_fills_at_any_byte(tmp_path, tried) -> None:
+def test_a_disk_that_fills_at_any_byte(tmp_path) -> None:
     """The last bytes come from buffers, at other places than the first."""
     outcomes = set()
     with small_disk(tmp_path / "disk") as folder:
@@ -376,26 +361,22 @@ def test_a_disk_that_fills_at_any_byte(tmp_path, tried) -> None:
             (folder / "model_0000003.pth").unlink(missing_ok=True)
             (folder / "last_checkpoint").write_text("model_0000001.pth")
     assert outcomes == {"written", "refused"}
-    what = "a disk that fills at any of 42 places near a checkpoint's end"
-    tried(GROUP, what, "written, or refused in one line; resumes from a complete one each time")
 
 
-def test_a_disk_that_is_full_from_the_start(tmp_path, tried) -> None:
+def test_a_disk_that_is_full_from_the_start(tmp_path) -> None:
     with small_disk(tmp_path / "disk") as folder, pytest.raises(UserError) as info:
         Run(folder).save(1, more=torch.zeros(SPACE))
     assert "there is no checkpoint yet; " in str(info.value)
-    tried(GROUP, "a full disk at the first checkpoint", without_reason(str(info.value)))
 
 
-def test_a_folder_that_is_gone(tmp_path, tried) -> None:
+def test_a_folder_that_is_gone(tmp_path) -> None:
     folder = tmp_path / "output"
     folder.mkdir()
     run = Run(folder)
     run.save(1)
     shutil.rmtree(folder)
-    with pytest.raises(UserError, match=r"output/model_0000003\.pth: No such file") as info:
+    with pytest.raises(UserError, match=r"output/model_0000003\.pth: No such file"):
         run.save(3)
-    tried(GROUP, "OUTPUT_DIR removed in the middle of a run", str(info.value))
 
 
 # last_checkpoint, and what it names.
@@ -432,7 +413,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("what", FAULTS)
-def test_a_resume_falls_back_to_the_newest_whole_file(tmp_path, caplog, what, tried) -> None:
+def test_a_resume_falls_back_to_the_newest_whole_file(tmp_path, caplog, what) -> None:
     (tmp_path / "outside").write_text("secret")
     folder = tmp_path / "output"
     folder.mkdir()
@@ -448,10 +429,9 @@ def test_a_resume_falls_back_to_the_newest_whole_file(tmp_path, caplog, what, tr
     assert iteration == (3 if "the last checkpoint" in what else 5)
     (warning,) = warnings(caplog)
     assert f"; continuing from {folder}/model_{iteration:07}.pth, " in warning
-    tried(GROUP, what, warning)
 
 
-def test_all_damaged_is_one_line(tmp_path, tried) -> None:
+def test_all_damaged_is_one_line(tmp_path) -> None:
     Run(tmp_path).save(1)
     Run(tmp_path).save(3)
     for file in tmp_path.glob("*.pth"):
@@ -460,27 +440,24 @@ def test_all_damaged_is_one_line(tmp_path, tried) -> None:
         resumed(tmp_path)
     assert f"cannot resume: cannot read the checkpoint '{tmp_path}/model_0000003" in str(info.value)
     assert "\n" not in str(info.value)
-    tried(GROUP, "every checkpoint of a run is damaged", str(info.value))
 
 
-def test_last_checkpoint_may_point_to_a_whole_file_outside(tmp_path, tried) -> None:
+def test_last_checkpoint_may_point_to_a_whole_file_outside(tmp_path) -> None:
     for name in ("mine", "another"):
         (tmp_path / name).mkdir()
     Run(tmp_path / "another").save(7)
     (tmp_path / "mine" / "last_checkpoint").write_text("../another/model_0000007.pth")
     assert resumed(tmp_path / "mine") == 7
-    tried(GROUP, "last_checkpoint points outside, to a checkpoint", "goes on from that")
 
 
-def test_a_last_checkpoint_that_is_not_finite_is_no_damage(tmp_path, tried) -> None:
+def test_a_last_checkpoint_that_is_not_finite_is_no_damage(tmp_path) -> None:
     """Going back in silence to train into the same trouble would help nobody."""
     Run(tmp_path).save(1)
     state = {"weight": torch.full((2, 2), float("nan")), "bias": torch.zeros(2)}
     torch.save({"model": state, "iteration": 5}, tmp_path / "model_0000005.pth")
     (tmp_path / "last_checkpoint").write_text("model_0000005.pth")
-    with pytest.raises(UserError, match=r"model_0000005\.pth has NaN") as info:
+    with pytest.raises(UserError, match=r"model_0000005\.pth has NaN"):
         resumed(tmp_path)
-    tried(GROUP, "resuming from a last checkpoint with NaN", str(info.value))
 
 
 def test_without_resume_nothing_of_the_folder_is_read(tmp_path) -> None:

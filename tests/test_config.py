@@ -79,7 +79,7 @@ def test_with_the_defaults_a_model_is_built_as_before(fpn_cfg):
         ("SOLVER.ACCUMULATE_STEPS", 0, "1 or more"),
     ],
 )
-def test_impossible_values_are_refused_by_name(fpn_cfg, key, value, allowed, tried):
+def test_impossible_values_are_refused_by_name(fpn_cfg, key, value, allowed):
     fpn_cfg.merge_from_list([*OURS, key, value])
     with pytest.raises(ConfigError) as error:
         nl_detectron.check_config(fpn_cfg)
@@ -90,7 +90,6 @@ def test_impossible_values_are_refused_by_name(fpn_cfg, key, value, allowed, tri
     # For a list of lists the stage's own list will do.
     culprits = [value, *value] if isinstance(value, list) else [value]
     assert any(str(culprit) in message for culprit in culprits if culprit != [])
-    tried("Configs", f"{key}: {value}", message)
 
 
 def test_a_width_of_the_head_that_does_not_divide_is_refused(fpn_cfg):
@@ -275,7 +274,7 @@ def told(file: Path, error: BaseException) -> str:
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_config_is_told_in_a_line(
-    bases: Path, tried, what: str, content: str | bytes, message: str
+    bases: Path, what: str, content: str | bytes, message: str
 ) -> None:
     file = bases / "circle.yaml"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -283,14 +282,12 @@ def test_a_file_that_is_no_config_is_told_in_a_line(
         load_config(file)
     assert message in told(file, error.value)
     assert not (bases / "PWNED").exists()
-    tried("Configs", what, told(file, error.value))
 
 
-def test_a_circle_through_a_list_is_told(bases: Path, tried) -> None:
+def test_a_circle_through_a_list_is_told(bases: Path) -> None:
     (bases / "list_circle.yaml").write_text("_BASE_: [plain.yaml, through_list.yaml]")
-    with pytest.raises(UserError, match="cycle") as error:
+    with pytest.raises(UserError, match="cycle"):
         load_config(bases / "list_circle.yaml")
-    tried("Configs", "a circle through lists of _BASE_", str(error.value))
 
 
 def test_several_bases_are_merged_in_order(bases: Path) -> None:
@@ -307,11 +304,9 @@ def test_several_bases_are_merged_in_order(bases: Path) -> None:
         ("plian.yaml", "Did you mean"),
     ],
 )
-def test_what_is_no_file_is_told(bases: Path, tried, name: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as error:
+def test_what_is_no_file_is_told(bases: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         load_config(bases / name)
-    what = {"f": "a folder as config", "p": "a config file that is not there"}[name[0]]
-    tried("Configs", "a named pipe as config" if "pipe" in name else what, str(error.value))
 
 
 @pytest.mark.parametrize(
@@ -328,12 +323,10 @@ def test_what_is_no_file_is_told(bases: Path, tried, name: str, message: str) ->
         (["MODEL.DEVICE", "gpu"], "'gpu', which is not a device"),
     ],
 )
-def test_a_wrong_override_is_told_in_a_line(bases: Path, tried, opts, message: str) -> None:
+def test_a_wrong_override_is_told_in_a_line(bases: Path, opts, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(bases / "plain.yaml", opts)
     assert message in told(bases, error.value)
-    shown = " ".join(opts) if len(opts[-1]) < 100 else f"{opts[0]} and 5,000 brackets"
-    tried("Configs", f"on the command line: {shown or repr(opts)}", str(error.value))
 
 
 def test_text_that_looks_like_code_stays_text(bases: Path) -> None:
@@ -391,7 +384,7 @@ train = dict(device="cpu", output_dir="o", max_iter=3, amp=dict(enabled=False),
     ],
 )
 def test_a_lazy_config_that_cannot_work_is_told_in_a_line(
-    bases: Path, tried, what: str, content: str | bytes, opts: list[str], message: str
+    bases: Path, what: str, content: str | bytes, opts: list[str], message: str
 ) -> None:
     file = bases / "own.py"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -400,7 +393,6 @@ def test_a_lazy_config_that_cannot_work_is_told_in_a_line(
         prepare(argparse.Namespace(config_file=str(file), opts=opts, eval_only=False))
     assert message in told(file, error.value)
     assert builtins.__import__ is importing
-    tried("Configs", f"LazyConfig: {what}", str(error.value))
 
 
 def test_a_lazy_config_with_all_its_parts_is_taken(bases: Path) -> None:

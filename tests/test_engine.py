@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -301,9 +300,7 @@ def test_mixed_precision_trains_nearly_the_same() -> None:
         (1e30, "square is not finite at iteration 0 (square inf, other -3.018e+29); "),
     ],
 )
-def test_losses_that_are_not_finite_stop_before_the_weights_change(
-    value: float, said: str, tried: Callable
-) -> None:
+def test_losses_that_are_not_finite_stop_before_the_weights_change(value: float, said: str) -> None:
     batches = [torch.full((2, 6), value)]
     fresh, model = Plain(), Plain()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -315,10 +312,9 @@ def test_losses_that_are_not_finite_stop_before_the_weights_change(
     assert "CLIP_GRADIENTS" in str(caught.value)
     for a, b in zip(fresh.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
-    tried("Errors in a run", f"losses of a batch full of {value:g}", str(caught.value))
 
 
-def test_gradients_that_overflow_by_loss_scaling_are_skipped(tried: Callable) -> None:
+def test_gradients_that_overflow_by_loss_scaling_are_skipped() -> None:
     fresh, model = Loss(), Loss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = StepTrainer(
@@ -330,11 +326,6 @@ def test_gradients_that_overflow_by_loss_scaling_are_skipped(tried: Callable) ->
         assert all(map(torch.equal, fresh.parameters(), model.parameters()))
         trainer.run_step()
     assert trainer.grad_scaler.get_scale() < 3e38
-    tried(
-        "Errors in a run",
-        "gradients that overflow by the loss scaling of mixed precision",
-        "the step is skipped and the scale halved; nothing is reported as an error",
-    )
 
 
 def test_at_least_one_batch_makes_a_step() -> None:

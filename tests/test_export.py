@@ -190,10 +190,9 @@ def test_weights_that_share_memory(tmp_path):
         assert torch.equal(value, model.state_dict()[key]), key
 
 
-def test_weights_that_cannot_be_written(tmp_path, tried):
-    with pytest.raises(UserError, match=r"cannot write .*no/model\.safetensors: ") as info:
+def test_weights_that_cannot_be_written(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write .*no/model\.safetensors: "):
         export.export_weights(nn.Linear(1, 1), path=tmp_path / "no" / "model.safetensors")
-    tried("Checkpoints", "safetensors written to a folder that is not there", str(info.value))
 
 
 def test_a_image_that_is_not_there_is_named(command):

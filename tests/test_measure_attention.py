@@ -16,7 +16,6 @@ from nl_detectron.errors import run_script
 from nl_detectron.visualization import look_at_clip, partner_shares, read_clip
 
 NUM_VIDEOS = 2 * len(clips.CLASSES) - 6  # each class once, those told by a relation twice
-GROUP = "Attention in videos"
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -89,9 +88,7 @@ def test_rows_are_means_over_the_clips_of_a_class(run: Run, folder: Path, tmp_pa
     assert 0 < row["partner"] < row["around"] < 100
 
 
-def test_what_cannot_work_is_one_line(
-    run: Run, folder: Path, tmp_path: Path, tried: Callable[[str, str, str], None]
-) -> None:
+def test_what_cannot_work_is_one_line(run: Run, folder: Path, tmp_path: Path) -> None:
     no_blocks = ("--opts", "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", "[[],[],[],[]]")
     weights = ("--opts", "MODEL.WEIGHTS")
     images = ROOT / "configs/quickstart.yaml"
@@ -99,7 +96,7 @@ def test_what_cannot_work_is_one_line(
     text.write_text("MODEL: [")
     (tmp_path / "rows").mkdir()
     (tmp_path / "w.pth").write_text("no weights")
-    for what, arguments, config, said in (
+    for _what, arguments, config, said in (
         ("--json is a folder", ("--json", tmp_path / "rows"), None, "Is a directory"),
         ("--json below a file", ("--json", text / "a.json"), None, "File exists"),
         ("--count 0", ("--count", 0), None, "at least 1"),
@@ -119,8 +116,7 @@ def test_what_cannot_work_is_one_line(
         assert last.startswith("error: ")
         assert said in last
         assert "partner" not in printed
-        tried(GROUP, f"measure_attention: {what}", last)
-    for what, arguments, said in (
+    for _what, arguments, said in (
         ("--count many", ("--count", "many"), "invalid int value"),
         ("--split test", ("--split", "test"), "invalid choice"),
     ):
@@ -128,4 +124,3 @@ def test_what_cannot_work_is_one_line(
         last = error.splitlines()[-1]
         assert status == 2
         assert said in last
-        tried(GROUP, f"measure_attention: {what}", f"status 2, {said}")

@@ -4,7 +4,6 @@ import errno
 import logging
 import math
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from nl_detectron.plotting import read_runs
 
 pytest_plugins = ["recording"]  # for its fixture
 
-GROUP = "Errors in a run"
 SHORT = ("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2)
 
 
@@ -65,7 +63,7 @@ def poison(part: str) -> Callable[[Any], None]:
     ],
 )
 def test_a_run_that_diverges_names_what_and_keeps_the_last_checkpoint(
-    part: str, said: str, run_dir: Path, recorded: Callable[..., Path], tried: Callable
+    part: str, said: str, run_dir: Path, recorded: Callable[..., Path]
 ) -> None:
     with pytest.raises(UserError, match=said) as caught:
         recorded(run_dir, "output", *SHORT, at={2: poison(part)})
@@ -76,22 +74,19 @@ def test_a_run_that_diverges_names_what_and_keeps_the_last_checkpoint(
     assert "Traceback" not in (output / "log.txt").read_text()
     recorded(run_dir, "output", *SHORT, flags=("--resume",))
     assert finished(output)
-    without_numbers = re.sub(r"\(loss_cls .*?\)", "(the values of all)", message)
-    tried(GROUP, f"weights of {part} become NaN in iteration 2", without_numbers)
 
 
 def test_weights_that_are_not_finite_are_never_saved(
-    run_dir: Path, recorded: Callable[..., Path], tried: Callable
+    run_dir: Path, recorded: Callable[..., Path]
 ) -> None:
     def overflow(trainer: Any) -> None:  # from the next iteration on
         weight = next(trainer.model.roi_heads.box_predictor.parameters())
         weight.register_hook(lambda gradient: gradient + math.inf)
 
-    with pytest.raises(UserError, match="weights are not finite after iteration 3") as caught:
+    with pytest.raises(UserError, match="weights are not finite after iteration 3"):
         recorded(run_dir, "output", *SHORT, at={2: overflow})
     output = run_dir / "output"
     assert [path.name for path in output.glob("*.pth")] == ["model_0000001.pth"]
-    tried(GROUP, "a gradient overflows in the iteration that saves a checkpoint", str(caught.value))
 
 
 def test_an_error_in_the_last_iteration_runs_no_evaluation(
@@ -107,7 +102,7 @@ def test_an_error_in_the_last_iteration_runs_no_evaluation(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV])
 def test_a_loader_worker_that_is_killed(
-    number: signal.Signals, run_dir: Path, recorded: Callable[..., Path], tried: Callable
+    number: signal.Signals, run_dir: Path, recorded: Callable[..., Path]
 ) -> None:
     def kill(trainer: Any) -> None:
         os.kill(trainer._trainer._data_loader_iter._workers[0].pid, number)
@@ -120,9 +115,6 @@ def test_a_loader_worker_that_is_killed(
     assert message.endswith(f"; --resume continues from {run_dir}/output/model_0000001.pth")
     recorded(run_dir, "output", *SHORT, flags=("--resume",))
     assert finished(run_dir / "output")
-    # What torch says depends on the moment: while a batch is handed over, it names no signal.
-    said = "told as a matter of memory, naming DATALOADER.NUM_WORKERS"
-    tried(GROUP, f"a loader worker ended by {number.name}", f"{said}; {message.split('; ')[-1]}")
 
 
 def test_torchs_handler_raises_where_the_worker_was_missed(
@@ -160,9 +152,7 @@ FULL = Path("/dev/full")  # takes no byte: "no space left on device"
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "config.yaml", "inference/results"])
-def test_no_room_for_a_file(
-    name: str, run_dir: Path, recorded: Callable[..., Path], tried: Callable
-) -> None:
+def test_no_room_for_a_file(name: str, run_dir: Path, recorded: Callable[..., Path]) -> None:
     output = run_dir / "output"
     recorded(run_dir, "output", *SHORT)
     for final in ("model_0000005.pth", "model_final.pth"):
@@ -177,11 +167,10 @@ def test_no_room_for_a_file(
     path.unlink()
     recorded(run_dir, "output", *SHORT, flags=("--resume",))
     assert finished(output)
-    tried(GROUP, f"no room for {name}", str(caught.value))
 
 
 def test_no_room_for_tensorboards_events(
-    run_dir: Path, recorded: Callable[..., Path], tried: Callable, capfd: pytest.CaptureFixture
+    run_dir: Path, recorded: Callable[..., Path], capfd: pytest.CaptureFixture
 ) -> None:
     output = run_dir / "output"
 
@@ -191,23 +180,18 @@ def test_no_room_for_tensorboards_events(
         events.symlink_to(FULL)
 
     long = ("SOLVER.MAX_ITER", 42, "SOLVER.CHECKPOINT_PERIOD", 15)
-    with pytest.raises(UserError, match="No space left on device; free some space") as caught:
+    with pytest.raises(UserError, match="No space left on device; free some space"):
         recorded(run_dir, "output", *long, at={20: fill})
     assert "Traceback" not in capfd.readouterr().err
     assert last_checkpoint(output)["iteration"] in (29, 41)
-    message = re.sub(r"model_\w+.pth", "the newest checkpoint", str(caught.value))
-    tried(GROUP, "no room for TensorBoard's events", message)
 
 
-def test_an_output_folder_that_cannot_be(run_dir: Path, recorded, tried: Callable) -> None:
-    with pytest.raises(UserError, match="choose another OUTPUT_DIR") as caught:
+def test_an_output_folder_that_cannot_be(run_dir: Path, recorded) -> None:
+    with pytest.raises(UserError, match="choose another OUTPUT_DIR"):
         recorded(run_dir, "tiny.json/output", *SHORT)
-    tried(GROUP, "OUTPUT_DIR below a file", str(caught.value))
 
 
-def test_half_a_line_of_metrics_is_cut_off(
-    run_dir: Path, recorded: Callable[..., Path], tried: Callable
-) -> None:
+def test_half_a_line_of_metrics_is_cut_off(run_dir: Path, recorded: Callable[..., Path]) -> None:
     output = recorded(run_dir, "output", *SHORT)
     metrics = output / "metrics.json"
     metrics.write_text(metrics.read_text() + '{"iteration": 6, "total_lo')
@@ -216,18 +200,13 @@ def test_half_a_line_of_metrics_is_cut_off(
     assert run.curves["total_loss"]
     recorded(run_dir, "output", "SOLVER.MAX_ITER", 7, flags=("--resume",))
     assert [line["iteration"] for line in tiny_run.metrics(output)][-2:] == [6, 7]
-    tried(
-        GROUP,
-        "metrics.json cut off in the middle of a line by a kill",
-        "tools/plot_metrics.py leaves the half line out; --resume removes it and continues",
-    )
 
 
 # Files that are no files
 
 
 @pytest.mark.parametrize("kind", ["a named pipe", "a device"])
-def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path, tried: Callable) -> None:
+def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     if kind == "a device":
         path.symlink_to("/dev/zero")
@@ -237,10 +216,9 @@ def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path, tried: Cal
     def mapper(record: dict) -> dict:
         raise AssertionError("read it")
 
-    with pytest.raises(DataError, match=rf"cannot be read as an image \(it is {kind}\)") as caught:
+    with pytest.raises(DataError, match=rf"cannot be read as an image \(it is {kind}\)"):
         DataErrorMapper(mapper)({"file_name": str(path)})
     assert image_error(str(path), None) == ("unreadable-image", f"it is {kind}")
-    tried(GROUP, f"an image that is {kind}", str(caught.value))
 
 
 # Errors that cannot be had here, as torch words them
@@ -260,11 +238,10 @@ def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path, tried: Cal
         ("a loader worker gone", RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")),
     ],
 )
-def test_errors_of_torch_become_one_line(what: str, error: Exception, tried: Callable) -> None:
+def test_errors_of_torch_become_one_line(what: str, error: Exception) -> None:
     with pytest.raises(UserError) as caught, translate_errors("output"):
         raise error
     assert caught.value.__cause__ is error
-    tried(GROUP, what, str(caught.value))
 
 
 def test_torch_without_its_newer_names_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +295,6 @@ def terminate(trainer: Any) -> None:
 def test_sigterm_saves_and_resume_goes_on(
     run_dir: Path,
     recorded: Callable[..., Path],
-    tried: Callable,
     capfd: pytest.CaptureFixture,
 ) -> None:
     whole = recorded(run_dir, "whole", *SHORT, *tiny_run.RANDOM)
@@ -335,8 +311,6 @@ def test_sigterm_saves_and_resume_goes_on(
     assert record(output) == record(whole)
     a, b = (torch.load(folder / "model_final.pth") for folder in (whole, output))
     assert same(a, b)
-    tried(GROUP, "SIGTERM, then --resume: status 143, and the run's weights in the end are the "
-          "uninterrupted one's", said[0])  # fmt: skip
 
 
 def test_the_handler_is_given_back_after_a_hook_that_fails(
@@ -468,7 +442,6 @@ def test_what_ends_a_process(
     said: str,
     saved: int,
     run_dir: Path,
-    tried: Callable,
 ) -> None:
     script = tiny_run.write_script(run_dir, "act.py", tiny_run.RECORD + ACT + act + "\n")
     config, opts = ("--config-file", run_dir / "tiny.yaml"), (*flags, *SHORT)
@@ -478,13 +451,12 @@ def test_what_ends_a_process(
     assert "broadcast_buffers" not in done.stderr
     lines = done.stderr.replace(f"{run_dir}/", "").splitlines()
     assert [line for line in lines if said in line] == [line for line in lines if "resume" in line]
-    (line,) = [line for line in lines if said in line]
+    assert len([line for line in lines if said in line]) == 1
     assert last_checkpoint(run_dir / "output")["iteration"] == saved
     assert not list((run_dir / "output").glob(".*"))
     resumed = tiny_run.run(run_dir / "run.py", *config, "--resume", *opts)
     assert f"Starting training from iteration {saved + 1}" in resumed.stdout, resumed.stderr
     assert finished(run_dir / "output")
-    tried(GROUP, what, f"status {status}; {re.sub('[(]loss.*?[)]', '(the values of all)', line)}")
 
 
 @pytest.mark.parametrize(
@@ -515,9 +487,7 @@ def test_what_ends_a_process(
         ),
     ],
 )
-def test_an_error_in_one_process_ends_all(
-    what: str, act: str, said: str, run_dir: Path, tried: Callable
-) -> None:
+def test_an_error_in_one_process_ends_all(what: str, act: str, said: str, run_dir: Path) -> None:
     start = f"{tiny_run.RECORD}{ACT}{act}\nos.chdir({str(run_dir)!r})\n"
     script = tiny_run.write_script(run_dir, "act.py", start)
     done = tiny_run.run(script, "--config-file", run_dir / "tiny.yaml", *TWO, *SHORT)
@@ -526,4 +496,3 @@ def test_an_error_in_one_process_ends_all(
     assert said in line.replace(f"{run_dir}/", "")
     assert "Traceback" not in done.stderr
     assert not (run_dir / "outlived").exists()
-    tried(GROUP, what, f"all processes end, with status 1 and one line: ... {said} ...")

@@ -7,7 +7,7 @@ tests/test_video_bad.py -k fuzz`` looks further.
 import itertools
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,6 @@ from nl_detectron.errors import DataError
 from nl_detectron.video import loading
 from nl_detectron.video.skipping import log_skipped, read_skipped, skipped_file
 
-GROUP = "Videos"
 NUM_GOOD = 3
 BATCHES = 2 * (NUM_GOOD + 1)
 
@@ -81,16 +80,13 @@ def evaluated(cfg: CfgNode) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_each_kind_is_named_or_used(
-    cfg: CfgNode, tmp_path: Path, good: Path, kind: Kind, tried: Callable
-) -> None:
+def test_each_kind_is_named_or_used(cfg: CfgNode, tmp_path: Path, good: Path, kind: Kind) -> None:
     name = f"bad{kind.suffix}"
     kind.make(tmp_path / name, good)
     register(tmp_path, name)
     if not kind.said:
         assert sorted(trained(cfg)) == sorted([*(f"good{i}.mp4" for i in range(3)), name] * 2)
         assert sorted(evaluated(cfg)) == sorted([*(f"good{i}.mp4" for i in range(3)), name])
-        tried(GROUP, kind.name, "training and evaluation use what is there")
         return
     for run in (trained, evaluated):
         with pytest.raises(DataError) as caught:
@@ -105,7 +101,6 @@ def test_each_kind_is_named_or_used(
     [(dataset, path, reason)] = read_skipped(skipped_file(cfg.OUTPUT_DIR))
     assert (dataset, path) == ("dirty", str(tmp_path / name))
     assert kind.said in reason
-    tried(GROUP, kind.name, f"training and evaluation stop and name the file: {kind.said}")
 
 
 def test_there_are_at_least_40_kinds() -> None:
@@ -113,24 +108,16 @@ def test_there_are_at_least_40_kinds() -> None:
 
 
 @pytest.mark.parametrize("name", ["a\0b.mp4", "x" * 300 + ".mp4", "good0.mp4/a.mp4"])
-def test_paths_that_can_lead_nowhere(
-    cfg: CfgNode, tmp_path: Path, name: str, tried: Callable
-) -> None:
+def test_paths_that_can_lead_nowhere(cfg: CfgNode, tmp_path: Path, name: str) -> None:
     register(tmp_path, name)
     with pytest.raises(DataError, match=r"^video '.*': "):
         trained(cfg)
-    shown = {"a": "a path with a null byte", "x": "a path of 300 characters"}
-    what = shown.get(name[0], "a path through a file")
-    tried(GROUP, what, "training stops and names the file")
 
 
-def test_frames_of_too_many_pixels(
-    good: Path, monkeypatch: pytest.MonkeyPatch, tried: Callable
-) -> None:
+def test_frames_of_too_many_pixels(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(VideoError, match="frames of 64x48 pixels; at most 3071 are read"):
         probe(good / "a.webm")
-    tried(GROUP, "frames of more pixels than are read", "the size is named")
 
 
 @pytest.fixture
@@ -141,7 +128,7 @@ def half_noise(tmp_path: Path, good: Path) -> str:
 
 
 def test_an_error_in_a_loader_worker_is_one_line_too(
-    cfg: CfgNode, tmp_path: Path, half_noise: str, tried: Callable
+    cfg: CfgNode, tmp_path: Path, half_noise: str
 ) -> None:
     register(tmp_path, half_noise)
     cfg.DATALOADER.NUM_WORKERS = 1
@@ -149,11 +136,10 @@ def test_an_error_in_a_loader_worker_is_one_line_too(
         trained(cfg)
     assert str(caught.value).startswith(f"video '{tmp_path}/bad.mp4': Invalid data found")
     assert "\n" not in str(caught.value)
-    tried(GROUP, "noise from frame 10 on, read by a loader worker", "one line that names the file")
 
 
 def test_a_video_in_whose_place_another_comes_is_counted_once_and_listed(
-    cfg: CfgNode, tmp_path: Path, half_noise: str, tried: Callable, caplog: pytest.LogCaptureFixture
+    cfg: CfgNode, tmp_path: Path, half_noise: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     register(tmp_path, half_noise)
     cfg.DATALOADER.SKIP_BAD_VIDEOS = True
@@ -169,16 +155,11 @@ def test_a_video_in_whose_place_another_comes_is_counted_once_and_listed(
         log_skipped(cfg.OUTPUT_DIR)
     assert "1 videos were left out" in caplog.text
     assert f"bad.mp4 ({reason})" in caplog.text
-    tried(
-        GROUP,
-        "noise from frame 10 on, DATALOADER.SKIP_BAD_VIDEOS True, 0 and 2 loader workers",
-        "the same other videos come in its place; it is counted once, and listed at the end",
-    )
 
 
 @pytest.mark.parametrize("at_its_turn", [False, True])
 def test_more_than_the_allowed_share_ends_the_run(
-    cfg: CfgNode, tmp_path: Path, half_noise: str, at_its_turn: bool, tried: Callable
+    cfg: CfgNode, tmp_path: Path, half_noise: str, at_its_turn: bool
 ) -> None:
     (tmp_path / "empty.mp4").touch()
     names = ["bad.mp4"] if at_its_turn else ["empty.mp4"]
@@ -193,12 +174,6 @@ def test_more_than_the_allowed_share_ends_the_run(
         assert f"{names[0]}' (" in said
         assert "DATALOADER.MAX_BAD_VIDEOS allows a share of 0.2" in said
         assert "\n" not in said
-    when = "found when its turn comes" if at_its_turn else "found before the first iteration"
-    tried(
-        GROUP,
-        f"1 bad video of 4, {when}, DATALOADER.MAX_BAD_VIDEOS 0.2",
-        "the run ends; count, share, file and reason are said",
-    )
 
 
 def test_without_a_bad_video_nothing_is_listed(

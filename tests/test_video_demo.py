@@ -252,7 +252,7 @@ def test_the_camera_shows_and_writes_its_last_window(
 
 
 def test_a_folder_of_videos_goes_on_after_a_bad_one(
-    run: Callable[..., None], tmp_path: Path, tried: Callable
+    run: Callable[..., None], tmp_path: Path
 ) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
@@ -260,9 +260,8 @@ def test_a_folder_of_videos_goes_on_after_a_bad_one(
     write_video(folder / "a.mkv", "libx264", 10, size=SIZE)
     (folder / "b.mp4").write_text("no video")
     options = (folder, "--output", tmp_path / "drawn", "--json", tmp_path / "f.json")
-    with pytest.raises(UserError, match=r"b\.mp4: ") as error:
+    with pytest.raises(UserError, match=r"b\.mp4: "):
         run("--video-input", *options)
-    tried("Video demo", "a folder of videos, one of them text", str(error.value))
     found = json.loads((tmp_path / "f.json").read_text())
     assert [Path(video["file_name"]).name for video in found] == ["a.mkv", "a.mp4"]
     assert len(frames_of(tmp_path / "drawn" / "a.mp4")) == 10
@@ -270,9 +269,8 @@ def test_a_folder_of_videos_goes_on_after_a_bad_one(
     whole = write_video(tmp_path / "whole.mkv", "libx264", 60, size=SIZE, options={"bf": "0"})
     content = whole.read_bytes()
     (tmp_path / "cut.mkv").write_bytes(content[: len(content) * 3 // 4])
-    with pytest.raises(UserError, match="cut off") as error:
+    with pytest.raises(UserError, match="cut off"):
         run("--video-input", tmp_path / "cut.mkv", "--output", tmp_path / "o.mp4")
-    tried("Video demo", "a Matroska file cut off", str(error.value))
     assert 0 < len(frames_of(tmp_path / "o.mp4")) < 60
 
 
@@ -328,9 +326,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_cannot_work_is_one_line(
-    run: Callable[..., None], tmp_path: Path, tried: Callable, what: str
-) -> None:
+def test_what_cannot_work_is_one_line(run: Callable[..., None], tmp_path: Path, what: str) -> None:
     arguments, message = BAD[what]
     write_video(tmp_path / "in.mp4", "libx264", 3, size=SIZE)
     (tmp_path / "2.txt").write_text("a\nb\n")
@@ -341,21 +337,18 @@ def test_what_cannot_work_is_one_line(
     said = str(error.value)
     assert message in said
     assert "\n" not in said
-    tried("Video demo", what, said)
 
 
 def test_flags_of_the_other_task_are_errors(
-    run: Callable[..., None], demo: ModuleType, tmp_path: Path, tried: Callable,
+    run: Callable[..., None], demo: ModuleType, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(UserError, match="give --video-input") as error:
+    with pytest.raises(UserError, match="give --video-input"):
         run("--input", tmp_path / "a.png", "--output", tmp_path)
-    tried("Video demo", "--input with a config of videos", str(error.value))
     images = str(ROOT / "configs" / "quickstart.yaml")
     line = ["demo.py", "--config-file", images, "--webcam", "--output", str(tmp_path)]
     monkeypatch.setattr("sys.argv", [*line, "--window-step", "3"])
-    with pytest.raises(UserError, match="is for classifiers of videos") as error:
+    with pytest.raises(UserError, match="is for classifiers of videos"):
         demo.main()
-    tried("Video demo", "--window-step with a config of images", str(error.value))
     assert list(itertools.islice(tmp_path.iterdir(), 2)) == [tmp_path / "a.png"]

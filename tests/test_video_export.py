@@ -25,7 +25,6 @@ from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.modeling import VideoClassifier
 from nl_detectron.video.sampling import scaled_size
 
-GROUP = "Export of video networks"
 FORMATS = ["torchscript", pytest.param("onnx", marks=versions.free_sizes)]
 NON_LOCAL = "MODEL.RESNETS.NON_LOCAL"
 SMALL = (
@@ -184,7 +183,7 @@ def test_weights_of_a_video_network_as_safetensors(command, tmp_path, capsys) ->
     assert f"{len(classifier().state_dict())} tensors" in capsys.readouterr().out
 
 
-def test_what_a_user_can_get_wrong(command, tmp_path, fpn_cfg, tried) -> None:
+def test_what_a_user_can_get_wrong(command, tmp_path, fpn_cfg) -> None:
     """A line that names what is wrong and what is allowed, and no traceback."""
     write_good(tmp_path)
     (tmp_path / "image.png").write_bytes(b"no video")
@@ -192,7 +191,7 @@ def test_what_a_user_can_get_wrong(command, tmp_path, fpn_cfg, tried) -> None:
     (tmp_path / "folder" / "classifier.ts").mkdir(parents=True)
     (tmp_path / "d.pth").touch()
     too_small = ("INPUT.MIN_SIZE_TEST", 24)
-    for what, arguments, opts, said in (
+    for _what, arguments, opts, said in (
         ("--part detector of a video config", ("--part", "detector"), (), "it has: classifier"),
         ("--part backbone of a video config", ("--part", "backbone"), (), "it has: classifier"),
         ("--input that is no video", ("--input", tmp_path / "image.png"), (), "image.png"),
@@ -204,18 +203,15 @@ def test_what_a_user_can_get_wrong(command, tmp_path, fpn_cfg, tried) -> None:
         with pytest.raises(UserError, match=re.escape(said)) as info:
             command(*arguments, opts=opts)
         assert "\n" not in str(info.value)
-        tried(GROUP, what, str(info.value))
 
     with pytest.raises(UserError, match="has no classifier to export") as info:
         export.export_part(
             build_model(fpn_cfg), part="classifier", file_format="onnx", path=tmp_path / "x"
         )
-    tried(GROUP, "--part classifier of an image config", str(info.value))
 
 
-def test_a_full_disk_is_named(tried) -> None:
-    with pytest.raises(UserError, match=r"cannot write /dev/full") as info:
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(UserError, match=r"cannot write /dev/full"):
         export.export_part(
             classifier(), part="classifier", file_format="torchscript", path=Path("/dev/full")
         )
-    tried(GROUP, "a full disk", str(info.value))

@@ -2,7 +2,7 @@
 
 import gc
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,19 +193,6 @@ def test_a_hundred_clips_leave_no_file_open(cfg: CfgNode) -> None:
     open_files, memory = load_rounds(cfg, 120)
     assert len(set(open_files)) == 1
     assert memory[-1] - memory[0] < 30
-
-
-@pytest.mark.long
-def test_two_thousand_clips_leave_memory_as_it_was(cfg: CfgNode, tried: Callable) -> None:
-    open_files, memory = load_rounds(cfg, 2000)
-    assert len(set(open_files)) == 1
-    assert max(memory) - memory[0] < 20
-    tried(
-        "Videos",
-        "the loader over 2,000 clips",
-        f"after 200 and after 2,000: {open_files[0]} and {open_files[-1]} open files, "
-        f"{memory[0]:.0f} and {memory[-1]:.0f} MiB of memory",
-    )
 
 
 # Values of Detectron2's own keys
