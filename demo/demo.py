@@ -5,38 +5,37 @@ import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import
 
 # isort: split
 import argparse
-import itertools
-import math
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import Metadata
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
-from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
 from nl_detectron.arguments import (
     DEFAULT_CONFIDENCE,
+    add_class_names,
     add_confidence_threshold,
     add_opts,
     add_traceback,
 )
 from nl_detectron.config import load_config
+from nl_detectron.data.catalog import read_coco
 from nl_detectron.errors import UserError, run_script
-from nl_detectron.files import make_folder, write_json
+from nl_detectron.files import check_overwriting, output_files, write_json
 from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor, to_coco_results
-from nl_detectron.inputs import WHAT, list_images, report_bad
+from nl_detectron.inputs import WHAT, ImageId, list_images, number_images, report_bad
 from nl_detectron.tasks import is_video
 from nl_detectron.visualization import draw_instances
 
 WINDOW = "nl_detectron"
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -63,21 +62,25 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument(
         "--video-input",
         metavar="FILE",
-        help="a video; for a classifier of videos also a folder of them, or of a video's frames",
+        help="a video, a folder of videos, or a folder of a video's frames",
     )
     source.add_argument("--webcam", action="store_true", help="the first camera; ESC ends it")
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="folder (or, for one input, file) to write drawn images or videos to; default: a "
-        "window",
+        help="folder (or, for one input, file) to write drawn images or videos to, never one that "
+        "is read; default: a window",
     )
     parser.add_argument(
         "--json",
         metavar="FILE",
-        help="write predictions in COCO's result format; of videos that are classified, the scores "
-        "of the whole and of each window, with times in seconds",
+        help="write predictions in COCO's result format, with category ids of the data set that "
+        "was trained on, and image ids of the data set or the COCO file of --class-names; other "
+        "images have the number that is their name, or are counted; frames of videos count from 0. "
+        "Of videos that are classified: the scores of the whole and of each window, with times in "
+        "seconds",
     )
+    add_class_names(parser)
     add_confidence_threshold(parser)
     parser.add_argument(
         "--batch-size",
@@ -94,12 +97,6 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FRAMES",
         help="frames from a window to the next; default: half a window",
     )
-    videos.add_argument(
-        "--class-names",
-        metavar="FILE",
-        help="a name a line, or a JSON object of names and numbers; default: those of "
-        "DATASETS.TEST, or else numbers",
-    )
     add_traceback(parser)
     add_opts(parser)
     return parser.parse_args()
@@ -113,25 +110,36 @@ def main() -> None:
     if show and not has_screen() and (args.json is None or args.webcam):
         raise UserError("there is no display for a window; give --output or --json")
     show = show and has_screen()
-    files = list_images(args.input) if args.input else []
+    files = list_images(args.input) if args.input else {}
     if args.json:
+        read = [*files, args.video_input or "", args.config_file, args.class_names or ""]
+        check_overwriting([args.json], read)
         write_json(args.json, [])  # so that a wrong path shows before the work, not after
     setup_logger(name="fvcore")
     cfg = load_config(args.config_file, args.opts)
     if is_video(cfg):
         run_classifier(cfg, args, show)
         return
-    for flag, value in (("window-step", args.window_step), ("class-names", args.class_names)):
-        if value is not None:
-            raise UserError(
-                f"--{flag} is for classifiers of videos, and MODEL.META_ARCHITECTURE is "
-                f"'{cfg.MODEL.META_ARCHITECTURE}'"
-            )
-    predictor = Predictor(cfg, confidence_threshold=args.confidence_threshold)
+    if args.window_step is not None:
+        raise UserError(
+            "--window-step is for classifiers of videos, and MODEL.META_ARCHITECTURE is "
+            f"'{cfg.MODEL.META_ARCHITECTURE}'"
+        )
     if args.input:
-        run_images(predictor, files, args, show)
+        targets = (
+            output_files(list(files), args.output, [".png"], endings=IMAGE_ENDINGS)
+            if args.output
+            else []
+        )
+        drawn = dict(zip(files, targets, strict=False))
+        numbers = number_images(files, read_coco(args.class_names) if args.class_names else None)
+        run_images(build_predictor(cfg, args), numbers, drawn, args, show)
     else:
-        run_video(predictor, args, show)
+        run_videos(cfg, args, show)
+
+
+def build_predictor(cfg: CfgNode, args: argparse.Namespace) -> Predictor:
+    return Predictor(cfg, confidence_threshold=args.confidence_threshold, classes=args.class_names)
 
 
 def has_screen() -> bool:
@@ -142,11 +150,14 @@ def has_screen() -> bool:
 
 
 def run_images(
-    predictor: Predictor, files: list[Path], args: argparse.Namespace, show: bool
+    predictor: Predictor,
+    numbers: dict[Path, ImageId],
+    targets: dict[Path, Path],
+    args: argparse.Namespace,
+    show: bool,
 ) -> None:
     """Predict, draw and write; UserError in the end if any file could not be read."""
-    targets = output_files(files, args.output) if args.output else {}
-    numbers = image_numbers(files)
+    files, metadata = list(numbers), result_metadata(predictor, args.input)
     results, bad, instance_count = [], [], 0
     progress = tqdm(total=len(files), unit="image")
     for start in range(0, len(files), args.batch_size):
@@ -162,14 +173,13 @@ def run_images(
         for (file, image), instances in zip(images, found, strict=True):
             instance_count += len(instances)
             if args.json:  # else they would only fill the memory
-                for result in to_coco_results(instances, numbers[file], predictor.metadata):
+                for result in to_coco_results(instances, numbers[file], metadata):
                     results.append({**result, "file_name": str(file)})
-            if args.output or show:
-                drawn = draw(image, instances, predictor.metadata)
-                if args.output:
+            if targets or show:
+                drawn = draw_instances(image[..., ::-1], instances, predictor.metadata)
+                if targets:
                     write_image(targets[file], drawn)
-                if show and not show_window(drawn, wait=True):
-                    show = False
+                show = show and show_window(drawn, wait=True)
         progress.update(len(chunk))
     progress.close()
     if args.json:
@@ -179,53 +189,45 @@ def run_images(
     report_bad(bad, len(files))
 
 
-def run_video(predictor: Predictor, args: argparse.Namespace, show: bool) -> None:
-    """The same for every frame of a video or of the first camera."""
-    source = 0 if args.webcam else args.video_input
-    if not args.webcam and not Path(source).is_file():
-        raise UserError(f"--video-input {source}: no such file")
-    video = cv2.VideoCapture(source)
-    if not video.isOpened():
-        raise UserError("there is no camera" if args.webcam else f"{source} is not a video")
-    rate = video.get(cv2.CAP_PROP_FPS)
-    rate = rate if math.isfinite(rate) and rate > 0 else 25.0
-    count = None if args.webcam else max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) or None
-    visualizer = VideoVisualizer(predictor.metadata)
-    writer: VideoWriter | None = None
-    results, index = [], 0
-    progress = tqdm(total=count, unit="frame")
+def result_metadata(predictor: Predictor, inputs: list[str]) -> Metadata:
+    """Return the metadata of the first data set among `inputs` that has the model's classes."""
+    for name in (item.partition(":")[0] for item in inputs):
+        if name in DatasetCatalog:
+            metadata = MetadataCatalog.get(name)
+            if metadata.get("thing_classes") == predictor.metadata.thing_classes:
+                return metadata
+    return predictor.metadata
+
+
+def run_videos(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
+    """Detect in each frame of videos or of the first camera."""
+    from nl_detectron import video_demo  # needs PyAV, which images do not
+
+    videos, targets = video_demo.videos_and_targets(args.video_input, args.output)
+    predictor = build_predictor(cfg, args)
+    results = []
+
+    def add(video: Path, number: int, instances: Instances) -> None:
+        for result in to_coco_results(instances, number, predictor.metadata) if args.json else ():
+            results.append({**result, "file_name": str(video)})
+
     try:
-        frames = read_frames(video)
-        while chunk := list(itertools.islice(frames, args.batch_size)):
-            for frame, instances in zip(chunk, predictor(chunk), strict=True):
-                if args.json:
-                    results += to_coco_results(instances, index, predictor.metadata)
-                index += 1
-                progress.update()
-                if not (args.output or show):
-                    continue
-                drawn = draw(frame, instances, predictor.metadata, visualizer)
-                if args.output:
-                    writer = writer or VideoWriter(args.output, source, rate, drawn.shape[:2])
-                    writer.write(drawn)
-                if show and not show_window(drawn, wait=False):
-                    return
+        video_demo.detect_in_videos(
+            predictor,
+            videos,
+            add,
+            targets=targets,
+            batch_size=args.batch_size,
+            show=show_window if show else None,
+        )
     finally:
-        progress.close()
-        video.release()
-        if writer:
-            writer.close()
         if args.json:
             write_json(args.json, results)
-    if index == 0:
-        raise UserError(f"{source} has no frame that can be read")
-    print(f"{index} frames" + (f", drawn in {writer.path}" if writer else ""))
 
 
 def run_classifier(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
     """Classify windows of videos or of the first camera, and draw the scores."""
     from nl_detectron import video_demo  # needs PyAV, which detection does not
-    from nl_detectron.data.video.lists import read_classes
     from nl_detectron.video_inference import VideoPredictor
 
     if args.input:
@@ -239,18 +241,12 @@ def run_classifier(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
             f"'{cfg.MODEL.META_ARCHITECTURE}': leave it out"
         )
     video_demo.check_step(cfg, args.window_step)
-    videos = [] if args.webcam else video_demo.list_videos(args.video_input)
-    named = videos or [Path("webcam")]
-    targets = video_demo.output_files(named, args.output) if args.output else []
-    predictor = VideoPredictor(
-        cfg,
-        views_at_once=args.batch_size,
-        classes=read_classes(Path(args.class_names)) if args.class_names else None,
-    )
+    videos, targets = video_demo.videos_and_targets(args.video_input, args.output)
+    predictor = VideoPredictor(cfg, views_at_once=args.batch_size, classes=args.class_names)
     options = {
         "json_file": args.json,
         "step": args.window_step,
-        "show": show_frame if show else None,
+        "show": show_window if show else None,
     }
     if args.webcam:
         video_demo.draw_camera(predictor, target=targets[0] if targets else None, **options)
@@ -258,97 +254,19 @@ def run_classifier(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
         video_demo.draw_videos(predictor, videos, targets=targets, **options)
 
 
-def show_frame(frame: np.ndarray) -> bool:
-    """Show a frame in RGB; return whether the user wants more."""
-    return show_window(frame[..., ::-1], wait=False)
-
-
-def read_frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    while True:
-        there, frame = video.read()
-        if not there:
-            return
-        yield frame
-
-
-def draw(
-    image: np.ndarray,
-    instances: Instances,
-    metadata: Metadata,
-    video: VideoVisualizer | None = None,
-) -> np.ndarray:
-    """`draw_instances` for OpenCV, whose colours are BGR."""
-    drawn = draw_instances(np.ascontiguousarray(image[:, :, ::-1]), instances, metadata, video)
-    return np.ascontiguousarray(drawn[:, :, ::-1])
-
-
-def output_files(files: list[Path], output: str) -> dict[Path, Path]:
-    """Return where each drawn image goes; two inputs never share a file."""
-    target = Path(output)
-    if len(files) == 1 and target.suffix.lower() in (".jpg", ".jpeg", ".png"):
-        make_folder(target.parent)
-        return {files[0]: target}
-    if target.is_file():
-        raise UserError(f"--output {output} is a file; for several images give a folder")
-    make_folder(target)
-    chosen: dict[Path, Path] = {}
-    taken: set[str] = set()
-    for number, file in enumerate(files):
-        suffix = file.suffix if file.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
-        name = file.stem + suffix
-        if name in taken:
-            name = f"{file.stem}_{number}{suffix}"
-        taken.add(name)
-        chosen[file] = target / name
-    return chosen
-
-
-def image_numbers(files: list[Path]) -> dict[Path, int]:
-    """COCO's image id is the number in the file's name; files named otherwise are counted."""
-    if all(file.stem.isdecimal() for file in files):
-        own = {file: int(file.stem) for file in files}
-        if len(set(own.values())) == len(own):
-            return own
-    return {file: number for number, file in enumerate(files)}
-
-
 def write_image(path: Path, image: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), image):
+    if not cv2.imwrite(str(path), image[..., ::-1]):
         raise UserError(f"cannot write {path}")
 
 
-def show_window(image: np.ndarray, *, wait: bool) -> bool:
-    """Show `image`; return whether the user wants more (ESC: no)."""
+def show_window(image: np.ndarray, *, wait: bool = False) -> bool:
+    """Show an image in RGB; return whether the user wants more (ESC: no)."""
     try:
         cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
-        cv2.imshow(WINDOW, image)
+        cv2.imshow(WINDOW, image[..., ::-1])
         return cv2.waitKey(0 if wait else 1) != 27
     except cv2.error as error:
         raise UserError("this OpenCV cannot open a window: give --output") from error
-
-
-class VideoWriter:
-    """Writes frames with the first codec that works here: MPEG-4, else Motion JPEG."""
-
-    def __init__(self, output: str, source: str | int, rate: float, size: tuple[int, int]) -> None:
-        path = Path(output)
-        if path.is_dir() or not path.suffix:
-            path = path / (f"{Path(str(source)).stem}.mp4" if source != 0 else "webcam.mp4")
-        make_folder(path.parent)
-        height, width = size
-        for codec, candidate in (("mp4v", path), ("MJPG", path.with_suffix(".avi"))):
-            self.path = candidate
-            code = cv2.VideoWriter.fourcc(*codec)
-            self._writer = cv2.VideoWriter(str(candidate), code, rate, (width, height))
-            if self._writer.isOpened():
-                return
-        raise UserError(f"cannot write a video to {path}: OpenCV has no codec for it")
-
-    def write(self, frame: np.ndarray) -> None:
-        self._writer.write(frame)
-
-    def close(self) -> None:
-        self._writer.release()
 
 
 if __name__ == "__main__":

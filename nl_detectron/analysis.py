@@ -131,7 +131,7 @@ def analyze(
     resnet = getattr(backbone, "bottom_up", backbone)
     divisor = max(backbone.size_divisibility, 1)
     padded = [math.ceil(side / divisor) * divisor for side in (height, width)]
-    image = torch.empty(1, 3, *padded, device=model.device)
+    image = torch.empty(1, len(model.pixel_mean), *padded, device=model.device)
     channels = backbone.output_shape()[heads.box_in_features[0]].channels
 
     def regions(number: int, pooler: Any) -> Tensor:

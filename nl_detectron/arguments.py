@@ -32,3 +32,13 @@ def add_confidence_threshold(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help="only instances with at least this score (default: %(default)s)",
     )
+
+
+def add_class_names(parser: argparse.ArgumentParser) -> None:
+    """``--class-names``, which predictors take."""
+    parser.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help="names of the classes: a name a line, a JSON object of names and numbers, or a COCO "
+        "file; default: those in the checkpoint, or else of a data set of the config",
+    )

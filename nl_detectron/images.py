@@ -1,34 +1,66 @@
-"""Reading one image file as training reads it."""
+"""Images as a model takes them: from files, arrays, PIL images and tensors."""
 
 import os
+from typing import TypeAlias
 
 import numpy as np
+import torch
 from detectron2.data import detection_utils
-from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from .dataset_check import KINDS
-from .dataset_check.images import image_error, special_file
+from .dataset_check.images import depth_error, header_error, image_error
 from .errors import UserError
+
+ImageInput: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | torch.Tensor
 
 
 def read_image(file: str | os.PathLike[str], format: str = "BGR") -> np.ndarray:
-    """Return an image as training sees it: (H, W, 3), uint8, rotated as its EXIF data says.
+    """Return an image as training sees it, (H, W, C), rotated as its EXIF data says.
+
+    Args:
+        file: an image with 8 bits a channel.
+        format: of the channels, as ``INPUT.FORMAT`` has it.
 
     Raises:
-        UserError: the file cannot be read as an image, or has more than 8 bits a channel, of
-            which Pillow would keep only the darkest.
+        UserError: the file cannot be read as an image, or has more than 8 bits a channel.
     """
-    path = os.fspath(file)
-    if error := special_file(path):
-        raise UserError(f"{path}: {error[1]}, not an image")
+    path, cause = os.fspath(file), None
     try:
-        with PathManager.open(path, "rb") as opened, Image.open(opened) as header:
-            mode = header.mode
-        image = detection_utils.read_image(path, format=format)
+        if (problem := header_error(path)) is None:
+            return detection_utils.read_image(path, format=format)
     except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
-        kind, detail = image_error(path, None) or ("unreadable-image", str(error))
-        raise UserError(f"{path}: {KINDS[kind].meaning} ({detail})") from error
-    if mode.startswith(("I", "F")):
-        raise UserError(f"{path}: has more than 8 bits a channel ({mode}); convert it to 8 bits")
-    return image
+        problem, cause = image_error(path, None) or ("unreadable-image", str(error)), error
+    kind, detail = problem
+    raise UserError(f"{path}: {KINDS[kind].meaning} ({detail})") from cause
+
+
+def to_array(image: ImageInput, format: str = "BGR") -> np.ndarray:
+    """Return an image of any kind as (H, W, C) in the channels of `format`.
+
+    Args:
+        image: a file; an array (H, W, 3) of uint8 in BGR order, as OpenCV reads it; a tensor
+            (3, H, W) of uint8 in RGB order, as torchvision reads it; or a PIL image, which is not
+            rotated.
+        format: of the channels, as ``INPUT.FORMAT`` has it.
+
+    Raises:
+        UserError: a file cannot be read, or an image has more than 8 bits a channel.
+        ValueError: an array or tensor has another shape or type.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, format)
+    if isinstance(image, torch.Tensor):
+        pixels = image.permute(1, 2, 0).cpu().numpy() if image.dim() == 3 else image.cpu().numpy()
+        image = _from_rgb(pixels, "a tensor (3, H, W)")
+    elif isinstance(image, np.ndarray):
+        image = _from_rgb(image[..., ::-1], "an array (H, W, 3)")
+    if problem := depth_error(image.mode):
+        raise UserError(f"the image: {KINDS[problem[0]].meaning} ({problem[1]})")
+    return detection_utils.convert_PIL_to_numpy(image, format)
+
+
+def _from_rgb(pixels: np.ndarray, expected: str) -> Image.Image:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise ValueError(f"expected {expected} of uint8, got {pixels.shape} of {pixels.dtype}")
+    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -3,7 +3,8 @@
 ```python
 from nl_detectron.inference import Predictor
 predict = Predictor("configs/quickstart.yaml", weights="output/quickstart/model_final.pth")
-people, street = predict(["people.jpg", "street.jpg"])
+people = predict("people.jpg")
+street, beach = predict(["street.jpg", "beach.jpg"])
 ```
 """
 
@@ -11,25 +12,27 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import Metadata
 from detectron2.data import transforms as T
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
+from PIL.Image import Image
 from torch import nn
 
-from .checkpoint import Checkpointer
+from .checkpoint import METADATA, Checkpointer
 from .config import load_config
+from .data.catalog import class_metadata
 from .errors import ConfigError, UserError
-from .images import read_image
+from .images import ImageInput, to_array
 from .tasks import is_video
 
-Image = np.ndarray | str | os.PathLike[str]
+Classes: TypeAlias = Sequence[str] | str | os.PathLike[str]
 
 
 class Predictor:
@@ -42,6 +45,8 @@ class Predictor:
             there is one.
         half: run in half precision under autocast: bfloat16, or float16 on GPUs without it.
         confidence_threshold: give only instances with at least this score; default: the config's.
+        classes: names of the classes, or a file of them, see `data.catalog.read_class_names`;
+            default: those in the checkpoint, or else of a registered dataset of the config.
         opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
 
     Raises:
@@ -57,6 +62,7 @@ class Predictor:
         device: str | None = None,
         half: bool = False,
         confidence_threshold: float | None = None,
+        classes: Classes | None = None,
         opts: Sequence[str] = (),
     ) -> None:
         self.cfg = cfg = complete_config(config, weights=weights, device=device, opts=opts)
@@ -68,31 +74,35 @@ class Predictor:
         if confidence_threshold is not None:
             cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence_threshold
             cfg.MODEL.RETINANET.SCORE_THRESH_TEST = confidence_threshold
-        names = cfg.DATASETS.TEST
-        self.metadata: Metadata = MetadataCatalog.get(names[0]) if names else Metadata()
-        self.model = load_model(cfg)
-        self._resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self.model, self.metadata = load_model(cfg, classes)
         self._half = half
 
-    def __call__(self, images: Iterable[Image], *, batch_size: int = 8) -> list[Instances]:
-        """Return the instances found in each image, in the image's own pixels, on the CPU.
+    def __call__(self, images: Any, *, batch_size: int = 8) -> Any:
+        """Return the instances found in an image, or the list of those found in each of several.
 
-        Arguments and errors are those of `stream`.
+        They are in the image's own pixels, on the CPU. Arguments and errors are those of `stream`.
+
+        Args:
+            images: one image, or several in an iterable, such as a list or an array (N, H, W, 3).
         """
+        if is_one(images, dims=3):
+            return next(self.stream([images]))
         return list(self.stream(images, batch_size=batch_size))
 
-    def stream(self, images: Iterable[Image], *, batch_size: int = 8) -> Iterator[Instances]:
+    def stream(self, images: Iterable[ImageInput], *, batch_size: int = 8) -> Iterator[Instances]:
         """Yield the instances found in each image, in order; `batch_size` images are in memory.
 
         Of these, images that have one size for the network go through it together; others never
         do, since padding would let one image change another's result.
 
         Args:
-            images: files, or arrays (H, W, 3) of uint8 in BGR order as OpenCV reads them.
+            images: files; arrays (H, W, 3) of uint8 in BGR order, as OpenCV reads them; tensors
+                (3, H, W) of uint8 in RGB order, as torchvision reads them; or PIL images.
             batch_size: how many are read, resized and predicted at once; at least 1.
 
         Raises:
-            UserError: a file cannot be read as an image.
+            UserError: a file cannot be read as an image, or has more than 8 bits a channel.
+            ValueError: an array or tensor has another shape or type.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
@@ -107,22 +117,8 @@ class Predictor:
                 found.update(zip(indices, outputs, strict=True))
             yield from (found[index] for index in range(len(inputs)))
 
-    def _input(self, source: Image) -> dict[str, Any]:
-        wanted = self.cfg.INPUT.FORMAT
-        if isinstance(source, np.ndarray):
-            if source.ndim != 3 or source.shape[2] != 3:
-                raise ValueError(f"an image is (H, W, 3), but this array is {source.shape}")
-            image = source[:, :, ::-1] if wanted == "RGB" else source
-        else:
-            image = read_image(source, format=wanted)
-        height, width = image.shape[:2]
-        resize = self._resize.get_transform(image)
-        if isinstance(resize, T.ResizeTransform):  # its short side may round to nothing
-            size = (max(resize.new_h, 1), max(resize.new_w, 1))
-            resize = T.ResizeTransform(height, width, *size, resize.interp)
-        resized = resize.apply_image(image)
-        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1), np.float32))
-        return {"image": tensor, "height": height, "width": width}
+    def _input(self, image: ImageInput) -> dict[str, Any]:
+        return network_input(self.cfg, image)
 
     @torch.no_grad()
     def _run(self, batch: list[dict[str, Any]]) -> list[Instances]:
@@ -158,11 +154,32 @@ def complete_config(
     return cfg
 
 
-def load_model(cfg: CfgNode) -> nn.Module:
-    """Return the model of a config with its weights, in evaluation mode."""
+def load_model(cfg: CfgNode, classes: Classes | None = None) -> tuple[nn.Module, Metadata]:
+    """Return the model of a config with its weights, in evaluation mode, and its classes."""
     model = build_model(cfg).eval()
-    Checkpointer(model).load(cfg.MODEL.WEIGHTS)
-    return model
+    loaded = Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model, class_metadata(cfg, loaded.get(METADATA, {}), classes)
+
+
+def network_input(cfg: CfgNode, source: ImageInput) -> dict[str, Any]:
+    """Return an image as a model takes it: read, resized, with its own height and width."""
+    image = to_array(source, cfg.INPUT.FORMAT)
+    height, width = image.shape[:2]
+    resizing = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    resize = resizing.get_transform(image)
+    if isinstance(resize, T.ResizeTransform):  # its short side may round to nothing
+        size = (max(resize.new_h, 1), max(resize.new_w, 1))
+        resize = T.ResizeTransform(height, width, *size, resize.interp)
+    resized = resize.apply_image(image)
+    tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1), np.float32))
+    return {"image": tensor, "height": height, "width": width}
+
+
+def is_one(inputs: object, *, dims: int) -> bool:
+    """Whether a predictor got one input, whose arrays have `dims` axes, and not several."""
+    if isinstance(inputs, np.ndarray | torch.Tensor):
+        return inputs.ndim <= dims
+    return isinstance(inputs, str | os.PathLike | Image)
 
 
 def precision(device: str, *, half: bool) -> contextlib.AbstractContextManager:

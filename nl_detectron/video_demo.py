@@ -1,20 +1,24 @@
-"""Videos of any length with the scores of windows that slide over them drawn on the frames.
+"""Videos of any length with detections, or the scores of sliding windows, drawn on the frames.
 
-A file is read twice in constant memory: for the scores, and to draw them, so that each frame shows
-the window around it and the strip is whole from the first frame on. A camera is read once.
+Memory is constant. For the scores a file is read twice: to compute them, and to draw them, so that
+each frame shows the window around it and the strip is whole from the first frame on. For
+detections, and from a camera, every frame is read once.
 """
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.structures import Instances
+from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
 from . import files
@@ -22,12 +26,15 @@ from .data.video.info import IMAGE_SUFFIXES, VideoError
 from .data.video.lists import VIDEO_SUFFIXES
 from .data.video.reading import resized
 from .data.video.streaming import Camera, Frame, VideoStream
-from .data.video.writing import VideoWriter, codec_for
+from .data.video.writing import CODECS, VideoWriter
 from .errors import UserError
+from .inference import Predictor
 from .video.windows import SlidingWindows
 from .video_inference import VideoPrediction, VideoPredictor, WindowScores, best_classes
+from .visualization import draw_instances
 from .visualization.video_scores import COUNT, ScoreOverlay
 
+CAMERA = Path("webcam")
 LIVE_WINDOWS = 32  # of a camera, that the strip shows
 
 Show = Callable[[np.ndarray], bool]
@@ -59,6 +66,16 @@ def list_videos(path: str) -> list[Path]:
     raise UserError(f"{given}: the folder has neither videos nor frames of one")
 
 
+def videos_and_targets(
+    video_input: str | None, output: str | None
+) -> tuple[list[Path], list[Path]]:
+    """Return what to read, by default the camera, and the files to draw it in, if any."""
+    videos = [CAMERA] if video_input is None else list_videos(video_input)
+    if output is None:
+        return videos, []
+    return videos, files.output_files(videos, output, [".mp4"], endings=CODECS)
+
+
 def check_step(cfg: CfgNode, step: int | None) -> None:
     """Raise UserError for a ``--window-step`` that is none, or leaves frames out."""
     length = cfg.INPUT.CLIP.FRAMES * cfg.INPUT.CLIP.STRIDE
@@ -67,41 +84,6 @@ def check_step(cfg: CfgNode, step: int | None) -> None:
             f"--window-step {step}: allowed: 1 to {length}, the frames of a window "
             "(INPUT.CLIP.FRAMES times STRIDE)"
         )
-
-
-def output_files(videos: Sequence[Path], output: str) -> list[Path]:
-    """Return where each drawn video goes, and make sure that it can be written.
-
-    Raises:
-        UserError: it cannot, or it is one of `videos`.
-    """
-    target = Path(output)
-    is_file = len(videos) == 1 and target.suffix != "" and not target.is_dir()
-    folder = target.parent if is_file else target
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    if is_file:
-        targets = [target]
-    else:
-        names = [video.resolve().stem for video in videos]
-        targets = [
-            target / (f"{name}_{i}.mp4" if name in names[:i] else f"{name}.mp4")
-            for i, name in enumerate(names)
-        ]
-    for path in targets:
-        codec_for(path)
-        if any(path.exists() and path.samefile(video) for video in videos):
-            raise UserError(f"--output {output} would overwrite {path}, which is read")
-        is_new = not path.exists()
-        try:
-            path.open("ab").close()
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
-        if is_new:
-            path.unlink()
-    return targets
 
 
 def draw_videos(
@@ -127,22 +109,136 @@ def draw_videos(
     Raises:
         UserError: one of the videos cannot be read, or not to its end; the others are done.
     """
-    bad: list[str] = []
     with _JsonFile(json_file, is_list=len(videos) > 1) as results:
-        for i, video in enumerate(videos):
-            try:
-                prediction, rate, problem = classify(predictor, video, step=step)
-            except VideoError as error:
-                bad.append(f"{video}: {error}")
-                continue
-            if problem:
-                bad.append(f"{video}: {problem}")
+
+        def draw_one(video: Path, target: Path | None) -> str:
+            prediction, rate, problem = classify(predictor, video, step=step)
             results.add(video, prediction, rate)
-            target = targets[i] if targets else None
             if target or show:
                 draw(video, prediction, target=target, show=show)
             best = ", ".join(f"{100 * score:.0f} % {name}" for name, score in prediction.top(3))
             print(f"{video}: {best}" + (f", drawn in {target}" if target else ""))
+            return problem
+
+        _each(videos, targets, draw_one)
+
+
+def detect_in_videos(
+    predictor: Predictor,
+    videos: Sequence[Path],
+    add: Callable[[Path, int, Instances], None],
+    *,
+    targets: Sequence[Path] = (),
+    batch_size: int = 1,
+    show: Show | None = None,
+) -> None:
+    """Draw what a detector finds in each frame of videos.
+
+    Args:
+        videos: files or folders of frames; `CAMERA` is the first camera, which ends at an interrupt
+            as well.
+        add: takes a video, the number of a frame from 0, and what is found in it.
+        targets: a file for each video; () for none.
+        batch_size: frames that go through the network at once.
+        show: takes a drawn frame; returns whether the next one is wanted.
+
+    Raises:
+        UserError: one of the videos cannot be read, or not to its end; the others are done.
+    """
+
+    def detect(video: Path, target: Path | None) -> str:
+        count, wants_more = 0, True
+        problems: list[str] = []
+        visualizer = VideoVisualizer(predictor.metadata)
+        with ExitStack() as closing:
+            stream = _opened(video, closing)
+            writer: VideoWriter | None = None
+            bar = tqdm(_readable(stream, problems), total=stream.expected, unit="frame")
+            frames = iter(closing.enter_context(bar))
+            try:
+                while wants_more and (chunk := list(islice(frames, batch_size))):
+                    pixels = [frame.pixels[..., ::-1] for frame in chunk]
+                    found = predictor(pixels, batch_size=batch_size)
+                    for frame, instances in zip(chunk, found, strict=True):
+                        add(video, count, instances)
+                        count += 1
+                        if not (target or show):
+                            continue
+                        drawn = draw_instances(
+                            frame.pixels, instances, predictor.metadata, visualizer
+                        )
+                        if target:
+                            size = drawn.shape[:2]
+                            writer = writer or _writer(target, video, stream, size, closing)
+                            writer.write(replace(frame, pixels=drawn))
+                        wants_more = wants_more and (show is None or show(drawn))
+            except KeyboardInterrupt:
+                if video != CAMERA:
+                    raise
+            if writer:
+                _finish(writer, is_whole=wants_more and not problems)
+        if count == 0:
+            return "".join(problems) or "it has no frame that can be read"
+        print(f"{video}: {count} frames" + (f", drawn in {target}" if target else ""))
+        return "".join(problems)
+
+    _each(videos, targets, detect)
+
+
+def _opened(video: Path, closing: ExitStack) -> VideoStream | Camera:
+    if video != CAMERA:
+        return VideoStream(video)
+    camera = Camera()
+    closing.callback(camera.close)
+    return camera
+
+
+def _readable(stream: Iterable[Frame], problems: list[str]) -> Iterator[Frame]:
+    """Yield the frames until one cannot be read, and put the reason into `problems`."""
+    try:
+        yield from stream
+    except VideoError as error:
+        problems.append(str(error))
+
+
+def _writer(
+    target: Path,
+    video: Path,
+    stream: VideoStream | Camera,
+    size: tuple[int, ...],
+    closing: ExitStack,
+) -> VideoWriter:
+    """Open `target` for drawn frames of a video, with its sound."""
+    height, width = size
+    return closing.enter_context(
+        VideoWriter(
+            target,
+            size=(height, width),
+            rate=stream.rate,
+            sound_of=video if video.is_file() else None,
+            origin=stream.origin,
+        )
+    )
+
+
+def _finish(writer: VideoWriter, *, is_whole: bool) -> None:
+    writer.finish(is_whole=is_whole)
+    if writer.lost_sound:
+        tqdm.write(f"{writer.path} has no sound: {writer.lost_sound}", file=sys.stderr)
+
+
+def _each(
+    videos: Sequence[Path], targets: Sequence[Path], run: Callable[[Path, Path | None], str]
+) -> None:
+    """Call `run` with each video and its file to write; raise UserError for those that fail."""
+    bad = []
+    for video, target in zip_longest(videos, targets):
+        try:
+            problem = run(video, target)
+        except VideoError as error:
+            problem = str(error)
+        if problem:
+            bad.append(f"{video}: {problem}")
     if len(bad) == 1:
         raise UserError(bad[0])
     if bad:
@@ -159,22 +255,15 @@ def classify(
     """
     stream = VideoStream(video, scale=predictor.scaled_size)
     problems: list[str] = []
-
-    def frames() -> Iterator[Frame]:
-        is_first = True
-        progress = tqdm(stream, total=stream.expected, unit="frame", desc=f"{video.name}: scores")
-        try:
-            for frame in progress:
-                yield frame
-                is_first = False
-        except VideoError as error:
-            if is_first:
-                raise
-            problems.append(str(error))
-
-    windows = list(predictor.slide(frames(), step=step))
+    frames = tqdm(
+        _readable(stream, problems),
+        total=stream.expected,
+        unit="frame",
+        desc=f"{video.name}: scores",
+    )
+    windows = list(predictor.slide(frames, step=step))
     if not windows:
-        raise VideoError("it has no frame that can be read")
+        raise VideoError("".join(problems) or "it has no frame that can be read")
     return _prediction(predictor, windows), float(stream.rate), "".join(problems)
 
 
@@ -205,15 +294,7 @@ def draw(
                 )
                 overlay.set_curves(middles / count, table)
                 if target:
-                    writer = closing.enter_context(
-                        VideoWriter(
-                            target,
-                            size=size,
-                            rate=stream.rate,
-                            sound_of=None if video.is_dir() else video,
-                            origin=stream.origin,
-                        )
-                    )
+                    writer = _writer(target, video, stream, size, closing)
             nearest = int(np.abs(middles - number - 0.5).argmin())
             drawn = overlay.draw(frame.pixels, table[nearest], (number + 0.5) / count)
             if writer:
@@ -223,9 +304,7 @@ def draw(
             if number + 1 == count or not wants_more:
                 break
         if writer:
-            writer.finish(is_whole=number + 1 == count)
-            if writer.lost_sound:
-                progress.write(f"{target} has no sound: {writer.lost_sound}", file=sys.stderr)
+            _finish(writer, is_whole=number + 1 == count)
 
 
 def draw_camera(
@@ -243,15 +322,14 @@ def draw_camera(
     Raises:
         UserError: there is no camera.
     """
-    try:
-        camera = Camera()
-    except VideoError as error:
-        raise UserError(str(error)) from error
     windows = SlidingWindows.from_config(predictor.cfg, step=step)
     found: list[WindowScores] = []
     writer: VideoWriter | None = None
     with _JsonFile(json_file, is_list=False) as results, ExitStack() as closing:
-        closing.callback(camera.close)
+        try:
+            camera = _opened(CAMERA, closing)
+        except VideoError as error:
+            raise UserError(str(error)) from error
         try:
             for frame in tqdm(camera, unit="frame"):
                 size = frame.pixels.shape[:2]
@@ -259,7 +337,7 @@ def draw_camera(
                 if window := windows.push(replace(frame, pixels=small)):
                     found += predictor.score_windows([window])
                 if target and writer is None:
-                    writer = closing.enter_context(VideoWriter(target, size=size, rate=camera.rate))
+                    writer = _writer(target, CAMERA, camera, size, closing)
                 drawn = frame.pixels
                 if found:
                     drawn = _live_overlay(predictor, found[-LIVE_WINDOWS:], size).draw(

@@ -3,7 +3,8 @@
 ```python
 from nl_detectron.video_inference import VideoPredictor
 predict = VideoPredictor("configs/quickstart_video.yaml", weights="model_final.pth")
-juggling, street = predict(["juggling.mp4", "street.mp4"])
+juggling = predict("juggling.mp4")
+street, beach = predict(["street.mp4", "beach.mp4"])
 ```
 """
 
@@ -11,25 +12,25 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from PIL import Image, ImageSequence
 
 from .data.video.info import FOLDER_RATE, VideoError, VideoInfo
 from .data.video.probing import probe
 from .data.video.streaming import DEFAULT_RATE, Frame
 from .errors import ConfigError, DataError
-from .inference import complete_config, load_model, precision
+from .inference import Classes, complete_config, is_one, load_model, precision
 from .modeling import VideoClassifier
 from .tasks import is_video
 from .video import sampling
 from .video.mapper import TestMapper
 from .video.windows import SlidingWindows, Window
 
-Video = np.ndarray | str | os.PathLike[str]
+VideoInput: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | torch.Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,8 @@ class VideoPredictor:
             there is one.
         half: run in half precision under autocast: bfloat16, or float16 on GPUs without it.
         views_at_once: how many clips go through the network together; default: the model's.
-        classes: names of the classes; default: those of ``DATASETS.TEST``, or else numbers.
+        classes: names of the classes, or a file of them, see `data.catalog.read_class_names`;
+            default: those in the checkpoint, or else of a registered dataset of the config.
         opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
 
     Raises:
@@ -94,7 +96,7 @@ class VideoPredictor:
         device: str | None = None,
         half: bool = False,
         views_at_once: int | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Classes | None = None,
         opts: Sequence[str] = (),
     ) -> None:
         self.cfg = cfg = complete_config(config, weights=weights, device=device, opts=opts)
@@ -105,37 +107,41 @@ class VideoPredictor:
             )
         if views_at_once is not None and views_at_once < 1:
             raise ValueError(f"views_at_once is {views_at_once}; allowed: 1 or more")
-        self.classes = _class_names(cfg, classes)
-        self.model = cast(VideoClassifier, load_model(cfg))
+        model, metadata = load_model(cfg, classes)
+        self.model = cast(VideoClassifier, model)
+        self.classes: list[str] = metadata.thing_classes
         self.model.views_at_once = views_at_once or self.model.views_at_once
         self._map = TestMapper.from_config(cfg)
         self._half = half
 
-    def __call__(
-        self, videos: Iterable[Video], *, rate: float = FOLDER_RATE
-    ) -> list[VideoPrediction]:
-        """Return what the model says of each video, by its test protocol.
+    def __call__(self, videos: Any, *, rate: float = FOLDER_RATE) -> Any:
+        """Return the `VideoPrediction` of a video by its test protocol, or the list for several.
 
         Arguments and errors are those of `stream`.
+
+        Args:
+            videos: one video, or several in an iterable.
         """
+        if is_one(videos, dims=4):
+            return next(self.stream([videos], rate=rate))
         return list(self.stream(videos, rate=rate))
 
     def stream(
-        self, videos: Iterable[Video], *, rate: float = FOLDER_RATE
+        self, videos: Iterable[VideoInput], *, rate: float = FOLDER_RATE
     ) -> Iterator[VideoPrediction]:
         """Yield what the model says of each video, in order; one video is in memory at a time.
 
         A video's windows are its ``TEST.CLIPS`` clips, so scores are those of an evaluation.
 
         Args:
-            videos: files, folders of frames, or arrays (T, H, W, 3) of uint8 in RGB order.
-            rate: frames a second of folders and arrays, for the windows' times.
+            videos: files; folders of frames; arrays (T, H, W, 3) or tensors (T, 3, H, W) of uint8
+                in RGB order; or PIL images, such as an animated GIF.
+            rate: frames a second of all but files, for the windows' times.
 
         Raises:
             DataError: a video cannot be read.
+            ValueError: an array or tensor has another shape or type.
         """
-        if isinstance(videos, str | os.PathLike):
-            raise ValueError(f"videos is {os.fspath(videos)!r}; allowed: a list of videos")
         for video in videos:
             record = _record(video, rate)
             views = self.scores(self._map(record)["clips"])
@@ -215,13 +221,19 @@ def best_classes(scores: np.ndarray, count: int = 5) -> list[int]:
     return np.argsort(-scores, kind="stable")[:count].tolist()
 
 
-def _record(video: Video, rate: float) -> dict[str, Any]:
+def _record(video: VideoInput, rate: float) -> dict[str, Any]:
     """Return what `TestMapper` takes."""
-    if isinstance(video, np.ndarray):
+    if isinstance(video, Image.Image):
+        video = np.stack(
+            [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(video)]
+        )
+    if isinstance(video, torch.Tensor) and video.ndim == 4:
+        video = video.permute(0, 2, 3, 1).cpu().numpy()
+    if isinstance(video, np.ndarray | torch.Tensor):
         if video.ndim != 4 or video.shape[3] != 3 or not video.size or video.dtype != np.uint8:
             raise ValueError(
-                f"a video is (T, H, W, 3) of uint8, but this array is {video.shape} of "
-                f"{video.dtype}"
+                "expected an array (T, H, W, 3) or a tensor (T, 3, H, W) of uint8, got "
+                f"{tuple(video.shape)} of {video.dtype}"
             )
         count, height, width, _ = video.shape
         info = VideoInfo(num_frames=count, rate=rate, height=height, width=width)
@@ -243,17 +255,3 @@ def _times(info: VideoInfo) -> list[float]:
     except VideoError:  # it says nothing of times
         starts = [i / rate for i in range(info.num_frames)]
     return [*starts, starts[-1] + 1 / rate]
-
-
-def _class_names(cfg: CfgNode, names: Sequence[str] | None) -> list[str]:
-    count = cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES
-    if names is not None and len(names) != count:
-        raise ConfigError(
-            f"there are {len(names)} names of classes, but MODEL.VIDEO_CLASSIFIER.NUM_CLASSES is "
-            f"{count}"
-        )
-    if names is None and cfg.DATASETS.TEST:
-        names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("thing_classes")
-    if names is None or len(names) != count:
-        names = [str(c) for c in range(count)]
-    return list(names)

@@ -192,6 +192,11 @@ def encoded(extension: str, shape: tuple[int, ...]) -> bytes:
     return cv2.imencode(extension, np.full(shape, 128, np.uint8))[1].tobytes()
 
 
+def _deep() -> bytes:
+    values = np.full((HEIGHT, WIDTH), 3000, np.uint16)
+    return cv2.imencode(".png", values)[1].tobytes()
+
+
 def on_disk(change: Callable[[Files], Any]) -> Spoil:
     def spoil(files: Files) -> None:
         change(files)
@@ -369,6 +374,7 @@ CASES: dict[str, list[Case]] = {
             image("a.jpg", lambda b: encoded(".jpg", (HEIGHT + 1, WIDTH, 3))),
             "image-size",
         ),
+        Case("a PNG of 16 bits", image("b.png", lambda b: _deep()), "image-depth"),
         Case("turned by its EXIF orientation", image("a.jpg", lambda b: _turned(b)), "image-size"),
     ],
     "reference": [

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -26,7 +27,8 @@ from nl_detectron.config import load_config
 from nl_detectron.errors import UserError
 from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor
-from nl_detectron.inputs import list_images
+from nl_detectron.inputs import list_images, number_images
+from nl_detectron.visualization import draw_instances
 from nl_detectron.visualization.detections import enlarge, without_foreign_keypoints
 
 DEMO = tiny_run.ROOT / "demo" / "demo.py"
@@ -73,8 +75,6 @@ def test_good_files_are_drawn_and_bad_ones_named(folder: Path, tmp_path: Path) -
         *("--json", tmp_path / "found.json", "--batch-size", 2),
     )  # fmt: skip
     assert done.returncode == 1
-    assert "error: 2 of 5 files are not images" in done.stderr
-    assert "skipped" in done.stderr
     assert "000000000004.png" in done.stderr
     assert "notes.txt" in done.stderr
     assert "Traceback" not in done.stderr
@@ -129,29 +129,29 @@ def turned() -> bytes:
 
 JPEG, PNG = encoded(IMAGE, "JPEG"), encoded(IMAGE, "PNG")
 DEEP = Image.fromarray(np.arange(32 * 48, dtype=np.uint16).reshape(32, 48) * 40)
-NO_IMAGES: dict[str, tuple[str, bytes | Callable[[Path], object], str]] = {
-    "zero.jpg": ("a file of zero bytes", b"", "has no bytes"),
-    "half.jpg": ("half a JPEG", JPEG[: len(JPEG) // 2], "cut off"),
-    "half.png": ("half a PNG", PNG[: len(PNG) // 2], "cut off"),
-    "start.jpg": ("the first 30 bytes of a JPEG", JPEG[:30], "cannot be read as an image"),
-    "random.jpg": ("random bytes", COLOURS.tobytes()[:999], "cannot be read as an image"),
-    "text.jpg": ("text", b"no image\n", "cannot be read as an image"),
-    "page.png": ("a web page", b"<html>404</html>", "cannot be read as an image"),
-    "drawing.svg": ("an SVG drawing", b"<svg/>", "cannot be read as an image"),
-    "bomb.png": ("a PNG that unfolds to 10^10 pixels", png_header(10**5, 10**5), "Bomb"),
-    "flat.png": ("a PNG of no width", png_header(0, 5), "cannot be read as an image"),
-    "wrong.png": ("a PNG with a broken checksum", PNG[:40] + b"????" + PNG[44:], "cannot be read"),
-    "deep.png": ("an image of 16 bits a channel", encoded(DEEP, "PNG"), "more than 8 bits"),
-    "pipe.jpg": ("a named pipe", os.mkfifo, "it is a named pipe"),
-    "gone.jpg": ("a link to nowhere", lambda path: path.symlink_to("nowhere"), "not there"),
-    "null.jpg": ("a device", lambda path: path.symlink_to("/dev/zero"), "it is a device"),
-    "folder.jpg": ("a folder", Path.mkdir, "it is a folder"),
+NO_IMAGES: dict[str, tuple[str, bytes | Callable[[Path], object]]] = {
+    "zero.jpg": ("a file of zero bytes", b""),
+    "half.jpg": ("half a JPEG", JPEG[: len(JPEG) // 2]),
+    "half.png": ("half a PNG", PNG[: len(PNG) // 2]),
+    "start.jpg": ("the first 30 bytes of a JPEG", JPEG[:30]),
+    "random.jpg": ("random bytes", COLOURS.tobytes()[:999]),
+    "text.jpg": ("text", b"no image\n"),
+    "page.png": ("a web page", b"<html>404</html>"),
+    "drawing.svg": ("an SVG drawing", b"<svg/>"),
+    "bomb.png": ("a PNG that unfolds to 10^10 pixels", png_header(10**5, 10**5)),
+    "flat.png": ("a PNG of no width", png_header(0, 5)),
+    "wrong.png": ("a PNG with a broken checksum", PNG[:40] + b"????" + PNG[44:]),
+    "deep.png": ("an image of 16 bits a channel", encoded(DEEP, "PNG")),
+    "pipe.jpg": ("a named pipe", os.mkfifo),
+    "gone.jpg": ("a link to nowhere", lambda path: path.symlink_to("nowhere")),
+    "null.jpg": ("a device", lambda path: path.symlink_to("/dev/zero")),
+    "folder.jpg": ("a folder", Path.mkdir),
 }
 
 
 @pytest.mark.parametrize("name", NO_IMAGES)
 def test_what_is_no_image_is_named(tmp_path: Path, name: str) -> None:
-    _what, content, message = NO_IMAGES[name]
+    _what, content = NO_IMAGES[name]
     file = tmp_path / name
     if isinstance(content, bytes):
         file.write_bytes(content)
@@ -161,7 +161,6 @@ def test_what_is_no_image_is_named(tmp_path: Path, name: str) -> None:
         read_image(file)
     said = str(error.value)
     assert said.startswith(f"{file}: ")
-    assert message in said
     assert "\n" not in said
 
 
@@ -195,7 +194,7 @@ def predictor(folder: Path) -> Predictor:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_unusual_image_is_read_searched_and_drawn_on(
-    demo: ModuleType, predictor: Predictor, tmp_path: Path, name: str
+    predictor: Predictor, tmp_path: Path, name: str
 ) -> None:
     _what, content, size = IMAGES[name]
     file = tmp_path / name
@@ -208,7 +207,7 @@ def test_an_unusual_image_is_read_searched_and_drawn_on(
     from_file, from_array = predictor([file, image])
     assert from_file.image_size == size
     assert torch.equal(from_file.pred_boxes.tensor, from_array.pred_boxes.tensor)
-    drawn = demo.draw(image, from_file, predictor.metadata)
+    drawn = draw_instances(image[..., ::-1], from_file, predictor.metadata)
     assert drawn.shape[0] * size[1] == pytest.approx(drawn.shape[1] * size[0], rel=0.01)
 
 
@@ -217,15 +216,29 @@ def test_a_place_that_cannot_be_written_shows_before_the_work(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
+    image = folder / "images" / "000.png"
     monkeypatch.setattr(demo, "Predictor", None)  # it is not reached
-    places = (tmp_path / "folder", tmp_path / "file" / "found.json")
-    for place, message in zip(places, ("cannot write", "cannot make the folder"), strict=True):
+    for place in (tmp_path / "folder", tmp_path / "file" / "found.json", image):
         line = ["--config-file", "c.yaml", "--input", str(folder / "images")]
         monkeypatch.setattr("sys.argv", ["demo.py", *line, "--json", str(place)])
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=place.name if place == image else str(tmp_path)):
             demo.main()
-    with pytest.raises(UserError, match="cannot make the folder"):
-        demo.output_files([Path("a.jpg"), Path("b.jpg")], str(tmp_path / "file" / "drawn"))
+    assert cv2.imread(str(image)) is not None
+
+
+def test_inputs_are_not_drawn_over(
+    demo: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes((folder / "images" / "000.png").read_bytes())
+    before = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    line = ["demo.py", "--config-file", str(folder / "tiny.yaml"), "--input", str(tmp_path)]
+    for output in (tmp_path, tmp_path / "link", tmp_path / "link" / "a.png"):
+        weights = ["--opts", "MODEL.WEIGHTS", f"{folder}/w.pth"]
+        monkeypatch.setattr("sys.argv", [*line, "--output", str(output), *weights])
+        with pytest.raises(UserError, match=r"a\.png"):
+            demo.main()
+        assert (tmp_path / "a.png").read_bytes() == before
 
 
 def test_every_frame_of_a_video_is_written(folder: Path, tmp_path: Path) -> None:
@@ -248,16 +261,22 @@ def test_every_frame_of_a_video_is_written(folder: Path, tmp_path: Path) -> None
     assert shapes == [(512, 512, 3)] * 7
     results = json.loads((tmp_path / "frames.json").read_text())
     assert {result["image_id"] for result in results} == set(range(7))
+    content = source.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(content[: len(content) * 2 // 3])
+    cut = run_demo(folder, "--video-input", tmp_path / "cut.avi", "--output", tmp_path / "cut.mp4")
+    assert cut.returncode == 1
+    assert "cut.avi" in cut.stderr.splitlines()[-1]
+    assert cv2.VideoCapture(str(tmp_path / "cut.mp4")).read()[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        (("--input", "{}/images"), "there is no display"),
-        (("--webcam",), "there is no display"),
-        (("--input", "{}/no*.png", "--output", "{}/o"), "there is no such file"),
-        (("--video-input", "{}/no.mp4", "--output", "{}/o"), "no such file"),
-        (("--video-input", "{}/tiny.json", "--output", "{}/o"), "is not a video"),
+        (("--input", "{}/images"), "--output"),
+        (("--webcam",), "--output"),
+        (("--input", "{}/no*.png", "--output", "{}/o"), "no*.png"),
+        (("--video-input", "{}/no.mp4", "--output", "{}/o"), "no.mp4"),
+        (("--video-input", "{}/tiny.json", "--output", "{}/o"), "tiny.json"),
     ],
 )
 def test_what_cannot_work_is_an_error(
@@ -265,39 +284,19 @@ def test_what_cannot_work_is_an_error(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
-    message: str,
+    named: str,
 ) -> None:
     line = ["--config-file", str(folder / "tiny.yaml"), *(a.format(folder) for a in arguments)]
     monkeypatch.setattr(
         "sys.argv", ["demo.py", *line, "--opts", "MODEL.WEIGHTS", f"{folder}/w.pth"]
     )
     monkeypatch.setattr(demo, "has_screen", lambda: False)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=re.escape(named)):
         demo.main()
 
 
-def test_video_falls_back_to_another_codec(
-    demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = cv2.VideoWriter
-
-    class WithoutMpeg4:
-        fourcc = real.fourcc
-
-        def __new__(cls, path: str, code: int, *rest):
-            writable = code != real.fourcc(*"mp4v")
-            return real(path if writable else "/no/such/folder/x.mp4", code, *rest)
-
-    monkeypatch.setattr(demo.cv2, "VideoWriter", WithoutMpeg4)
-    writer = demo.VideoWriter(str(tmp_path / "out.mp4"), "in.mp4", 10.0, (32, 48))
-    writer.write(np.zeros((32, 48, 3), np.uint8))
-    writer.close()
-    assert writer.path == tmp_path / "out.avi"
-    assert cv2.VideoCapture(str(writer.path)).read()[1].shape == (32, 48, 3)
-
-
 def test_inputs_are_files_folders_patterns_and_data_sets(
-    demo: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = folder / "images"
     records = [{"file_name": str(files / "002.png")}, {"file_name": str(files / "005.png")}]
@@ -313,31 +312,26 @@ def test_inputs_are_files_folders_patterns_and_data_sets(
     ]  # fmt: skip
     assert names("some_set") == ["002.png", "005.png"]
     assert names("some_set:1") == ["002.png"]
-    with pytest.raises(UserError, match="'x' is not a number"):
+    with pytest.raises(UserError, match="some_set:x"):
         names("some_set:x")
+    assert names(str(files / "001.png"), str(files / "00[01].png")) == ["001.png", "000.png"]
 
 
-def test_two_inputs_never_share_an_output(demo: ModuleType, tmp_path: Path) -> None:
-    files = [Path("a/p.jpg"), Path("b/p.jpg"), Path("p.gif"), Path("p.webp")]
-    one = tmp_path / "new" / "one.jpg"
-    assert demo.output_files(files[:1], str(one)) == {files[0]: one}
-    assert one.parent.is_dir()
-    chosen = demo.output_files(files, str(tmp_path))
-    assert len(set(chosen.values())) == 4
-    assert chosen[files[0]] == tmp_path / "p.jpg"
-    assert chosen[files[2]].suffix == ".png"
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="is a file"):
-        demo.output_files(files, str(tmp_path / "file"))
+def test_image_ids_are_those_of_data_sets_or_of_a_coco_file() -> None:
+    def numbers(*names: str, coco: dict[str, int] | None = None, **known: int) -> list[int]:
+        files = {Path(name): known.get(Path(name).stem) for name in names}
+        images = [{"file_name": name, "id": number} for name, number in (coco or {}).items()]
+        return list(number_images(files, {"images": images} if coco else None).values())
+
+    assert numbers("0012.jpg", "7.jpg") == [12, 7]
+    assert numbers("0012.jpg", "x.jpg") == [0, 1]
+    assert numbers("a/1.jpg", "b/1.jpg") == [0, 1]
+    assert numbers("p.jpg", "q.jpg", p=1000) == [1000, 1001]
+    coco = {"a/1.jpg": 5, "b/1.jpg": 9, "2.jpg": 3}
+    assert numbers("b/1.jpg", "x/a/1.jpg", "c/2.jpg", coco=coco) == [9, 5, 3]
 
 
-def test_image_numbers_are_cocos_where_names_are_numbers(demo: ModuleType) -> None:
-    assert list(demo.image_numbers([Path("0012.jpg"), Path("7.jpg")]).values()) == [12, 7]
-    assert list(demo.image_numbers([Path("0012.jpg"), Path("x.jpg")]).values()) == [0, 1]
-    assert list(demo.image_numbers([Path("a/1.jpg"), Path("b/1.jpg")]).values()) == [0, 1]
-
-
-def test_drawing_is_where_it_belongs_and_only_people_have_skeletons(demo: ModuleType) -> None:
+def test_drawing_is_where_it_belongs_and_only_people_have_skeletons() -> None:
     found = Instances(
         (60, 90),
         pred_boxes=Boxes(torch.tensor([[10.0, 20, 30, 50], [50, 10, 80, 40]])),
@@ -358,7 +352,7 @@ def test_drawing_is_where_it_belongs_and_only_people_have_skeletons(demo: Module
         pytest.approx([480, 160, 0]),
     ]
     assert found.pred_keypoints[1, 0, 2] == pytest.approx(0.9)
-    drawn = demo.draw(np.full((60, 90, 3), 128, np.uint8), found, metadata)
+    drawn = draw_instances(np.full((60, 90, 3), 128, np.uint8), found, metadata)
     changed = (drawn != 128).any(axis=2)
     assert changed[170:390, 90:230].mean() > 0.9
     assert changed[420:, :].mean() < 0.02

@@ -140,10 +140,9 @@ def test_a_bad_image_is_named_with_what_is_wrong(files: Files, case: Case) -> No
     bad = "b.png" if "PNG" in case.how else "a.jpg"
     with registered(files) as cfg, pytest.raises(DataError) as caught:
         prepared(cfg)
-    kind = KINDS[case.kind]
-    assert str(caught.value).startswith(f"image '{files.images / bad}': {kind.meaning} (")
-    assert kind.fix in str(caught.value)
-    assert "check_dataset.py" in str(caught.value)
+    assert str(files.images / bad) in str(caught.value)
+    assert KINDS[case.kind].fix in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("case", CASES["annotation file"], ids=lambda case: case.how)

@@ -510,7 +510,8 @@ def test_tool(
         ("--arrows -1", (*common, "--arrows", -1), "at least 0"),
         ("--input that is missing", (*config, "--output", output, "--input", "no.mp4"), "no such"),
         ("--output below a file", (*config, "--input", video, "--output", taken / "a"), "taken"),
-        ("--output that is a file", (*config, "--input", video, "--output", taken), "File exists"),
+        ("--output that is read", (*config, "--input", video, "--output", tmp_path), "a.mp4"),
+        ("--output that is a file", (*config, "--input", video, "--output", taken), "taken"),
         (
             "a file that is no video",
             (*config, "--output", output, "--input", damaged),

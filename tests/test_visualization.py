@@ -493,7 +493,8 @@ def test_tool(
     )
     without_blocks = (after_blocks, "[[],[],[],[]]", every_convs, 0)
     for arguments, message in (
-        (("--input", tmp_path / "none.jpg"), "none.jpg: there is no such file"),
+        (("--input", tmp_path / "none.jpg"), "none.jpg"),
+        (("--input", image, "--output", tmp_path), "dot.png"),
         (("--input", image, "--query", 331, 0), "--query 331 0 is outside"),
         (("--input", image, "--block", "res4"), f"It has {BACKBONE_BLOCK}"),
         (

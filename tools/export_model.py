@@ -14,8 +14,10 @@ from torch import nn
 from tqdm import tqdm
 
 from nl_detectron import export
-from nl_detectron.arguments import add_opts, add_traceback
-from nl_detectron.errors import UserError, run_script
+from nl_detectron.arguments import add_class_names, add_opts, add_traceback
+from nl_detectron.data.catalog import categories_of
+from nl_detectron.errors import run_script
+from nl_detectron.files import check_overwriting, make_folder, write_json
 from nl_detectron.inference import complete_config, load_model
 
 
@@ -30,8 +32,9 @@ three sizes, the head on 0, 1 and 20 regions, the detector on images and with no
 the classifier on random clips of three sizes and on --input. A table says what was compared, and
 the seconds of each on the CPU, with as many threads; the exit status is 0 only if all agree to
 {export.TOLERANCE:g} of the largest value.
-With --format safetensors it is DIR/model.safetensors, which MODEL.WEIGHTS takes: bit by bit the
-weights, and nothing that could run code.
+DIR/classes.json has names and ids of the classes, as COCO's categories. With --format safetensors
+it is DIR/model.safetensors alone, which MODEL.WEIGHTS takes: bit by bit the weights, with the
+classes, and nothing that could run code.
 
 inputs and outputs, with any H, W, N, T and R:
   backbone       image (N, 3, H, W), normalised and padded -> its maps by name
@@ -78,6 +81,7 @@ examples:
         help="images to check the detector on (default: three of the embedded data set), or videos "
         "to check the classifier on (default: an embedded one)",
     )
+    add_class_names(parser)
     add_opts(parser)
     add_traceback(parser)
     arguments = parser.parse_args()
@@ -89,17 +93,17 @@ examples:
 def main() -> int:
     arguments = parse_arguments()
     cfg = complete_config(arguments.config_file, device="cpu", opts=arguments.opts)
-    model = load_model(cfg)
+    model, metadata = load_model(cfg, arguments.class_names)
     folder = Path(arguments.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to --output {folder}: {error.strerror}") from error
-
-    if arguments.format == export.WEIGHTS_FORMAT:
-        checks = export.export_weights(model, path=folder / "model.safetensors")
+    make_folder(folder)
+    is_weights = arguments.format == export.WEIGHTS_FORMAT
+    path = folder / ("model.safetensors" if is_weights else "classes.json")
+    check_overwriting([path], [cfg.MODEL.WEIGHTS, arguments.class_names or ""])
+    if is_weights:
+        checks = export.export_weights(model, path=path, metadata=metadata.as_dict())
     else:
         checks = _export_parts(model, cfg, arguments, folder)
+        write_json(path, {"categories": categories_of(metadata.as_dict())})
     headers = ["part", "input", "", "difference", "", "eager, s", "file, s"]
     rows = [
         (c.part, c.input, c.found, c.error, "ok" if c.passed else "DIFFERS", c.eager, c.file)

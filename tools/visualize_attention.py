@@ -8,17 +8,21 @@ import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import
 
 # isort: split
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import Metadata, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from nl_detectron.arguments import add_confidence_threshold, add_opts, add_traceback
+from nl_detectron.arguments import (
+    add_class_names,
+    add_confidence_threshold,
+    add_opts,
+    add_traceback,
+)
 from nl_detectron.errors import DataError, UserError, run_script
+from nl_detectron.files import output_files
 from nl_detectron.images import read_image
 from nl_detectron.inference import Predictor, complete_config, load_model
 from nl_detectron.inputs import WHAT, list_images, report_bad
@@ -95,6 +99,7 @@ examples:
         metavar="NAME",
         help="a block's name in the model, may be repeated; default: all; a wrong one lists them",
     )
+    add_class_names(parser)
     add_confidence_threshold(parser)
     parser.add_argument(
         "--max-detections",
@@ -118,7 +123,7 @@ examples:
 
 def main() -> None:
     args = parse_arguments()
-    files = list_images(args.input)
+    files = list(list_images(args.input))
     for name in ("max_detections", "arrows"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 0")
@@ -142,14 +147,16 @@ def visualize_images(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
         raise UserError(f"--start {args.start}: an image has no frames")
     for file in files if args.query else []:  # rather now than after an hour of images
         check_queries(args.query, file)
-    predictor = Predictor(cfg, confidence_threshold=args.confidence_threshold)
+    predictor = Predictor(
+        cfg, confidence_threshold=args.confidence_threshold, classes=args.class_names
+    )
     find_blocks(predictor.model, args.block)  # a wrong name, before anything is written
 
-    output = make_folder(args.output)
+    targets = output_files(files, args.output, [".png"])
     page = Page(title=TITLE, subtitle=subtitle(args, cfg), arrows=args.arrows)
     bad = []
     progress = tqdm(files, unit="image")
-    for number, file in enumerate(progress):
+    for file, target in zip(progress, targets, strict=True):
         try:
             image = read_image(file)
         except UserError as error:
@@ -168,26 +175,22 @@ def visualize_images(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
             progress.write(f"{file}: {reason}, so there is nowhere to look from", file=sys.stderr)
         detections = draw_detections(seen, predictor.metadata)
         sheet = draw_sheet(seen, detections=detections, arrows=args.arrows, title=file.name)
-        sheet.savefig(output / f"{name_of(files, number)}.png")
+        sheet.savefig(target)
         page.add(file.name, seen, detections=detections)
-    if len(bad) < len(files):
-        (output / "index.html").write_text(page.html(), encoding="utf-8")
-        print(f"{len(files) - len(bad)} images; page: {output / 'index.html'}")
-    report_bad(bad, len(files))
+    finish(page, args.output, files, bad, what="images")
 
 
 def visualize_videos(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
-    model = load_model(cfg)
+    model, metadata = load_model(cfg, args.class_names)
     find_blocks(model, args.block)
     clip_keys = {"frames": cfg.INPUT.CLIP.FRAMES, "stride": cfg.INPUT.CLIP.STRIDE}
     for file in files:  # rather now than after an hour of videos
         check_clip(file, args, **clip_keys)
-    names = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else Metadata()
-    output = make_folder(args.output)
+    targets = output_files(files, args.output, [".png", ".mp4", ".gif"])
     page = ClipPage(title=TITLE, subtitle=subtitle(args, cfg), arrows=args.arrows)
     bad = []
     progress = tqdm(files, unit="video")
-    for number, file in enumerate(progress):
+    for file, target in zip(progress, targets, strict=True):
         try:
             clip = read_clip(
                 file, **clip_keys, short_side=cfg.INPUT.MIN_SIZE_TEST, start=args.start
@@ -197,44 +200,32 @@ def visualize_videos(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
             progress.write(f"skipped {error}", file=sys.stderr)
             continue
         queries = [clip.query(frame, x + 0.5, y + 0.5) for frame, x, y in args.query]
-        seen = look_at_clip(
-            model, clip, blocks=args.block, class_names=names.get("thing_classes", [])
-        )
+        seen = look_at_clip(model, clip, blocks=args.block, class_names=metadata.thing_classes)
         first, *others = queries or [seen.evidence]
         attentions = seen.attend(first)
         rest = [attention for query in others for attention in seen.attend(query)]
-        stem = name_of(files, number)
         strip = draw_strip(seen, [*attentions, *rest], arrows=args.arrows)
-        strip.savefig(output / f"{stem}.png")
+        strip.savefig(target)
         images = animate(seen, attentions, arrows=args.arrows)
         for suffix in (".mp4", ".gif"):
-            write_animation(images, output / f"{stem}{suffix}", rate=clip.rate)
+            write_animation(images, target.with_suffix(suffix), rate=clip.rate)
         page.add(seen, query=first)
+    finish(page, args.output, files, bad, what="videos")
+
+
+def finish(
+    page: Page | ClipPage, output: str, files: list[Path], bad: list[Path], *, what: str
+) -> None:
+    """Write the page; raise UserError if there are bad files."""
     if len(bad) < len(files):
-        (output / "index.html").write_text(page.html(), encoding="utf-8")
-        print(f"{len(files) - len(bad)} videos; page: {output / 'index.html'}")
-    report_bad(bad, len(files), what="videos")
-
-
-def make_folder(path: str) -> Path:
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {path}: {error.strerror}") from error
-    if not os.access(path, os.W_OK):
-        raise UserError(f"--output {path}: it is not writable")
-    return Path(path)
+        file = Path(output, "index.html")
+        file.write_text(page.html(), encoding="utf-8")
+        print(f"{len(files) - len(bad)} {what}; page: {file}")
+    report_bad(bad, len(files), what=what)
 
 
 def subtitle(args: argparse.Namespace, cfg: CfgNode) -> str:
     return f"{args.config_file}, {cfg.MODEL.WEIGHTS}"
-
-
-def name_of(files: list[Path], number: int) -> str:
-    """The file's name without its suffix, and its number where an earlier one has that name."""
-    stem = files[number].stem
-    taken = stem in (other.stem for other in files[:number])
-    return f"{stem}_{number}" if taken else stem
 
 
 def check_queries(queries: list[list[int]], file: Path) -> None:

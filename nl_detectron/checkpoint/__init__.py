@@ -1,6 +1,6 @@
 """Checkpoints: read from files of any origin without running code, written whole or not at all."""
 
-from .checkpointer import Checkpointer
+from .checkpointer import METADATA, Checkpointer
 from .reading import UnreadableError
 
-__all__ = ["Checkpointer", "UnreadableError"]
+__all__ = ["METADATA", "Checkpointer", "UnreadableError"]

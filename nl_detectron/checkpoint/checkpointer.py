@@ -1,5 +1,6 @@
 """Detectron2's checkpointer, for files of any origin and runs that are killed."""
 
+import json
 import logging
 import os
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _IncompatibleKeys
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ..errors import UserError
@@ -26,6 +28,9 @@ from .writing import AtomicPathManager, is_local
 
 logger = logging.getLogger(__name__)
 
+METADATA = "dataset_metadata"
+"""Key of a checkpoint for names and category ids of the classes, see `data.catalog`."""
+
 HEURISTICS = "matching_heuristics="  # Detectron2's own option
 
 
@@ -42,6 +47,8 @@ class Checkpointer(DetectionCheckpointer):
     An error lists every weight of the model without blocks that should have come from the file and
     did not. A file that has only a backbone is not expected to have the rest.
 
+    A saved file has the classes of `metadata` beside the weights, and `load` returns them.
+
     A local file is written beside its place and renamed, so that whatever ends the process leaves
     the files of before.
     """
@@ -55,6 +62,7 @@ class Checkpointer(DetectionCheckpointer):
         self.path_manager = AtomicPathManager(self.path_manager)
         # Of the model's weights in the file that is loaded, where they are others.
         self._names: dict[str, str] = {}
+        self.metadata: dict[str, Any] = {}
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save as the base class does.
@@ -70,7 +78,7 @@ class Checkpointer(DetectionCheckpointer):
                 f"is {next(iter(bad))}); training has diverged"
             )
         try:
-            super().save(name, **kwargs)
+            super().save(name, **{METADATA: self.metadata}, **kwargs)
         except OSError as error:
             reason = error.strerror or first_sentence(error)
             last = self.get_checkpoint_file()
@@ -180,7 +188,9 @@ class Checkpointer(DetectionCheckpointer):
 
     def _torch_load(self, f: str) -> dict[str, Any]:
         if f.endswith(".safetensors"):
-            return load_file(f)
+            with safe_open(f, "pt") as file:
+                note = (file.metadata() or {}).get(METADATA, "{}")
+            return {"model": load_file(f), METADATA: json.loads(note)}
         return torch.load(f, map_location="cpu", weights_only=not self._trusted)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:

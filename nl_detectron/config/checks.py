@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
@@ -18,6 +19,7 @@ from detectron2.modeling import (
     RPN_HEAD_REGISTRY,
 )
 from fvcore.common.registry import Registry
+from PIL import Image
 
 from ..errors import ConfigError, nearest
 from ..layers import PAIRWISE_FORMS
@@ -106,6 +108,7 @@ def check_detectron2_keys(cfg: CfgNode) -> None:
             raise ConfigError(f"{key} is {short_repr(name)}, which is not registered.{known}")
     for key in _SMALLEST:
         _check_smallest(cfg, key)
+    _check_channels(cfg)
     builder = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)
     is_stock = builder.__module__.startswith(("detectron2.", "nl_detectron."))
     depth = cfg.MODEL.RESNETS.DEPTH
@@ -115,6 +118,22 @@ def check_detectron2_keys(cfg: CfgNode) -> None:
         )
     if cfg.INPUT.MIN_SIZE_TRAIN in ((), [], None):
         raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty; allowed: one or more sizes in pixels")
+
+
+def _check_channels(cfg: CfgNode) -> None:
+    """INPUT.FORMAT is a format of images with as many channels as MODEL.PIXEL_MEAN."""
+    channels, means = cfg.INPUT.FORMAT, len(cfg.MODEL.PIXEL_MEAN)
+    try:
+        shape = convert_PIL_to_numpy(Image.new("RGB", (1, 1)), channels).shape
+    except Exception as error:  # of any type, from Pillow
+        raise ConfigError(
+            f"INPUT.FORMAT is {short_repr(channels)}; allowed: BGR, RGB, L, YUV-BT.601 and Pillow's"
+        ) from error
+    if shape[2:] != (means,):
+        raise ConfigError(
+            f"INPUT.FORMAT is {short_repr(channels)}, of {(*shape, 1)[2]} channels, but "
+            f"MODEL.PIXEL_MEAN has {means} values; set it and MODEL.PIXEL_STD to one for each"
+        )
 
 
 def _check_smallest(cfg: CfgNode, key: str) -> None:

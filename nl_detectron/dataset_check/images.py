@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from detectron2.data.detection_utils import read_image
+from detectron2.utils.file_io import PathManager
+from PIL import Image
 from tqdm import tqdm
 
 from .. import files
@@ -21,6 +23,11 @@ EMPTY = error("empty-image-file", "an image's file has no bytes", "copy the imag
 TRUNCATED = error("truncated-image", "an image's file is cut off", "copy the image again")
 UNREADABLE = error(
     "unreadable-image", "an image's file cannot be read as an image", "copy or convert it again"
+)
+DEPTH = error(
+    "image-depth",
+    "an image has more than 8 bits a channel: all but its darkest values would be white",
+    "convert it to 8 bits, with the range of values that matters",
 )
 SIZE = error(
     "image-size",
@@ -74,6 +81,22 @@ def special_file(path: str) -> tuple[str, str] | None:
     return None if kind is None else (UNREADABLE, f"it is {kind}")
 
 
+def header_error(path: str) -> tuple[str, str] | None:
+    """Return the problem of a file that is special or has deep pixels, without decoding it.
+
+    Raises whatever Pillow does of a file that is no image.
+    """
+    if problem := special_file(path):
+        return problem
+    with PathManager.open(path, "rb") as file, Image.open(file) as image:
+        return depth_error(image.mode)
+
+
+def depth_error(mode: str) -> tuple[str, str] | None:
+    """Return the problem of an image with a mode of Pillow; None for 8 bits a channel."""
+    return (DEPTH, f"mode {mode}") if mode.startswith(("I", "F")) else None
+
+
 def image_error(path: str, expected_size: tuple[int, int] | None) -> tuple[str, str] | None:
     """Return the kind and the detail of what is wrong with an image, as `file_error` does.
 
@@ -84,6 +107,8 @@ def image_error(path: str, expected_size: tuple[int, int] | None) -> tuple[str, 
     if problem := file_error(path):
         return problem
     try:
+        if problem := header_error(path):
+            return problem
         height, width = read_image(path, format="RGB").shape[:2]
     except Exception as failure:  # Pillow's decoders raise errors of any type on hostile bytes
         is_cut_off = isinstance(failure, OSError) and "truncated" in str(failure)

@@ -28,7 +28,7 @@ from ..dataset_check import (
     image_error,
     problems_of_metadata,
 )
-from ..dataset_check.images import image_size, special_file
+from ..dataset_check.images import header_error, image_size, special_file
 from ..dataset_check.kinds import error_text
 from ..errors import ConfigError, DataError, UserError
 
@@ -45,9 +45,9 @@ class DataErrorMapper:
             ``DatasetMapper``.
 
     Raises:
-        DataError: the image cannot be used, or is a pipe or device, which is not read; or
-            Detectron2's own mapper failed, so the annotations cannot be used. Errors of other
-            mappers stay as they are, with a note that names the image.
+        DataError: the image cannot be used, or is a pipe or device, which is not read; or, with
+            Detectron2's own mapper, has more than 8 bits a channel or annotations that cannot be
+            used. Errors of other mappers stay as they are, with a note that names the image.
     """
 
     def __init__(self, mapper: Mapper) -> None:
@@ -55,22 +55,24 @@ class DataErrorMapper:
 
     def __call__(self, record: dict[str, Any]) -> Any:
         path = record.get("file_name")
-        if path is not None and (problem := special_file(path)):
-            raise DataError(_image_message(path, problem))
+        reads_8_bits = type(self.mapper) is DatasetMapper
+        look = header_error if reads_8_bits else special_file
         try:
-            return self.mapper(record)
+            if path is None or not (problem := look(path)):
+                return self.mapper(record)
         except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
             if path is None:
                 raise
             if problem := image_error(path, image_size(record)):
                 raise DataError(_image_message(path, problem)) from error
             annotations = f"image {path!r}: its annotations (image id {record.get('image_id')})"
-            if type(self.mapper) is DatasetMapper:
+            if reads_8_bits:
                 raise DataError(
                     f"{annotations} cannot be used ({error_text(error)}); {_CHECK}"
                 ) from error
             error.add_note(f"while reading {annotations}")
             raise
+        raise DataError(_image_message(path, problem))
 
 
 def _image_message(path: str, problem: tuple[str, str]) -> str:

@@ -1,5 +1,8 @@
 """Everything a run needs besides the model: set-up, processes, training loop, evaluation."""
 
+from typing import Any
+
+from ..inference import Predictor
 from .accumulate import StepTrainer
 from .launch import Ranks, launch, ranks_from_environment
 from .run import main, run_config
@@ -7,9 +10,11 @@ from .setup import argument_parser, prepare
 from .trainer import Trainer
 
 __all__ = [
+    "Predictor",
     "Ranks",
     "StepTrainer",
     "Trainer",
+    "VideoPredictor",
     "argument_parser",
     "launch",
     "main",
@@ -17,3 +22,11 @@ __all__ = [
     "ranks_from_environment",
     "run_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "VideoPredictor":
+        from ..video_inference import VideoPredictor  # needs PyAV, which images do not
+
+        return VideoPredictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..checkpoint import Checkpointer
 from ..config import Config, RunSettings
+from ..data.catalog import metadata_of
 from ..tasks import task_of
 from .accumulate import StepTrainer, to_distributed
 from .residual_norm import ResidualNormHook
@@ -70,6 +71,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, settings.output_dir, trainer=weakref.proxy(self))
+        self.checkpointer.metadata = metadata_of(settings.train_datasets)
         self.start_iter = 0
         self.max_iter = settings.max_iter
         self._last_eval_results: dict[str, Any] = {}

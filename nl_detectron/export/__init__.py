@@ -32,14 +32,17 @@ What Detectron2 0.6 cannot export:
 - Other meta-architectures than GeneralizedRCNN with StandardROIHeads: only their backbone.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..checkpoint import METADATA
 from ..errors import UserError
 from . import detection, video
 from .files import SUFFIXES, TOLERANCE, Check, Part
@@ -86,10 +89,13 @@ def export_part(
     return PARTS[part].export(model, path, file_format, inputs)
 
 
-def export_weights(model: nn.Module, *, path: Path) -> list[Check]:
+def export_weights(
+    model: nn.Module, *, path: Path, metadata: Mapping[str, Any] | None = None
+) -> list[Check]:
     """Write the weights of `model` to `path` as safetensors, which ``MODEL.WEIGHTS`` takes.
 
-    Tensors that share memory are written once each, so that any reader finds all names.
+    The file has the classes of `metadata` as well, see `data.catalog.metadata_of`. Tensors that
+    share memory are written once each, so that any reader finds all names.
 
     Raises:
         UserError: the file cannot be written.
@@ -99,7 +105,7 @@ def export_weights(model: nn.Module, *, path: Path) -> list[Check]:
         for k, v in model.state_dict().items()
     }
     try:
-        save_file(state, path)
+        save_file(state, path, {METADATA: json.dumps(dict(metadata or {}))})
     except (OSError, SafetensorError) as error:
         reason = str(error).partition(" at path ")[0]  # which is that of a temporary file
         raise UserError(f"cannot write {path}: {reason}") from error

@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetMapper
-from detectron2.data.detection_utils import build_augmentation
+from detectron2.data import DatasetCatalog
 from detectron2.export.torchscript_patch import patch_builtin_len
 from detectron2.modeling import GeneralizedRCNN, StandardROIHeads
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import UserError
+from ..inference import network_input
 from ..modeling import VideoClassifier
 from .files import Check, Outputs, Part, Run, check, write
 
@@ -43,7 +42,8 @@ def _is_standard_detector(model: nn.Module) -> bool:
 def _export_backbone(model: Any, path: Path, file_format: str, _: object) -> list[Check]:
     backbone = _Backbone(model.backbone).eval()
     step = max(model.backbone.size_divisibility, 32)
-    shapes = [(n, 3, h * step, w * step) for n, h, w in ((2, 4, 5), (1, 3, 7), (1, 6, 3))]
+    channels = len(getattr(model, "pixel_mean", "RGB"))
+    shapes = [(n, channels, h * step, w * step) for n, h, w in ((2, 4, 5), (1, 3, 7), (1, 6, 3))]
     inputs = _random(shapes)
     run = write(backbone, inputs[0], path, file_format, name="image", free=(0, 2, 3))
     return [check("backbone", backbone, run, x) for x in inputs]
@@ -88,16 +88,7 @@ def _images(cfg: CfgNode, files: Sequence[str] | None) -> list[Tensor]:
     if files is None:
         by_shape = {(d["height"], d["width"]): d for d in DatasetCatalog.get("nl_shapes_val")}
         files = [image["file_name"] for image in list(by_shape.values())[:3]]
-    mapper = DatasetMapper(
-        is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT
-    )
-    images = []
-    for file in files:
-        try:
-            images.append(mapper({"file_name": file})["image"].float())
-        except OSError as error:
-            raise UserError(f"cannot read --input {file}: {error.strerror or error}") from error
-    return images
+    return [network_input(cfg, file)["image"] for file in files]
 
 
 def _random(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:

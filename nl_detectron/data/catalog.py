@@ -1,0 +1,144 @@
+"""Class names, category ids and keypoints of a dataset, as models and files keep them."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ..errors import ConfigError, UserError
+from .video.lists import read_classes
+
+logger = logging.getLogger(__name__)
+
+_IDS = "thing_dataset_id_to_contiguous_id"
+_NUM_CLASSES = {
+    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
+    "VideoClassifier": "MODEL.VIDEO_CLASSIFIER.NUM_CLASSES",
+}
+
+
+def metadata_of(names: Iterable[str]) -> dict[str, Any]:
+    """Return what predictions need of the first registered dataset that has class names.
+
+    These are Detectron2's ``thing_classes``, ``thing_dataset_id_to_contiguous_id``,
+    ``keypoint_names`` and ``keypoint_connection_rules``, as plain data. A dataset that is not
+    loaded yet gives those of its annotation file. Without any class names the dict is empty.
+    """
+    for name in names:
+        if name not in DatasetCatalog:
+            continue
+        metadata = MetadataCatalog.get(name)
+        found = _plain(metadata.as_dict())
+        file = None if "thing_classes" in found else metadata.get("json_file")
+        if file is not None and PathManager.isfile(file):
+            found |= read_class_names(PathManager.get_local_path(file))
+        if "thing_classes" in found:
+            return found
+    return {}
+
+
+def class_metadata(
+    cfg: CfgNode,
+    trained: Mapping[str, Any],
+    classes: Sequence[str] | str | os.PathLike[str] | None = None,
+) -> Metadata:
+    """Return names and category ids of a model's classes; classes without a name get their number.
+
+    Args:
+        trained: the metadata in the checkpoint; if there is none, that of a registered dataset of
+            `cfg` is taken.
+        classes: names, or a file of them, that replace these.
+
+    Raises:
+        UserError: the file cannot be read.
+        ConfigError: `classes` has not as many names as the model has classes.
+    """
+    key = _NUM_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)
+    count = attrgetter(key)(cfg) if key else None
+    found = _plain(trained) or metadata_of((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
+    if classes is not None:
+        if isinstance(classes, str | os.PathLike):
+            given = read_class_names(classes)
+        else:
+            given = {"thing_classes": list(classes)}
+        number = len(given["thing_classes"])
+        if count not in (None, number):
+            raise ConfigError(f"expected {count} class names ({key}), got {number}")
+        found |= given
+    names = found.get("thing_classes", [])
+    if not names or (count is not None and len(names) > count):
+        logger.warning(
+            "The names of the classes are not known: numbers from 0 stand for names and category "
+            "ids. The checkpoint %s has none that fit and no dataset of the config is registered; "
+            "give a file of names or a COCO file (demo: --class-names, Predictor: classes)",
+            cfg.MODEL.WEIGHTS,
+        )
+        names, found = [], {}
+    ids = list(found.get(_IDS, ()))
+    extra = range(len(names), count or 0)
+    if len(ids) == len(names) and ids:
+        ids += [max(ids) + 1 + i for i in range(len(extra))]
+        found[_IDS] = {own: i for i, own in enumerate(ids)}
+    found["thing_classes"] = [*names, *map(str, extra)]
+    return Metadata(**found)
+
+
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of `metadata_of` as lists, dicts, strings and numbers."""
+    found: dict[str, Any] = {}
+    for key in ("thing_classes", "keypoint_names"):
+        if metadata.get(key) is not None:
+            found[key] = [str(name) for name in metadata[key]]
+    if ids := metadata.get(_IDS):
+        found[_IDS] = {int(k): int(v) for k, v in ids.items()}
+    if rules := metadata.get("keypoint_connection_rules"):
+        found["keypoint_connection_rules"] = [
+            (str(a), str(b), tuple(int(value) for value in colour)) for a, b, colour in rules
+        ]
+    return found
+
+
+def read_class_names(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the metadata in a file of class names.
+
+    It is a COCO file, whose categories count in the order of their ids, or what
+    `lists.read_classes` takes: a name a line, or a JSON object of names and numbers.
+
+    Raises:
+        UserError: the file is none of these.
+    """
+    if (content := read_coco(file)) is None:
+        return {"thing_classes": read_classes(Path(file))}
+    try:
+        categories = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: expected categories with 'id' and 'name'") from error
+    return {
+        "thing_classes": [name for _, name in categories],
+        _IDS: {id_: i for i, (id_, _) in enumerate(categories)},
+    }
+
+
+def read_coco(file: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return the content of a COCO file; None for a file of another kind."""
+    try:
+        content = json.loads(Path(file).read_bytes()) if str(file).endswith(".json") else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
+    return content if isinstance(content, dict) and "categories" in content else None
+
+
+def categories_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return COCO's table of categories, which `read_class_names` reads."""
+    names: Sequence[str] = metadata.get("thing_classes", ())
+    ids = metadata.get(_IDS) or {i: i for i in range(len(names))}
+    return [{"id": own, "name": names[i]} for own, i in ids.items()]

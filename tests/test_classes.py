@@ -1,0 +1,183 @@
+"""Names and category ids of the classes travel with a run, and come out of every tool."""
+
+import importlib.util
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import export_model
+import pytest
+import tiny_run
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from pycocotools.coco import COCO
+from video_networks import build, video_cfg
+
+from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.config import load_config
+from nl_detectron.data.catalog import class_metadata
+from nl_detectron.errors import ConfigError, UserError
+from nl_detectron.inference import Predictor
+from nl_detectron.video_inference import VideoPredictor
+
+NAMES = ["red cell", "platelet"]
+
+
+@pytest.fixture(scope="module")
+def demo() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("demo_script", tiny_run.ROOT / "demo" / "demo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on categories 10 and 20 and images from 1000 on; config and weights are copied."""
+    folder = tmp_path_factory.mktemp("classes")
+    tiny_run.write_run(folder)
+    content = json.loads((folder / "tiny.json").read_text())
+    for image in content["images"]:
+        image["id"] += 1000
+    for annotation in content["annotations"]:
+        annotation["image_id"] += 1000
+        annotation["category_id"] *= 10
+    content["categories"] = [{"id": 10 * i, "name": name} for i, name in enumerate(NAMES, 1)]
+    (folder / "tiny.json").write_text(json.dumps(content))
+    done = tiny_run.run(
+        folder / "run.py", "--config-file", folder / "tiny.yaml", "SOLVER.MAX_ITER", 1
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder / "copied").mkdir()
+    for name in ("config.yaml", "model_final.pth"):
+        shutil.copy(folder / "output" / name, folder / "copied")
+    return folder
+
+
+@pytest.fixture
+def run(
+    demo: ModuleType, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[dict[str, Any]]]:
+    """Run the demo where nothing is registered, and return its JSON."""
+
+    def run_main(*arguments: object) -> list[dict[str, Any]]:
+        copied, found = trained / "copied", trained / "found.json"
+        line = ["demo.py", "--config-file", copied / "config.yaml", "--json", found, *arguments]
+        line += ["--confidence-threshold", 0, "--opts", "MODEL.WEIGHTS", copied / "model_final.pth"]
+        monkeypatch.setattr("sys.argv", list(map(str, line)))
+        monkeypatch.setattr(demo, "has_screen", lambda: False)
+        demo.main()
+        return json.loads(found.read_text())
+
+    return run_main
+
+
+@pytest.fixture
+def registered(trained: Path) -> Iterator[str]:
+    name = "tiny_of_classes"
+    register_coco_instances(name, {}, str(trained / "tiny.json"), str(trained / "images"))
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def rows(results: list[dict[str, Any]]) -> list[tuple]:
+    return sorted(
+        (r["image_id"], r["category_id"], round(r["score"], 4), *(round(v, 1) for v in r["bbox"]))
+        for r in results
+    )
+
+
+def test_json_of_the_demo_is_that_of_the_evaluation(
+    trained: Path, run: Callable[..., list[dict[str, Any]]], registered: str
+) -> None:
+    evaluated = json.loads((trained / "output/inference/coco_instances_results.json").read_text())
+    given = ("--input", trained / "images", "--class-names", trained / "tiny.json")
+    for arguments in (given, ("--input", registered)):
+        results = run(*arguments)
+        assert rows(results) == rows(evaluated)
+        assert len(COCO(trained / "tiny.json").loadRes(results).anns) == len(evaluated) > 0
+
+
+def test_categories_need_nothing_but_the_checkpoint(
+    trained: Path, run: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    results = run("--input", trained / "images", "--output", tmp_path)
+    assert {result["category_id"] for result in results} == {10, 20}
+
+
+def test_names_survive_an_export(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, weights = (trained / "copied" / name for name in ("config.yaml", "model_final.pth"))
+    assert Predictor(config, weights=weights).metadata.thing_classes == NAMES
+    for file_format in ("safetensors", "torchscript"):
+        line = ["export_model.py", "--config-file", config, "--format", file_format]
+        line += ["--output", tmp_path, *(["--part", "backbone"] * (file_format != "safetensors"))]
+        line += ["--opts", "MODEL.WEIGHTS", weights]
+        monkeypatch.setattr("sys.argv", list(map(str, line)))
+        assert export_model.main() == 0
+    exported = Predictor(config, weights=tmp_path / "model.safetensors")
+    named = Predictor(config, weights=weights, classes=tmp_path / "classes.json")
+    for predictor in (exported, named):
+        assert predictor.metadata.thing_classes == NAMES
+        ids = predictor.metadata.thing_dataset_id_to_contiguous_id
+        assert ids == {10: 0, 20: 1}
+    again = ["export_model.py", *line[1:4], "safetensors", "--output", tmp_path, "--opts"]
+    again += ["MODEL.WEIGHTS", tmp_path / "model.safetensors"]
+    monkeypatch.setattr("sys.argv", list(map(str, again)))
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        export_model.main()
+
+
+def test_without_names_there_is_a_warning(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = torch.load(trained / "copied" / "model_final.pth", weights_only=True)["model"]
+    torch.save({"model": state}, tmp_path / "plain.pth")
+    config = trained / "copied" / "config.yaml"
+    with caplog.at_level(logging.WARNING, "nl_detectron"):
+        predictor = Predictor(config, weights=tmp_path / "plain.pth")
+    assert "--class-names" in caplog.text
+    assert predictor.metadata.thing_classes == ["0", "1"]
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    named = Predictor(config, weights=tmp_path / "plain.pth", classes=tmp_path / "names.txt")
+    assert named.metadata.thing_classes == ["a", "b"]
+    with pytest.raises(ConfigError, match=r"MODEL\.ROI_HEADS\.NUM_CLASSES"):
+        Predictor(config, weights=tmp_path / "plain.pth", classes=["a", "b", "c"])
+
+
+def test_classes_that_no_category_has_are_numbered(trained: Path) -> None:
+    """NUM_CLASSES may be left at more than there are categories."""
+    cfg = load_config(trained / "tiny.yaml", ["MODEL.ROI_HEADS.NUM_CLASSES", "4"])
+    ids = {10: 0, 20: 1}
+    found = class_metadata(cfg, {"thing_classes": NAMES, "thing_dataset_id_to_contiguous_id": ids})
+    assert found.thing_classes == [*NAMES, "2", "3"]
+    assert found.thing_dataset_id_to_contiguous_id == {**ids, 21: 2, 22: 3}
+
+
+def test_a_video_classifier_has_its_names(tmp_path: Path) -> None:
+    cfg = video_cfg()
+    cfg.DATASETS.TEST = ()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "w.pth")
+    names = [f"class of number {c}" for c in range(cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)]
+    checkpointer = Checkpointer(build(cfg), str(tmp_path))
+    checkpointer.metadata = {"thing_classes": names}
+    checkpointer.save("w")
+    assert VideoPredictor(cfg).classes == names
+
+
+def test_a_broken_file_of_names_is_one_line(trained: Path, tmp_path: Path) -> None:
+    config, weights = (trained / "copied" / name for name in ("config.yaml", "model_final.pth"))
+    for content in ("{", '{"categories": [{"id": 1}]}', '{"categories": 3}', "[1]"):
+        (tmp_path / "names.json").write_text(content)
+        with pytest.raises(UserError, match=r"names\.json") as error:
+            Predictor(config, weights=weights, classes=tmp_path / "names.json")
+        assert "\n" not in str(error.value)

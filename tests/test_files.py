@@ -1,0 +1,83 @@
+"""No tool writes onto what it reads, or two results into one file."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nl_detectron.errors import UserError
+from nl_detectron.files import check_overwriting, output_files
+
+VIDEOS = (".mp4", ".webm")
+
+
+def test_every_source_has_a_file_of_its_own(tmp_path: Path) -> None:
+    sources = [Path(name) for name in ("a.avi", "b/a.mp4", "a_1.mp4", "A.mkv", "a", "x/../a.gif")]
+    for suffixes in ([".mp4"], [".png", ".mp4", ".gif"]):
+        files = output_files(sources, tmp_path / "drawn", suffixes, endings=VIDEOS)
+        assert len({file.name.lower() for file in files}) == len(sources)
+        assert {file.parent for file in files} == {tmp_path / "drawn"}
+    stems = output_files(sources, tmp_path / "drawn", [".png", ".gif"])
+    assert len({file.stem.lower() for file in stems}) == len(sources)
+
+
+def test_one_source_may_have_a_file_named(tmp_path: Path) -> None:
+    source = [Path("photo.webp")]
+    assert output_files(source, tmp_path / "new" / "b.jpg", [".png"], endings=[".jpg"]) == [
+        tmp_path / "new" / "b.jpg"
+    ]
+    assert output_files(source, tmp_path, [".png"], endings=[".jpg"]) == [tmp_path / "photo.png"]
+    assert output_files(source, tmp_path / "b.jpg", [".png"]) == [tmp_path / "b.jpg" / "photo.png"]
+    with pytest.raises(UserError, match=r"b\.xyz"):
+        output_files(source, tmp_path / "b.xyz", [".png"], endings=[".jpg"])
+
+
+def same(folder: Path) -> Path:
+    return folder
+
+
+def spelled(folder: Path) -> Path:
+    return folder / ".." / folder.name / "."
+
+
+def linked(folder: Path) -> Path:
+    (folder.parent / "link").symlink_to(folder)
+    return folder.parent / "link"
+
+
+def hard_linked(folder: Path) -> Path:
+    (folder.parent / "other").mkdir()
+    os.link(folder / "a.mp4", folder.parent / "other" / "a.mp4")
+    return folder.parent / "other"
+
+
+@pytest.mark.parametrize("place", [same, spelled, linked, hard_linked])
+def test_what_is_read_is_not_written(tmp_path: Path, place: Callable[[Path], Path]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = folder / "a.mp4"
+    source.write_bytes(b"video")
+    output = place(folder)
+    for suffixes in ([".mp4"], [".png", ".mp4"]):
+        with pytest.raises(UserError, match=r"a\.mp4"):
+            output_files([source], output, suffixes)
+    with pytest.raises(UserError, match=r"a\.mp4"):
+        output_files([source], output / "a.mp4", [".mp4"], endings=VIDEOS)
+    assert output_files([source], output, [".png"]) == [output / "a.png"]
+    assert source.read_bytes() == b"video"
+
+
+def test_frames_in_a_folder_are_read(tmp_path: Path) -> None:
+    (tmp_path / "frames.png").touch()
+    with pytest.raises(UserError, match=r"frames\.png"):
+        check_overwriting([tmp_path / "frames.png"], [tmp_path])
+
+
+def test_what_cannot_be_written_shows_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "a.png").mkdir()
+    for output in (tmp_path / "file", tmp_path / "file" / "drawn", tmp_path):
+        with pytest.raises(UserError) as error:
+            output_files([Path("a.jpg"), Path("b.jpg")], output, [".png"])
+        assert str(tmp_path) in str(error.value)
