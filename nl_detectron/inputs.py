@@ -57,7 +57,7 @@ def number_images(
     names are taken where all names are numbers, as in COCO; otherwise the files count from 0.
     """
     entries: dict[str, list[dict[str, Any]]] = {}
-    for image in coco["images"] if coco else ():
+    for image in (coco or {}).get("images", ()):
         entries.setdefault(os.path.basename(image["file_name"]), []).append(image)
     known: dict[Path, ImageId] = {}
     for file, number in files.items():

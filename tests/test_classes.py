@@ -109,8 +109,14 @@ def test_json_of_the_demo_is_that_of_the_evaluation(
 def test_categories_need_nothing_but_the_checkpoint(
     trained: Path, run: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    results = run("--input", trained / "images", "--output", tmp_path)
-    assert {result["category_id"] for result in results} == {10, 20}
+    (tmp_path / "classes.json").write_text(
+        '{"categories": [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]}'
+    )
+    images = ("--input", trained / "images", "--output", tmp_path)
+    assert {result["category_id"] for result in run(*images)} == {10, 20}
+    results = run(*images, "--class-names", tmp_path / "classes.json")
+    assert {result["category_id"] for result in results} == {3, 7}
+    assert {result["image_id"] for result in results} == set(range(8))
 
 
 def test_names_survive_an_export(
@@ -161,6 +167,8 @@ def test_classes_that_no_category_has_are_numbered(trained: Path) -> None:
     found = class_metadata(cfg, {"thing_classes": NAMES, "thing_dataset_id_to_contiguous_id": ids})
     assert found.thing_classes == [*NAMES, "2", "3"]
     assert found.thing_dataset_id_to_contiguous_id == {**ids, 21: 2, 22: 3}
+    of_text = {"thing_classes": NAMES, "thing_dataset_id_to_contiguous_id": {"b": 1, "a": 0}}
+    assert class_metadata(cfg, of_text).thing_dataset_id_to_contiguous_id["b"] == 1
 
 
 def test_a_video_classifier_has_its_names(tmp_path: Path) -> None:

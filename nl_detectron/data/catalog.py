@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def class_metadata(
         if count not in (None, number):
             raise ConfigError(f"expected {count} class names ({key}), got {number}")
         found |= given
-    names = found.get("thing_classes", [])
+    names = found.setdefault("thing_classes", [])
     if not names or (count is not None and len(names) > count):
         logger.warning(
             "The names of the classes are not known: numbers from 0 stand for names and category "
@@ -82,13 +83,13 @@ def class_metadata(
             "give a file of names or a COCO file (demo: --class-names, Predictor: classes)",
             cfg.MODEL.WEIGHTS,
         )
-        names, found = [], {}
-    ids = list(found.get(_IDS, ()))
-    extra = range(len(names), count or 0)
-    if len(ids) == len(names) and ids:
-        ids += [max(ids) + 1 + i for i in range(len(extra))]
-        found[_IDS] = {own: i for i, own in enumerate(ids)}
-    found["thing_classes"] = [*names, *map(str, extra)]
+        found = {"thing_classes": (names := [])}
+    ids = found.get(_IDS, {})
+    first = 1 + max((own for own in ids if isinstance(own, int)), default=-1)
+    for i in range(len(names), count or 0):
+        names.append(str(i))
+        if ids:
+            ids[first], first = i, first + 1
     return Metadata(**found)
 
 
@@ -99,10 +100,11 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if metadata.get(key) is not None:
             found[key] = [str(name) for name in metadata[key]]
     if ids := metadata.get(_IDS):
-        found[_IDS] = {int(k): int(v) for k, v in ids.items()}
-    if rules := metadata.get("keypoint_connection_rules"):
+        found[_IDS] = {k if isinstance(k, str) else int(k): int(v) for k, v in dict(ids).items()}
+    with suppress(KeyError, TypeError, ValueError):  # rules that the visualizer cannot use either
         found["keypoint_connection_rules"] = [
-            (str(a), str(b), tuple(int(value) for value in colour)) for a, b, colour in rules
+            (str(a), str(b), tuple(int(value) for value in colour))
+            for a, b, colour in metadata["keypoint_connection_rules"]
         ]
     return found
 
@@ -119,7 +121,7 @@ def read_class_names(file: str | os.PathLike[str]) -> dict[str, Any]:
     if (content := read_coco(file)) is None:
         return {"thing_classes": read_classes(Path(file))}
     try:
-        categories = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
+        categories = sorted((c["id"], str(c["name"])) for c in content["categories"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: expected categories with 'id' and 'name'") from error
     return {
@@ -142,3 +144,8 @@ def categories_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     names: Sequence[str] = metadata.get("thing_classes", ())
     ids = metadata.get(_IDS) or {i: i for i in range(len(names))}
     return [{"id": own, "name": names[i]} for own, i in ids.items()]
+
+
+def as_json(metadata: Mapping[str, Any]) -> str:
+    """Return metadata as JSON, with pairs for the category ids: keys would become text."""
+    return json.dumps({**metadata, _IDS: list(metadata.get(_IDS, {}).items())})

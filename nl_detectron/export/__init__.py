@@ -32,7 +32,6 @@ What Detectron2 0.6 cannot export:
 - Other meta-architectures than GeneralizedRCNN with StandardROIHeads: only their backbone.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..checkpoint import METADATA
+from ..data.catalog import as_json
 from ..errors import UserError
 from . import detection, video
 from .files import SUFFIXES, TOLERANCE, Check, Part
@@ -105,7 +105,7 @@ def export_weights(
         for k, v in model.state_dict().items()
     }
     try:
-        save_file(state, path, {METADATA: json.dumps(dict(metadata or {}))})
+        save_file(state, path, {METADATA: as_json(metadata or {})})
     except (OSError, SafetensorError) as error:
         reason = str(error).partition(" at path ")[0]  # which is that of a temporary file
         raise UserError(f"cannot write {path}: {reason}") from error
