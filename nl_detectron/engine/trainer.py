@@ -37,6 +37,18 @@ from .wandb_writer import WandbWriter
 logger = logging.getLogger(__name__)
 
 
+class PreciseBN(hooks.PreciseBN):
+    """Detectron2's hook, for models in which some batch norms have no running statistics."""
+
+    def update_stats(self) -> None:
+        norms = [norm for norm in get_bn_modules(self._model) if norm.running_mean is None]
+        for norm in norms:
+            norm.eval()  # where it computes the same, and is none of those to update
+        super().update_stats()
+        for norm in norms:
+            norm.train()
+
+
 class Trainer(EvaluateOnSuccess, DefaultTrainer):
     """Train, checkpoint and evaluate as a YAML config or a LazyConfig says.
 
@@ -144,14 +156,16 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     def _build_precise_bn(self) -> HookBase | None:
         if not isinstance(self.cfg, CfgNode):
             return None
-        if not (self.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model)):
+        norms = get_bn_modules(self.model)
+        with_statistics = [norm for norm in norms if norm.running_mean is not None]
+        if not (self.cfg.TEST.PRECISE_BN.ENABLED and with_statistics):
             return None
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0  # a second loader's processes would cost memory
         images = cfg.TEST.PRECISE_BN.NUM_ITER
         loader = self.build_train_loader(cfg)
-        return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, images)
+        return PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, images)
 
     @classmethod
     def build_model(cls, cfg: Config) -> nn.Module:
