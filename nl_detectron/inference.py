@@ -24,7 +24,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from .checkpoint import Checkpointer
-from .config import load_config
+from .config import check_config, load_config
 from .errors import ConfigError, UserError
 from .images import read_image
 from .tasks import is_video
@@ -150,6 +150,7 @@ def complete_config(
         cfg.MODEL.DEVICE = device
     if weights is not None:
         cfg.MODEL.WEIGHTS = os.fspath(weights)
+    check_config(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise UserError(
             "MODEL.WEIGHTS is empty, and random weights predict nothing: give a checkpoint, "

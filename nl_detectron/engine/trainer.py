@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..checkpoint import Checkpointer
-from ..config import Config, RunSettings
+from ..config import Config, RunSettings, check_config
 from ..tasks import task_of
 from .accumulate import StepTrainer, to_distributed
 from .residual_norm import ResidualNormHook
@@ -170,6 +170,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: Config) -> nn.Module:
         if isinstance(cfg, CfgNode):
+            check_config(cfg)
             return super().build_model(cfg)
         model = instantiate(cfg.model).to(cfg.train.device)
         logger.info("Model:\n%s", model)
