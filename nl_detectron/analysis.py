@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import ResNet, build_model
-from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from omegaconf import DictConfig
@@ -114,27 +114,27 @@ def build_on_meta(cfg: CfgNode | DictConfig) -> nn.Module:
 
 
 def analyze(
-    model: GeneralizedRCNN,
+    model: GeneralizedRCNN | RetinaNet,
     *,
     height: int = HEIGHT,
     width: int = WIDTH,
     proposals: int = PROPOSALS,
     detections: int = DETECTIONS,
 ) -> Analysis:
-    """Count an R-CNN on a ResNet, with or without FPN; takes a second on the meta device.
+    """Count an R-CNN or RetinaNet on a ResNet, with or without FPN, in a second on the meta device.
 
     Raises:
         UserError: for another architecture: its parts are not known.
     """
     _check_architecture(model)
-    backbone, rpn, heads = model.backbone, model.proposal_generator, model.roi_heads
+    backbone = model.backbone
     resnet = getattr(backbone, "bottom_up", backbone)
     divisor = max(backbone.size_divisibility, 1)
     padded = [math.ceil(side / divisor) * divisor for side in (height, width)]
     image = torch.empty(1, len(model.pixel_mean), *padded, device=model.device)
-    channels = backbone.output_shape()[heads.box_in_features[0]].channels
 
     def regions(number: int, pooler: Any) -> Tensor:
+        channels = backbone.output_shape()[model.roi_heads.box_in_features[0]].channels
         return torch.empty(number, channels, *pooler.output_size, device=model.device)
 
     names = {module: name for name, module in model.named_modules()}
@@ -162,16 +162,21 @@ def analyze(
         if backbone is not resnet:
             pyramid = [m for name, m in backbone.named_children() if m is not resnet]
             add("FPN", pyramid, total - sum(part.multiply_adds_without for part in costs))
-        multiply_adds, _ = count(rpn.rpn_head, [features[name] for name in rpn.in_features])
-        add("RPN", [rpn], multiply_adds)
-        box = nn.Sequential(heads.box_head, heads.box_predictor)
-        add("box head", [box], count(box, regions(proposals, heads.box_pooler))[0])
-        if heads.mask_on:
-            x = regions(detections, heads.mask_pooler)
-            add("mask head", [heads.mask_head], count(heads.mask_head.layers, x)[0])
-        if heads.keypoint_on:
-            x = regions(detections, heads.keypoint_pooler)
-            add("keypoint head", [heads.keypoint_head], count(heads.keypoint_head.layers, x)[0])
+        if isinstance(model, RetinaNet):
+            levels = [features[name] for name in model.head_in_features]
+            add("head", [model.head], count(model.head, levels)[0])
+        else:
+            rpn, heads = model.proposal_generator, model.roi_heads
+            multiply_adds, _ = count(rpn.rpn_head, [features[name] for name in rpn.in_features])
+            add("RPN", [rpn], multiply_adds)
+            box = nn.Sequential(heads.box_head, heads.box_predictor)
+            add("box head", [box], count(box, regions(proposals, heads.box_pooler))[0])
+            if heads.mask_on:
+                x = regions(detections, heads.mask_pooler)
+                add("mask head", [heads.mask_head], count(heads.mask_head.layers, x)[0])
+            if heads.keypoint_on:
+                x = regions(detections, heads.keypoint_pooler)
+                add("keypoint head", [heads.keypoint_head], count(heads.keypoint_head.layers, x)[0])
 
     analysis = Analysis(
         height=height, width=width, proposals=proposals, detections=detections, parts=tuple(costs)
@@ -227,15 +232,15 @@ def parameters(*modules: nn.Module) -> int:
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
-def _check_architecture(model: GeneralizedRCNN) -> None:
-    if not isinstance(model, GeneralizedRCNN):
-        raise UserError(f"{type(model).__name__} cannot be counted, only GeneralizedRCNN")
-    resnet = getattr(model.backbone, "bottom_up", model.backbone)
-    for what, part, known in (
-        ("MODEL.BACKBONE", resnet, ResNet),
-        ("MODEL.PROPOSAL_GENERATOR", model.proposal_generator, RPN),
-        ("MODEL.ROI_HEADS", model.roi_heads, StandardROIHeads),
-    ):
+def _check_architecture(model: GeneralizedRCNN | RetinaNet) -> None:
+    if not isinstance(model, GeneralizedRCNN | RetinaNet):
+        name = type(model).__name__
+        raise UserError(f"expected GeneralizedRCNN or RetinaNet, got {name}, which is not counted")
+    parts = [("MODEL.BACKBONE", getattr(model.backbone, "bottom_up", model.backbone), ResNet)]
+    if isinstance(model, GeneralizedRCNN):
+        parts.append(("MODEL.PROPOSAL_GENERATOR", model.proposal_generator, RPN))
+        parts.append(("MODEL.ROI_HEADS", model.roi_heads, StandardROIHeads))
+    for what, part, known in parts:
         if not isinstance(part, known) or isinstance(part, CascadeROIHeads):
             raise UserError(
                 f"{what}: {type(part).__name__} cannot be counted, only {known.__name__}"

@@ -7,11 +7,23 @@ imported the package, which registers everything. ``SOLVER.ACCUMULATE_STEPS`` is
 only this package's trainer reads.
 """
 
-from detectron2.config import defaults
+from detectron2.config import CfgNode, defaults
 
-from .config import add_nonlocal_config
+from .config import add_nonlocal_config, check_config
+
+
+class CheckedConfig(CfgNode):
+    """A config that `check_config` checks when it is frozen, as scripts do before they use it."""
+
+    def freeze(self) -> None:
+        check_config(self)
+        super().freeze()
 
 
 def setup_environment() -> None:
-    """Add this package's keys to Detectron2's defaults, so that every ``get_cfg()`` has them."""
+    """Add this package's keys to Detectron2's defaults, so that every ``get_cfg()`` has them.
+
+    ``get_cfg()`` then returns a `CheckedConfig`.
+    """
     add_nonlocal_config(defaults._C)
+    defaults._C.__class__ = CheckedConfig

@@ -26,7 +26,7 @@ from PIL.Image import Image
 from torch import nn
 
 from .checkpoint import METADATA, Checkpointer
-from .config import load_config
+from .config import check_config, load_config
 from .data.catalog import class_metadata
 from .errors import ConfigError, UserError
 from .images import ImageInput, to_array
@@ -146,6 +146,7 @@ def complete_config(
         cfg.MODEL.DEVICE = device
     if weights is not None:
         cfg.MODEL.WEIGHTS = os.fspath(weights)
+    check_config(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise UserError(
             "MODEL.WEIGHTS is empty, and random weights predict nothing: give a checkpoint, "

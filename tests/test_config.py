@@ -3,20 +3,30 @@
 import argparse
 import builtins
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, build_model, build_resnet_backbone
 
 import nl_detectron
-from nl_detectron.config import load_config, load_lazy_config
+from nl_detectron.config import (
+    builds_nonlocal_blocks,
+    check_detectron2_keys,
+    checks,
+    load_config,
+    load_lazy_config,
+)
+from nl_detectron.engine import Trainer
 from nl_detectron.engine.setup import prepare
 from nl_detectron.errors import ConfigError, UserError
+from nl_detectron.inference import Predictor
 
 BACKBONE = "MODEL.RESNETS.NON_LOCAL"
 HEAD = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL"
+STAGES = ["res2", "res3", "res4", "res5"]
 OURS = [
     "MODEL.BACKBONE.NAME",
     "build_nonlocal_resnet_fpn_backbone",
@@ -56,87 +66,179 @@ def test_with_the_defaults_a_model_is_built_as_before(fpn_cfg):
     assert all(torch.equal(stock[key], ours[key]) for key in stock)
 
 
+def refused(check: Callable[[CfgNode], None], cfg: CfgNode) -> str:
+    """Return the message, which is one line."""
+    with pytest.raises(ConfigError) as error:
+        check(cfg)
+    assert isinstance(error.value, UserError)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
 @pytest.mark.parametrize(
-    ("key", "value", "allowed"),
+    ("key", "value"),
     [
-        (f"{BACKBONE}.AFTER_BLOCKS", [[], [4]], "4 lists, one each for res2, res3, res4, res5"),
-        (f"{BACKBONE}.AFTER_BLOCKS", [4, 5, 6, 7], "4 lists, one each for res2, res3, res4, res5"),
-        (f"{BACKBONE}.AFTER_BLOCKS", [[], [], ["4"], []], "whole numbers"),
-        (f"{BACKBONE}.AFTER_BLOCKS", [[], [], [1.0], []], "whole numbers"),
-        (f"{BACKBONE}.PAIRWISE", "gauss", "gaussian, embedded_gaussian, dot_product, concat"),
-        (f"{BACKBONE}.REDUCTION", 0, "1 or more"),
-        (f"{BACKBONE}.REDUCTION", None, "1 or more"),
-        (f"{BACKBONE}.SCALE", None, "True, False"),
-        (f"{BACKBONE}.SUBSAMPLE", -1, "1 or more"),
-        (f"{BACKBONE}.NORM", "XN", "not BN, SyncBN"),
-        (f"{BACKBONE}.INIT_STD", 0.0, "a number above 0"),
-        (f"{HEAD}.EVERY_CONVS", 9, "0 (off) to 8"),
-        (f"{HEAD}.EVERY_CONVS", -2, "0 (off) to 8"),
-        (f"{HEAD}.EVERY_CONVS", None, "0 (off) to 8"),
-        (f"{HEAD}.PAIRWISE", "", "gaussian, embedded_gaussian, dot_product, concat"),
-        (f"{HEAD}.SUBSAMPLE", 0, "1 or more"),
-        (f"{HEAD}.NORM", "XN", "not BN, SyncBN"),
-        ("SOLVER.ACCUMULATE_STEPS", 0, "1 or more"),
+        (f"{BACKBONE}.AFTER_BLOCKS", [[], [4]]),
+        (f"{BACKBONE}.AFTER_BLOCKS", [4, 5, 6, 7]),
+        (f"{BACKBONE}.AFTER_BLOCKS", [[], [], ["4"], []]),
+        (f"{BACKBONE}.AFTER_BLOCKS", [[], [], [1.0], []]),
+        (f"{BACKBONE}.PAIRWISE", "gauss"),
+        (f"{BACKBONE}.REDUCTION", 0),
+        (f"{BACKBONE}.REDUCTION", None),
+        (f"{BACKBONE}.SCALE", None),
+        (f"{BACKBONE}.SUBSAMPLE", -1),
+        (f"{BACKBONE}.NORM", "XN"),
+        (f"{BACKBONE}.INIT_STD", 0.0),
+        (f"{BACKBONE}.AXES", "spacetimes"),
+        (f"{BACKBONE}.GROUP_FRAMES", [0, 1]),
+        (f"{HEAD}.EVERY_CONVS", 9),
+        (f"{HEAD}.EVERY_CONVS", -2),
+        (f"{HEAD}.EVERY_CONVS", None),
+        (f"{HEAD}.PAIRWISE", ""),
+        (f"{HEAD}.SUBSAMPLE", 0),
+        (f"{HEAD}.NORM", "XN"),
+        ("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", [8, 0]),
+        ("SOLVER.ACCUMULATE_STEPS", 0),
+        ("INPUT.CLIP.FRAMES", 0),
+        ("TEST.VIEW_POOLING", "median"),
+        ("MODEL.VIDEO_CLASSIFIER.DROPOUT", 1.0),
+        ("DATALOADER.MAX_BAD_VIDEOS", 5.0),
     ],
 )
-def test_impossible_values_are_refused_by_name(fpn_cfg, key, value, allowed):
+def test_impossible_values_are_refused_by_name(fpn_cfg, key, value):
     fpn_cfg.merge_from_list([*OURS, key, value])
-    with pytest.raises(ConfigError) as error:
-        nl_detectron.check_config(fpn_cfg)
-    assert isinstance(error.value, UserError)
-    message = str(error.value)
+    message = refused(nl_detectron.check_config, fpn_cfg)
     assert key in message
-    assert allowed in message
-    # For a list of lists the stage's own list will do.
-    culprits = [value, *value] if isinstance(value, list) else [value]
-    assert any(str(culprit) in message for culprit in culprits if culprit != [])
+    assert repr(value) in message
+
+
+RETINANET = [
+    *("MODEL.META_ARCHITECTURE", "RetinaNet"),
+    *("MODEL.BACKBONE.NAME", "build_nonlocal_retinanet_resnet_fpn_backbone"),
+    *("MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "others"),
+    [
+        ("SOLVER.STEPS", (10, 100), ["SOLVER.MAX_ITER", 100]),
+        ("SOLVER.STEPS", (20, 10), ["SOLVER.MAX_ITER", 100]),
+        ("SOLVER.STEPS", (0, 10), []),
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultistepLR", []),
+        ("SOLVER.WARMUP_METHOD", "lin", []),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "l2", ["SOLVER.CLIP_GRADIENTS.ENABLED", True]),
+        ("DATALOADER.SAMPLER_TRAIN", "RepeatSampler", []),
+        ("INPUT.CROP.TYPE", "absolut", ["INPUT.CROP.ENABLED", True]),
+        ("INPUT.MASK_FORMAT", "rle", ["MODEL.MASK_ON", True]),
+        ("INPUT.RANDOM_FLIP", "both", []),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "any", []),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256]], []),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [], []),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5], [1.0]], []),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256]], RETINANET),
+        ("MODEL.RESNETS.DEPTH", 51, []),
+        ("MODEL.RESNETS.RES2_OUT_CHANNELS", 256, []),
+        ("MODEL.RESNETS.NUM_GROUPS", 32, []),
+        ("MODEL.RESNETS.RES5_DILATION", 2, []),
+        ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True], []),
+        ("MODEL.RESNETS.OUT_FEATURES", ["res6"], []),
+        ("MODEL.FPN.IN_FEATURES", STAGES, ["MODEL.RESNETS.OUT_FEATURES", ["res3", "res4", "res5"]]),
+        ("MODEL.FPN.IN_FEATURES", ["res2", "res4", "res5"], []),
+        ("MODEL.FPN.IN_FEATURES", [], []),
+        (
+            "MODEL.RPN.IN_FEATURES",
+            ["p2", "p3"],
+            ["MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]],
+        ),
+        ("MODEL.ROI_HEADS.IN_FEATURES", ["res4"], []),
+        ("MODEL.RETINANET.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"], RETINANET),
+    ],
+)
+def test_impossible_values_of_detectron2s_keys_are_refused_by_name(fpn_cfg, key, value, others):
+    check_detectron2_keys(fpn_cfg)
+    fpn_cfg.merge_from_list([*others, key, value])
+    message = refused(check_detectron2_keys, fpn_cfg)
+    assert message.startswith(f"{key} ")
+    assert str(value) in message
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ["SOLVER.MAX_ITER", 100, "SOLVER.STEPS", (10, 300)],  # Detectron2 ignores the second
+        ["SOLVER.STEPS", ()],
+        ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEPS", (9, 9)],
+        ["INPUT.CROP.TYPE", "none", "INPUT.MASK_FORMAT", "rle"],  # read by nothing
+        ["MODEL.ANCHOR_GENERATOR.SIZES", [[32, 64]]],
+        ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "MODEL.RPN.IN_FEATURES", ["x"]],
+        ["MODEL.RPN.IN_FEATURES", ["p5", "p6"], "MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64]]],
+    ],
+)
+def test_values_that_detectron2_takes_are_allowed(fpn_cfg, opts):
+    fpn_cfg.merge_from_list(opts)
+    check_detectron2_keys(fpn_cfg)
+
+
+def test_names_of_a_trainer_of_ones_own_are_added(fpn_cfg, monkeypatch):
+    monkeypatch.setattr(checks, "SCHEDULERS", checks.SCHEDULERS.copy())
+    monkeypatch.setitem(checks._NAMES, "SOLVER.LR_SCHEDULER_NAME", checks.SCHEDULERS)
+    fpn_cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
+    checks.SCHEDULERS.add("WarmupPolyLR")
+    check_detectron2_keys(fpn_cfg)
 
 
 def test_a_width_of_the_head_that_does_not_divide_is_refused(fpn_cfg):
     fpn_cfg.merge_from_list([*OURS, f"{HEAD}.EVERY_CONVS", 2, f"{HEAD}.REDUCTION", 3])
-    with pytest.raises(ConfigError, match=rf"{HEAD}\.REDUCTION is 3; allowed: a divisor of each"):
-        nl_detectron.check_config(fpn_cfg)
+    assert f"{HEAD}.REDUCTION" in refused(nl_detectron.check_config, fpn_cfg)
+
+
+ASK_BACKBONE = [f"{BACKBONE}.AFTER_BLOCKS", [[], [], [-2], []]]
+ASK_HEAD = [f"{HEAD}.EVERY_CONVS", 2]
 
 
 @pytest.mark.parametrize(
-    "stock", ["build_resnet_backbone", "build_resnet_fpn_backbone", "build_mnasnet_backbone"]
+    ("opts", "key"),
+    [
+        ([*ASK_BACKBONE, "MODEL.BACKBONE.NAME", "build_resnet_backbone"], "AFTER_BLOCKS"),
+        ([*ASK_BACKBONE, "MODEL.BACKBONE.NAME", "build_mnasnet_backbone"], "AFTER_BLOCKS"),
+        ([*ASK_BACKBONE, *OURS[2:]], "AFTER_BLOCKS"),
+        (ASK_HEAD, "EVERY_CONVS"),
+        ([*ASK_HEAD, *OURS[:2]], "EVERY_CONVS"),
+        ([*ASK_HEAD, *OURS, "MODEL.KEYPOINT_ON", False], "EVERY_CONVS"),
+        ([*ASK_HEAD, *OURS, "MODEL.META_ARCHITECTURE", "RetinaNet"], "EVERY_CONVS"),
+    ],
 )
-def test_blocks_with_a_backbone_that_does_not_build_them_are_refused(fpn_cfg, stock):
-    fpn_cfg.MODEL.BACKBONE.NAME = stock
-    fpn_cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[], [], [-2], []]
-    with pytest.raises(ConfigError, match=rf"'{stock}' does not build; allowed: build_nonlocal_"):
-        nl_detectron.check_config(fpn_cfg)
+def test_blocks_that_nothing_builds_are_refused(fpn_cfg, opts, key):
+    fpn_cfg.merge_from_list(opts)
+    assert key in refused(nl_detectron.check_config, fpn_cfg)
+    assert key in refused(Trainer.build_model, fpn_cfg)
+    assert key in refused(lambda cfg: Predictor(cfg, weights="none.pth"), fpn_cfg)
 
 
-def test_blocks_with_a_head_that_does_not_build_them_are_refused(fpn_cfg):
-    fpn_cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS = 2
-    with pytest.raises(ConfigError, match=r"does not build; allowed: NonLocalKRCNN"):
-        nl_detectron.check_config(fpn_cfg)
-    fpn_cfg.merge_from_list([*OURS, "MODEL.KEYPOINT_ON", False])
-    with pytest.raises(ConfigError, match=r"MODEL\.KEYPOINT_ON is False"):
-        nl_detectron.check_config(fpn_cfg)
+@pytest.mark.parametrize(
+    ("opts", "key"),
+    [([*ASK_HEAD, *OURS[:2]], "EVERY_CONVS"), ([*ASK_BACKBONE, *OURS[2:]], "AFTER_BLOCKS")],
+)
+def test_either_builder_refuses_what_the_other_part_would_not_build(fpn_cfg, opts, key):
+    fpn_cfg.merge_from_list(opts)
+    assert key in refused(build_model, fpn_cfg)
 
 
-def test_either_builder_refuses_what_the_other_part_would_not_build(fpn_cfg):
-    fpn_cfg.MODEL.BACKBONE.NAME = "build_nonlocal_resnet_fpn_backbone"
-    fpn_cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS = 2
-    with pytest.raises(ConfigError, match="EVERY_CONVS"):
-        build_model(fpn_cfg)
-    fpn_cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-    fpn_cfg.MODEL.ROI_KEYPOINT_HEAD.NAME = "NonLocalKRCNNConvDeconvUpsampleHead"
-    fpn_cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[], [], [-2], []]
-    with pytest.raises(ConfigError, match="AFTER_BLOCKS"):
-        build_model(fpn_cfg)
+def test_a_builder_checks_its_own_keys_only(fpn_cfg):
+    fpn_cfg.merge_from_list([*OURS, *ASK_BACKBONE, *ASK_HEAD, "SOLVER.ACCUMULATE_STEPS", 0])
+    build_model(fpn_cfg)
 
 
 def test_a_users_own_builder_may_say_that_it_builds_blocks(fpn_cfg, monkeypatch):
+    monkeypatch.setattr(checks, "BLOCK_BUILDERS", checks.BLOCK_BUILDERS.copy())
+
+    @builds_nonlocal_blocks
     def build_own_backbone(cfg, input_shape):
         return build_resnet_backbone(cfg, input_shape)
 
-    build_own_backbone.builds_nonlocal_blocks = True
     monkeypatch.setitem(BACKBONE_REGISTRY._obj_map, "build_own_backbone", build_own_backbone)
-    fpn_cfg.MODEL.BACKBONE.NAME = "build_own_backbone"
-    fpn_cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[], [], [-2], []]
+    fpn_cfg.merge_from_list([*ASK_BACKBONE, "MODEL.BACKBONE.NAME", "build_own_backbone"])
     nl_detectron.check_config(fpn_cfg)
 
 
@@ -152,10 +254,6 @@ BASES = {
     "tab.yaml": "MODEL:\n\tMASK_ON: True",
     "code.yaml": "A: !!python/object/apply:os.mkdir [PWNED]",
 }
-BOMB = "A: &A [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
-    for before, name in zip("ABCDEFG", "BCDEFGH", strict=True)
-)
 
 
 @pytest.fixture
@@ -177,110 +275,78 @@ def told(file: Path, error: BaseException) -> str:
 
 
 @pytest.mark.parametrize(
-    ("what", "content", "message"),
+    ("content", "named"),
     [
-        ("a misspelt key", "MODEL: {WEIGTHS: x}", "'MODEL.WEIGTHS'. Did you mean 'MODEL.WEIGHTS'?"),
-        ("a misspelt section", "SLOVER: {MAX_ITER: 3}", "'SLOVER'. Did you mean 'SOLVER'?"),
-        ("a key in another section", "MODEL: {MAX_ITER: 3}", "Did you mean 'SOLVER.MAX_ITER'?"),
-        (
-            "a misspelt key of ours",
-            "MODEL: {RESNETS: {NON_LOCAL: {AFTER_BLOCK: []}}}",
-            "Did you mean 'MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS'?",
-        ),
-        (
-            "a key of a newer version",
-            "MODEL: {ROI_HEADS: {QUANTUM_FLUX: 3}}",
-            "It may be of a newer version; this is nl_detectron",
-        ),
-        ("VERSION of a newer Detectron2", "VERSION: 3", "VERSION is 3; allowed: 0 to 2; this is"),
-        ("VERSION as text", "VERSION: '2'", "VERSION is '2'; allowed: 0 to 2"),
-        ("text for a number", "SOLVER: {MAX_ITER: many}", "is many (str); allowed: int, such as"),
-        ("a number for a switch", "MODEL: {MASK_ON: 1}", "is 1 (int); allowed: bool, such as"),
-        ("a number for a section", "SOLVER: 3", "SOLVER cannot be set as a whole"),
-        ("keys for a value", "SOLVER: {MAX_ITER: {A: 1}}", "(keys); allowed: int"),
-        ("a date for a number", "SOLVER: {MAX_ITER: 2020-01-01}", "is a date, which a config"),
-        ("a day that does not exist", "SOLVER: {MAX_ITER: 2020-99-99}", "not valid YAML"),
-        ("null for a number", "SOLVER: {MAX_ITER: null}", "MAX_ITER is None; allowed: 1 or more"),
-        ("no iterations", "SOLVER: {MAX_ITER: 0}", "MAX_ITER is 0; allowed: 1 or more"),
-        ("a batch of no images", "SOLVER: {IMS_PER_BATCH: 0}", "is 0; allowed: 1 or more"),
-        ("a checkpoint every 0 iterations", "SOLVER: {CHECKPOINT_PERIOD: 0}", "1 or more"),
-        ("a learning rate that is NaN", "SOLVER: {BASE_LR: .nan}", "BASE_LR is nan; allowed: 0"),
-        ("a negative learning rate", "SOLVER: {BASE_LR: -0.1}", "BASE_LR is -0.1; allowed: 0"),
-        ("-1 worker", "DATALOADER: {NUM_WORKERS: -1}", "NUM_WORKERS is -1; allowed: 0"),
-        ("no class", "MODEL: {ROI_HEADS: {NUM_CLASSES: 0}}", "NUM_CLASSES is 0; allowed: 1"),
-        (
-            "null for a head's widths",
-            "MODEL: {ROI_KEYPOINT_HEAD: {CONV_DIMS: null}}",
-            "CONV_DIMS is None; allowed: a list of widths",
-        ),
-        ("no image size", "INPUT: {MIN_SIZE_TRAIN: []}", "MIN_SIZE_TRAIN is empty"),
-        ("a ResNet of 51 layers", "MODEL: {RESNETS: {DEPTH: 51}}", "allowed: 18, 34, 50, 101"),
-        (
-            "a misspelt model",
-            "MODEL: {META_ARCHITECTURE: GeneralisedRCNN}",
-            "not registered. Did you mean 'GeneralizedRCNN'?",
-        ),
-        ("no model", "MODEL: {META_ARCHITECTURE: ''}", "is '', which is not registered"),
-        ("no backbone", "MODEL: {BACKBONE: {NAME: ''}}", "is '', which is not registered"),
-        (
-            "a misspelt backbone",
-            "MODEL: {BACKBONE: {NAME: build_resnet_fpn_backbne}}",
-            "Did you mean 'build_resnet_fpn_backbone'?",
-        ),
-        ("device null", "MODEL: {DEVICE: null}", "is 'None', which is not a device"),
-        ("an empty file", "", "holds nothing; a config has keys"),
-        ("only a comment", "# to do\n", "holds nothing; a config has keys"),
-        ("a list", "- MODEL\n- SOLVER", "holds a list; a config has keys"),
-        ("a sentence", "train for a week", "holds a str; a config has keys"),
-        ("a key that is a number", "1: 2", "the key 1 is not text"),
-        ("a key that is a list", "? [1, 2]\n: 3", "found unhashable key (line 1)"),
-        ("tabs", "MODEL:\n\tMASK_ON: True\n", "not valid YAML: while scanning"),
-        ("a file cut off", "MODEL: {MASK_ON: [Tr", "not valid YAML: while parsing"),
-        ("bytes that are no UTF-8", b"MODEL: {WEIGHTS: \xff}", "not text in UTF-8 (byte 17)"),
-        ("UTF-16", "MODEL: {MASK_ON: True}".encode("utf-16"), "not text in UTF-8 (byte 0)"),
-        ("a NUL byte", "MODEL: {WEIGHTS: a\0b}", "not valid YAML: unacceptable character"),
-        ("3,000 brackets", "[" * 3000, "nested too deeply"),
-        ("aliases that unfold to 43 million values", BOMB, "more than 100000 values"),
-        ("an alias in itself", "MODEL: &a {RESNETS: *a}", "more than 100000 values"),
-        (
-            "Python that runs a command",
-            "MODEL: {WEIGHTS: !!python/object/apply:os.mkdir [PWNED]}",
-            "python/object/apply:os.mkdir' (line 1); only plain values are read",
-        ),
-        ("a Python module", "MODEL: {WEIGHTS: !!python/module:os }", "only plain values are read"),
-        ("a Python tuple", "MODEL: {WEIGHTS: !!python/tuple [1]}", "only plain values are read"),
-        ("an unknown tag", "MODEL: {WEIGHTS: !secret x}", "only plain values are read"),
-        ("Python in the _BASE_", "_BASE_: code.yaml", "code.yaml: could not determine"),
-        ("a _BASE_ that is missing", "_BASE_: no.yaml", "_BASE_ cannot be read: "),
-        ("one of several _BASE_ missing", "_BASE_: [plain.yaml, no.yaml]", "no.yaml (no such"),
-        ("a folder as _BASE_", "_BASE_: folder.yaml", "_BASE_ cannot be read: "),
-        ("a named pipe as _BASE_", "_BASE_: pipe.yaml", "_BASE_ cannot be read: "),
-        ("a _BASE_ of detectron2://", "_BASE_: detectron2://x.yaml", "_BASE_ cannot be read: "),
-        ("itself as _BASE_", "_BASE_: circle.yaml", "cycle: circle.yaml -> circle.yaml"),
-        (
-            "a circle of two files",
-            "_BASE_: to_circle.yaml",
-            "cycle: circle.yaml -> to_circle.yaml -> circle.yaml",
-        ),
-        ("a number as _BASE_", "_BASE_: 3", "_BASE_ is 3; allowed: a file's name or a list"),
-        ("null as _BASE_", "_BASE_: null", "_BASE_ is None; allowed: a file's name or a list"),
-        ("keys as _BASE_", "_BASE_: {a: 1}", "_BASE_ is {'a': 1}; allowed: a file's name"),
-        ("a number among _BASE_", "_BASE_: [plain.yaml, 3]", "allowed: a file's name or a list"),
-        ("an empty _BASE_ file", "_BASE_: empty.yaml", "empty.yaml: holds nothing"),
-        ("tabs in a _BASE_ file", "_BASE_: tab.yaml", "tab.yaml: not valid YAML"),
-        ("_BASE_ in a section", "MODEL: {_BASE_: plain.yaml}", "unknown key 'MODEL._BASE_'"),
-        ("a section that is a value in _BASE_", "_BASE_: one_value.yaml\nSOLVER: {GAMMA: 1.0}",
-         "Cannot inherit key 'SOLVER'"),
+        ("MODEL: {WEIGTHS: x}", "'MODEL.WEIGHTS'"),  # the nearest key
+        ("SLOVER: {MAX_ITER: 3}", "'SOLVER'"),
+        ("MODEL: {MAX_ITER: 3}", "'SOLVER.MAX_ITER'"),
+        ("MODEL: {RESNETS: {NON_LOCAL: {AFTER_BLOCK: []}}}", "NON_LOCAL.AFTER_BLOCKS'"),
+        ("MODEL: {ROI_HEADS: {QUANTUM_FLUX: 3}}", "QUANTUM_FLUX"),
+        ("VERSION: 3", "circle.yaml"),
+        ("VERSION: '2'", "circle.yaml"),
+        ("SOLVER: {MAX_ITER: many}", "SOLVER.MAX_ITER"),
+        ("MODEL: {MASK_ON: 1}", "MODEL.MASK_ON"),
+        ("SOLVER: 3", "SOLVER"),
+        ("SOLVER: {MAX_ITER: {A: 1}}", "SOLVER.MAX_ITER"),
+        ("SOLVER: {MAX_ITER: 2020-01-01}", "SOLVER.MAX_ITER"),
+        ("SOLVER: {MAX_ITER: 2020-99-99}", "circle.yaml"),  # a day that does not exist
+        ("SOLVER: {MAX_ITER: null}", "SOLVER.MAX_ITER"),
+        ("SOLVER: {MAX_ITER: 0}", "SOLVER.MAX_ITER"),
+        ("SOLVER: {IMS_PER_BATCH: 0}", "SOLVER.IMS_PER_BATCH"),
+        ("SOLVER: {CHECKPOINT_PERIOD: 0}", "SOLVER.CHECKPOINT_PERIOD"),
+        ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR"),
+        ("SOLVER: {BASE_LR: -0.1}", "SOLVER.BASE_LR"),
+        ("DATALOADER: {NUM_WORKERS: -1}", "DATALOADER.NUM_WORKERS"),
+        ("MODEL: {ROI_HEADS: {NUM_CLASSES: 0}}", "MODEL.ROI_HEADS.NUM_CLASSES"),
+        ("MODEL: {ROI_KEYPOINT_HEAD: {CONV_DIMS: null}}", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"),
+        ("INPUT: {MIN_SIZE_TRAIN: []}", "INPUT.MIN_SIZE_TRAIN"),
+        ("MODEL: {META_ARCHITECTURE: GeneralisedRCNN}", "'GeneralizedRCNN'"),
+        ("MODEL: {META_ARCHITECTURE: ''}", "MODEL.META_ARCHITECTURE"),
+        ("MODEL: {BACKBONE: {NAME: ''}}", "MODEL.BACKBONE.NAME"),
+        ("MODEL: {BACKBONE: {NAME: build_resnet_fpn_backbne}}", "'build_resnet_fpn_backbone'"),
+        ("MODEL: {DEVICE: null}", "MODEL.DEVICE"),
+        ("", "circle.yaml"),
+        ("# to do\n", "circle.yaml"),
+        ("- MODEL\n- SOLVER", "circle.yaml"),
+        ("train for a week", "circle.yaml"),
+        ("1: 2", "circle.yaml"),
+        ("? [1, 2]\n: 3", "circle.yaml"),
+        ("MODEL:\n\tMASK_ON: True\n", "circle.yaml"),
+        ("MODEL: {MASK_ON: [Tr", "circle.yaml"),
+        (b"MODEL: {WEIGHTS: \xff}", "circle.yaml"),
+        ("MODEL: {MASK_ON: True}".encode("utf-16"), "circle.yaml"),
+        ("MODEL: {WEIGHTS: a\0b}", "circle.yaml"),
+        ("[" * 3000, "circle.yaml"),
+        ("MODEL: &a {RESNETS: *a}", "circle.yaml"),
+        ("MODEL: {WEIGHTS: !!python/object/apply:os.mkdir [PWNED]}", "circle.yaml"),
+        ("MODEL: {WEIGHTS: !!python/module:os }", "circle.yaml"),
+        ("MODEL: {WEIGHTS: !!python/tuple [1]}", "circle.yaml"),
+        ("MODEL: {WEIGHTS: !secret x}", "circle.yaml"),
+        ("_BASE_: code.yaml", "code.yaml"),
+        ("_BASE_: no.yaml", "no.yaml"),
+        ("_BASE_: [plain.yaml, no.yaml]", "no.yaml"),
+        ("_BASE_: folder.yaml", "folder.yaml"),
+        ("_BASE_: detectron2://x.yaml", "x.yaml"),
+        ("_BASE_: circle.yaml", "circle.yaml"),
+        ("_BASE_: to_circle.yaml", "circle.yaml"),
+        ("_BASE_: 3", "circle.yaml"),
+        ("_BASE_: null", "circle.yaml"),
+        ("_BASE_: {a: 1}", "circle.yaml"),
+        ("_BASE_: [plain.yaml, 3]", "circle.yaml"),
+        ("_BASE_: empty.yaml", "circle.yaml"),
+        ("_BASE_: tab.yaml", "tab.yaml"),
+        ("MODEL: {_BASE_: plain.yaml}", "MODEL._BASE_"),
+        ("_BASE_: one_value.yaml\nSOLVER: {GAMMA: 1.0}", "SOLVER"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_config_is_told_in_a_line(
-    bases: Path, what: str, content: str | bytes, message: str
+    bases: Path, content: str | bytes, named: str
 ) -> None:
     file = bases / "circle.yaml"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as error:
         load_config(file)
-    assert message in told(file, error.value)
+    assert named in told(file, error.value)
     assert not (bases / "PWNED").exists()
 
 
@@ -310,23 +376,23 @@ def test_what_is_no_file_is_told(bases: Path, name: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("opts", "message"),
+    ("opts", "named"),
     [
-        (["SOLVER.MAX_ITR", "3"], "Did you mean 'SOLVER.MAX_ITER'?"),
-        (["SOLVER.MAX_ITER"], "odd length"),
-        (["SOLVER.MAX_ITER", "many"], "is many (str); allowed: int"),
-        (["SOLVER.MAX_ITER.X", "3"], "unknown key 'SOLVER.MAX_ITER.X'"),
-        (["SOLVER", "3"], "SOLVER cannot be set as a whole"),
-        (["_BASE_", "x.yaml"], "unknown key '_BASE_'"),
-        (["", "3"], "unknown key ''"),
-        (["SOLVER.MAX_ITER", "(" * 5000], "... (str); allowed: int"),
-        (["MODEL.DEVICE", "gpu"], "'gpu', which is not a device"),
+        (["SOLVER.MAX_ITR", "3"], "'SOLVER.MAX_ITER'"),
+        (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
+        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER"),
+        (["SOLVER.MAX_ITER.X", "3"], "'SOLVER.MAX_ITER.X'"),
+        (["SOLVER", "3"], "SOLVER"),
+        (["_BASE_", "x.yaml"], "'_BASE_'"),
+        (["", "3"], "''"),
+        (["SOLVER.MAX_ITER", "(" * 5000], "SOLVER.MAX_ITER"),
+        (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE"),
     ],
 )
-def test_a_wrong_override_is_told_in_a_line(bases: Path, opts, message: str) -> None:
+def test_a_wrong_override_is_told_in_a_line(bases: Path, opts, named: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(bases / "plain.yaml", opts)
-    assert message in told(bases, error.value)
+    assert named in told(bases, error.value)
 
 
 def test_text_that_looks_like_code_stays_text(bases: Path) -> None:

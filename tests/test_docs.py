@@ -23,7 +23,7 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import ROI_MASK_HEAD_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, ROI_MASK_HEAD_REGISTRY, build_backbone
 from detectron2.modeling.roi_heads import build_mask_head
 from documentation import PAGES, ROOT, Block, blocks, commands, run_steps, words
 
@@ -198,8 +198,8 @@ def test_snippets_of_the_readme():
 def test_snippets_for_ones_own_project():
     found = run_page("docs/own_project.md")
     assert torch.equal(found["x"], found["y"])  # "the identity, exactly"
-    built = [n for n, m in found["resnet"].named_modules() if isinstance(m, NonLocalBlock)]
-    assert built == ["res4.nonlocal_after_4"]
+    built = [n for n, m in found["mask_rcnn"].named_modules() if isinstance(m, NonLocalBlock)]
+    assert built == ["backbone.bottom_up.res4.nonlocal_after_4"]
 
 
 def test_snippets_for_extending():
@@ -207,6 +207,11 @@ def test_snippets_for_extending():
     try:
         run_page("docs/extending.md")
         cfg = get_cfg()
+        nl_detectron.add_nonlocal_config(cfg)
+        cfg.MODEL.BACKBONE.NAME = "build_my_backbone"
+        cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[], [0], [], []]
+        nl_detectron.check_config(cfg)
+        assert hasattr(build_backbone(cfg).res3, "nonlocal_after_0")
         cfg.MODEL.ROI_MASK_HEAD.update({"NAME": name, "NUM_CONV": 4, "CONV_DIM": 8})
         head = build_mask_head(cfg, ShapeSpec(channels=4, width=14, height=14))
         torch.manual_seed(0)
@@ -220,6 +225,7 @@ def test_snippets_for_extending():
         assert torch.equal(head.layers(x), stock.layers(x))
     finally:
         ROI_MASK_HEAD_REGISTRY._obj_map.pop(name, None)
+        BACKBONE_REGISTRY._obj_map.pop("build_my_backbone", None)
 
 
 @pytest.fixture(scope="module")

@@ -274,6 +274,29 @@ def train(batches: list[torch.Tensor], steps: int, *, amp: bool = False, clip: b
     return model, losses
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_losses_of_one_value_are_summed_whatever_their_shape(steps: int) -> None:
+    """As Detectron2 does."""
+
+    class Shapes(Loss):
+        def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            losses = super().forward(batch)
+            return {**losses, "square": losses["square"].reshape(1)}
+
+    found = []
+    for model in (Loss(), Shapes()):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        batches = list(torch.randn(8, 6, generator=torch.Generator().manual_seed(1)).split(4))
+        trainer = StepTrainer(
+            model=model, data_loader=batches, optimizer=optimizer, accumulate_steps=steps
+        )
+        with EventStorage():
+            trainer.run_step()
+        found.append(model)
+    for a, b in zip(*(model.parameters() for model in found), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("clip", [False, True])
 def test_accumulation_is_a_larger_batch(clip: bool) -> None:
     data = torch.randn(48, 6, generator=torch.Generator().manual_seed(1))

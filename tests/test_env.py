@@ -76,6 +76,11 @@ MODEL:
     refused = run(script, *arguments)
     assert refused.returncode
     assert "NON_LOCAL" in refused.stderr
+    stock = ("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone")  # which builds no blocks
+    refused = run(script, *arguments, *stock, environment=ENVIRONMENT)
+    assert refused.returncode
+    assert "NON_LOCAL.AFTER_BLOCKS" in refused.stderr.splitlines()[-1]
+    assert not (tmp_path / "output").exists()
 
     trained = run(script, *arguments, environment=ENVIRONMENT)
     assert trained.returncode == 0, trained.stderr

@@ -124,7 +124,7 @@ def checked_keys() -> list[tuple[str, ...]]:
     cfg, read = KEYS.clone(), {("MODEL", "DEVICE")}
     cfg.merge_from_list(
         [
-            *("MODEL.BACKBONE.NAME", "build_nonlocal_resnet_fpn_backbone"),
+            *("MODEL.BACKBONE.NAME", "build_nonlocal_resnet_backbone"),
             *("MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", [[], [], [0], []]),
             *("MODEL.KEYPOINT_ON", True),
             *("MODEL.ROI_KEYPOINT_HEAD.NAME", "NonLocalKRCNNConvDeconvUpsampleHead"),
@@ -182,7 +182,7 @@ def test_fuzz_values_in_a_config_file(tmp_path: Path, path: tuple[str, ...], val
 def test_null_is_allowed_or_refused_by_name(tmp_path: Path, path: tuple[str, ...]) -> None:
     file = config_file(tmp_path, path, None)
     _, told = attempted(load_config, file)
-    assert told is None or f"{'.'.join(path)} is " in told or ".".join(path) + ": " in told
+    assert told is None or ".".join(path) in told
 
 
 def test_checked_keys_are_ours_and_detectron2s() -> None:

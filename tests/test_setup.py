@@ -284,3 +284,10 @@ def test_every_installed_pin_is_the_one_in_the_file():
             assert metadata.version(name) == version
         except metadata.PackageNotFoundError:
             assert name == "opencv-python-headless"  # only where there is no libGL
+
+
+def test_detectron2s_own_model_zoo_is_imported():
+    """It needs pkg_resources, which setuptools has no longer from version 82 on."""
+    code = "from detectron2 import model_zoo; print(model_zoo.__all__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -6,17 +6,12 @@ The YAML files say what is known of each choice and what is inferred.
 from detectron2.config import LazyCall as L
 
 from nl_detectron.config import NonLocalOptions
-from nl_detectron.modeling import NonLocalKRCNNConvDeconvUpsampleHead, add_nonlocal_blocks
+from nl_detectron.modeling import NonLocalKRCNNConvDeconvUpsampleHead, add_backbone_blocks
 
 
 def add_backbone_block(model):
     """Put one block right before the last residual block of res4."""
-    resnet = model.backbone.bottom_up
-    model.backbone.bottom_up = L(add_nonlocal_blocks)(
-        resnet=resnet, after_blocks=[[], [], [-2], []], options=L(NonLocalOptions)(norm="")
-    )
-    # The FPN reads its inputs from its bottom-up network, which now is one level deeper.
-    model.backbone.in_features = "${.bottom_up.resnet.out_features}"
+    add_backbone_blocks(model, options=NonLocalOptions(norm=""))
 
 
 def add_keypoint_head_blocks(model):

@@ -1,6 +1,14 @@
 """The config: the keys that this package adds, checks of values, and reading both kinds of file."""
 
-from .checks import check_config, check_detectron2_keys
+from .checks import (
+    BLOCK_BUILDERS,
+    SAMPLERS,
+    SCHEDULERS,
+    builds_nonlocal_blocks,
+    check_blocks,
+    check_config,
+    check_detectron2_keys,
+)
 from .keys import BACKBONE_KEY, HEAD_KEY, STAGES, NonLocalOptions, add_nonlocal_config
 from .lazy_config import check_lazy_run, load_lazy_config
 from .settings import Config, RunSettings
@@ -8,12 +16,17 @@ from .yaml_config import load_config
 
 __all__ = [
     "BACKBONE_KEY",
+    "BLOCK_BUILDERS",
     "HEAD_KEY",
+    "SAMPLERS",
+    "SCHEDULERS",
     "STAGES",
     "Config",
     "NonLocalOptions",
     "RunSettings",
     "add_nonlocal_config",
+    "builds_nonlocal_blocks",
+    "check_blocks",
     "check_config",
     "check_detectron2_keys",
     "check_lazy_run",

@@ -1,9 +1,10 @@
-"""What values config keys may have: this package's, and Detectron2's that fail obscurely."""
+"""Config values that cannot work: this package's keys, and Detectron2's that fail obscurely."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import convert_PIL_to_numpy
@@ -27,8 +28,134 @@ from ..layers.nonlocal_block import AXES, build_norm
 from .config_file import short_repr
 from .keys import BACKBONE_KEY, HEAD_KEY, STAGES
 
-# Detectron2's keys whose wrong values end in an error that does not name them.
-_REGISTRIES = {
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+# Registered backbone builders and keypoint heads that build what NON_LOCAL asks for.
+BLOCK_BUILDERS: set[Callable[..., Any]] = set()
+# Names that a trainer knows. Add those that methods of your own read.
+SCHEDULERS = {"WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"}
+SAMPLERS = {
+    f"{kind}TrainingSampler"
+    for kind in ("", "RepeatFactor", "RandomSubset", "Weighted", "WeightedCategory")
+}
+
+
+def builds_nonlocal_blocks(entry: Entry) -> Entry:
+    """Mark a registered backbone builder or keypoint head that builds non-local blocks.
+
+    `check_config` refuses a config that asks for blocks of any other.
+    """
+    BLOCK_BUILDERS.add(entry)
+    return entry
+
+
+class Rule(NamedTuple):
+    """The values of a key, where the switch `when` is on."""
+
+    key: str
+    expected: str
+    holds: Callable[[Any], bool]
+    when: str = ""
+
+
+def _at_least(key: str, smallest: int) -> Rule:
+    return Rule(key, f"{smallest} or more", lambda v: v is not None and smallest <= v < math.inf)
+
+
+def _one_of(key: str, *values: Any, when: str = "") -> Rule:
+    return Rule(key, " or ".join(map(str, values)), lambda v: v in values, when)
+
+
+def _each(test: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
+    """Return a test of lists whose elements pass `test`."""
+    return lambda v: (
+        isinstance(v, list | tuple) and (length is None or len(v) == length) and all(map(test, v))
+    )
+
+
+def _whole(smallest: float) -> Callable[[Any], bool]:
+    return lambda v: type(v) is int and v >= smallest
+
+
+def _is_norm(norm: Any) -> bool:
+    try:
+        build_norm(norm, channels=32)
+    except ValueError:
+        return False
+    return True
+
+
+def _block_rules(key: str) -> list[Rule]:
+    return [
+        _one_of(f"{key}.PAIRWISE", *PAIRWISE_FORMS),
+        Rule(f"{key}.REDUCTION", "1 or more", _whole(1)),
+        Rule(f"{key}.SUBSAMPLE", "1 or more", _whole(1)),
+        Rule(f"{key}.NORM", 'a norm of detectron2.layers.get_norm, such as BN, or ""', _is_norm),
+        Rule(f"{key}.SCALE", "True or False", lambda v: type(v) is bool),
+        Rule(f"{key}.INIT_STD", "above 0", lambda v: type(v) is float and 0 < v < math.inf),
+    ]
+
+
+_STAGES = f"one each for {', '.join(STAGES)}"
+_BLOCKS = [
+    *_block_rules(BACKBONE_KEY),
+    Rule(
+        f"{BACKBONE_KEY}.AFTER_BLOCKS",
+        f"4 lists of whole numbers, {_STAGES}",
+        _each(_each(_whole(-math.inf)), len(STAGES)),
+    ),
+    _one_of(f"{BACKBONE_KEY}.AXES", *AXES),
+    Rule(
+        f"{BACKBONE_KEY}.GROUP_FRAMES",
+        f"4 numbers of time steps, {_STAGES}, 0 for all",
+        _each(_whole(0), len(STAGES)),
+    ),
+    *_block_rules(HEAD_KEY),
+    Rule(f"{HEAD_KEY}.EVERY_CONVS", "0 (off) or more", _whole(0)),
+    Rule("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "a list of widths from 1 on", _each(_whole(1))),
+]
+_OTHERS = [
+    _at_least("SOLVER.ACCUMULATE_STEPS", 1),
+    _at_least("INPUT.CLIP.FRAMES", 1),
+    _at_least("INPUT.CLIP.STRIDE", 1),
+    _at_least("TEST.CLIPS", 1),
+    _at_least("TEST.CROPS", 1),
+    _one_of("TEST.VIEW_POOLING", "mean", "max"),
+    _at_least("MODEL.VIDEO_CLASSIFIER.NUM_CLASSES", 1),
+    Rule(
+        "MODEL.VIDEO_CLASSIFIER.DROPOUT",
+        "0 to below 1",
+        lambda v: v is not None and 0 <= v < 1,
+    ),
+    _one_of("MODEL.VIDEO_CLASSIFIER.MULTI_LABEL", True, False),
+    Rule("DATALOADER.MAX_BAD_VIDEOS", "0 to 1", lambda v: v is not None and 0 <= v <= 1),
+]
+_DETECTRON2 = [
+    _at_least("SOLVER.MAX_ITER", 1),
+    _at_least("SOLVER.IMS_PER_BATCH", 1),
+    _at_least("SOLVER.CHECKPOINT_PERIOD", 1),
+    _at_least("SOLVER.BASE_LR", 0),
+    Rule("SOLVER.STEPS", "a list of iterations", _each(lambda v: isinstance(v, int | float))),
+    _one_of("SOLVER.WARMUP_METHOD", "constant", "linear"),
+    _one_of(
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+        *("value", "norm", "full_model"),
+        when="SOLVER.CLIP_GRADIENTS.ENABLED",
+    ),
+    _at_least("DATALOADER.NUM_WORKERS", 0),
+    _at_least("MODEL.ROI_HEADS.NUM_CLASSES", 1),
+    _at_least("MODEL.RETINANET.NUM_CLASSES", 1),
+    Rule("INPUT.MIN_SIZE_TRAIN", "one or more sizes in pixels", bool),
+    _one_of("INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice", "range"),
+    _one_of("INPUT.RANDOM_FLIP", "horizontal", "vertical", "none"),
+    _one_of(
+        "INPUT.CROP.TYPE",
+        *("relative_range", "relative", "absolute", "absolute_range"),
+        when="INPUT.CROP.ENABLED",
+    ),
+    _one_of("INPUT.MASK_FORMAT", "polygon", "bitmask", when="MODEL.MASK_ON"),
+]
+_NAMES: dict[str, Any] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
     "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
@@ -38,183 +165,176 @@ _REGISTRIES = {
     "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
     "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
+    "SOLVER.LR_SCHEDULER_NAME": SCHEDULERS,
+    "DATALOADER.SAMPLER_TRAIN": SAMPLERS,
 }
-_NOT_REGISTERED = ("", "PrecomputedProposals")  # as Detectron2 calls nothing at all
 _REQUIRED = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME")
-_RESNET_DEPTHS = (18, 34, 50, 101, 152)
-_SMALLEST = {
-    "SOLVER.MAX_ITER": 1,
-    "SOLVER.IMS_PER_BATCH": 1,
-    "SOLVER.CHECKPOINT_PERIOD": 1,
-    "SOLVER.BASE_LR": 0,
-    "SOLVER.ACCUMULATE_STEPS": 1,
-    "DATALOADER.NUM_WORKERS": 0,
-    "MODEL.ROI_HEADS.NUM_CLASSES": 1,
-    "INPUT.CLIP.FRAMES": 1,
-    "INPUT.CLIP.STRIDE": 1,
-    "TEST.CLIPS": 1,
-    "TEST.CROPS": 1,
-    "MODEL.VIDEO_CLASSIFIER.NUM_CLASSES": 1,
+_NO_NAMES = ("", "PrecomputedProposals")  # Detectron2 calls nothing then
+_RESNETS = [
+    _one_of("MODEL.RESNETS.DEPTH", 18, 34, 50, 101, 152),
+    Rule(
+        "MODEL.RESNETS.OUT_FEATURES",
+        f"some of stem, {', '.join(STAGES)}",
+        lambda v: bool(v) and set(v) <= {"stem", *STAGES},
+    ),
+]
+_SMALL_RESNETS = [  # of depth 18 and 34
+    _one_of("MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+    _one_of("MODEL.RESNETS.NUM_GROUPS", 1),
+    _one_of("MODEL.RESNETS.RES5_DILATION", 1),
+    Rule("MODEL.RESNETS.DEFORM_ON_PER_STAGE", "False for all", lambda v: v and not any(v)),
+]
+# Image ResNets, Detectron2's and ours without "nonlocal_": pyramid levels above the last stage.
+_LEVELS_ABOVE = {
+    "build_resnet_backbone": 0,
+    "build_resnet_fpn_backbone": 1,
+    "build_retinanet_resnet_fpn_backbone": 2,
 }
+# Detectron2's parts that read features of the backbone: the models with them, the key that
+# chooses a part, its values.
+_READERS = {
+    "RPN": (
+        ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork"),
+        "MODEL.PROPOSAL_GENERATOR.NAME",
+        ("RPN", "RRPN"),
+    ),
+    "ROI_HEADS": (
+        ("GeneralizedRCNN", "PanopticFPN"),
+        "MODEL.ROI_HEADS.NAME",
+        ("StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads", "RROIHeads"),
+    ),
+    "RETINANET": (("RetinaNet",), "MODEL.META_ARCHITECTURE", ("RetinaNet",)),
+}
+_ANCHOR_GENERATORS = ("DefaultAnchorGenerator", "RotatedAnchorGenerator")
+_WITHOUT_KEYPOINTS = ("ProposalNetwork", "RetinaNet", "SemanticSegmentor", "VideoClassifier")
 
 
 def check_config(cfg: CfgNode) -> None:
     """Raise ConfigError, naming key, value and what is allowed, for a value that cannot work.
 
-    Blocks that are asked for but that the chosen backbone or head would not build are an error
-    too. Builders and scripts call this; a registered builder or head of your own counts as one
-    that builds blocks if it has an attribute ``builds_nonlocal_blocks = True``.
+    The keys are this package's. Blocks that the chosen backbone or head does not build are an
+    error too; `builds_nonlocal_blocks` marks builders of your own. `Trainer`, `main`, `Predictor`,
+    `VideoPredictor` and ``nl_detectron.env`` call this function; builders check their own keys.
     """
-    _check_options(BACKBONE_KEY, cfg.MODEL.RESNETS.NON_LOCAL)
-    _check_after_blocks(cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS)
-    _check_clip_options(cfg)
+    check_blocks(cfg)
+    _check(cfg, _OTHERS)
+
+
+def check_blocks(cfg: CfgNode) -> None:
+    """Raise ConfigError for values of NON_LOCAL that cannot work, or that nothing builds."""
+    _check(cfg, _BLOCKS)
     if any(cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS):
         _check_builds(
             f"{BACKBONE_KEY}.AFTER_BLOCKS", BACKBONE_REGISTRY, "BACKBONE", cfg.MODEL.BACKBONE.NAME
         )
-
-    head = cfg.MODEL.ROI_KEYPOINT_HEAD
-    _check_options(HEAD_KEY, head.NON_LOCAL)
-    widths = head.CONV_DIMS
-    if not isinstance(widths, list | tuple) or not all(type(w) is int and w > 0 for w in widths):
-        raise ConfigError(
-            f"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS is {widths}; allowed: a list of widths from 1 on"
-        )
-    every_key, every = f"{HEAD_KEY}.EVERY_CONVS", head.NON_LOCAL.EVERY_CONVS
-    convs = len(widths)
-    if type(every) is not int or not 0 <= every <= convs:
-        raise ConfigError(f"{every_key} is {every}; allowed: 0 (off) to {convs}, the head's depth")
-    if every:
-        if not cfg.MODEL.KEYPOINT_ON:
-            raise ConfigError(f"{every_key} is {every}, but MODEL.KEYPOINT_ON is False: no head")
-        _check_builds(every_key, ROI_KEYPOINT_HEAD_REGISTRY, "ROI_KEYPOINT_HEAD", head.NAME)
-        reduction = head.NON_LOCAL.REDUCTION
-        if any(width % reduction for width in widths):
-            raise ConfigError(
-                f"{HEAD_KEY}.REDUCTION is {reduction}; allowed: a divisor of each of "
-                f"{list(widths)}, the head's widths"
-            )
-
-    _check_smallest(cfg, "SOLVER.ACCUMULATE_STEPS")
-    _check_video(cfg)
+    head, key = cfg.MODEL.ROI_KEYPOINT_HEAD, f"{HEAD_KEY}.EVERY_CONVS"
+    every, reduction, widths = head.NON_LOCAL.EVERY_CONVS, head.NON_LOCAL.REDUCTION, head.CONV_DIMS
+    if every > len(widths):
+        raise _error(key, f"0 (off) to {len(widths)}, the head's depth", every)
+    if not every:
+        return
+    if not cfg.MODEL.KEYPOINT_ON or cfg.MODEL.META_ARCHITECTURE in _WITHOUT_KEYPOINTS:
+        expected = "0 without a keypoint head (MODEL.KEYPOINT_ON, MODEL.META_ARCHITECTURE)"
+        raise _error(key, expected, every)
+    _check_builds(key, ROI_KEYPOINT_HEAD_REGISTRY, "ROI_KEYPOINT_HEAD", head.NAME)
+    if any(width % reduction for width in widths):
+        raise _error(f"{HEAD_KEY}.REDUCTION", f"a divisor of each of {list(widths)}", reduction)
 
 
 def check_detectron2_keys(cfg: CfgNode) -> None:
     """Raise ConfigError for values of Detectron2's own keys that would end a run obscurely."""
-    for key, registry in _REGISTRIES.items():
+    for key, names in _NAMES.items():
         name = attrgetter(key)(cfg)
-        if name not in registry and (key in _REQUIRED or name not in _NOT_REGISTERED):
-            known = nearest(str(name), [name for name, _ in registry])
-            raise ConfigError(f"{key} is {short_repr(name)}, which is not registered.{known}")
-    for key in _SMALLEST:
-        _check_smallest(cfg, key)
+        if name not in names and (key in _REQUIRED or name not in _NO_NAMES):
+            known = [n if isinstance(n, str) else n[0] for n in names]
+            raise ConfigError(
+                f"{key} is {short_repr(name)}, which is not registered.{nearest(str(name), known)}"
+            )
+    _check(cfg, _DETECTRON2)
+    _check_steps(cfg)
+    _check_features(cfg, _check_resnet(cfg))
     _check_channels(cfg)
-    builder = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)
-    is_stock = builder.__module__.startswith(("detectron2.", "nl_detectron."))
-    depth = cfg.MODEL.RESNETS.DEPTH
-    if is_stock and "_resnet_" in cfg.MODEL.BACKBONE.NAME and depth not in _RESNET_DEPTHS:
-        raise ConfigError(
-            f"MODEL.RESNETS.DEPTH is {depth}; allowed: {', '.join(map(str, _RESNET_DEPTHS))}"
-        )
-    if cfg.INPUT.MIN_SIZE_TRAIN in ((), [], None):
-        raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty; allowed: one or more sizes in pixels")
 
 
 def _check_channels(cfg: CfgNode) -> None:
-    """INPUT.FORMAT is a format of images with as many channels as MODEL.PIXEL_MEAN."""
+    """Check that INPUT.FORMAT has as many channels as MODEL.PIXEL_MEAN."""
     channels, means = cfg.INPUT.FORMAT, len(cfg.MODEL.PIXEL_MEAN)
     try:
         shape = convert_PIL_to_numpy(Image.new("RGB", (1, 1)), channels).shape
     except Exception as error:  # of any type, from Pillow
-        raise ConfigError(
-            f"INPUT.FORMAT is {short_repr(channels)}; allowed: BGR, RGB, L, YUV-BT.601 and Pillow's"
-        ) from error
+        formats = "BGR, RGB, L, YUV-BT.601 or a mode of Pillow's"
+        raise _error("INPUT.FORMAT", formats, channels) from error
     if shape[2:] != (means,):
-        raise ConfigError(
-            f"INPUT.FORMAT is {short_repr(channels)}, of {(*shape, 1)[2]} channels, but "
-            f"MODEL.PIXEL_MEAN has {means} values; set it and MODEL.PIXEL_STD to one for each"
-        )
+        expected = f"a format of {means} channels, as many as MODEL.PIXEL_MEAN has values"
+        raise _error("INPUT.FORMAT", expected, channels)
 
 
-def _check_smallest(cfg: CfgNode, key: str) -> None:
-    value = attrgetter(key)(cfg)
-    if value is None or not _SMALLEST[key] <= value < math.inf:
-        raise ConfigError(f"{key} is {value}; allowed: {_SMALLEST[key]} or more")
+def _check_steps(cfg: CfgNode) -> None:
+    last = cfg.SOLVER.MAX_ITER
+    # Detectron2 ignores later steps, with a warning.
+    steps = [0, *(step for step in cfg.SOLVER.STEPS if step <= last), last]
+    ascending = all(earlier < later for earlier, later in pairwise(steps))
+    if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and not ascending:
+        expected = f"ascending and below SOLVER.MAX_ITER, which is {last}"
+        raise _error("SOLVER.STEPS", expected, cfg.SOLVER.STEPS)
 
 
-def _check_after_blocks(after_blocks: Any) -> None:
-    key = f"{BACKBONE_KEY}.AFTER_BLOCKS"
-    stages = list(after_blocks) if isinstance(after_blocks, list | tuple) else []
-    if len(stages) != len(STAGES) or not all(isinstance(s, list | tuple) for s in stages):
-        raise ConfigError(
-            f"{key} is {after_blocks}; allowed: {len(STAGES)} lists, one each for "
-            f"{', '.join(STAGES)}"
-        )
-    for stage, blocks in zip(STAGES, stages, strict=True):
-        if not all(type(block) is int for block in blocks):
-            raise ConfigError(f"{key} has {list(blocks)} for {stage}; allowed: whole numbers")
+def _check_resnet(cfg: CfgNode) -> list[str] | None:
+    """Check an image ResNet and its pyramid; return the features' names, None if unknown."""
+    model = cfg.MODEL
+    above = _LEVELS_ABOVE.get(model.BACKBONE.NAME.replace("nonlocal_", ""))
+    if above is None:
+        return None
+    _check(cfg, _RESNETS)
+    if model.RESNETS.DEPTH < 50:
+        _check(cfg, _SMALL_RESNETS)
+    outputs = list(model.RESNETS.OUT_FEATURES)
+    if above == 0:
+        return outputs
+    stages = list(model.FPN.IN_FEATURES or ())
+    first = STAGES.index(stages[0]) if stages and stages[0] in STAGES else len(STAGES)
+    consecutive = STAGES[first : first + len(stages)]
+    if tuple(stages) != consecutive or not stages or not set(stages) <= set(outputs):
+        expected = f"consecutive stages of MODEL.RESNETS.OUT_FEATURES, {', '.join(outputs)}"
+        raise _error("MODEL.FPN.IN_FEATURES", expected, model.FPN.IN_FEATURES)
+    return [f"p{first + 2 + level}" for level in range(len(stages) + above)]
 
 
-def _check_clip_options(cfg: CfgNode) -> None:
-    """AXES and GROUP_FRAMES have values that a block knows, and a backbone of clips."""
-    node = cfg.MODEL.RESNETS.NON_LOCAL
-    _check_choice(f"{BACKBONE_KEY}.AXES", node.AXES, AXES)
-    groups = list(node.GROUP_FRAMES) if isinstance(node.GROUP_FRAMES, list | tuple) else []
-    if len(groups) != len(STAGES) or not all(type(g) is int and g >= 0 for g in groups):
-        raise ConfigError(
-            f"{BACKBONE_KEY}.GROUP_FRAMES is {node.GROUP_FRAMES}; allowed: {len(STAGES)} numbers "
-            f"of time steps, one each for {', '.join(STAGES)}, 0 for all"
-        )
-    name = cfg.MODEL.BACKBONE.NAME
-    if name in BACKBONE_REGISTRY and getattr(BACKBONE_REGISTRY.get(name), "takes_clips", False):
-        return
-    if AXES[0] != node.AXES or any(groups):
-        raise ConfigError(
-            f"{BACKBONE_KEY} has AXES {node.AXES} and GROUP_FRAMES {groups}, but the backbone "
-            f"'{name}' takes images; allowed: AXES {AXES[0]} and GROUP_FRAMES {[0] * len(STAGES)}"
-        )
+def _check_features(cfg: CfgNode, outputs: list[str] | None) -> None:
+    """Check the features that heads read, and the anchors for them."""
+    model = cfg.MODEL
+    for part, (models, choice, names) in _READERS.items():
+        if model.META_ARCHITECTURE not in models or attrgetter(choice)(cfg) not in names:
+            continue
+        key, used = f"MODEL.{part}.IN_FEATURES", model[part].IN_FEATURES
+        if not used or (outputs is not None and not set(used) <= set(outputs)):
+            raise _error(key, f"features of the backbone, {', '.join(outputs or ())}", used)
+        if part == "ROI_HEADS" or model.ANCHOR_GENERATOR.NAME not in _ANCHOR_GENERATORS:
+            continue
+        for name in ("SIZES", "ASPECT_RATIOS"):
+            lists = model.ANCHOR_GENERATOR[name]
+            a_list_each = lists and isinstance(lists[0], list | tuple)
+            if not lists or (a_list_each and len(lists) not in (1, len(used))):
+                expected = f"one list, or one for each of the {len(used)} features of {key}"
+                raise _error(f"MODEL.ANCHOR_GENERATOR.{name}", expected, lists)
 
 
-def _check_video(cfg: CfgNode) -> None:
-    share = cfg.DATALOADER.MAX_BAD_VIDEOS
-    if share is None or not 0 <= share <= 1:
-        raise ConfigError(f"DATALOADER.MAX_BAD_VIDEOS is {share}; allowed: a share, 0 to 1")
-    for key in ("INPUT.CLIP.FRAMES", "INPUT.CLIP.STRIDE", "TEST.CLIPS", "TEST.CROPS"):
-        _check_smallest(cfg, key)
-    classifier, key = cfg.MODEL.VIDEO_CLASSIFIER, "MODEL.VIDEO_CLASSIFIER"
-    _check_smallest(cfg, f"{key}.NUM_CLASSES")
-    dropout = classifier.DROPOUT
-    if dropout is None or not 0 <= dropout < 1:
-        raise ConfigError(f"{key}.DROPOUT is {dropout}; allowed: 0 to below 1")
-    _check_choice(f"{key}.MULTI_LABEL", classifier.MULTI_LABEL, (True, False))
-    _check_choice("TEST.VIEW_POOLING", cfg.TEST.VIEW_POOLING, ("mean", "max"))
-
-
-def _check_choice(key: str, value: Any, allowed: Sequence[Any]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{key} is {short_repr(value)}; allowed: {', '.join(map(str, allowed))}")
-
-
-def _check_options(key: str, node: CfgNode) -> None:
-    _check_choice(f"{key}.PAIRWISE", node.PAIRWISE, PAIRWISE_FORMS)
-    for name in ("REDUCTION", "SUBSAMPLE"):
-        if type(node[name]) is not int or node[name] < 1:
-            raise ConfigError(f"{key}.{name} is {node[name]}; allowed: 1 or more")
-    if type(node.SCALE) is not bool:
-        raise ConfigError(f"{key}.SCALE is {node.SCALE}; allowed: True, False")
-    if type(node.INIT_STD) is not float or not 0 < node.INIT_STD < math.inf:
-        raise ConfigError(f"{key}.INIT_STD is {node.INIT_STD}; allowed: a number above 0")
-    try:
-        build_norm(node.NORM, channels=32)
-    except ValueError as error:
-        raise ConfigError(f"{key}.NORM: {error}") from error
+def _check(cfg: CfgNode, rules: Iterable[Rule]) -> None:
+    for rule in rules:
+        value = attrgetter(rule.key)(cfg)
+        if (not rule.when or attrgetter(rule.when)(cfg)) and not rule.holds(value):
+            raise _error(rule.key, rule.expected, value)
 
 
 def _check_builds(key: str, registry: Registry, section: str, name: str) -> None:
-    """Blocks are asked for by `key`: the registered `name` must be one that builds them."""
-    capable = [n for n, entry in registry if getattr(entry, "builds_nonlocal_blocks", False)]
+    """Check that the registered `name` builds the blocks that `key` asks for."""
+    capable = [n for n, entry in registry if entry in BLOCK_BUILDERS]
     if name not in capable:
         raise ConfigError(
             f"{key} asks for blocks, which MODEL.{section}.NAME '{name}' does not build; "
             f"allowed: {', '.join(capable)}"
         )
+
+
+def _error(key: str, expected: str, value: Any) -> ConfigError:
+    return ConfigError(f"{key} must be {expected}, got {short_repr(value)}")

@@ -122,7 +122,8 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
             except FloatingPointError as error:  # proposals that are not finite, before any loss
                 what = f"the model's outputs are not finite at iteration {self.iter} ({error})"
                 raise DivergedError(what, amp=self.amp) from error
-        return {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
+        losses = {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
+        return {name: loss.reshape(()) for name, loss in losses.items()}
 
     def _check_losses(self, losses: dict[str, torch.Tensor]) -> None:
         values = torch.stack(list(losses.values()))

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..checkpoint import Checkpointer
-from ..config import Config, RunSettings
+from ..config import Config, RunSettings, check_config
 from ..data.catalog import metadata_of
 from ..tasks import task_of
 from .accumulate import StepTrainer, to_distributed
@@ -36,6 +36,18 @@ from .train_loop import EvaluateOnSuccess
 from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)
+
+
+class PreciseBN(hooks.PreciseBN):
+    """Detectron2's hook, for models in which some batch norms have no running statistics."""
+
+    def update_stats(self) -> None:
+        norms = [norm for norm in get_bn_modules(self._model) if norm.running_mean is None]
+        for norm in norms:
+            norm.eval()  # where it computes the same, and is none of those to update
+        super().update_stats()
+        for norm in norms:
+            norm.train()
 
 
 class Trainer(EvaluateOnSuccess, DefaultTrainer):
@@ -146,18 +158,21 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     def _build_precise_bn(self) -> HookBase | None:
         if not isinstance(self.cfg, CfgNode):
             return None
-        if not (self.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model)):
+        norms = get_bn_modules(self.model)
+        with_statistics = [norm for norm in norms if norm.running_mean is not None]
+        if not (self.cfg.TEST.PRECISE_BN.ENABLED and with_statistics):
             return None
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0  # a second loader's processes would cost memory
         images = cfg.TEST.PRECISE_BN.NUM_ITER
         loader = self.build_train_loader(cfg)
-        return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, images)
+        return PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, images)
 
     @classmethod
     def build_model(cls, cfg: Config) -> nn.Module:
         if isinstance(cfg, CfgNode):
+            check_config(cfg)
             return super().build_model(cfg)
         model = instantiate(cfg.model).to(cfg.train.device)
         logger.info("Model:\n%s", model)

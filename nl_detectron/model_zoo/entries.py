@@ -48,14 +48,16 @@ class DetectionEntry(Entry):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        more = {"faster": (), "mask": (MASK,), "keypoint": (KEYPOINT,)}
+        more = {"faster": (), "retinanet": (), "mask": (MASK,), "keypoint": (KEYPOINT,)}
         return (BOX, *more[self._name["detector"]])
 
     @property
     def model(self) -> str:
         """Detector and backbone, e.g. ``Mask R-CNN R50-FPN``."""
         depth = self._name["backbone"].replace("_", "", 1).replace("_", "-")
-        return f"{self._name['detector'].capitalize()} R-CNN {depth}-FPN"
+        detector = self._name["detector"]
+        name = "RetinaNet" if detector == "retinanet" else f"{detector.capitalize()} R-CNN"
+        return f"{name} {depth}-FPN"
 
     @property
     def schedule(self) -> str:
@@ -80,7 +82,7 @@ class DetectionEntry(Entry):
     def _name(self) -> re.Match[str]:
         """The parts of the config's file name, which follows Detectron2's pattern."""
         pattern = (
-            r"(?P<detector>[a-z]+)_rcnn_(?P<backbone>.+?)_FPN_"
+            r"(?P<detector>[a-z]+)(_rcnn)?_(?P<backbone>[A-Z].*?)_FPN_"
             r"((?P<blocks>.*)_)?(?P<schedule>[^_]+)\.yaml"
         )
         match = re.fullmatch(pattern, Path(self.config).name)
@@ -244,6 +246,17 @@ _PUBLISHED: tuple[Entry, ...] = (
         section=DETECTION,
         blocks="1 in res4",
         baseline="COCO-Detection/faster_rcnn_R_101_FPN_1x.yaml",
+    ),
+    DetectionEntry(
+        config="COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+        section=DETECTION,
+        detectron2=Results(box=AP(37.4)),
+    ),
+    DetectionEntry(
+        config="COCO-Detection/retinanet_R_50_FPN_NL_1x.yaml",
+        section=DETECTION,
+        blocks="1 in res4",
+        baseline="COCO-Detection/retinanet_R_50_FPN_1x.yaml",
     ),
     DetectionEntry(
         config="Ablations/mask_rcnn_R_50_FPN_NL_gaussian_1x.yaml",

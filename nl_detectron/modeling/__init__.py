@@ -1,10 +1,11 @@
 """Where the blocks go: backbones, keypoint head and video networks, registered with Detectron2."""
 
 from .backbone import (
-    add_nonlocal_blocks,
     build_nonlocal_resnet_backbone,
     build_nonlocal_resnet_fpn_backbone,
+    build_nonlocal_retinanet_resnet_fpn_backbone,
 )
+from .insertion import add_backbone_blocks
 from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
 from .video_classifier import VideoClassifier
 from .video_resnet import VideoResNet, build_nonlocal_video_resnet_backbone
@@ -13,8 +14,9 @@ __all__ = [
     "NonLocalKRCNNConvDeconvUpsampleHead",
     "VideoClassifier",
     "VideoResNet",
-    "add_nonlocal_blocks",
+    "add_backbone_blocks",
     "build_nonlocal_resnet_backbone",
     "build_nonlocal_resnet_fpn_backbone",
+    "build_nonlocal_retinanet_resnet_fpn_backbone",
     "build_nonlocal_video_resnet_backbone",
 ]

@@ -7,11 +7,12 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_KEYPOINT_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 
-from ..config import NonLocalOptions, check_config
-from .blocks import build_block, insert_after
+from ..config import NonLocalOptions, builds_nonlocal_blocks, check_blocks
+from .insertion import build_block, insert_after
 
 
 @ROI_KEYPOINT_HEAD_REGISTRY.register()
+@builds_nonlocal_blocks
 class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
     """Detectron2's keypoint head with a non-local block after every so many convolutions.
 
@@ -25,8 +26,6 @@ class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
         every_convs: the distance between blocks in convolutions; 0 for no block. Table 6 has 2.
         options: how each block is made.
     """
-
-    builds_nonlocal_blocks = True
 
     @configurable
     def __init__(
@@ -47,7 +46,7 @@ class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        check_config(cfg)
+        check_blocks(cfg)
         node = cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL
         stock = super().from_config(cfg, input_shape)
         return {

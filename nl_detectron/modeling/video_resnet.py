@@ -12,7 +12,7 @@ from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import BACKBONE_KEY, STAGES, check_config
+from ..config import BACKBONE_KEY, STAGES, builds_nonlocal_blocks
 from ..errors import ConfigError
 from ..layers.norm3d import FrozenBatchNorm3d, build_norm_3d
 from .backbone import add_from_config
@@ -223,7 +223,7 @@ class VideoResNet(Backbone):
     Input (N, C, T, H, W); output a dict of the features `out_features`, (N, C', T', H', W'). The
     strides in `output_shape` are of space; `time_strides` has those of time by the same names,
     and `output_size` the exact sizes. Weights have the names of Detectron2's ResNet, and
-    `add_nonlocal_blocks` puts blocks into it.
+    `add_backbone_blocks` puts blocks into it.
 
     Args:
         in_channels: C.
@@ -422,6 +422,7 @@ _KEYS = {
 
 
 @BACKBONE_REGISTRY.register()
+@builds_nonlocal_blocks
 def build_nonlocal_video_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VideoResNet:
     """A `VideoResNet` of Detectron2's MODEL.RESNETS and of MODEL.VIDEO_RESNET, with the blocks of
     MODEL.RESNETS.NON_LOCAL.
@@ -430,7 +431,6 @@ def build_nonlocal_video_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
         ConfigError: for a value that `VideoResNet` does not allow, DEFORM_ON_PER_STAGE, and for
             GROUP_FRAMES that do not divide the time steps which a stage makes of INPUT.CLIP.FRAMES.
     """
-    check_config(cfg)
     resnets = cfg.MODEL.RESNETS
     if any(resnets.DEFORM_ON_PER_STAGE):
         raise ConfigError(
@@ -448,12 +448,9 @@ def build_nonlocal_video_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
         name, _, rest = str(error).partition(" ")
         key = _KEYS.get(name, "MODEL.RESNETS:")
         raise ConfigError(f"{key} {rest if name in _KEYS else error}") from error
+    add_from_config(cfg, resnet)
     _check_group_frames(cfg, resnet)
-    return add_from_config(cfg, resnet, dims=3)
-
-
-build_nonlocal_video_resnet_backbone.builds_nonlocal_blocks = True
-build_nonlocal_video_resnet_backbone.takes_clips = True
+    return resnet
 
 
 def _check_group_frames(cfg: CfgNode, resnet: VideoResNet) -> None:
