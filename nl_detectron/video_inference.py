@@ -20,7 +20,7 @@ from detectron2.data import MetadataCatalog
 
 from .data.video.info import FOLDER_RATE, VideoError, VideoInfo
 from .data.video.probing import probe
-from .data.video.streaming import DEFAULT_RATE, Frame
+from .data.video.streaming import Frame
 from .errors import ConfigError, DataError
 from .inference import complete_config, load_model, precision
 from .modeling import VideoClassifier
@@ -237,12 +237,8 @@ def _record(video: Video, rate: float) -> dict[str, Any]:
 
 def _times(info: VideoInfo) -> list[float]:
     """Return when each frame of a video starts, and when the last one ends, in seconds."""
-    rate = info.rate or DEFAULT_RATE
-    try:
-        starts = info.seconds(range(info.num_frames))
-    except VideoError:  # it says nothing of times
-        starts = [i / rate for i in range(info.num_frames)]
-    return [*starts, starts[-1] + 1 / rate]
+    starts = info.seconds(range(info.num_frames))
+    return [*starts, starts[-1] + 1 / info.rate]
 
 
 def _class_names(cfg: CfgNode, names: Sequence[str] | None) -> list[str]:

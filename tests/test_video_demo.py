@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from painted import paint, turn, write_video
+from painted import paint, set_matrix, write_video
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
@@ -158,7 +158,7 @@ def test_a_drawn_video_has_the_frames_size_duration_and_sound_of_its_input(
         stamps = [40 * i + 300 * (i > 10) for i in range(count)] if kind == "uneven" else None
         write_video(source, "libx264", count, size=SIZE, stamps=stamps, audio=True)
     if kind == "turned":
-        turn(source)
+        set_matrix(source, 0, -1, 1, 0)
     run("--video-input", source, "--output", target, "--json", tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
     before, after = probe(source), probe(target)

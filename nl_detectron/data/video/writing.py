@@ -10,8 +10,8 @@ from typing import Self, cast
 import numpy as np
 
 from ...errors import UserError
+from .decoding import av, opened
 from .info import VideoError
-from .reading import av, opened
 from .streaming import Frame
 
 CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
