@@ -71,9 +71,10 @@ def write_video(
         container.mux(stream.encode())
         if sound is not None:
             samples = np.zeros((1, 1024), np.float32)
-            silence = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            silence.sample_rate, silence.pts = 8000, 0
-            container.mux(sound.encode(silence))
+            for start in range(0, num_frames * 8000 // rate, 1024):
+                silence = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+                silence.sample_rate, silence.pts = 8000, start
+                container.mux(sound.encode(silence))
             container.mux(sound.encode())
     return path
 
