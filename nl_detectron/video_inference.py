@@ -21,7 +21,7 @@ from detectron2.data import MetadataCatalog
 from .data.video.info import FOLDER_RATE, VideoError, VideoInfo
 from .data.video.probing import probe
 from .data.video.streaming import Frame
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, UserError
 from .inference import complete_config, load_model, precision
 from .modeling import VideoClassifier
 from .tasks import is_video
@@ -132,13 +132,16 @@ class VideoPredictor:
             rate: frames a second of folders and arrays, for the windows' times.
 
         Raises:
-            DataError: a video cannot be read.
+            DataError: a video cannot be read, or its scores are not finite.
         """
         if isinstance(videos, str | os.PathLike):
             raise ValueError(f"videos is {os.fspath(videos)!r}; allowed: a list of videos")
         for video in videos:
             record = _record(video, rate)
-            views = self.scores(self._map(record)["clips"])
+            try:
+                views = self.scores(self._map(record)["clips"])
+            except UserError as error:
+                raise DataError(f"{record['file_name']}: {error}") from error
             yield self._prediction(
                 record["info"], views.reshape(-1, self._map.crops, len(views[0]))
             )
@@ -175,10 +178,17 @@ class VideoPredictor:
 
     @torch.no_grad()
     def scores(self, clips: torch.Tensor) -> np.ndarray:
-        """Return the probabilities (V, C) of clips (V, 3, T, H, W), uint8."""
+        """Return the probabilities (V, C) of clips (V, 3, T, H, W), uint8.
+
+        Raises:
+            UserError: they are not finite.
+        """
         with precision(self.cfg.MODEL.DEVICE, half=self._half):
             (output,) = self.model([{"clips": clips}])
-        return output["view_scores"].float().cpu().numpy()
+        scores = output["view_scores"].float().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise UserError("scores must be finite, got NaN or infinity; check the weights")
+        return scores
 
     def pool(self, scores: np.ndarray, *, axis: int = 0) -> np.ndarray:
         """Return the mean or the maximum of probabilities, by ``TEST.VIEW_POOLING``."""

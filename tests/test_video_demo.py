@@ -131,6 +131,16 @@ def test_a_prediction_is_that_of_an_evaluation(
         predictor(str(path))
 
 
+def test_scores_that_are_not_finite_are_an_error_that_names_the_video(
+    cfg: CfgNode, tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", 9, size=SIZE)
+    predictor = VideoPredictor(cfg)
+    torch.nn.init.constant_(predictor.model.classifier.bias, float("nan"))
+    with pytest.raises(DataError, match=r"a\.mp4"):
+        predictor([path])
+
+
 def test_image_and_video_predictors_name_each_other(cfg: CfgNode) -> None:
     with pytest.raises(ConfigError, match=r"use nl_detectron\.video_inference\.VideoPredictor"):
         Predictor(cfg)
