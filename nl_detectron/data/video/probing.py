@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.\w+)", re.DOTALL)
 # Formats that have a time stamp for each frame, and the same one after seeking.
 _STAMPED = {"asf", "avi", "flv", "matroska", "mov", "mpegts"}
-_THREADS = 8
+_THREADS = 32
 _SAVE_EVERY = 20_000  # videos: so much of the work can be lost
 _FORMAT = 2  # of the file
 
