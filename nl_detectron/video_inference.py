@@ -21,8 +21,8 @@ from PIL import Image, ImageSequence
 
 from .data.video.info import FOLDER_RATE, VideoError, VideoInfo
 from .data.video.probing import probe
-from .data.video.streaming import DEFAULT_RATE, Frame
-from .errors import ConfigError, DataError
+from .data.video.streaming import Frame
+from .errors import ConfigError, DataError, UserError
 from .inference import Classes, complete_config, is_one, load_model, precision
 from .modeling import VideoClassifier
 from .tasks import is_video
@@ -139,12 +139,16 @@ class VideoPredictor:
             rate: frames a second of all but files, for the windows' times.
 
         Raises:
-            DataError: a video cannot be read.
+            DataError: a video cannot be read, or its scores are not finite.
             ValueError: an array or tensor has another shape or type.
         """
         for video in videos:
             record = _record(video, rate)
-            views = self.scores(self._map(record)["clips"])
+            clips = self._map(record)["clips"]
+            try:
+                views = self.scores(clips)
+            except UserError as error:
+                raise DataError(f"{record['file_name']}: {error}") from error
             yield self._prediction(
                 record["info"], views.reshape(-1, self._map.crops, len(views[0]))
             )
@@ -181,10 +185,17 @@ class VideoPredictor:
 
     @torch.no_grad()
     def scores(self, clips: torch.Tensor) -> np.ndarray:
-        """Return the probabilities (V, C) of clips (V, 3, T, H, W), uint8."""
+        """Return the probabilities (V, C) of clips (V, 3, T, H, W), uint8.
+
+        Raises:
+            UserError: they are not finite.
+        """
         with precision(self.cfg.MODEL.DEVICE, half=self._half):
             (output,) = self.model([{"clips": clips}])
-        return output["view_scores"].float().cpu().numpy()
+        scores = output["view_scores"].float().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise UserError("scores must be finite, got NaN or infinity; check the weights")
+        return scores
 
     def pool(self, scores: np.ndarray, *, axis: int = 0) -> np.ndarray:
         """Return the mean or the maximum of probabilities, by ``TEST.VIEW_POOLING``."""
@@ -249,9 +260,5 @@ def _record(video: VideoInput, rate: float) -> dict[str, Any]:
 
 def _times(info: VideoInfo) -> list[float]:
     """Return when each frame of a video starts, and when the last one ends, in seconds."""
-    rate = info.rate or DEFAULT_RATE
-    try:
-        starts = info.seconds(range(info.num_frames))
-    except VideoError:  # it says nothing of times
-        starts = [i / rate for i in range(info.num_frames)]
-    return [*starts, starts[-1] + 1 / rate]
+    starts = info.seconds(range(info.num_frames))
+    return [*starts, starts[-1] + 1 / info.rate]

@@ -71,9 +71,10 @@ def write_video(
         container.mux(stream.encode())
         if sound is not None:
             samples = np.zeros((1, 1024), np.float32)
-            silence = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            silence.sample_rate, silence.pts = 8000, 0
-            container.mux(sound.encode(silence))
+            for start in range(0, num_frames * 8000 // rate, 1024):
+                silence = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+                silence.sample_rate, silence.pts = 8000, start
+                container.mux(sound.encode(silence))
             container.mux(sound.encode())
     return path
 
@@ -105,11 +106,72 @@ def remux(
     return path
 
 
-def turn(path: Path) -> None:
-    """Write into an MP4's header that it is to be shown a quarter turn counter-clockwise."""
+def copy_packets(
+    source: Path,
+    path: Path,
+    change: Callable[[int, "av.Packet"], Sequence["av.Packet"]],
+    **options: str,
+) -> Path:
+    """Copy a video packet by packet, in the order of decoding, as `change` has them by number.
+
+    Args:
+        options: of the muxer.
+    """
+    with av.open(str(source)) as reader, av.open(str(path), "w", options=options) as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        copy.time_base = stream.time_base
+        packets = (packet for packet in reader.demux(stream) if packet.dts is not None)
+        for number, packet in enumerate(packets):
+            for new in change(number, packet):
+                new.stream = copy
+                writer.mux(new)
+    return path
+
+
+def delay(packet: "av.Packet", seconds: Fraction) -> list["av.Packet"]:
+    """Return the packet with later time stamps."""
+    packet.pts += int(seconds / packet.time_base)
+    packet.dts += int(seconds / packet.time_base)
+    return [packet]
+
+
+def not_coded(packet: "av.Packet") -> "av.Packet":
+    """Return an MPEG-4 packet that gives no picture, one frame of 1/25 s after `packet`."""
+    # A VOP's start code, P, the same second, a marker, five bits of time, a marker, not coded.
+    new = av.Packet(bytes([0, 0, 1, 0xB6, 0b01010000, 0b01001111]))
+    new.time_base = packet.time_base
+    new.pts = new.dts = packet.dts + int(Fraction(1, 25) / packet.time_base)
+    return new
+
+
+def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Write the display matrix into an MP4's header: (x, y) is shown at (ax + cy, bx + dy)."""
     content = bytearray(path.read_bytes())
     start = content.index(b"tkhd") + 4 + 40
     one = 1 << 16
-    matrix = (0, -one, 0, one, 0, 0, 0, 0, 1 << 30)
+    matrix = (a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
     content[start : start + 36] = struct.pack(">9i", *matrix)
     path.write_bytes(bytes(content))
+    return path
+
+
+def set_edits(path: Path, edits: Sequence[tuple[int, int]]) -> Path:
+    """Write the edit list of an MP4 of one track that ends with its header.
+
+    Args:
+        edits: duration in thousandths of a second, and first time in the track's units or -1.
+    """
+    content = bytearray(path.read_bytes())
+    items = b"".join(struct.pack(">IiI", *edit, 1 << 16) for edit in edits)
+    elst = struct.pack(">I4sII", 16 + len(items), b"elst", 0, len(edits)) + items
+    edts = struct.pack(">I4s", 8 + len(elst), b"edts") + elst
+    old = content.index(b"edts") - 4
+    (size,) = struct.unpack_from(">I", content, old)
+    content[old : old + size] = edts
+    for box in (b"moov", b"trak"):
+        start = content.index(box) - 4
+        (whole,) = struct.unpack_from(">I", content, start)
+        struct.pack_into(">I", content, start, whole + len(edts) - size)
+    path.write_bytes(content)
+    return path

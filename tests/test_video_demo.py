@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from painted import paint, turn, write_video
+from painted import paint, set_matrix, write_video
 from PIL import Image
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
@@ -140,6 +140,16 @@ def test_a_prediction_is_that_of_an_evaluation(
             predictor(wrong)
 
 
+def test_scores_that_are_not_finite_are_an_error_that_names_the_video(
+    cfg: CfgNode, tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", 9, size=SIZE)
+    predictor = VideoPredictor(cfg)
+    torch.nn.init.constant_(predictor.model.classifier.bias, float("nan"))
+    with pytest.raises(DataError, match=r"a\.mp4"):
+        predictor([path])
+
+
 def test_image_and_video_predictors_name_each_other(cfg: CfgNode) -> None:
     with pytest.raises(ConfigError, match=r"use nl_detectron\.video_inference\.VideoPredictor"):
         Predictor(cfg)
@@ -167,7 +177,7 @@ def test_a_drawn_video_has_the_frames_size_duration_and_sound_of_its_input(
         stamps = [40 * i + 300 * (i > 10) for i in range(count)] if kind == "uneven" else None
         write_video(source, "libx264", count, size=SIZE, stamps=stamps, audio=True)
     if kind == "turned":
-        turn(source)
+        set_matrix(source, 0, -1, 1, 0)
     run("--video-input", source, "--output", target, "--json", tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
     before, after = probe(source), probe(target)

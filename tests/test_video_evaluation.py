@@ -109,6 +109,30 @@ def test_accuracy_of_videos_of_clips_and_of_groups(tmp_path, random):
     assert saved["protocol"] == "3 clips x 1 crop of 8"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("key", ["scores", "view_scores"])
+def test_scores_that_are_not_finite_are_an_error(tmp_path, value, multi_label, key):
+    evaluator = make(tmp_path, [[0], [1], [2]], multi_label=multi_label)
+    predictions = outputs(3)
+    predictions[1][key].reshape(-1)[3] = value
+    evaluator.reset()
+    with pytest.raises(UserError, match="v1"):
+        process(evaluator, predictions, range(3))
+
+
+def test_stored_scores_that_are_not_finite_are_an_error(tmp_path, monkeypatch):
+    evaluator = make(tmp_path, [[0], [1], [2]])
+    predictions = outputs(3)
+    predictions[2]["scores"][0] = float("nan")
+    evaluator.reset()
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoEvaluator, "_check_finite", lambda *_: None)  # as an earlier version
+        process(evaluator, predictions, range(3))
+    with pytest.raises(UserError, match="v2"):
+        evaluator.evaluate()
+
+
 def test_mean_average_precision_of_videos_and_of_clips(tmp_path, random):
     labels = [np.flatnonzero(random.random(7) < 0.4).tolist() for _ in range(40)]
     labels[0] = list(range(7))

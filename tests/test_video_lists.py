@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import painted
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from painted import paint, write_video
+from painted import paint, read_number, write_video
 
 from nl_detectron.data import register_videos
 from nl_detectron.data.video import charades, lists, register
 from nl_detectron.data.video.lists import Entry
 from nl_detectron.errors import DataError, UserError
+from nl_detectron.video.mapper import TrainMapper
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,29 @@ def test_slowfast_frame_lists_give_labels_of_frames(tmp_path: Path) -> None:
     file.write_text("\n".join(rows[:3]) + "\nAB AB x AB/1.jpg 3\n")
     with pytest.raises(DataError, match=r"train\.csv, line 4"):
         lists.read_list(file)
+
+
+@pytest.mark.parametrize("rate", [24, 30, 12.5])
+def test_labels_of_frames_hold_at_the_rate_of_the_folders(
+    tmp_path: Path, catalog: None, rate: float
+) -> None:
+    (tmp_path / "AB").mkdir()
+    rows = ["original_vido_id video_id frame_id path labels"]
+    for frame in range(60):
+        path = f"AB/AB-{frame + 1:06d}.png"
+        cv2.imwrite(str(tmp_path / path), paint(frame))
+        rows.append(f'AB AB {frame} {path} "{"1" if 20 <= frame < 31 else "0"}"')
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    register_videos("own", tmp_path / "list.csv", tmp_path, classes=2, folder_rate=rate)
+    (video,) = DatasetCatalog.get("own")
+    mapper = TrainMapper(frames=1, stride=1, min_size=(48,), is_range=False, crop=None, flip=False)
+    seen = set()
+    for seed in range(40):
+        sample = mapper(video, np.random.default_rng(seed))
+        number = read_number(sample["clips"][0, :, 0].permute(1, 2, 0).numpy())
+        assert sample["labels"] == [int(20 <= number < 31)]
+        seen.add(number)
+    assert len(seen) > 20
 
 
 # Charades

@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from ..data.video import charades
-from ..data.video.info import VideoError, VideoInfo
+from ..data.video.info import VideoError
 from ..data.video.lists import Entry, read_list
 from .kinds import Problem, error, warning
 from .report import Report
@@ -27,16 +27,6 @@ UNREADABLE = error(
     "unreadable-video",
     "a video cannot be decoded to its end; a run stops when it gets there",
     "copy or convert it again, or set DATALOADER.SKIP_BAD_VIDEOS True",
-)
-COUNT = error(
-    "frame-count",
-    "a video has another number of frames than its container lists; a run stops at those it lacks",
-    "convert it again",
-)
-HEADER_COUNT = warning(
-    "header-frame-count",
-    "a video's header has another number of frames than there are; nothing here relies on it",
-    "convert it again if other programs do",
 )
 LABEL = error("video-label-range", "a label is not one of the classes", "correct the list")
 NO_LABEL = error(
@@ -211,21 +201,18 @@ def problems_of_files(
 def video_problems(path: str) -> Iterator[tuple[str, str]]:
     """Yield kind and detail of what is wrong with a file or a folder of frames, decoding it all."""
     from ..data.video.probing import probe  # needs PyAV
-    from ..data.video.reading import decode_all
+    from ..data.video.reading import read_frames
 
     if not os.path.lexists(path):
         yield MISSING, f"no {path}"
         return
     try:
-        info: VideoInfo = probe(path)
-        frames, promised = decode_all(path, info)
+        info = probe(path)
+        if info.names is not None:
+            read_frames(path, range(info.num_frames), info, size=(1, 1))
     except (VideoError, OSError, ValueError) as failure:
         yield UNREADABLE, f"{path!r}: {failure}"
         return
-    if frames != info.num_frames:
-        yield COUNT, f"{path!r}: {frames} can be decoded, {info.num_frames} are listed"
-    if promised and promised != frames:
-        yield HEADER_COUNT, f"{path!r}: {promised} in the header, {frames} can be decoded"
 
 
 def problems_between(train: VideoSet, test: VideoSet) -> Iterator[Problem]:

@@ -111,6 +111,7 @@ class VideoEvaluator(DatasetEvaluator):
             record = np.zeros((), self._dtype)
             position = record["position"] = self._positions[video["video_id"]]
             record["scores"] = output["scores"].cpu().numpy()
+            self._check_finite([position], np.vstack([views, record["scores"]])[None])
             if not self.multi_label:
                 views = label_ranks(views, np.broadcast_to(self._labels[position], views.shape))
             record["views"] = views
@@ -125,6 +126,7 @@ class VideoEvaluator(DatasetEvaluator):
         records = np.concatenate(gathered)
         records = records[np.argsort(records["position"], kind="stable")]
         self._check_complete(records["position"])
+        self._check_finite(records["position"], records["scores"])
         metrics = self._metrics(records)
         self._write(records)
         logger.info(
@@ -163,6 +165,16 @@ class VideoEvaluator(DatasetEvaluator):
                             f"not evaluated; the first is {missing[0]!r}")  # fmt: skip
         if missing:
             logger.warning(f"{self.name}: {len(missing)} of {len(counts)} videos have no scores")
+
+    def _check_finite(self, positions: Sequence[int] | np.ndarray, scores: np.ndarray) -> None:
+        """Raise UserError if a video has a score that is infinite or NaN, which has no rank."""
+        bad = ~np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
+        if bad.any():
+            raise UserError(
+                f"data set '{self.name}': the scores of video "
+                f"{self._ids[positions[bad.argmax()]]!r} must be finite, got NaN or infinity; "
+                "check the weights"
+            )
 
     def _metrics(self, records: np.ndarray) -> dict[str, float]:
         labels, scores, views = (

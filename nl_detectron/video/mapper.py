@@ -175,10 +175,7 @@ def _labels_of_clip(video: dict[str, Any], indices: np.ndarray) -> list[int]:
     """Return the labels of the video, or those that hold while a frame of the clip is shown."""
     if "intervals" not in video:
         return list(video["labels"])
-    try:
-        seconds = video["info"].seconds(indices.tolist())
-    except VideoError as error:
-        raise BadVideoError.of(video["file_name"], error) from error
+    seconds = video["info"].seconds(indices.tolist())
     return sorted(
         {
             label

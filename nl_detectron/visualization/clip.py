@@ -150,5 +150,5 @@ def read_clip(
         size=size,
         frames=shown,
         pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 0, 1, 2))),
-        rate=(info.rate or 24.0) / stride,
+        rate=info.rate / stride,
     )

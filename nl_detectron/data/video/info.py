@@ -4,7 +4,12 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Self
+from typing import NamedTuple, Self
+
+import numpy as np
+
+DEFAULT_RATE = 25
+"""Frames a second of a file or a camera that does not say."""
 
 FOLDER_RATE = 24.0
 """Frames a second of a folder of frames, as in Charades' own."""
@@ -18,7 +23,7 @@ class VideoError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamps:
-    """Presentation time stamps of all frames, in the order of presentation.
+    """Time stamps of all frames, in the order of presentation, rising.
 
     Most videos have a constant rate, so their stamps are a rounded multiple of a step. The others
     have a list. Frame i is shown ``(stamp i - first) * time_base`` seconds after the first.
@@ -55,6 +60,26 @@ class Stamps:
         return [self.first + (i * numerator + half) // denominator for i in range(num_frames)]
 
 
+class Orientation(NamedTuple):
+    """The way from a decoded frame to the frame that is shown: transpose, then flip."""
+
+    transposed: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width after a transposition, if there is one."""
+        return (width, height) if self.transposed else (height, width)
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Return a view of pixels ``(H, W, 3)`` as they are shown."""
+        pixels = pixels.swapaxes(0, 1) if self.transposed else pixels
+        return pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+UPRIGHT = Orientation()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameNames:
     """The names of a folder's frames: ``{prefix}{number}{suffix}``, without a gap."""
@@ -74,19 +99,20 @@ class VideoInfo:
 
     Args:
         num_frames: that a full sequential decoding gives.
-        rate: frames a second; None where the file does not say.
-        height, width: in pixels, as shown, that is, after `rotation`.
-        rotation: by which decoded frames are turned to be shown, degrees counter-clockwise.
-        key_frames: indices of the frames where decoding can start; None is all of them.
-        stamps: None where there are none to rely on: the file is decoded from its start.
-        names: of a folder's frames; None for a file.
+        rate: frames a second.
+        height, width: in pixels, as shown.
+        orientation: from decoded frames to shown ones.
+        key_frames: indices of the frames where decoding can start; None: all frames; (): the file
+            is decoded from its start.
+        stamps: of a file.
+        names: of a folder's frames.
     """
 
     num_frames: int
-    rate: float | None
+    rate: float
     height: int
     width: int
-    rotation: int = 0
+    orientation: Orientation = UPRIGHT
     key_frames: tuple[int, ...] | None = None
     stamps: Stamps | None = None
     names: FrameNames | None = None
@@ -104,6 +130,4 @@ class VideoInfo:
             stamps = self.stamps.values(self.num_frames)
             unit = self.stamps.time_base
             return [float((stamps[i] - stamps[0]) * unit) for i in indices]
-        if not self.rate:
-            raise VideoError("it has neither time stamps nor a frame rate")
         return [i / self.rate for i in indices]

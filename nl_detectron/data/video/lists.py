@@ -40,13 +40,16 @@ class Entry:
     line: int = 0
 
 
-def read_list(file: Path) -> list[Entry]:
+def read_list(file: Path, *, folder_rate: float = FOLDER_RATE) -> list[Entry]:
     """Return the videos of a list.
 
     A line is ``path label[,label...]``, separated by spaces, a tab or a comma; a path may have
     spaces and be in quotes. A list with the header of SlowFast's frame lists (``original_vido_id
     video_id frame_id path labels``) names a folder of frames for each video, and the labels of
     every frame.
+
+    Args:
+        folder_rate: frames a second of those folders.
 
     Raises:
         UserError: the file cannot be read.
@@ -55,7 +58,7 @@ def read_list(file: Path) -> list[Entry]:
     lines = read_lines(file)
     header = lines[0][1].split() if lines else []
     if set(_FRAME_LIST) <= set(header):
-        return list(_frame_list(file, header, lines[1:]))
+        return list(_frame_list(file, header, lines[1:], folder_rate))
     entries = []
     for number, line in lines:
         match = _LINE.fullmatch(line.strip())
@@ -84,7 +87,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
 
 
 def _frame_list(
-    file: Path, header: Sequence[str], lines: Sequence[tuple[int, str]]
+    file: Path, header: Sequence[str], lines: Sequence[tuple[int, str]], rate: float
 ) -> Iterator[Entry]:
     column = {name: i for i, name in enumerate(header)}
     rows = []
@@ -105,9 +108,7 @@ def _frame_list(
         yield Entry(
             path=str(PurePosixPath(frames[0][2]).parent),
             labels=tuple(sorted({label for label, _, _ in intervals})),
-            intervals=tuple(
-                (label, first / FOLDER_RATE, last / FOLDER_RATE) for label, first, last in intervals
-            ),
+            intervals=tuple((label, first / rate, last / rate) for label, first, last in intervals),
             line=frames[0][4],
         )
 

@@ -1,4 +1,4 @@
-"""What is in video files: frame counts, rates, sizes and key frames, found once and kept."""
+"""Frame counts, rates, sizes and key frames of video files, found once and kept."""
 
 import hashlib
 import json
@@ -16,86 +16,66 @@ from typing import Any
 from tqdm import tqdm
 
 from ..register import cache_root
-from .info import FOLDER_RATE, IMAGE_SUFFIXES, FrameNames, Stamps, VideoError, VideoInfo
-from .reading import Log, av, check_size, opened, read_frame_image, turns_of, video_stream
+from .decoding import decode, opened, orientation_of, rate_of, time_base_of, video_stream
+from .info import (
+    FOLDER_RATE,
+    IMAGE_SUFFIXES,
+    FrameNames,
+    Orientation,
+    Stamps,
+    VideoError,
+    VideoInfo,
+)
+from .reading import read_frame_image
 
 logger = logging.getLogger(__name__)
 
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.\w+)", re.DOTALL)
 # Formats that have a time stamp for each frame, and the same one after seeking.
 _STAMPED = {"asf", "avi", "flv", "matroska", "mov", "mpegts"}
-_THREADS = 8
+_THREADS = 32
 _SAVE_EVERY = 20_000  # videos: so much of the work can be lost
-_FORMAT = 1  # of the file
+_FORMAT = 2  # of the file
 
 
 def probe(path: str | os.PathLike[str], *, folder_rate: float = FOLDER_RATE) -> VideoInfo:
     """Return what is in a video file or a folder of frames.
 
-    All packets of a file are read, and one frame is decoded.
+    A file is decoded to its end: neither its header nor its packets tell which frames there are.
 
     Raises:
-        VideoError: it cannot be read, is cut off, or holds fewer frames than its header says.
+        VideoError: it cannot be read, or is cut off.
     """
     return _probe_folder(path, folder_rate) if os.path.isdir(path) else _probe_file(path)
 
 
 def _probe_file(path: str | os.PathLike[str]) -> VideoInfo:
+    stamps: list[int] = []
+    keys: list[int] = []
     with opened(path) as (container, log):
         stream = video_stream(container)
-        codec = stream.codec_context.name
-        packets = [
-            (packet.pts, packet.is_keyframe)
-            for packet in container.demux(stream)
-            if packet.size and not packet.is_discard and not _is_hidden(codec, packet)
-        ]
-        check_whole(container, stream, len(packets), log)
-        rate = stream.average_rate or stream.guessed_rate
-        time_base = stream.time_base or Fraction(1)
-        is_stamped = not _STAMPED.isdisjoint(container.format.name.split(","))
-    with opened(path) as (container, _):
-        frame = next(container.decode(video_stream(container)), None)
-        if frame is None:
-            raise VideoError("it has no frame that can be decoded")
-        check_size(frame.width, frame.height)
-        rotation = 90 * turns_of(frame)
-        is_turned = rotation % 180 == 90
-        width, height = (frame.height, frame.width) if is_turned else (frame.width, frame.height)
-    stamps = sorted(pts for pts, _ in packets if pts is not None)
-    has_stamps = is_stamped and len(set(stamps)) == len(packets)
-    keys: tuple[int, ...] | None = (0,)
-    if has_stamps:
-        place = {pts: i for i, pts in enumerate(stamps)}
-        keys = tuple(sorted(place[pts] for pts, is_key in packets if is_key and pts is not None))
-        keys = None if len(keys) == len(packets) else keys
+        can_seek = not _STAMPED.isdisjoint(container.format.name.split(","))
+        for frame, start, _ in decode(container, stream, log):
+            if not stamps:
+                orientation = orientation_of(frame)
+                height, width = orientation.size(frame.height, frame.width)
+            if frame.key_frame:
+                keys.append(len(stamps))
+            # A packet may hold one field of an interlaced frame, so its stamp is not the frame's.
+            can_seek = can_seek and frame.pts == start and not frame.interlaced_frame
+            stamps.append(start)
+        rate = rate_of(stream)
+        time_base = time_base_of(stream)
+    are_all_keys = len(keys) == len(stamps)
     return VideoInfo(
-        num_frames=len(packets),
-        rate=float(rate) if rate else None,
+        num_frames=len(stamps),
+        rate=float(rate),
         height=height,
         width=width,
-        rotation=rotation,
-        key_frames=keys,
-        stamps=Stamps.of(stamps, time_base, rate) if has_stamps else None,
+        orientation=orientation,
+        key_frames=() if not can_seek else None if are_all_keys else tuple(keys),
+        stamps=Stamps.of(stamps, time_base, rate),
     )
-
-
-def _is_hidden(codec: str, packet: "av.Packet") -> bool:
-    """Say whether a packet is never shown: a reference of VP8, whose header has a bit for it."""
-    return codec == "vp8" and not bytes(memoryview(packet)[:1])[0] & 0x10
-
-
-def check_whole(container: Any, stream: Any, num_packets: int, log: Log) -> None:
-    """Raise VideoError for a file that ends early: most formats are read without a word then."""
-    ended = [line for line in log.lines() if re.search("prematurely|partial file|truncated", line)]
-    if ended:
-        raise VideoError(f"it is cut off after {num_packets} frames ({ended[0]})")
-    if num_packets == 0:
-        raise VideoError("its video stream has no frames")
-    # The header of MP4 also counts what its edit list leaves out.
-    is_mp4 = "mp4" in container.format.name
-    promised = len(stream.index_entries) if is_mp4 else stream.frames
-    if num_packets < promised:
-        raise VideoError(f"it holds {num_packets} frames, but its header says {promised}")
 
 
 def _probe_folder(folder: str | os.PathLike[str], rate: float) -> VideoInfo:
@@ -206,7 +186,7 @@ class _Cache:
             same = content["format"] == _FORMAT and content["folder_rate"] == self._rate
             return dict(content["videos"]) if same else {}
         except (OSError, ValueError, KeyError, TypeError):
-            return {}  # none yet, of an older version, or not ours: found anew
+            return {}  # none yet, of an older version, or not ours
 
     def get(self, path: str, state: Sequence[int]) -> VideoInfo | None:
         kept = self._videos.get(self._key(path))
@@ -268,6 +248,7 @@ def _from_json(values: Mapping[str, Any]) -> VideoInfo:
         )
     if names := values.get("names"):
         values["names"] = FrameNames(**names)
-    if keys := values.get("key_frames"):
-        values["key_frames"] = tuple(keys)
+    if "key_frames" in values:
+        values["key_frames"] = tuple(values["key_frames"])
+    values["orientation"] = Orientation(*values["orientation"])
     return VideoInfo(**values)

@@ -49,7 +49,9 @@ def register_videos(
     where, folder = None if list_file is None else Path(list_file), Path(root)
 
     def read() -> list[Entry]:
-        return read_folders(folder)[0] if where is None else read_list(where)
+        if where is None:
+            return read_folders(folder)[0]
+        return read_list(where, folder_rate=folder_rate)
 
     def names() -> list[str]:
         if isinstance(classes, str | os.PathLike):

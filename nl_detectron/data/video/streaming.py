@@ -10,20 +10,19 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from .info import FOLDER_RATE, VideoError
-from .probing import check_whole, probe
-from .reading import (
+from .decoding import (
     VideoReformatter,
-    check_size,
+    decode,
     opened,
-    read_frame_image,
-    resized,
+    orientation_of,
+    rate_of,
     shown,
-    turns_of,
+    time_base_of,
     video_stream,
 )
-
-DEFAULT_RATE = 25  # frames a second where a file does not say
+from .info import DEFAULT_RATE, FOLDER_RATE, UPRIGHT, VideoError
+from .probing import probe
+from .reading import read_frame_image, resized
 
 Scale: TypeAlias = Callable[[int, int], tuple[int, int]]
 
@@ -81,7 +80,7 @@ class VideoStream:
             return
         with opened(path) as (container, _):
             stream = video_stream(container)
-            self.rate = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
+            self.rate = rate_of(stream)
             seconds = Fraction(container.duration or 0, 1_000_000)
             self.expected = stream.frames or round(seconds * self.rate) or None
 
@@ -100,25 +99,21 @@ class VideoStream:
             )
 
     def _of_file(self) -> Iterator[Frame]:
-        reformatter = VideoReformatter()
-        count, turns, size = 0, 0, (0, 0)
-        start = end = Fraction(0)
+        reformatter, orientation = VideoReformatter(), UPRIGHT
+        size: tuple[int, int] | None = None
         with opened(self.path) as (container, log):
             stream = video_stream(container)
-            for frame in container.decode(stream):
-                unit = frame.time_base or Fraction(1)
-                if count == 0:
-                    check_size(frame.width, frame.height)
-                    turns = turns_of(frame)
-                    sides = (frame.height, frame.width)
-                    size = self._scale(*(sides[::-1] if turns % 2 else sides))
-                    self.origin = (frame.pts or 0) * unit
-                stamp = end if frame.pts is None else frame.pts * unit - self.origin
-                start = max(start, stamp)  # a clock that runs back cannot be shown
-                end = start + (frame.duration * unit if frame.duration else 1 / self.rate)
-                yield Frame(pixels=shown(frame, reformatter, size, turns), start=start, end=end)
-                count += 1
-            check_whole(container, stream, count, log)
+            unit = time_base_of(stream)
+            for frame, start, end in decode(container, stream, log):
+                if size is None:
+                    orientation = orientation_of(frame)
+                    size = self._scale(*orientation.size(frame.height, frame.width))
+                    self.origin = start * unit
+                yield Frame(
+                    pixels=shown(frame, reformatter, size, orientation),
+                    start=start * unit - self.origin,
+                    end=end * unit - self.origin,
+                )
 
 
 class Camera:

@@ -10,8 +10,8 @@ from typing import Self, cast
 import numpy as np
 
 from ...errors import UserError
+from .decoding import av, opened
 from .info import VideoError
-from .reading import av, opened
 from .streaming import Frame
 
 CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
@@ -55,6 +55,7 @@ class VideoWriter:
         codec = codec_for(path)
         self.path, self.lost_sound = path, ""
         self._end = Fraction(0)
+        self._next = 0  # the first tick that is free
         self._padding = [(0, size[0] % 2), (0, size[1] % 2), (0, 0)]
         self._closing = contextlib.ExitStack()
         with self._errors():
@@ -76,8 +77,9 @@ class VideoWriter:
         with self._errors():
             self._copy_sound(until=frame.start)
             encoded = av.VideoFrame.from_ndarray(np.pad(frame.pixels, self._padding, "edge"))
-            encoded.pts = round(frame.start / _TICK)
-            encoded.duration = round(frame.end / _TICK) - encoded.pts
+            encoded.pts = max(round(frame.start / _TICK), self._next)
+            encoded.duration = max(round(frame.end / _TICK) - encoded.pts, 1)
+            self._next = encoded.pts + 1
             encoded.time_base = _TICK
             self._container.mux(self._stream.encode(encoded))
             self._end = frame.end
@@ -154,16 +156,23 @@ def _packets(
     copy: "av.AudioStream",
     origin: Fraction,
 ) -> Iterator["av.Packet"]:
-    """Yield the packets of `stream` from `origin` on, for `copy`, which starts there."""
+    """Yield the packets of `stream` from `origin` on, for `copy`, which starts there.
+
+    A packet whose time stamp runs back starts when the last one ends.
+    """
+    last, end = -1, 0
     try:
         for packet in container.demux(stream):
             if packet.pts is None or not packet.size:
                 continue
-            shift = round(origin / packet.time_base)
-            packet.pts -= shift
-            packet.dts = packet.pts  # no codec of sound has packets out of order
-            if packet.pts >= 0:
-                packet.stream = copy
-                yield packet
+            stamp = packet.pts - round(origin / packet.time_base)
+            if stamp <= last:
+                if last < 0:
+                    continue
+                stamp = end
+            last, end = stamp, stamp + (packet.duration or 1)
+            packet.pts = packet.dts = stamp  # no codec of sound has packets out of order
+            packet.stream = copy
+            yield packet
     except (av.FFmpegError, OSError) as error:
         raise VideoError(str(error)) from error

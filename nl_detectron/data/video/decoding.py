@@ -1,0 +1,194 @@
+"""Decoding a video file from its start, one frame after another, in one thread."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+
+import numpy as np
+
+from ... import files
+from ...errors import UserError
+from .info import DEFAULT_RATE, UPRIGHT, Orientation, VideoError
+
+try:
+    import av
+    import av.logging
+    from av.video.reformatter import VideoReformatter
+except ImportError as error:
+    raise UserError(
+        "videos are read with PyAV, which is not installed: pip install 'nl_detectron[video]'"
+    ) from error
+
+# Of FFmpeg: what people call a video file. Playlists and the like would open other files.
+FORMATS = (
+    *("asf", "avi", "flv", "gif", "h264", "hevc", "ivf", "m4v", "matroska", "mjpeg", "mov", "mpeg"),
+    *("mpegts", "mpegvideo", "mxf", "ogg", "rm", "vc1", "wtv", "yuv4mpegpipe"),
+)
+MAX_PIXELS = 1 << 26
+"""Of a frame; more is taken for a broken header: 8192 x 8192."""
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputContainer", "Log"]]:
+    """Open a video file; FFmpeg's errors become a `VideoError` that quotes its last complaint."""
+    if not os.path.exists(path):
+        is_link = os.path.islink(path)
+        raise VideoError("it is a link to nothing" if is_link else "there is no such file")
+    if kind := files.special_file(path):
+        raise VideoError(f"it is {kind}")
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise VideoError("it has no bytes")
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    with av.logging.Capture(local=True) as captured:
+        log = Log(captured)
+        try:
+            # An absolute path is never taken for an address.
+            with av.open(
+                os.path.abspath(path),
+                options={"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)},
+                metadata_errors="ignore",
+            ) as container:
+                yield container, log
+        except (av.FFmpegError, OSError, UnicodeError) as error:
+            raise VideoError(log.reason(error)) from error
+
+
+class Log:
+    """FFmpeg's complaints since a file was opened."""
+
+    def __init__(self, captured: list[tuple[int, str, str]]) -> None:
+        self._captured = captured
+
+    def lines(self, source: str | None = None) -> list[str]:
+        """Return one line for each complaint, of all sources or of one."""
+        return [
+            " ".join(f"{name}: {text}".strip(": ").split())
+            for _, name, text in self._captured
+            if source in (None, name)
+        ]
+
+    def reason(self, error: BaseException) -> str:
+        last = self.lines()[-1] if self._captured else ""
+        if "Format not on whitelist" in last:
+            return f"its format is {last.partition(':')[0]}, which is not read"
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return f"{said} ({last})" if last else said
+
+
+def video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
+    """Return the first video that is no cover image, set to be decoded by one thread."""
+    cover = av.stream.Disposition.attached_pic
+    stream = next((s for s in container.streams.video if not s.disposition & cover), None)
+    if stream is None:
+        raise VideoError("it has no video stream")
+    if stream.codec_context is None:
+        raise VideoError("there is no decoder for its video stream")
+    check_size(stream.width, stream.height)
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise VideoError(f"frames of {width}x{height} pixels; at most {MAX_PIXELS} are read")
+
+
+def time_base_of(stream: "av.VideoStream") -> Fraction:
+    """Return the seconds of a unit of a stream's time stamps."""
+    return stream.time_base or Fraction(1)
+
+
+def rate_of(stream: "av.VideoStream") -> Fraction:
+    """Return the frames a second of a stream."""
+    return Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
+
+
+def decode(
+    container: "av.container.InputContainer", stream: "av.VideoStream", log: Log
+) -> Iterator[tuple["av.VideoFrame", int, int]]:
+    """Yield all frames in the order of presentation, each with its start and end.
+
+    Times are in units of the stream's time base and start at the first time stamp. They rise: a
+    frame without a time stamp, or with one that runs back, starts when the last frame ends.
+
+    Raises:
+        VideoError: after the last frame, if the file is cut off or has no frame.
+    """
+    step = max(1, round(1 / (rate_of(stream) * time_base_of(stream))))
+    packets = count = start = end = 0
+    for packet in container.demux(stream):
+        packets += packet.size > 0 or packet.dts is not None  # the last one only ends the stream
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if count:
+                raise
+            continue  # the stream begins inside a group of pictures
+        for frame in frames:
+            if not count:
+                check_size(frame.width, frame.height)
+            stamp = frame.pts
+            if stamp is None or (count and stamp <= start):
+                stamp = end
+            start, end = stamp, stamp + (frame.duration or step)
+            count += 1
+            yield frame, start, end
+    _check_whole(container, stream, packets, log)
+    if not count:
+        raise VideoError(log.reason(VideoError("it has no frame that can be decoded")))
+
+
+def _check_whole(
+    container: "av.container.InputContainer", stream: "av.VideoStream", packets: int, log: Log
+) -> None:
+    """Raise VideoError for a file that ends early: most formats are read without a word then."""
+    kind = container.format.name
+    for line in log.lines(kind):
+        if re.search("prematurely|partial file|truncated", line):
+            raise VideoError(f"it is cut off after {packets} packets ({line})")
+    promised = stream.frames
+    if "mp4" in kind:  # the header does not know of edit lists
+        promised = len(stream.index_entries)
+    elif kind == "avi":  # the header also counts dropped frames, which have no packet
+        promised = 0
+        with open(container.name, "rb") as file:
+            size = int.from_bytes(file.read(8)[4:], "little") + 8
+        if container.size < size < 1 << 32:  # a larger one means that the writer did not know it
+            raise VideoError(f"it is cut off after {container.size} of {size} bytes")
+    if packets < promised:
+        raise VideoError(f"it is cut off after {packets} of {promised} packets")
+
+
+def orientation_of(frame: "av.VideoFrame") -> Orientation:
+    """Return the multiple of a quarter turn, and the mirroring, nearest to the display matrix."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return UPRIGHT
+    # A pixel (x, y) is shown at (a x + c y, b x + d y), up to a translation.
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # type: ignore[call-overload]
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(transposed=True, flip_rows=b < 0, flip_columns=c < 0)
+    return Orientation(flip_rows=d < 0, flip_columns=a < 0)
+
+
+def shown(
+    frame: "av.VideoFrame",
+    reformatter: VideoReformatter,
+    size: tuple[int, int],
+    orientation: Orientation,
+) -> np.ndarray:
+    """Return a frame as it is shown, RGB uint8, oriented and scaled to height and width `size`.
+
+    It is a view of FFmpeg's memory, which it keeps: copying each frame whole takes as long as
+    cropping it.
+    """
+    height, width = orientation.size(*size)
+    scaled = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+    plane = scaled.planes[0]
+    buffer = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV's stubs lack it
+    lines = buffer.reshape(height, plane.line_size)
+    return orientation.apply(lines[:, : 3 * width].reshape(height, width, 3))
