@@ -1,11 +1,10 @@
-"""``docs/experiments.md``: clips, boxes and keypoints, and the former tasks as an appendix."""
+"""``docs/experiments.md``: clips, boxes and keypoints."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import report as panoramas
 from .boxes import report as boxes
 from .keypoints import report as keypoints
 from .run import MACHINES
@@ -18,10 +17,12 @@ is near, and the paper's gains there are of 1 or 2 points. Only a run there can 
 
 _RUN = """**Run it.** `python tools/run_experiments.py --jobs 2` prints the plan, trains what is \
 missing and writes this page; it can be stopped and started again at any time. It trains \
-five seeds of every arm; `--only '*'` trains the others as well, and what was replaced: the former \
-tasks of the appendix, and what was trained again, for longer, with a larger batch or with the hat \
-in the first row. One trial again, beside these: `--only \
-'cpu/clips_matching/spacetime/seed1' --results output/again --output output/again/runs`."""
+five seeds of every arm; `--only '*'` trains the others as well, and what was trained again, for \
+longer, with a larger batch or with the hat in the first row. One trial again, beside these: \
+`--only 'cpu/clips_matching/spacetime/seed1' --results output/again --output output/again/runs`."""
+
+_FORMER = """Earlier tasks of boxes and keypoints, on panoramas with gates and faces, decided \
+little. Commit 225dc86 is the last one with them."""
 
 
 def write_page(
@@ -33,7 +34,7 @@ def write_page(
         results: of each experiment, by its name in `registry.EXPERIMENTS`.
         output: of the runs, whose weights are drawn from.
     """
-    clips, former = results["video"], results["panoramas"]
+    clips = results["video"]
     detectors = {name: part for name, part in _DETECTORS.items() if results[name]}
     at = folder.relative_to(page.parent)
     saved = plots.save_all(clips, folder, output)
@@ -51,8 +52,7 @@ def write_page(
     for name, part in detectors.items():
         part.save_images(results[name], folder, output)
         parts.append(part.section(results[name], folder, str(at), machines))
-    if former:
-        parts.append(panoramas.appendix(former, folder, at, machines))
+    parts.append(_FORMER)
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

@@ -3,12 +3,10 @@
 from functools import partial
 
 from . import results
-from . import trial as panorama_trial
 from .boxes import plan as box_plan
 from .boxes import trial as box_trial
 from .keypoints import plan as keypoint_plan
 from .keypoints import trial as keypoint_trial
-from .plan import plan as panorama_plan
 from .run import Experiment
 from .trial import Outcome
 from .video import plan as video_plan
@@ -58,15 +56,6 @@ EXPERIMENTS = {
             describe=_describe_detectors,
             by_default=keypoint_plan.by_default,
         ),
-        Experiment(
-            name="panoramas",
-            plan=panorama_plan,
-            run_trial=panorama_trial.run_trial,
-            load=results.load,
-            save=results.save,
-            describe=_describe_detectors,
-            by_default=lambda trial: False,
-        ),
     )
 }
-"""By name; the panoramas are the former tasks of boxes and keypoints."""
+"""By name."""

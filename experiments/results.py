@@ -9,19 +9,16 @@ from nl_detectron.errors import UserError
 
 from . import tables
 from .hypotheses import Group
-from .plan import Trial
 from .trial import BlockUse, Outcome
 
 RUNS, CURVES, BLOCKS = "runs.csv", "curves.csv", "blocks.csv"
 _SCALARS = [name for name in tables.names(Outcome) if name not in ("curve", "blocks")]
 
 Results = dict[Any, Outcome]
-"""By trial: `Trial` of the panoramas with gates and faces, or another kind with its fields."""
+"""By trial."""
 
 
-def save(
-    folder: Path, results: Mapping[Any, Outcome], *, kind: type = Trial, prefix: str = ""
-) -> None:
+def save(folder: Path, results: Mapping[Any, Outcome], *, kind: type, prefix: str) -> None:
     """Write `results` into `folder`, sorted; a file is there whole or as it was.
 
     Args:
@@ -49,7 +46,7 @@ def save(
         raise UserError(f"cannot write {error.filename} ({error.strerror})") from error
 
 
-def load(folder: Path, *, kind: type = Trial, prefix: str = "") -> Results:
+def load(folder: Path, *, kind: type, prefix: str) -> Results:
     """Return what `save` wrote of trials of a kind; nothing if it never did.
 
     Raises:

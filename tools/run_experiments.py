@@ -15,9 +15,7 @@ from nl_detectron.errors import UserError, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 EPILOG = """
-Results are kept after each trial: started again, this goes on with what is missing. A trial on
-panoramas that was cut off goes on from its last checkpoint; one on clips takes a minute and starts
-again.
+Results are kept after each trial: started again, this goes on with what is missing.
 
 examples:
   what would be run:                 %(prog)s --plan
@@ -35,14 +33,13 @@ def parser() -> argparse.ArgumentParser:
     new = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    new.add_argument("--setting", choices=list(SETTINGS), default="cpu")
+    new.add_argument("--setting", choices=SETTINGS, default="cpu")
     new.add_argument("--jobs", type=int, default=1, help="trials at a time (default: %(default)s)")
     new.add_argument(
         "--only",
         metavar="PATTERN",
-        help="trials, by name (default: five seeds of every arm but those that were replaced: the "
-        "former tasks of the page's appendix, and what was trained again, for longer, with a "
-        "larger batch or with the hat in the first row)",
+        help="trials, by name (default: five seeds of every arm but what was trained again, for "
+        "longer, with a larger batch or with the hat in the first row)",
     )
     new.add_argument("--output", type=Path, default=Path("output/experiments"), help="of the runs")
     new.add_argument(
