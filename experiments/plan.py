@@ -1,63 +1,96 @@
-"""What the experiments' plans share."""
+"""Plan of an experiment: its arms, and the trials that run by default."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+
+from detectron2.config import CfgNode
+
+from nl_detectron.config import load_config
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "experiments"
+
 BLOCKS = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
 PAIRWISE = "MODEL.RESNETS.NON_LOCAL.PAIRWISE"
-FORMS = {
-    "gaussian": "Gaussian",
-    "dot_product": "dot product",
-    "concatenation": "concatenation",
-}
-"""Values of `PAIRWISE` beside embedded Gaussian, in words."""
-
-EXTRA_SEEDS = (16, 17, 18, 19, 20)
-"""Of what five seeds left undecided, of clips and boxes."""
-
-SETTINGS = ("cpu", "gpu")
-"""Narrow networks on 2 CPU cores; ResNet-50 of full width, on one GPU."""
-
-FULL_WIDTH = (
-    *("MODEL.RESNETS.STEM_OUT_CHANNELS", "64", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"),
-    *("MODEL.RESNETS.WIDTH_PER_GROUP", "64"),
-)
-"""ResNet-50's own, for a GPU."""
+WIDTH = "MODEL.RESNETS.WIDTH_PER_GROUP"
+ITERATIONS = "SOLVER.MAX_ITER"
+FORMS = ("gaussian", "dot_product", "concatenation")
+"""Values of `PAIRWISE` other than embedded Gaussian."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One detector trained once."""
+    """One network, trained once.
 
-    setting: str
+    Attributes:
+        experiment: ``video``, ``boxes`` or ``keypoints``.
+        task: what is drawn and asked.
+        distance: pixels to the cue; None where the task says it.
+        arm: what is trained.
+        seed: of the weights and of the data.
+    """
+
+    experiment: str
     task: str
-    distance: int
+    distance: int | None = None
     arm: str
     seed: int
 
+    def __str__(self) -> str:
+        task = self.task if self.distance is None else f"{self.task}_{self.distance}"
+        return f"{self.experiment}/{task}/{self.arm}/seed{self.seed}"
+
+    @property
+    def key(self) -> dict[str, str | int]:
+        """Columns that identify the trial in the CSV files."""
+        if self.distance is None:
+            return {"arm": self.arm, "kind": self.task, "seed": self.seed}
+        return {"task": self.task, "distance": self.distance, "arm": self.arm, "seed": self.seed}
+
     def weights(self, output: Path) -> Path:
-        """Where it leaves its weights."""
         return output / str(self) / "model_final.pth"
 
-    def config(self, output: Path) -> Any:
-        """Return the config of its detector and training."""
-        raise NotImplementedError
+
+Question = tuple[str, int | None, Sequence[str], Sequence[int]]
+"""Task, distance, arms and seeds."""
 
 
-AnyTrial = TypeVar("AnyTrial", bound=Trial)
-Question = tuple[str, Sequence[int], Sequence[str], Sequence[int]]
-"""A task, and its distances, arms and seeds."""
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Arms and tasks of an experiment.
 
+    Attributes:
+        experiment: its name.
+        config: file in ``configs/experiments``.
+        arms: ``KEY VALUE ...`` by arm.
+        tasks: ``KEY VALUE ...`` by task, for tasks with another schedule.
+        questions: what runs by default. Further trials are rows of the CSV files.
+        start: returns the trial that a trial takes its initial weights from, or None.
+    """
 
-def in_order(kind: type[AnyTrial], setting: str, questions: Sequence[Question]) -> list[AnyTrial]:
-    """Return the trials of `questions`: all seeds of one, then the next one."""
-    return [
-        kind(setting=setting, task=task, distance=distance, arm=arm, seed=seed)
-        for task, distances, arms, seeds in questions
-        for seed in seeds
-        for distance in distances
-        for arm in arms
-    ]
+    experiment: str
+    config: str
+    arms: Mapping[str, Sequence[str]]
+    tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    questions: Sequence[Question]
+    start: Callable[[Trial], Trial | None] = lambda trial: None
+
+    def trials(self) -> list[Trial]:
+        """Return the trials that run by default."""
+        return [
+            Trial(experiment=self.experiment, task=task, distance=distance, arm=arm, seed=seed)
+            for task, distance, arms, seeds in self.questions
+            for seed in seeds
+            for arm in arms
+        ]
+
+    def cfg(self, trial: Trial, output: Path) -> CfgNode:
+        """Return the config of `trial`, with its folder under `output`."""
+        start = self.start(trial)
+        opts = [
+            *self.arms[trial.arm],
+            *self.tasks.get(trial.task, ()),
+            *(("MODEL.WEIGHTS", str(start.weights(output))) if start else ()),
+            *("SEED", str(trial.seed), "OUTPUT_DIR", str(output / str(trial))),
+        ]
+        return load_config(CONFIGS / self.config, opts)

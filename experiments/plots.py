@@ -1,27 +1,77 @@
-"""An image that all experiments have."""
+"""Pictures that several experiments have."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
+from detectron2.config import CfgNode
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .statistics import mean
+from nl_detectron.inference import Predictor
+from nl_detectron.visualization import Look, look
+
+from .drawing import Scene
+
+NAMES = {
+    "none": "no block",
+    "spacetime": "spacetime block",
+    "space": "block in space only",
+    "time": "block in time only",
+    "block": "1 block in res4",
+    "head": "4 blocks in the head",
+    "wider": "no block, wider",
+}
+COLORS = {
+    "none": "C7",
+    **dict.fromkeys(("spacetime", "block", "head"), "C0"),
+    **dict.fromkeys(("space", "wider"), "C1"),
+    "time": "C2",
+}
 
 
-def plot_arms(found: Mapping[str, Sequence[float]], label: str) -> Figure:
-    """Draw a row for each arm: its mean, and its seeds as dots.
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Values of an arm's seeds, by distance."""
 
-    Args:
-        found: of each seed, by the arm's name.
-        label: what `found` is.
-    """
-    figure = Figure(figsize=(7, 0.9 + 0.27 * len(found)), layout="constrained")
+    arm: str
+    values: Mapping[int, Sequence[float]]
+    note: str = ""
+    style: str = "-"
+
+
+def plot_lines(panel: Axes, lines: Sequence[Line]) -> None:
+    """Draw means as lines and seeds as dots."""
+    for line in lines:
+        color, label = COLORS[line.arm], NAMES[line.arm] + line.note
+        found = {distance: values for distance, values in line.values.items() if values}
+        means = [np.mean(values) for values in found.values()]
+        panel.plot(list(found), means, line.style, marker="o", color=color, label=label)
+        for distance, values in found.items():
+            panel.plot([distance] * len(values), values, ".", color=color, alpha=0.5)
+
+
+def plot_ap(lines: Sequence[Line], cue: str) -> Figure:
+    """Draw AP against the distance of the cue."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
     panel = figure.subplots()
-    for row, seeds in enumerate(found.values()):
-        panel.plot([mean(seeds).estimate] * 2, [row - 0.3, row + 0.3], color="C0")
-        panel.plot(seeds, [row] * len(seeds), ".", color="C0", alpha=0.5)
-    panel.set_yticks(range(len(found)), list(found), fontsize=8)
-    panel.invert_yaxis()
-    panel.set_xlim(right=102)
-    panel.set_xlabel(label)
-    panel.grid(axis="x", alpha=0.3)
+    plot_lines(panel, lines)
+    panel.set_xlabel(f"pixels to the {cue}")
+    panel.set_ylabel("AP, %")
+    panel.set_ylim(0, 102)
+    add_legend(figure, panel, columns=2)
     return figure
+
+
+def add_legend(figure: Figure, panel: Axes, *, columns: int) -> None:
+    """Add the legend of one panel below all panels."""
+    figure.legend(
+        *panel.get_legend_handles_labels(), fontsize=8, ncols=columns, loc="outside lower center"
+    )
+
+
+def look_from(cfg: CfgNode, weights: Path, scene: Scene) -> Look:
+    """Return the attention from the point that `scene` asks about."""
+    seen = look(Predictor(cfg, weights=weights), scene.image, points=[scene.point])
+    return replace(seen, image=scene.image)  # `look` takes the colors for BGR
