@@ -1,96 +1,91 @@
-"""A trial of a detector on what is drawn as it is needed: train, evaluate, look at the blocks."""
+"""A trial of a detector: train on images drawn as needed, evaluate, measure the blocks."""
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.utils.env import seed_all_rng
-from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import nn
 
 from nl_detectron.analysis import PartCost
 from nl_detectron.inference import Predictor
 from nl_detectron.layers import NonLocalBlock
-from nl_detectron.visualization import look
+from nl_detectron.visualization import Attention, look
 
-from .evaluation import detect
+from . import modules as _modules  # noqa: F401  registers them
+from .drawing import Box, Scene
 from .plan import Trial
+from .results import Outcome, use_of_block
 from .training import train
-from .trial import BlockUse, Outcome, cue_share
 
+VALIDATION_IMAGES = 300
+_LOOKED_AT = 60  # validation images on which the blocks are measured
+_BATCH = 20
 _VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 
-
-class Score(NamedTuple):
-    """AP and AP50 in per cent, and the AP50 of what does not depend on the cue."""
-
-    ap: float
-    ap50: float
-    localization_ap50: float
+Draw = Callable[[np.random.Generator], Scene]
+Score = Callable[[Sequence[dict]], Mapping[str, float]]
 
 
-class View(NamedTuple):
-    """An image (H, W, 3), a point (x, y) in it that is looked from, and the box of its cue, x0,
-    y0, x1, y1."""
-
-    image: NDArray[np.uint8]
-    point: tuple[float, float]
-    cue: tuple[int, int, int, int]
-
-
-def validation_rng() -> np.random.Generator:
-    """Return the source of the validation set, the same for all trials."""
-    return np.random.default_rng([_VALIDATION])
+def validation_set(draw: Draw) -> list[Scene]:
+    """Return the validation images, which are the same for all seeds."""
+    rng = np.random.default_rng([_VALIDATION])
+    return [draw(rng) for _ in range(VALIDATION_IMAGES)]
 
 
 def run_detector(
     trial: Trial,
+    cfg: CfgNode,
     output: Path,
     *,
     build: Callable[[CfgNode], GeneralizedRCNN],
-    draw: Callable[[np.random.Generator], dict],
-    val: Sequence[dict],
-    score: Callable[[Sequence[dict]], Score],
+    draw: Draw,
+    score: Callable[[Sequence[Scene]], Score],
     cost: PartCost,
-    views: Sequence[View],
 ) -> Outcome:
-    """Train the detector of `trial`, keep its weights under `output`, and measure it.
+    """Train the detector of `trial`, save its weights under `output`, and measure it.
 
     Args:
         build: returns the detector of a config.
-        draw: returns the record of one image, as the detector takes it.
-        val: records of the validation set.
-        score: of COCO's results on `val`.
+        draw: returns one image.
+        score: returns, for validation images, what computes AP and AP50 in per cent from COCO's
+            results on them.
         cost: of the detector.
-        views: from where the blocks are looked at.
     """
-    cfg = trial.config(output)
     seed_all_rng(trial.seed)
     model = build(cfg)
     rng = np.random.default_rng([_TRAINING, trial.seed])
+    val = validation_set(draw)
+    records, measure = [scene.record() for scene in val], score(val)
     curve, seconds = train(
         cfg,
         model,
-        lambda: [draw(rng) for _ in range(cfg.SOLVER.IMS_PER_BATCH)],
-        lambda: score(detect(model, val)).ap,
+        lambda: [draw(rng).record() for _ in range(cfg.SOLVER.IMS_PER_BATCH)],
+        lambda: {"AP": measure(detect(model, records))["AP"]},
     )
     weights = trial.weights(output)
     weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": model.state_dict()}, weights)
-    return Outcome(
-        **score(detect(model, val))._asdict(),
-        parameters=cost.parameters,
-        multiply_adds=cost.multiply_adds,
-        seconds=seconds,
-        curve=curve,
-        blocks=list(_block_uses(Predictor(cfg, weights=weights), views)),
-    )
+    run = {
+        **measure(detect(model, records)),
+        "seconds": seconds,
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
+    }
+    uses = _uses_of_blocks(Predictor(cfg, weights=weights), val[:_LOOKED_AT])
+    return Outcome(runs=[run], curves=curve, blocks=list(uses))
 
 
-def _block_uses(predictor: Predictor, views: Sequence[View]) -> Iterator[BlockUse]:
+def _uses_of_blocks(predictor: Predictor, scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:
     blocks = {n: m for n, m in predictor.model.named_modules() if isinstance(m, NonLocalBlock)}
     ratios: dict[str, list[float]] = {name: [] for name in blocks}
     shares: dict[str, list[tuple[float, float]]] = {name: [] for name in blocks}
@@ -102,11 +97,83 @@ def _block_uses(predictor: Predictor, views: Sequence[View]) -> Iterator[BlockUs
         return hook
 
     handles = [block.register_forward_hook(note(name)) for name, block in blocks.items()]
-    for image, point, (left, top, right, bottom) in views if blocks else ():
-        for attention in look(predictor, image, points=[point]).attentions:
-            share = cue_share(attention, (left, top, right - left, bottom - top))
-            shares[attention.block].append(share)
+    for scene in scenes if blocks else ():
+        for attention in look(predictor, scene.image, points=[scene.point]).attentions:
+            shares[attention.block].append(cue_share(attention, scene.cue))
     for handle in handles:
         handle.remove()
     for name in blocks:
-        yield BlockUse.mean(name, ratios[name], shares[name])
+        yield use_of_block(name, ratios[name], shares[name])
+
+
+def cue_share(attention: Attention, cue: Box) -> tuple[float, float]:
+    """Return the share of the absolute weight on windows that `cue` overlaps, and the share of
+    these windows among all.
+    """
+    x0, y0, x1, y1 = cue
+    columns, rows = attention.grid.x.windows(), attention.grid.y.windows()
+    in_x = (columns[:, 0] < x1) & (columns[:, 1] > x0)
+    in_y = (rows[:, 0] < y1) & (rows[:, 1] > y0)
+    inside = np.outer(in_y, in_x)
+    weights = np.abs(attention.weights)
+    total = weights.sum()
+    return float(weights[inside].sum() / total) if total else 0.0, float(inside.mean())
+
+
+@torch.no_grad()
+def detect(model: nn.Module, records: Sequence[dict]) -> list[dict]:
+    """Return the detections in COCO's result format; an image's id is its index."""
+    model.eval()
+    found = []
+    for start in range(0, len(records), _BATCH):
+        outputs = model(list(records[start : start + _BATCH]))
+        for number, output in enumerate(outputs, start):
+            found += instances_to_coco_json(output["instances"].to("cpu"), number)
+    return found
+
+
+def coco_truth(annotations: Sequence[Sequence[dict]], num_classes: int) -> COCO:
+    """Return the ground truth in COCO's form.
+
+    Args:
+        annotations: of each image, without ids; an image's id is its index.
+    """
+    every = [one | {"image_id": n} for n, of_image in enumerate(annotations) for one in of_image]
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": number} for number in range(len(annotations))],
+        "annotations": [one | {"id": number, "iscrowd": 0} for number, one in enumerate(every, 1)],
+        "categories": [{"id": number} for number in range(num_classes)],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
+
+
+def average_precision(
+    truth: COCO,
+    found: Sequence[dict],
+    what: str = "bbox",
+    *,
+    use_classes: bool = True,
+    sigmas: Sequence[float] = (),
+) -> tuple[float, float]:
+    """Return AP and AP50 in per cent.
+
+    Args:
+        found: COCO's results.
+        what: ``bbox`` or ``keypoints``.
+        use_classes: whether the class must be right.
+        sigmas: of the keypoints; by default those of COCO's persons.
+    """
+    if not found:
+        return 0.0, 0.0
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(truth, truth.loadRes(list(found)), what)
+        evaluation.params.useCats = int(use_classes)
+        if sigmas:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return 100 * float(evaluation.stats[0]), 100 * float(evaluation.stats[1])

@@ -1,87 +1,120 @@
-"""The raw results of detectors: three CSV files, written whole after every trial."""
+"""Results of trials: three CSV files for each experiment."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from nl_detectron.errors import UserError
 
-from . import tables
-from .hypotheses import Group
 from .plan import Trial
-from .trial import BlockUse, Outcome
 
-RUNS, CURVES, BLOCKS = "runs.csv", "curves.csv", "blocks.csv"
-_SCALARS = [name for name in tables.names(Outcome) if name not in ("curve", "blocks")]
-
-Results = dict[Any, Outcome]
-"""By trial: `Trial` of the panoramas with gates and faces, or another kind with its fields."""
+_PARTS: Mapping[str, Sequence[str]] = {"": (), "_curves": ("iteration",), "_blocks": ("block",)}
+"""Endings of the files' names, with what tells a trial's rows apart."""
 
 
-def save(
-    folder: Path, results: Mapping[Any, Outcome], *, kind: type = Trial, prefix: str = ""
-) -> None:
-    """Write `results` into `folder`, sorted; a file is there whole or as it was.
+class Outcome(NamedTuple):
+    """Rows that a trial adds, without the columns of its `Trial.key`.
+
+    Attributes:
+        runs: measured values after training.
+        curves: the same during training, by iteration.
+        blocks: the use of each block, as in `use_of_block`.
+    """
+
+    runs: Sequence[Mapping[str, Any]]
+    curves: Sequence[Mapping[str, Any]]
+    blocks: Sequence[Mapping[str, Any]]
+
+    def __str__(self) -> str:
+        last, shown = self.runs[-1], ("accuracy", "cross_entropy", "AP", "AP50")
+        return ", ".join(f"{name} {last[name]:.4g}" for name in shown if name in last)
+
+
+class Results(NamedTuple):
+    """Rows of all trials of an experiment, in the parts of an `Outcome`."""
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    blocks: pd.DataFrame
+
+    def trials(self, experiment: str) -> list[Trial]:
+        """Return the trials that have been run."""
+        rows = self.curves.rename(columns={"kind": "task"})
+        rows = rows.reindex(columns=["task", "distance", "arm", "seed"]).drop_duplicates()
+        return [
+            Trial(
+                experiment=experiment,
+                task=row.task,
+                distance=None if pd.isna(row.distance) else int(row.distance),
+                arm=row.arm,
+                seed=int(row.seed),
+            )
+            for row in rows.itertuples()
+        ]
+
+    def values(self, column: str, **key: Any) -> list[float]:
+        """Return a column of the runs with the given `Trial.key`, by seed."""
+        rows = select(self.runs, **key)
+        return rows.sort_values("seed")[column].tolist() if len(rows) else []
+
+
+def select(table: pd.DataFrame, **key: Any) -> pd.DataFrame:
+    """Return the rows with the given values; none of an empty table."""
+    for name, value in key.items():
+        table = table[table[name] == value] if len(table) else table
+    return table
+
+
+def use_of_block(
+    block: str, ratios: Sequence[float], shares: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
+    """Return a row of the blocks' file.
 
     Args:
-        kind: of the trials.
-        prefix: of the files' names.
+        block: its name in the model.
+        ratios: ``||z - x|| / ||x||`` of each input.
+        shares: of the attention on the cue, and what it is if all windows get the same.
+    """
+    cue, even = map(fmean, zip(*shares, strict=True))
+    ratio = fmean(ratios)
+    return {"block": block, "residual_ratio": ratio, "cue_share": cue, "even_share": even}
+
+
+def load(folder: Path, experiment: str) -> Results:
+    """Return the results in `folder`; empty tables if there are none.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: a file cannot be read.
     """
-    of_trial = tables.names(kind)
-    done = sorted(results, key=lambda trial: list(asdict(trial).values()))
-    runs = [asdict(t) | {name: getattr(results[t], name) for name in _SCALARS} for t in done]
-    curves = [
-        asdict(t) | {"iteration": iteration, "ap": ap}
-        for t in done
-        for iteration, ap in results[t].curve.items()
-    ]
-    blocks = [asdict(t) | asdict(use) for t in done for use in results[t].blocks]
+    paths = [folder / f"{experiment}{part}.csv" for part in _PARTS]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tables.write(folder / f"{prefix}{CURVES}", [*of_trial, "iteration", "ap"], curves)
-        tables.write(folder / f"{prefix}{BLOCKS}", [*of_trial, *tables.names(BlockUse)], blocks)
-        tables.write(folder / f"{prefix}{RUNS}", [*of_trial, *_SCALARS], runs)
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename} ({error.strerror})") from error
+        return Results(*(pd.read_csv(p) if p.is_file() else pd.DataFrame() for p in paths))
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise UserError(f"cannot read the results in {folder}: {error}") from error
 
 
-def load(folder: Path, *, kind: type = Trial, prefix: str = "") -> Results:
-    """Return what `save` wrote of trials of a kind; nothing if it never did.
+def add(folder: Path, trial: Trial, outcome: Outcome) -> None:
+    """Add the rows of a trial to the files in `folder`, in place of earlier ones.
 
     Raises:
-        UserError: a file is damaged.
+        UserError: a file cannot be read or written.
     """
-    if not (folder / f"{prefix}{RUNS}").is_file():
-        return {}
-    try:
-        curves: dict[Any, dict[int, float]] = {}
-        for row in tables.read(folder / f"{prefix}{CURVES}"):
-            curves.setdefault(tables.parse(kind, row), {})[int(row["iteration"])] = float(row["ap"])
-        blocks: dict[Any, list[BlockUse]] = {}
-        for row in tables.read(folder / f"{prefix}{BLOCKS}"):
-            blocks.setdefault(tables.parse(kind, row), []).append(tables.parse(BlockUse, row))
-        return {
-            (trial := tables.parse(kind, row)): tables.parse(
-                Outcome, row, curve=curves[trial], blocks=blocks.get(trial, [])
-            )
-            for row in tables.read(folder / f"{prefix}{RUNS}")
-        }
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"cannot read the results in {folder} ({error!r})") from error
-
-
-def values(
-    results: Results, group: Group, setting: str = "cpu", measure: str = "ap"
-) -> list[float]:
-    """Return AP, or another measure of `Outcome`, of a group's trials, in the order of seeds."""
-    found = {
-        trial.seed: getattr(outcome, measure)
-        for trial, outcome in results.items()
-        if trial.setting == setting
-        and (trial.task, trial.distance, trial.arm) == (group.task, group.distance, group.arm)
-    }
-    return [found[seed] for seed in sorted(found)]
+    known = load(folder, trial.experiment)
+    for (part, within), table, rows in zip(_PARTS.items(), known, outcome, strict=True):
+        new = pd.DataFrame([{**trial.key, **row} for row in rows])
+        frames = [frame for frame in (table, new) if not frame.empty]
+        if not frames:
+            continue
+        key = [*trial.key, *within]
+        frame = pd.concat(frames).drop_duplicates(key, keep="last").sort_values(key)
+        path = folder / f"{trial.experiment}{part}.csv"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            frame.to_csv(path.with_suffix(".tmp"), index=False, float_format="%.6g")
+            os.replace(path.with_suffix(".tmp"), path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error

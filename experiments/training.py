@@ -1,8 +1,8 @@
-"""Training on what is drawn as it is needed, for a number of iterations, with AdamW."""
+"""Training with AdamW on data drawn as needed."""
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -10,27 +10,28 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-Score = TypeVar("Score")
-
 
 def train(
-    cfg: CfgNode, model: nn.Module, draw: Callable[[], list[dict]], evaluate: Callable[[], Score]
-) -> tuple[dict[int, Score], float]:
-    """Train `model`, which returns its losses.
+    cfg: CfgNode,
+    model: nn.Module,
+    draw: Callable[[], list[dict]],
+    evaluate: Callable[[], dict[str, float]],
+) -> tuple[list[dict[str, Any]], float]:
+    """Train `model`.
 
     Args:
-        cfg: SOLVER and TEST.EVAL_PERIOD count.
+        cfg: its SOLVER and TEST.EVAL_PERIOD are used.
         draw: returns the next batch.
-        evaluate: called each EVAL_PERIOD iterations and after the last one, in mode ``eval``.
+        evaluate: called every EVAL_PERIOD iterations and after the last one, in evaluation mode.
 
     Returns:
-        What `evaluate` returned, by iteration, and the processor's seconds without it.
+        Rows of the curve, and the processor's seconds without the evaluations.
     """
-    # Not Detectron2's SGD, with which a block in time only stays on the plateau of chance.
+    # With Detectron2's SGD a block in time only stays at chance.
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.SOLVER.BASE_LR)
     scheduler = build_lr_scheduler(cfg, optimizer)
     clipping = cfg.SOLVER.CLIP_GRADIENTS  # of the norm of all gradients together
-    curve: dict[int, Score] = {}
+    curve: list[dict[str, Any]] = []
     seconds = 0.0
     with EventStorage() as storage:
         for iteration in range(1, cfg.SOLVER.MAX_ITER + 1):
@@ -47,6 +48,6 @@ def train(
             seconds += time.process_time() - start
             if iteration % cfg.TEST.EVAL_PERIOD == 0 or iteration == cfg.SOLVER.MAX_ITER:
                 model.eval()
-                curve[iteration] = evaluate()
-                print(f"iteration {iteration}: {curve[iteration]}", flush=True)
+                curve.append({"iteration": iteration, **evaluate()})
+                print(curve[-1], flush=True)
     return curve, seconds

@@ -1,148 +1,46 @@
-"""The experiment: its plan, its records, and what the page says about them."""
+"""The experiments: judging, results, the default plan, trials, and the page."""
 
-import dataclasses
-import json
 import math
-import re
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import run_experiments
 import tiny_run
 from detectron2.modeling import build_model
 
-from experiments import run as runner
-from experiments.hypotheses import HYPOTHESES, Group
-from experiments.plan import FAR, LABELS, MODELS, SETTINGS, Trial, plan
-from experiments.registry import EXPERIMENTS
-from experiments.report import answer, appendix
-from experiments.results import load, save, values
-from experiments.statistics import Interval, difference, judge, mean
-from experiments.trial import BlockUse, Outcome, cost_of, cue_share
+from experiments import detector, report, run
+from experiments.boxes import report as boxes
+from experiments.boxes.trial import cost_of as cost_of_boxes
+from experiments.detector import cue_share
+from experiments.keypoints.trial import cost_of as cost_of_keypoints
+from experiments.plan import Plan, Trial
+from experiments.report import claims_table, page_text, write_page
+from experiments.results import Outcome, add, load
+from experiments.run import PLANS
+from experiments.statistics import Interval, difference, judge
+from experiments.video import trial as video_trial
+from nl_detectron.errors import UserError
 from nl_detectron.layers import NonLocalBlock
-from nl_detectron.layers.order import POSITIONS
 from nl_detectron.visualization import Attention, Query
 from nl_detectron.visualization.geometry import Grid
 
-PANORAMAS = EXPERIMENTS["panoramas"]
+DOCS = tiny_run.ROOT / "docs"
+RESULTS = {name: load(DOCS / "experiments", name) for name in PLANS}
+CLIPS = Trial(experiment="video", task="all", arm="spacetime", seed=1)
+BOXES = Trial(experiment="boxes", task="match", distance=192, arm="block", seed=6)
+KEYPOINTS = Trial(experiment="keypoints", task="match", distance=42, arm="head_longer", seed=6)
 
 
-def trial(arm: str = "res4", seed: int = 1, task: str = "crates", distance: int = FAR) -> Trial:
-    return Trial(setting="cpu", task=task, distance=distance, arm=arm, seed=seed)
-
-
-def outcome(ap: float, block: str | None = None) -> Outcome:
-    use = BlockUse(block=block or "", residual_ratio=0.5, cue_share=0.3, even_share=0.1)
-    return Outcome(
-        ap=ap,
-        ap50=(100 + ap) / 2,
-        localization_ap50=99.5,
-        parameters=2_000_000,
-        multiply_adds=400_000_000,
-        seconds=100.0,
-        curve={125: ap / 2, 500: ap},
-        blocks=[use] if block else [],
-    )
-
-
-def test_every_arm_has_three_seeds_and_the_main_comparisons_five():
-    for setting in SETTINGS:
-        trials = plan(setting)
-        assert len(set(trials)) == len(trials)
-        seeds: dict[tuple, set[int]] = {}
-        for t in trials:
-            seeds.setdefault((t.task, t.distance, t.arm), set()).add(t.seed)
-        assert all(len(found) >= 3 for found in seeds.values())
-        for task, arms in (("crates", ("baseline", "res4")), ("walkers", ("baseline", "head"))):
-            assert all(seeds[task, FAR, arm] == {1, 2, 3, 4, 5} for arm in arms)
-        for hypothesis in HYPOTHESES:
-            for group in (hypothesis.first, hypothesis.second):
-                assert (group.task, group.distance, group.arm) in seeds
-        assert {arm for _, _, arm in seeds} == set(MODELS) == set(LABELS)
-
-
-@pytest.mark.parametrize("setting", list(SETTINGS))
-def test_the_wider_network_costs_what_the_block_costs(setting, tmp_path):
-    costs = {
-        arm: cost_of(dataclasses.replace(trial(arm), setting=setting).config(tmp_path))
-        for arm in ("baseline", "res4", "wider")
-    }
-    # In the paper's order of multiplication, which the arm was sized by.
-    (shape,) = (block.input_shape for block in costs["res4"].blocks)
-    block = NonLocalBlock(shape[1]).orders(shape)[POSITIONS].total
-    wider = costs["wider"].multiply_adds - costs["baseline"].multiply_adds
-    assert block <= wider <= 1.4 * block
-
-
-@pytest.mark.parametrize(
-    ("arm", "task", "blocks"),
-    [("baseline", "crates", 0), ("wider", "crates", 0), ("5_blocks", "crates", 5)]
-    + [(arm, "crates", 1) for arm in ("res2", "res3", "res4", "res5", "gaussian", "res4_bn")]
-    + [("head", "walkers", 4), ("head_res4", "walkers", 5)],
-)
-def test_arms_have_the_blocks_of_their_names(arm, task, blocks, tmp_path):
-    model = build_model(trial(arm, task=task).config(tmp_path))
-    found = [name for name, module in model.named_modules() if isinstance(module, NonLocalBlock)]
-    assert len(found) == blocks
-    if arm.startswith("res"):
-        assert arm[:4] in found[0]
-
-
-def test_walkers_start_from_the_crates_of_their_backbone(tmp_path):
-    assert trial("res4").start is None
-    head = trial("head_res4", 2, "walkers", 0)
-    assert head.start == trial("res4", 2)
-    assert str(head.start.weights(tmp_path)) == head.config(tmp_path).MODEL.WEIGHTS
-    assert all(t.start in plan(t.setting) for s in SETTINGS for t in plan(s) if t.start)
-
-
-def pretend_to_run(monkeypatch) -> list[list[Trial]]:
-    """Let trials that are run have an outcome at once; return the list of what ran together."""
-    ran = []
-
-    def pretend(run_trial, trials, output, jobs):
-        ran.append(trials)
-        return [(t, outcome(50.0)) for t in trials]
-
-    monkeypatch.setattr(runner, "_each", pretend)
-    return ran
-
-
-def test_trials_that_others_start_from_run_first_if_their_weights_are_gone(tmp_path, monkeypatch):
-    ran = pretend_to_run(monkeypatch)
-    save(tmp_path / "results", {trial("res4"): outcome(60.0), trial("baseline"): outcome(25.0)})
-    there = trial("baseline").weights(tmp_path)
-    there.parent.mkdir(parents=True)
-    there.touch()
-    wanted = [trial(arm, task="walkers") for arm in ("head", "res4", "head_res4")]
-    wanted += [trial("res4"), trial("wider")]
-    folder = tmp_path / "results"
-    assert runner.run(PANORAMAS, wanted, output=tmp_path, folder=folder, jobs=2) == {}
-    assert ran == [[trial("res4")], [*wanted[:3], trial("wider")]]
-    assert set(load(tmp_path / "results")) == {*wanted, trial("baseline")}
-
-
-def test_machines_of_several_sessions_are_all_named(tmp_path, monkeypatch):
-    path = tmp_path / runner.MACHINES
-    for processor in ("an abacus", "a slide rule", "an abacus"):
-        monkeypatch.setattr(runner, "_processor", lambda name=processor: name)
-        runner._note_machine(path, "video/cpu")
-    (machine,) = json.loads(path.read_text()).values()
-    assert machine["processor"] == "an abacus and a slide rule"
-    assert " and " not in machine["torch"]
-
-
-def test_results_are_read_as_they_were_written(tmp_path):
-    results = {
-        trial(seed=2): outcome(50.25, "res4.nonlocal_after_4"),
-        trial("baseline"): outcome(25.5),
-    }
-    save(tmp_path, results)
-    assert load(tmp_path) == results
-    assert load(tmp_path / "nothing") == {}
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+def outcome(ap: float, *, block: str | None = None) -> Outcome:
+    run = {"AP": ap, "AP50": (100 + ap) / 2, "seconds": 100.5}
+    use = {"block": block, "residual_ratio": 0.5, "cue_share": 0.25, "even_share": 0.125}
+    curve = [{"iteration": 100, "AP": ap / 2}, {"iteration": 200, "AP": ap}]
+    return Outcome(runs=[run], curves=curve, blocks=[use] if block else [])
 
 
 @pytest.mark.parametrize(
@@ -164,115 +62,222 @@ def test_what_an_interval_says(expected, low, high, said):
     assert judge(None, expected=expected, margin=5) == "not run"
 
 
-def test_intervals_are_students_and_welchs():
-    # Worked by hand: t(0.975, 4) = 2.776445 and the standard error of 1..5 is sqrt(0.5).
-    found = mean([1, 2, 3, 4, 5])
-    assert found.estimate == 3
-    assert found.high - 3 == pytest.approx(2.776445 * math.sqrt(0.5), rel=1e-6)
+def test_intervals_are_welchs():
     # Equal sizes and variances: Welch's degrees of freedom are 2n - 2 = 8; t is 2.306004.
     apart = difference([11, 12, 13, 14, 15], [1, 2, 3, 4, 5])
     assert apart.estimate == 10
     assert apart.high - 10 == pytest.approx(2.306004, rel=1e-6)
-    # Of which one has no variance: the degrees of freedom are the other's.
+    # Without variance in one: the other's degrees of freedom; t(0.975, 4) is 2.776445.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         one_alike = difference([100] * 5, [1, 2, 3, 4, 5])
     assert one_alike.high - 97 == pytest.approx(2.776445 * math.sqrt(0.5), rel=1e-6)
     alike = difference([100, 100], [90, 90])
     assert (alike.low, alike.estimate, alike.high) == (10, 10, 10)
-    with pytest.raises(ValueError, match="2 values"):
-        difference([1], [1, 2])
+    assert difference([1], [1, 2]) is None
+
+
+def test_rows_are_read_as_they_were_written_and_replaced_when_run_again(tmp_path):
+    other = replace(BOXES, arm="none", seed=5)
+    add(tmp_path, BOXES, outcome(50.25, block="res4"))
+    add(tmp_path, other, outcome(25.5))
+    add(tmp_path, BOXES, outcome(75.125, block="res4"))
+    found = load(tmp_path, "boxes")
+    assert set(found.trials("boxes")) == {BOXES, other}
+    assert found.values("AP", **BOXES.key) == [75.125]
+    assert found.values("seconds", task="match") == [100.5, 100.5]
+    assert len(found.runs) == 2
+    assert found.curves.query("seed == 6").AP.tolist() == [37.5625, 75.125]
+    assert found.blocks.cue_share.tolist() == [0.25]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv"}
+    (tmp_path / "boxes.csv").write_bytes(b"\x00\xff")
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load(tmp_path, "boxes")
+
+
+def test_the_default_plan_is_five_seeds_of_the_main_claims_and_takes_three_hours_of_two_cores():
+    trials = [trial for plan in PLANS.values() for trial in plan.trials()]
+    published = {trial for name in PLANS for trial in RESULTS[name].trials(name)}
+    assert set(trials) <= published
+    assert {PLANS[t.experiment].start(t) for t in trials} <= {None, *trials}
+    assert set(Counter(replace(trial, seed=0) for trial in trials).values()) == {5}
+    known = {(t.experiment, t.task, t.distance or 0, t.arm) for t in trials}
+    for claim in pd.read_csv(report.HERE / "claims.csv").fillna(0).itertuples():
+        if claim.table != "more":
+            for arm in (claim.first, claim.second):
+                assert (claim.experiment, claim.task, claim.distance, arm) in known
+    # Less than all of it: evaluation and start are not counted.
+    seconds = [s for t in trials for s in RESULTS[t.experiment].values("seconds", **t.key)]
+    assert sum(seconds) < 0.85 * 2 * 3 * 3600
+
+
+def test_every_row_has_an_arm_that_can_be_run_again():
+    for name, results in RESULTS.items():
+        assert {trial.arm for trial in results.trials(name)} <= set(PLANS[name].arms)
 
 
 @pytest.mark.parametrize(
-    ("expected", "low", "high", "said"),
+    ("name", "arm", "blocks"),
     [
-        ("more", 1, 3, "yes"),
-        ("more", -1, 3, "not shown"),
-        ("more", -3, -1, "no, the opposite"),
-        ("less", -3, -1, "yes"),
-        ("same", -1, 3, "not contradicted"),
-        ("same", 1, 3, "no"),
+        ("video", "none_batch", []),
+        ("video", "wider", []),
+        ("video", "spacetime", ["spacetime"]),
+        ("video", "space_batch", ["space"]),
+        ("video", "time_batch", ["time"]),
+        ("video", "i3d_spacetime", ["spacetime"]),
+        ("video", "4_blocks", ["spacetime"] * 4),
+        ("boxes", "wider", []),
+        ("boxes", "res2_longer", ["spacetime"]),
+        ("keypoints", "wider_longer", []),
+        ("keypoints", "head_longer", ["spacetime"] * 4),
     ],
 )
-def test_answers(expected, low, high, said):
-    hypothesis = dataclasses.replace(HYPOTHESES[0], expected=expected)
-    assert answer(hypothesis, Interval(estimate=(low + high) / 2, low=low, high=high)) == said
+def test_arms_have_the_blocks_and_the_schedule_of_their_names(name, arm, blocks, tmp_path):
+    trial = {"video": CLIPS, "boxes": BOXES, "keypoints": KEYPOINTS}[name]
+    usual = PLANS[name].cfg(replace(trial, arm="none"), tmp_path).SOLVER
+    cfg = PLANS[name].cfg(replace(trial, arm=arm), tmp_path)
+    model = build_model(cfg)
+    assert [m.axes for m in model.modules() if isinstance(m, NonLocalBlock)] == blocks
+    assert usual.IMS_PER_BATCH * (3 if "batch" in arm else 1) == cfg.SOLVER.IMS_PER_BATCH
+    assert usual.MAX_ITER * (2 if "longer" in arm else 1) == cfg.SOLVER.MAX_ITER
 
 
-def test_the_appendix_says_what_was_measured_and_what_is_missing(tmp_path):
-    results = {}
-    for task, arms in (("crates", ("baseline", "res4")), ("walkers", ("baseline", "head"))):
-        for distance in (0, FAR):
-            for arm in arms:
-                for seed in (1, 2, 3):
-                    ap = 80.0 if arm != "baseline" or distance == 0 else 25.0
-                    block = None if arm == "baseline" else "backbone.bottom_up.res4.nonlocal"
-                    results[trial(arm, seed, task, distance)] = outcome(ap + seed, block)
-    folder = tmp_path / "experiments"
-    save(folder, results)
-    machines = {"panoramas/cpu": {"processor": "an abacus"}, "video/cpu": {"processor": "a mill"}}
-    text = appendix(load(folder), folder, Path("experiments"), machines)
-    assert "AP 82.0 against 27.0, a difference of +55.0" in "\n".join(text.splitlines()[:10])
-    text = re.sub(" +", " ", text)
-    assert "| crates | 384 | 1 block in res4 | 81, 82, 83 | 82.0 ± 1.0 |" in text
-    assert "| 30.0 % | 10.0 % | 3.00 |" in text
-    assert "crates at 384, no block, a wider ResNet (5 seeds)" in text  # is missing
-    assert "an abacus" in text
-    assert "a mill" not in text
-    for image in ("examples.jpg", "ap_by_distance.png", "ap_by_iteration.png"):
-        assert f"](experiments/{image})" in text
-        assert (folder / image).stat().st_size > 10_000
-    assert values(results, Group(task="crates", distance=FAR, arm="baseline")) == [26, 27, 28]
+@pytest.mark.parametrize(
+    ("trial", "cost_of"),
+    [(CLIPS, video_trial.cost_of), (BOXES, cost_of_boxes), (KEYPOINTS, cost_of_keypoints)],
+)
+def test_a_wider_network_costs_at_least_as_much_as_the_block(trial, cost_of, tmp_path):
+    wider = replace(trial, arm="wider")
+    block, other = (
+        cost_of(PLANS[t.experiment].cfg(t, tmp_path)).multiply_adds for t in (trial, wider)
+    )
+    assert block <= other < 1.1 * block
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Let trials be of two iterations on few data."""
+    full = Plan.cfg
+
+    def cfg(self, trial, output):
+        found = full(self, trial, output)
+        found.merge_from_list(["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 6])
+        return found
+
+    monkeypatch.setattr(Plan, "cfg", cfg)
+    monkeypatch.setattr(video_trial, "VALIDATION_CLIPS", 72)
+    monkeypatch.setattr(detector, "VALIDATION_IMAGES", 20)
+    for module in (video_trial, detector):
+        monkeypatch.setattr(module, "_LOOKED_AT", 2)
+
+
+def rows(trial: Trial, output: Path) -> Outcome:
+    found = run._RUN[trial.experiment](trial, output)
+    return found._replace(runs=[dict(row, seconds=0) for row in found.runs])
+
+
+def test_a_trial_on_clips_gives_the_same_rows_again(short, tmp_path):
+    first, again = (rows(CLIPS, tmp_path) for _ in range(2))
+    assert first == again
+    assert rows(replace(CLIPS, seed=2), tmp_path).curves != first.curves
+    scores = {row["kind"]: row["cross_entropy"] for row in first.runs}
+    assert scores.pop("all") == pytest.approx(np.mean(list(scores.values())))
+    assert set(scores) == {"s", "t", "st"}
+    (use,) = first.blocks
+    assert use["block"] == "backbone.res3.nonlocal_after_2"
+    assert 0 < use["even_share"] < 0.5
+
+
+def test_a_trial_on_keypoints_gives_the_same_rows_again_and_is_drawn(short, tmp_path):
+    first, again = (rows(KEYPOINTS, tmp_path) for _ in range(2))
+    assert first == again
+    assert len(first.blocks) == 4
+    folder, page = tmp_path / "results", tmp_path / "results.md"
+    add(folder, KEYPOINTS, first)
+    write_page(folder, page, tmp_path)
+    assert "not run" in page.read_text()
+    drawn = {path.stem for path in folder.glob("*.png")}
+    assert {"keypoints_attention", "keypoints_by_distance", "video_kinds"} <= drawn
+    assert "boxes_attention" not in drawn
+
+
+def test_a_trial_on_boxes_gives_the_same_rows_again_from_its_start(short, tmp_path):
+    start = PLANS["boxes"].start(BOXES)
+    assert rows(start, tmp_path).blocks == []
+    first, again = (rows(BOXES, tmp_path) for _ in range(2))
+    assert first == again
+    assert rows(replace(BOXES, task="among"), tmp_path).runs != first.runs
+    assert {"examples", "by_distance", "attention"} == {
+        name for name, _ in boxes.pictures(RESULTS["boxes"], tmp_path)
+    }
+
+
+def test_trials_that_others_start_from_run_first_and_failures_are_told(tmp_path, monkeypatch):
+    ran = []
+
+    def pretend(trials, output, jobs):
+        ran.append(trials)
+        return [(t, "broken" if t.arm == "wider" else outcome(50.0)) for t in trials]
+
+    monkeypatch.setattr(run, "_each", pretend)
+    among, wider = replace(BOXES, task="among"), replace(BOXES, arm="wider")
+    match, colors = BOXES, PLANS["boxes"].start(BOXES)
+    start_of_wider = PLANS["boxes"].start(wider)
+    start_of_wider.weights(tmp_path).parent.mkdir(parents=True)
+    start_of_wider.weights(tmp_path).touch()
+    folder = tmp_path / "results"
+    failed = run.run([among, wider], output=tmp_path, folder=folder, jobs=1)
+    assert ran == [[colors], [match], [among, wider]]
+    assert failed == {wider: "broken"}
+    assert set(load(folder, "boxes").trials("boxes")) == {among, match, colors}
+    ran.clear()
+    match.weights(tmp_path).parent.mkdir(parents=True)
+    match.weights(tmp_path).touch()
+    run.run([among, replace(among, seed=7)], output=tmp_path, folder=folder, jobs=1)
+    assert ran[-1] == [replace(among, seed=7)]
+
+
+def test_a_claim_is_told_with_its_means_and_difference(tmp_path):
+    for seed in range(1, 6):
+        add(tmp_path, replace(BOXES, seed=seed), outcome(90.0 + seed))
+        add(tmp_path, replace(BOXES, seed=seed, arm="none"), outcome(50.0 + seed))
+    claims = pd.read_csv(report.HERE / "claims.csv").query("table == 'boxes_claims'")
+    table = claims_table(claims, {"boxes": load(tmp_path, "boxes")}).splitlines()
+    first, *_, near = ([cell.strip() for cell in line.split("|")[2:-1]] for line in table[2:])
+    assert first == ["93.0", "53.0", "5, 5", "+40.0 [+37.7, +42.3]", "met"]
+    assert near == ["not run", "not run", "0, 0", "not run", "not run"]
+
+
+def test_the_page_is_the_template_with_the_results():
+    text = (DOCS / "experiments.md").read_text(encoding="utf-8")
+    assert text == page_text(RESULTS, "experiments")
+    assert "not run" not in text
+    assert len(text.splitlines()) <= 150
 
 
 def test_share_on_the_cue_counts_the_windows_that_it_overlaps():
     grid = Grid.of_image(
         (4, 8), stride=16, subsample=2, network_size=(64, 128), size=(64, 128)
     )  # 2 x 4 windows of 32 pixels
-    weights = np.array([[1.0, 2.0, -3.0, 4.0], [0.0, 0.0, 10.0, 0.0]])
     attention = Attention(
         block="b",
         query=Query(x=1, y=1, label=""),
         grid=grid,
-        weights=weights,
+        weights=np.array([[1.0, 2.0, -3.0, 4.0], [0.0, 0.0, 10.0, 0.0]]),
         signed=True,
         even=1 / 8,
         padding=0.0,
     )
     # x from 40 to 70 overlaps the second and third column, y from 0 to 20 the first row.
-    assert cue_share(attention, [40, 0, 30, 20]) == pytest.approx((5 / 20, 2 / 8))
+    assert cue_share(attention, (40, 0, 70, 20)) == pytest.approx((5 / 20, 2 / 8))
 
 
-@pytest.mark.parametrize("name", ["video", "boxes", "keypoints"])
-def test_by_default_an_arm_has_five_seeds(name):
-    experiment = EXPERIMENTS[name]
-    trials = [t for t in experiment.plan("cpu") if experiment.by_default(t)]
-    counts = Counter(dataclasses.replace(t, seed=0) for t in trials if t.task != "colors")
-    assert set(counts.values()) == {5}
-    starts = {t.start for t in trials} - {None}
-    assert starts <= set(trials)
-
-
-def test_the_command_prints_its_plan_and_names_what_does_not_match(tmp_path):
-    script = tiny_run.ROOT / "tools" / "run_experiments.py"
-    shown = tiny_run.run(script, "--plan", "--only", "cpu/crates_d0/*")
-    assert shown.returncode == 0, shown.stderr
-    assert "cpu/crates_d0/res4/seed3" in shown.stdout
-    assert "walkers" not in shown.stdout
-    unasked = tiny_run.run(script, "--plan").stdout
-    for kept, replaced in (
-        ("signs_match_d192/res2_longer/seed11", "signs_match_d192/res2/seed6"),
-        ("signs_match_d192/res2_longer/seed15", "signs_match_d192/res2_longer/seed16"),
-        ("signs_match_d192/res4/seed6", "signs_match_d192/res4/seed1"),
-        ("clips_matching/gaussian_batch/seed11", "clips_matching/gaussian/seed1"),
-        ("clips_control/space/seed1", "clips_matching/space/seed1"),
-        ("gloves_match_d4/none/seed1", "gloves_match_d42/none/seed1"),
-        ("gloves_first_row_d28/none_longer/seed6", "gloves_match_d28/none/seed1"),
-        ("gloves_match_d42/none_longer/seed6", "crates_d0/res4/seed3"),
-    ):
-        assert f"cpu/{kept}\n" in unasked
-        assert f"cpu/{replaced}\n" not in unasked
-    wrong = tiny_run.run(script, "--only", "nothing")
-    assert wrong.returncode == 1
-    assert wrong.stderr.strip().splitlines()[-1].startswith("error: --only 'nothing'")
+def test_the_command_lists_trials_and_names_a_pattern_without_any(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["run_experiments.py", "--plan", "--only", "boxes/match_8/*"])
+    assert run_experiments.main() == 0
+    shown = capsys.readouterr().out
+    assert "boxes/match_8/block_longer/seed20" in shown
+    assert "video" not in shown
+    monkeypatch.setattr("sys.argv", ["run_experiments.py", "--only", "nothing"])
+    with pytest.raises(UserError, match="nothing"):
+        run_experiments.main()

@@ -1,33 +1,26 @@
 #!/usr/bin/env python
-"""Train all models of docs/experiments.md, and write that page from the raw results."""
+"""Train the networks of docs/experiments.md, and write that page from the results."""
 
 import argparse
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-from experiments.page import write_page
-from experiments.plan import SETTINGS
-from experiments.registry import EXPERIMENTS
-from experiments.run import run
+from experiments.plan import Trial
+from experiments.report import write_page
+from experiments.results import load
+from experiments.run import PLANS, run
 from nl_detectron.arguments import add_traceback
 from nl_detectron.errors import UserError, run_script
 
-ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "experiments"
 EPILOG = """
-Results are kept after each trial: started again, this goes on with what is missing. A trial on
-panoramas that was cut off goes on from its last checkpoint; one on clips takes a minute and starts
-again.
+Results are saved after each trial. Started again, this continues with the missing ones.
 
 examples:
-  what would be run:                 %(prog)s --plan
-  all of it, 2 trials at a time:     %(prog)s --jobs 2
-  also what was replaced, all seeds: %(prog)s --jobs 2 --only '*'
-  the larger setting, on a GPU:      %(prog)s --setting gpu
-  one question of one experiment:    %(prog)s --only 'cpu/clips_matching/*'
-  one trial again, beside the rest:  %(prog)s --only 'cpu/clips_matching/spacetime/seed1' \\
-                                         --results output/again --output output/again/runs
-  only write the page again:         %(prog)s --report
+  list the default trials:           %(prog)s --plan
+  all of them, 2 at a time:          %(prog)s --jobs 2 --results output/again
+  one arm of one experiment:         %(prog)s --only 'video/all/i3d/*' --results output/again
+  write the page again:              %(prog)s --report
 """
 
 
@@ -35,68 +28,60 @@ def parser() -> argparse.ArgumentParser:
     new = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    new.add_argument("--setting", choices=list(SETTINGS), default="cpu")
     new.add_argument("--jobs", type=int, default=1, help="trials at a time (default: %(default)s)")
     new.add_argument(
         "--only",
         metavar="PATTERN",
-        help="trials, by name (default: five seeds of every arm but those that were replaced: the "
-        "former tasks of the page's appendix, and what was trained again, for longer, with a "
-        "larger batch or with the hat in the first row)",
+        help="trials by name, of all in docs/experiments (default: five seeds of the main arms)",
     )
-    new.add_argument("--output", type=Path, default=Path("output/experiments"), help="of the runs")
+    new.add_argument(
+        "--output",
+        type=Path,
+        default=Path("output/experiments"),
+        help="folder of the runs (default: %(default)s)",
+    )
     new.add_argument(
         "--results",
         type=Path,
-        default=ROOT / "docs" / "experiments",
-        help="folder of the raw results, beside the page (default: docs/experiments)",
+        default=RESULTS,
+        help="folder of the results, next to the page (default: docs/experiments)",
     )
     what = new.add_mutually_exclusive_group()
-    what.add_argument("--plan", action="store_true", help="only print the plan")
-    what.add_argument("--report", action="store_true", help="run nothing, only write the page")
+    what.add_argument("--plan", action="store_true", help="only list the trials")
+    what.add_argument("--report", action="store_true", help="only write the page")
     add_traceback(new)
     return new
 
 
 def main() -> int:
     args = parser().parse_args()
-    failed = {} if args.report else train(args)
-    if args.plan:
-        return 0
-    results = {name: one.load(args.results) for name, one in EXPERIMENTS.items()}
-    if not any(results.values()):
-        raise UserError(f"there are no results in {args.results}")
+    failed: dict[Trial, str] = {}
+    if not args.report:
+        trials = choose(args.only)
+        print("\n".join(map(str, trials)), flush=True)
+        if args.plan:
+            return 0
+        failed = run(trials, output=args.output, folder=args.results, jobs=args.jobs)
+    if all(load(args.results, name).runs.empty for name in PLANS):
+        raise UserError(f"--results must be a folder with results, got {args.results}")
     page = args.results.with_suffix(".md")
-    write_page(results, args.results, page, output=args.output)
+    write_page(args.results, page, args.output)
     print(f"wrote {page}")
     for trial, why in failed.items():
         print(f"failed: {trial}: {why}")
     return 1 if failed else 0
 
 
-def train(args: argparse.Namespace) -> dict[Any, str]:
-    """Print the plan and, unless that is all, train what is missing; return what failed."""
-    chosen = {
-        name: [
-            trial
-            for trial in one.plan(args.setting)
-            if (fnmatch(str(trial), args.only) if args.only else one.by_default(trial))
-        ]
-        for name, one in EXPERIMENTS.items()
-    }
-    trials = [trial for some in chosen.values() for trial in some]
-    if not trials:
-        raise UserError(f"--only '{args.only}' matches no trial; --plan lists them")
-    print(f"{args.setting}: {len(trials)} trials")
-    print("".join(f"  {trial}\n" for trial in trials), end="", flush=True)
-    if args.plan:
-        return {}
-    failed: dict[Any, str] = {}
-    for name, some in chosen.items():
-        failed |= run(
-            EXPERIMENTS[name], some, output=args.output, folder=args.results, jobs=args.jobs
-        )
-    return failed
+def choose(pattern: str | None) -> list[Trial]:
+    """Return the default trials, or those of the published results that match `pattern`."""
+    default = [trial for plan in PLANS.values() for trial in plan.trials()]
+    if pattern is None:
+        return default
+    known = [trial for name in PLANS for trial in load(RESULTS, name).trials(name)]
+    chosen = [trial for trial in dict.fromkeys(default + known) if fnmatch(str(trial), pattern)]
+    if not chosen:
+        raise UserError(f"--only must match a trial, got '{pattern}': --plan lists some")
+    return chosen
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Boxes: things whose class is whether they match a sign far away, and what the page says."""
+"""Boxes whose class is whether they match a distant sign."""

@@ -1,45 +1,77 @@
-"""One trial on panoramas with signs."""
+"""One trial on boxes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import cast
 
+import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch import GeneralizedRCNN
 from pycocotools.coco import COCO
+from torch import nn
 
 from nl_detectron.analysis import PartCost, analyze, build_on_meta
 
-from ..detector import Score, View, run_detector, validation_rng
-from ..evaluation import average_precision, coco_truth
-from ..trial import Outcome
-from .network import build
-from .plan import BoxTrial
-from .scenes import CLASSES, HEIGHT, SIDE, WIDTH, Scene, draw_scene
+from ..detector import Draw, Score, average_precision, coco_truth, run_detector
+from ..drawing import Scene
+from ..plan import Trial
+from ..results import Outcome
+from .plan import PLAN
+from .task import CLASSES, HEIGHT, SIDE, WIDTH, draw_scene
 
-NUM_VAL = 300
-"""Panoramas of the validation set, the same for all trials of a task and distance."""
-
-_LOOKED_AT = 60  # of the validation set's panoramas, for the block's use
+# About 2 / sqrt(fan-in), as INIT_STD of the blocks; Detectron2's 0.01 is for 1024 features.
+_CLASS_STD = 0.06
 
 
-def run_trial(trial: BoxTrial, output: Path) -> Outcome:
-    """Train the detector of `trial`, keep its weights under `output`, and measure it."""
-    val = validation_set(trial)
-    truth = truth_of(val)
+def run_trial(trial: Trial, output: Path) -> Outcome:
+    """Train the detector of `trial`, save its weights under `output`, and measure it."""
+    cfg = PLAN.cfg(trial, output)
+    draw = draw_of(trial)
+    return run_detector(trial, cfg, output, build=build, draw=draw, score=score, cost=cost_of(cfg))
 
-    def score(found: Sequence[dict]) -> Score:
-        _, found_at_all = average_precision(truth, found, use_classes=False)
-        return Score(*average_precision(truth, found), found_at_all)
 
-    return run_detector(
-        trial,
-        output,
-        build=build,
-        draw=lambda rng: draw_scene(rng, trial.task, trial.distance).record(),
-        val=[scene.record() for scene in val],
-        score=score,
-        cost=cost_of(trial.config(output)),
-        views=[View(s.image, s.center, s.cue) for s in val[:_LOOKED_AT]],
-    )
+def draw_of(trial: Trial) -> Draw:
+    return partial(draw_scene, task=trial.task, distance=trial.distance or 0)
+
+
+def build(cfg: CfgNode) -> GeneralizedRCNN:
+    """Return the detector of `cfg` with what fits of MODEL.WEIGHTS.
+
+    The classifier of the task ``colors`` fits that of ``match``: both have 8 classes.
+    """
+    model = build_model(cfg)
+    nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=_CLASS_STD)
+    if cfg.MODEL.WEIGHTS:
+        own = model.state_dict()
+        saved = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
+        fits = {k: v for k, v in saved.items() if k in own and own[k].shape == v.shape}
+        model.load_state_dict(fits, strict=False)
+    return cast(GeneralizedRCNN, model)
+
+
+def score(scenes: Sequence[Scene]) -> Score:
+    """Return what computes AP, AP50, and AP50 whatever the class."""
+    truth = truth_of(scenes)
+
+    def measure(found: Sequence[dict]) -> dict[str, float]:
+        ap, ap50 = average_precision(truth, found)
+        _, local = average_precision(truth, found, use_classes=False)
+        return {"AP": ap, "AP50": ap50, "local_AP50": local}
+
+    return measure
+
+
+def truth_of(scenes: Sequence[Scene]) -> COCO:
+    annotations = [
+        [
+            {"category_id": int(c), "bbox": [*box[:2].tolist(), SIDE, SIDE], "area": SIDE**2}
+            for box, c in zip(scene.boxes, scene.classes, strict=True)
+        ]
+        for scene in scenes
+    ]
+    return coco_truth(annotations, len(CLASSES))
 
 
 def cost_of(cfg: CfgNode) -> PartCost:
@@ -48,19 +80,3 @@ def cost_of(cfg: CfgNode) -> PartCost:
     cfg.MODEL.WEIGHTS = ""
     proposals = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
     return analyze(build_on_meta(cfg), height=HEIGHT, width=WIDTH, proposals=proposals).total
-
-
-def validation_set(trial: BoxTrial) -> list[Scene]:
-    rng = validation_rng()
-    return [draw_scene(rng, trial.task, trial.distance) for _ in range(NUM_VAL)]
-
-
-def truth_of(scenes: Sequence[Scene]) -> COCO:
-    """Return what is to be found in COCO's form; an image's id is its place in `scenes`."""
-    return coco_truth([list(_annotations(scene)) for scene in scenes], len(CLASSES))
-
-
-def _annotations(scene: Scene) -> Iterator[dict]:
-    boxes, classes = scene.boxes.tolist(), scene.classes.tolist()
-    for (x0, y0, x1, y1), category in zip(boxes, classes, strict=True):
-        yield {"category_id": category, "bbox": [x0, y0, x1 - x0, y1 - y0], "area": SIDE**2}

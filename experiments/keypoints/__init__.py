@@ -1,1 +1,1 @@
-"""Keypoints: gloves whose side a match with the hat tells, and what the page says."""
+"""Keypoints whose side a match with a distant hat tells."""

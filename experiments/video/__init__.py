@@ -1,1 +1,1 @@
-"""Matching across space and time in clips: a miniature of the paper's Table 2."""
+"""Clips in which two objects match or not: a miniature of the paper's Table 2."""

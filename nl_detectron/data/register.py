@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from detectron2.data.datasets.builtin_meta import (
     KEYPOINT_CONNECTION_RULES,
 )
 
-from . import clips, relational
+from . import clips
 from .coco import annotation_file, image_folder
 from .shapes import CLASSES, make_shapes
 from .video import register as video
@@ -87,19 +85,10 @@ def register_generated(
 def register_all() -> None:
     """Register the generated data sets and the video ones; calling it again is harmless.
 
-    They are ``nl_shapes_train`` and ``nl_shapes_val``, ``nl_clips_train`` and ``nl_clips_val``,
-    and of each task and distance of `relational` a pair such as
-    ``nl_relational_crates_d256_train`` and ``..._val``.
+    They are ``nl_shapes_train`` and ``nl_shapes_val``, ``nl_clips_train`` and ``nl_clips_val``.
     """
     for split in ("train", "val"):
         register_generated(f"nl_shapes_{split}", split, CLASSES, lambda: make_shapes(cache_root()))
-        for task, distance in product(relational.TASKS, relational.DISTANCES):
-            register_generated(
-                f"nl_relational_{task}_d{distance}_{split}",
-                split,
-                relational.CLASSES[task],
-                partial(_make_relational, task, distance),
-            )
         _register_clips(split)
     video.register_all()
 
@@ -125,7 +114,3 @@ def _register_clips(split: str) -> None:
         thing_classes=[clip_class.name for clip_class in clips.CLASSES],
         class_groups=clips.class_groups(),
     )
-
-
-def _make_relational(task: str, distance: int) -> Path:
-    return relational.make_relational(cache_root(), task, distance)

@@ -1,9 +1,8 @@
-"""Clips in which two objects, far apart in space, in time or in both, are of one colour or of two.
+"""Clips with two distant objects of the same color or of two colors.
 
-Whether they match is a product between two places: every colour is equally frequent in both
-classes, first or second, at the left or at the right, and so is every shape, moment and place. So
-a network none of whose features sees both objects, and which sums over its features, can at best
-answer one half for any clip.
+A match is a product between two places: each color is equally frequent in both classes, first or
+second, on the left or on the right, and so is each shape, moment and place. A network whose
+features do not see both objects, and which sums over its features, can at best answer one half.
 """
 
 from dataclasses import dataclass
@@ -14,37 +13,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..drawing import COLORS, GRAY, NOISE
+
 FRAMES, HEIGHT, WIDTH = 8, 16, 120
 SIDE = 8
 """Of an object, in pixels."""
 
-COLORS = ((220, 40, 40), (40, 220, 40), (40, 40, 220), (220, 220, 220))
-SHAPES = ("square", "cross")
-
 KINDS = ("s", "t", "st")
 """Apart in space within a frame, in time at one place, or in both."""
 
-RECEPTIVE_FIELD = 91
-"""Of a feature of the network without a block, in pixels."""
-
 FAR = 96
-"""Pixels between the objects, from edge to edge: more than any feature sees."""
+"""Pixels between the objects, edge to edge. A feature without a block sees 91."""
 
-_GRAY = (90, 150)  # of the background; a clip has one
-_NOISE = 24  # levels of each pixel's noise
+_RGB = np.array(tuple(COLORS.values()))
+_CROSS = np.zeros((SIDE, SIDE), dtype=bool)
+_CROSS[SIDE // 3 : -(SIDE // 3)] = _CROSS[:, SIDE // 3 : -(SIDE // 3)] = True
+_SHAPES = (np.ones_like(_CROSS), _CROSS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is asked about which clips.
+    """A question about clips.
 
     Attributes:
-        asks: ``match``: are the colours the same? ``shape``: are the objects crosses? They share
-            their shape, which each of them shows.
-        kinds: of the clips, in equal parts.
+        asks: ``match``: do the colors match? ``shape``: are both objects crosses? They share their
+            shape.
+        kinds: of the clips, equally frequent.
         gap: pixels between objects that are apart in space.
         lag: frames between objects that are apart in time; None for any frames that C2D's pooling
-            over two consecutive frames does not join.
+            over pairs of frames does not join.
     """
 
     asks: str = "match"
@@ -53,16 +50,25 @@ class Task:
     lag: int | None = None
 
 
+SPACE_DIAL, TIME_DIAL = (8, 32, 56, 80, FAR), (1, 2, 4, 6)
+TASKS = {
+    "all": Task(),
+    "control": Task(asks="shape"),
+    **{f"s_{gap}": Task(kinds=("s",), gap=gap) for gap in SPACE_DIAL},
+    **{f"t_{lag}": Task(kinds=("t",), lag=lag) for lag in TIME_DIAL},
+}
+"""All kinds; all kinds with a local question; one distance in space or in time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clips:
-    """Clips with their answers.
+    """Clips with their labels.
 
     Attributes:
         frames: uint8 (N, 3, FRAMES, HEIGHT, WIDTH), RGB.
         labels: (N,), 0 or 1.
         kinds: (N,), indices into KINDS.
-        places: (N, 2, 3), frame, y and x of the upper left corner of the first and the second
-            object.
+        places: (N, 2, 3), frame, y and x of both objects' upper left corners.
     """
 
     frames: Tensor
@@ -70,30 +76,27 @@ class Clips:
     kinds: NDArray[np.int64]
     places: NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, start: int, stop: int) -> list[dict]:
-        """What `VideoClassifier` takes."""
+    def batch(self) -> list[dict]:
+        """Return the input of a `VideoClassifier`."""
         return [
-            {"clips": self.frames[i : i + 1], "labels": [int(self.labels[i])]}
-            for i in range(start, min(stop, len(self)))
+            {"clips": clip[None], "labels": [label]}
+            for clip, label in zip(self.frames, self.labels.tolist(), strict=True)
         ]
 
 
 def draw_clips(rng: np.random.Generator, task: Task, count: int) -> Clips:
-    """Return `count` clips; labels, kinds and colours take turns.
+    """Return `count` clips; labels, kinds and colors take turns.
 
     Raises:
-        ValueError: kinds and labels do not come out even, or objects do not fit.
+        ValueError: `count` is no multiple of labels times kinds, or the objects do not fit.
     """
     turns = list(product((0, 1), (KINDS.index(kind) for kind in task.kinds)))
     if count % len(turns):
-        raise ValueError(f"count is {count}; allowed: multiples of {len(turns)}")
+        raise ValueError(f"count must be a multiple of {len(turns)}, got {count}")
     labels, kinds = np.array([turns[i % len(turns)] for i in range(count)]).reshape(-1, 2).T
     places = _places(rng, task, kinds)
-    # Colours take turns as well, from a random start: all pairs are equally frequent.
-    turn, colors = np.arange(count) // len(turns), len(COLORS)
+    # Colors take turns as well, from a random start: all pairs are equally frequent.
+    turn, colors = np.arange(count) // len(turns), len(_RGB)
     first = (turn + rng.integers(colors)) % colors
     apart = 1 + (turn // colors + rng.integers(colors - 1)) % (colors - 1)
     same, shapes = (rng.integers(2, size=count) for _ in range(2))
@@ -102,39 +105,26 @@ def draw_clips(rng: np.random.Generator, task: Task, count: int) -> Clips:
     else:
         shapes = labels
     pairs = np.stack([first, np.where(same == 1, first, (first + apart) % colors)], axis=1)
-    frames = rng.integers(_NOISE, size=(count, 3, FRAMES, HEIGHT, WIDTH), dtype=np.uint8)
-    frames += rng.integers(*_GRAY, size=(count, 1, 1, 1, 1), dtype=np.uint8)
+    frames = rng.integers(NOISE, size=(count, 3, FRAMES, HEIGHT, WIDTH), dtype=np.uint8)
+    frames += rng.integers(*GRAY, size=(count, 1, 1, 1, 1), dtype=np.uint8)
     for clip, shape, pair, at in zip(frames, shapes, pairs, places, strict=True):
         for color, (t, y, x) in zip(pair, at, strict=True):
             window = clip[:, t, y : y + SIDE, x : x + SIDE]
-            window[:, _MASKS[SHAPES[shape]]] = np.reshape(COLORS[color], (3, 1))
+            window[:, _SHAPES[shape]] = _RGB[color][:, None]
     return Clips(frames=torch.from_numpy(frames), labels=labels, kinds=kinds, places=places)
-
-
-def _mask(shape: str) -> NDArray[np.bool_]:
-    mask = np.ones((SIDE, SIDE), dtype=bool)
-    if shape == "cross":
-        third = SIDE // 3
-        for rows in (slice(0, third), slice(-third, None)):
-            for columns in (slice(0, third), slice(-third, None)):
-                mask[rows, columns] = False
-    return mask
-
-
-_MASKS = {shape: _mask(shape) for shape in SHAPES}
 
 
 def _places(rng: np.random.Generator, task: Task, kinds: NDArray[np.int64]) -> NDArray[np.int64]:
     count = len(kinds)
     room = WIDTH - 2 * SIDE - task.gap
     if room < 0:
-        raise ValueError(f"gap is {task.gap}; allowed: 0 to {WIDTH - 2 * SIDE}")
+        raise ValueError(f"gap must be 0 to {WIDTH - 2 * SIDE}, got {task.gap}")
     in_space, in_time = (
         np.array([axis in KINDS[kind] for kind in kinds], dtype=bool) for axis in ("s", "t")
     )
     left = rng.integers(room + 1, size=count)
     x = np.stack([left, left + SIDE + task.gap], axis=1)
-    x = rng.permuted(x, axis=1)  # which object is at the left
+    x = rng.permuted(x, axis=1)  # which object is on the left
     y = rng.integers(HEIGHT - SIDE + 1, size=(count, 2))
     t = _moments(rng, task.lag, count)
     # Apart in time alone: both where the first is. In space alone: both when the first is.
