@@ -7,6 +7,8 @@ imported the package, which registers everything. ``SOLVER.ACCUMULATE_STEPS`` is
 only this package's trainer reads.
 """
 
+from typing import Any
+
 from detectron2.config import CfgNode, defaults
 
 from .config import add_nonlocal_config, check_config
@@ -19,11 +21,20 @@ class CheckedConfig(CfgNode):
         check_config(self)
         super().freeze()
 
+    # Sections are plain nodes: where two configs are merged, their types have to be the same.
+    @classmethod
+    def _create_config_tree_from_dict(cls, dic: dict[str, Any], key_list: list[str]) -> Any:
+        return CfgNode._create_config_tree_from_dict(dic, key_list)
+
+    @classmethod
+    def _decode_cfg_value(cls, value: Any) -> Any:
+        return CfgNode._decode_cfg_value(value)
+
 
 def setup_environment() -> None:
     """Add this package's keys to Detectron2's defaults, so that every ``get_cfg()`` has them.
 
     ``get_cfg()`` then returns a `CheckedConfig`.
     """
+    defaults._C = CheckedConfig(defaults._C)
     add_nonlocal_config(defaults._C)
-    defaults._C.__class__ = CheckedConfig
