@@ -362,6 +362,27 @@ def test_files_without_weights_are_one_line(fpn_cfg, tmp_path, content) -> None:
         load(build(fpn_cfg), path)
 
 
+@pytest.mark.parametrize("wrap", ["state_dict", "model_state", "network"])
+def test_wrapped_weights_are_read(fpn_cfg, tmp_path, wrap) -> None:
+    model, path = build(fpn_cfg), tmp_path / "model.pth"
+    state = random_state(build(fpn_cfg, blocks=False))
+    prefixed = {f"module.{key}": value for key, value in state.items()}
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9).state_dict()
+    torch.save({"epoch": 3, "meta": {"classes": 2}, "optimizer": optimizer, wrap: prefixed}, path)
+    load(model, path)
+    assert_loaded(model, state)
+
+
+def test_several_sets_of_weights_are_named(fpn_cfg, tmp_path) -> None:
+    model, path = build(fpn_cfg), tmp_path / "model.pth"
+    state = random_state(model)
+    torch.save({"state_dict": state, "state_dict_ema": state}, path)
+    with pytest.raises(UserError) as info:
+        load(model, path)
+    assert all(text in str(info.value) for text in (str(path), "state_dict", "state_dict_ema"))
+    assert "\n" not in str(info.value)
+
+
 def test_a_missing_file_is_named(fpn_cfg) -> None:
     checkpointer = Checkpointer(build(fpn_cfg))
     for _ in range(2):  # after a failure the checkpointer still works

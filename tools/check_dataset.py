@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Find everything that is wrong with data sets of images or videos, before a run does."""
+"""Find the problems of datasets of images or videos before a run does."""
 
 import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
 
@@ -20,6 +20,7 @@ from nl_detectron.dataset_check import (
     Expected,
     Report,
     Run,
+    Severity,
     check_file,
     check_registered,
     check_run,
@@ -45,25 +46,23 @@ without errors, 1 with errors, 2 for a wrong command line. --list says what is l
 examples:
   a file and the folder of its images:
     check_dataset.py annotations/train.json images/train
-  a data set that is registered, without decoding its images:
+  a dataset that is registered, without decoding its images:
     check_dataset.py coco_2017_val --no-images
   a list of videos and the folder that its paths are relative to:
     check_dataset.py train.txt videos
-  all data sets of a config, and whether they fit the model and each other:
+  all datasets of a config, and whether they fit the model and each other:
     check_dataset.py --config-file configs/quickstart.yaml""",
     )
     new.add_argument(
         "dataset",
         nargs="?",
-        metavar="DATA SET",
-        help="annotation file, list of videos, or a data set's name",
+        metavar="DATASET",
+        help="annotation file, list of videos, or a dataset's name",
     )
     new.add_argument(
         "images", nargs="?", metavar="IMAGE_DIR", help="folder of the file's images or videos"
     )
-    new.add_argument(
-        "--config-file", metavar="FILE", help="check the data sets of a config instead"
-    )
+    new.add_argument("--config-file", metavar="FILE", help="check the datasets of a config instead")
     new.add_argument(
         "--no-images",
         action="store_true",
@@ -98,92 +97,61 @@ def main() -> int:
     if (args.dataset is None) == (args.config_file is None):
         command_line.error("give an annotation file and its images, a name, or --config-file")
     if args.examples < 1:
-        raise UserError(f"--examples {args.examples}: at least 1")
-    reports = check(args)
-    if args.json:
-        print(json.dumps([report.as_dict() for report in reports], indent=2))
-    else:
-        print("\n\n".join(report.as_text() for report in reports))
-    return int(any(report.errors for report in reports))
-
-
-def check(args: argparse.Namespace) -> list[Report]:
-    decode, max_examples = not args.no_images, args.examples
-    progress = sys.stderr.isatty() or not args.json
+        raise UserError(f"--examples must be at least 1, got {args.examples}")
+    options = {"decode": not args.no_images, "progress": sys.stderr.isatty() or not args.json}
     if args.config_file is not None:
-        if args.config_file.endswith(".py"):
-            cfg = load_lazy_config(args.config_file, [*args.opts, "train.device=cpu"])
-        else:
-            cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
-            if is_video(cfg):
-                check_datasets(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
-                return check_video_run(
-                    cfg, decode=decode, progress=progress, max_examples=max_examples
-                )
-        run = Run.of(cfg)
-        check_datasets(run.train + run.test)
-        return check_run(run, decode=decode, progress=progress, max_examples=max_examples)
-    expected = Expected(mask_format=args.mask_format)
-    if args.dataset in DatasetCatalog:
-        check_datasets([args.dataset])
-        if is_video_set(args.dataset):
-            return [
-                check_videos(
-                    VideoSet.registered(args.dataset),
-                    decode=decode,
-                    progress=progress,
-                    max_examples=max_examples,
-                )
-            ]
-        return [
-            check_registered(
-                args.dataset,
-                expected=expected,
-                decode=decode,
-                progress=progress,
-                max_examples=max_examples,
-            )
-        ]
-    if not Path(args.dataset).exists():
+        reports = check_config(args.config_file, args.opts, options)
+    else:
+        reports = [check_dataset(args, options)]
+    if args.json:
+        print(json.dumps([report.as_dict(args.examples) for report in reports], indent=2))
+    else:
+        print("\n\n".join(report.as_text(args.examples) for report in reports))
+    return int(any(report.count(Severity.ERROR) for report in reports))
+
+
+def check_config(file: str, opts: list[str], options: dict[str, bool]) -> list[Report]:
+    if file.endswith(".py"):
+        cfg = load_lazy_config(file, [*opts, "train.device=cpu"])
+    else:
+        cfg = load_config(file, [*opts, "MODEL.DEVICE", "cpu"])
+        if is_video(cfg):
+            check_datasets(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
+            return check_video_run(cfg, **options)
+    run = Run.of(cfg)
+    check_datasets(run.train + run.test)
+    return check_run(run, **options)
+
+
+def check_dataset(args: argparse.Namespace, options: dict[str, bool]) -> Report:
+    name, expected = args.dataset, Expected(mask_format=args.mask_format)
+    if name in DatasetCatalog:
+        check_datasets([name])
+        if is_video_set(name):
+            return check_videos(VideoSet.registered(name), **options)
+        return check_registered(name, expected=expected, **options)
+    if not Path(name).exists():
+        known = [n for n in DatasetCatalog if n.startswith(("nl_", "coco_2017"))]
         raise UserError(
-            f"'{args.dataset}' is neither a file nor a registered data set; registered are "
-            f"{', '.join(n for n in DatasetCatalog if n.startswith(('nl_', 'coco_2017')))}, ..."
+            f"expected a file or a registered dataset ({', '.join(known)}, ...), got '{name}'"
         )
     if args.images is None and not args.no_images:
         raise UserError(
-            "give the folder of the images after the annotation file, or --no-images to check "
-            "only the annotations"
+            f"give the folder of the images after '{name}', or --no-images to check only the "
+            "annotations"
         )
     if args.images is not None and not Path(args.images).is_dir():
-        raise UserError(f"'{args.images}' is not a folder; IMAGE_DIR is the folder of the images")
-    if args.dataset.endswith((".txt", ".csv")):
-        return [
-            check_videos(
-                VideoSet.of_list(
-                    Path(args.dataset), Path(args.images or Path(args.dataset).parent)
-                ),
-                decode=decode,
-                progress=progress,
-                max_examples=max_examples,
-            )
-        ]
-    return [
-        check_file(
-            Path(args.dataset),
-            None if args.images is None else Path(args.images),
-            expected=expected,
-            decode=decode,
-            progress=progress,
-            max_examples=max_examples,
-        )
-    ]
+        raise UserError(f"IMAGE_DIR must be the folder of the images, got '{args.images}'")
+    folder = None if args.images is None else Path(args.images)
+    if name.endswith((".txt", ".csv")):
+        return check_videos(VideoSet.of_list(Path(name), folder or Path(name).parent), **options)
+    return check_file(Path(name), folder, expected=expected, **options)
 
 
 def list_of_checks(table_format: str = "simple") -> str:
     """Return the table of all kinds of problems, errors first."""
-    kinds = sorted(KINDS.values(), key=lambda kind: kind.severity)
-    rows = [[kind.severity, kind.name, kind.meaning, kind.fix] for kind in kinds]
-    return tabulate(rows, ["", "problem", "what it means", "fix"], tablefmt=table_format)
+    rows = [[kind.severity, kind.name, kind.meaning, kind.fix] for kind in KINDS.values()]
+    return tabulate(rows, ["", "problem", "meaning", "fix"], tablefmt=table_format)
 
 
 if __name__ == "__main__":

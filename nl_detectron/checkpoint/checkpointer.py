@@ -21,6 +21,7 @@ from .reading import (
     check_weights,
     first_sentence,
     unreadable,
+    unwrap,
 )
 from .report import report
 from .video import adapt, takes_clips
@@ -40,6 +41,7 @@ class Checkpointer(DetectionCheckpointer):
     Besides ``.pth`` and ``.pkl`` it reads ``.safetensors``. Names may be Detectron2's, or those of
     Detectron, MSRA and converted torchvision ImageNet files, as Detectron2 matches them. A network
     of clips takes all of these inflated, torchvision's own too, and the official Caffe2 files.
+    Weights may be inside other content, such as ``state_dict`` or ``model_state``.
     Whatever is not plain data in a ``.pth`` or ``.pkl`` is refused, since unpickling could run
     code; after a file's name, ``?trusted=True`` lifts that, for files that you trust.
 
@@ -183,7 +185,8 @@ class Checkpointer(DetectionCheckpointer):
             raise
         except Exception as error:  # a damaged file can raise anything
             raise unreadable(filename, error) from error
-        check_weights(filename, checkpoint.get("model"))
+        checkpoint["model"] = unwrap(filename, checkpoint.get("model"))
+        check_weights(filename, checkpoint["model"])
         return checkpoint
 
     def _torch_load(self, f: str) -> dict[str, Any]:

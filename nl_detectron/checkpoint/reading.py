@@ -1,6 +1,7 @@
 """Files of any origin: unpickled without running code, damage and bad weights named."""
 
 import codecs
+import logging
 import math
 import pickle
 import re
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..errors import UserError
 from .finite import nonfinite_counts
+
+logger = logging.getLogger(__name__)
 
 TRUSTED = "trusted=True"
 _LISTED = 5
@@ -106,6 +110,37 @@ def unreadable(filename: str, error: Exception) -> UnreadableError:
     )
 
 
+def unwrap(filename: str, weights: Any) -> Any:
+    """Return the weights inside other content, such as ``state_dict`` or ``model_state``.
+
+    A prefix ``module.`` of all names is removed. Content without weights inside is returned as is.
+
+    Raises:
+        UnreadableError: there are several sets of weights.
+    """
+    if not isinstance(weights, dict) or any(map(_is_tensor, weights.values())):
+        return weights
+    inside = {
+        name: value
+        for name, value in weights.items()
+        if isinstance(value, dict) and value and all(map(_is_tensor, value.values()))
+    }
+    if len(inside) > 1:
+        raise UnreadableError(
+            f"expected one set of weights in {filename}, got {', '.join(map(repr, inside))}; "
+            "save the one to load in a file of its own"
+        )
+    for name, value in inside.items():
+        logger.info(f"Reading the weights under '{name}' of {filename}")
+        consume_prefix_in_state_dict_if_present(value, "module.")
+        return value
+    return weights
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor | np.ndarray)
+
+
 def check_weights(filename: str, weights: Any) -> None:
     """Raise UserError unless `weights` are finite tensors or arrays by name."""
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
@@ -114,7 +149,7 @@ def check_weights(filename: str, weights: Any) -> None:
         )
     tensors = {}
     for name, value in weights.items():
-        if not isinstance(value, torch.Tensor | np.ndarray):
+        if not _is_tensor(value):
             raise UnreadableError(f"{filename} holds no weights: its '{name}' is not a tensor")
         tensors[name] = torch.as_tensor(value)
     if bad := nonfinite_counts(tensors):

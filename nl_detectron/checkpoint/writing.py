@@ -1,15 +1,11 @@
-"""Local files that are there as a whole or not at all, whatever ends the process that writes."""
+"""Local files that are complete or absent, whatever ends the process that writes."""
 
 import errno
-import fcntl
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-
-_UNFINISHED = ".unfinished"
 
 
 class AtomicPathManager:
@@ -36,22 +32,21 @@ def is_local(path: str) -> bool:
 
 @contextmanager
 def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
-    """Open a hidden file beside `path` for writing; after the block it becomes `path`.
+    """Open a hidden file next to `path` for writing; after the block it becomes `path`.
 
-    If the block raises, or the disk does not take all of it, `path` stays as it was. Unfinished
-    files that killed processes have left in the folder are removed.
+    If the block raises, or the disk does not take all of it, `path` stays as it was. What a killed
+    process leaves of the hidden file is overwritten by the next write to `path`.
 
     Raises:
         OSError: the file cannot be written, by whatever name torch calls that.
     """
-    _remove_unfinished(path.parent)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
+    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with _open_locked(unfinished, mode) as file:
+        with open(unfinished, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.replace(unfinished, path)
+        os.replace(unfinished, path)
         _sync_folder(path.parent)
     except RuntimeError as error:
         # torch's zip writer stumbles over what a failed write has left behind.
@@ -60,30 +55,6 @@ def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    for unfinished in folder.glob(f".*{_UNFINISHED}"):
-        with suppress(FileNotFoundError), open(unfinished, "rb") as file:
-            if _lock(file):
-                unfinished.unlink()
-
-
-def _open_locked(path: Path, mode: str) -> IO[Any]:
-    while True:
-        file = open(path, mode)  # noqa: SIM115  (the caller closes it)
-        if not _lock(file) or path.exists():
-            return file
-        file.close()  # another process removed it before it was locked
-
-
-def _lock(file: IO[Any]) -> bool:
-    """Lock `file` until it is closed; return False if a process holds it, or locks do not work."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _sync_folder(folder: Path) -> None:

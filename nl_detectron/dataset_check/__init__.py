@@ -1,10 +1,8 @@
-"""Find everything that is wrong with a COCO-format data set, before a run does.
+"""Find the problems of a dataset before a run does.
 
-`check_file` looks at an annotation file and its images, `check_registered` at a data set by its
-name, `check_run` at all data sets of a config and whether they fit it. What is looked for is the
-table `KINDS`.
-
-`kinds` and `report` know no format: another one adds its kinds to the table and fills a `Report`.
+`check_file` reads an annotation file and its images, `check_registered` a dataset by its name,
+`check_run` all datasets of a config, and compares them with it. The table `KINDS` has all kinds of
+problems.
 """
 
 from pathlib import Path
@@ -17,14 +15,12 @@ from nl_detectron.errors import UserError, nearest
 from .annotations import problems_of_annotations, problems_of_lists
 from .coco import Coco, Expected, read
 from .images import image_error, problems_of_images
-from .kinds import KINDS, Kind, Problem, Severity
-from .report import Finding, Report
+from .kinds import KINDS, Kind, Problem, Report, Severity
 from .run import Run, Summary, problems_between, problems_of_metadata
 
 __all__ = [
     "KINDS",
     "Expected",
-    "Finding",
     "Kind",
     "Problem",
     "Report",
@@ -45,28 +41,21 @@ def check_file(
     expected: Expected | None = None,
     decode: bool = True,
     progress: bool = False,
-    max_examples: int = 3,
     title: str | None = None,
 ) -> Report:
-    """Report all that is wrong with an annotation file and its images.
+    """Report the problems of an annotation file and its images.
 
     Args:
         annotations: a JSON file in COCO's format.
         images: the folder of the images; None: do not look at them.
-        expected: what the run asks of the data set.
+        expected: what the run asks of the dataset.
         decode: read every image, not only see whether its file is there.
         progress: show a progress bar while images are read.
-        max_examples: how many problems of each kind the report names.
-        title: what the report calls the data set (default: the file).
+        title: name of the dataset in the report (default: the file).
     """
-    return _check(
-        annotations,
-        images,
-        Report(title or str(annotations), max_examples=max_examples),
-        expected=expected or Expected(),
-        decode=decode,
-        progress=progress,
-    )[0]
+    report = Report(title or str(annotations))
+    _check(report, annotations, images, expected, decode=decode, progress=progress)
+    return report
 
 
 def check_registered(
@@ -76,72 +65,55 @@ def check_registered(
     decode: bool = True,
     with_images: bool = True,
     progress: bool = False,
-    max_examples: int = 3,
 ) -> Report:
-    """Report all that is wrong with a data set in Detectron2's catalog; arguments as `check_file`.
+    """Report the problems of a dataset in Detectron2's catalog; arguments as `check_file`.
 
     Raises:
-        UserError: there is no such data set, or it is not from an annotation file of COCO's.
+        UserError: there is no such dataset, or it is not from an annotation file of COCO's.
     """
-    annotations, images = located(name)
-    return check_file(
-        annotations,
-        images if with_images else None,
-        expected=expected,
-        decode=decode,
-        progress=progress,
-        max_examples=max_examples,
-        title=name,
-    )
+    file, images = located(name)
+    folder = images if with_images else None
+    return check_file(file, folder, expected=expected, decode=decode, progress=progress, title=name)
 
 
-def check_run(
-    run: Run, *, decode: bool = True, progress: bool = False, max_examples: int = 3
-) -> list[Report]:
-    """Report on each data set of a run, and last on how they fit the model and each other."""
+def check_run(run: Run, *, decode: bool = True, progress: bool = False) -> list[Report]:
+    """Report on each dataset of a run, and last on how they fit the model and each other."""
     reports, summaries = [], []
     for name in dict.fromkeys(run.train + run.test):
-        annotations, images = located(name)
-        report, coco = _check(
-            annotations,
-            images,
-            Report(name, max_examples=max_examples),
-            expected=run.expected(name),
-            decode=decode,
-            progress=progress,
-        )
-        reports.append(report)
+        reports.append(report := Report(name))
+        expected = run.expected(name)
+        coco = _check(report, *located(name), expected, decode=decode, progress=progress)
         summaries.append(Summary.of(name, coco))
-    whole = Report("the config and its data sets together", max_examples=max_examples)
-    whole.add(problems_of_metadata(run))
-    whole.add(problems_between(run, summaries))
-    return [*reports, whole]
+    together = Report("the config and its datasets together")
+    together.add(problems_of_metadata(run))
+    together.add(problems_between(run, summaries))
+    return [*reports, together]
 
 
 def located(name: str) -> tuple[Path, Path]:
-    """Return annotation file and image folder of a data set in Detectron2's catalog."""
+    """Return annotation file and image folder of a dataset in Detectron2's catalog."""
     known = list(DatasetCatalog.keys())
     if name not in known:
-        raise UserError(f"data set '{name}' is not registered.{nearest(name, known)}")
+        raise UserError(f"dataset '{name}' is not registered.{nearest(name, known)}")
     metadata = MetadataCatalog.get(name)
     annotations, images = metadata.get("json_file"), metadata.get("image_root")
     if annotations is None or images is None:
         raise UserError(
-            f"data set '{name}' has no json_file or image_root in its metadata: only data sets in "
-            "COCO's format can be checked"
+            f"expected a dataset in COCO's format, got '{name}', whose metadata has no json_file "
+            "or image_root"
         )
     return Path(PathManager.get_local_path(annotations)), Path(images)
 
 
 def _check(
+    report: Report,
     annotations: Path,
     images: Path | None,
-    report: Report,
+    expected: Expected | None,
     *,
-    expected: Expected,
     decode: bool,
     progress: bool,
-) -> tuple[Report, Coco]:
+) -> Coco:
     coco, malformed = read(annotations, expected)
     report.add(malformed)
     if coco.images or coco.annotations or coco.categories:
@@ -155,4 +127,4 @@ def _check(
         report.add(problems_of_annotations(coco))
         if images is not None:
             report.add(problems_of_images(coco.images, images, decode=decode, progress=progress))
-    return report, coco
+    return coco

@@ -1,4 +1,4 @@
-"""What can be wrong with image files. They are read as training reads them."""
+"""Problems of image files, which are read as training reads them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,34 +12,15 @@ from tqdm import tqdm
 
 from .. import files
 from .coco import Entry, image_name
-from .kinds import Problem, error, error_text
+from .kinds import Problem, error_text
 
 THREADS = 4
-
-MISSING = error(
-    "missing-image", "an image's file is not there", "add the file, or remove the image's entry"
-)
-EMPTY = error("empty-image-file", "an image's file has no bytes", "copy the image again")
-TRUNCATED = error("truncated-image", "an image's file is cut off", "copy the image again")
-UNREADABLE = error(
-    "unreadable-image", "an image's file cannot be read as an image", "copy or convert it again"
-)
-DEPTH = error(
-    "image-depth",
-    "an image has more than 8 bits a channel: all but its darkest values would be white",
-    "convert it to 8 bits, with the range of values that matters",
-)
-SIZE = error(
-    "image-size",
-    "an image has another size than its entry says; Detectron2 refuses it",
-    "correct width and height: of the image as its EXIF orientation turns it",
-)
 
 
 def problems_of_images(
     images: Sequence[Entry], folder: Path, *, decode: bool = True, progress: bool = False
 ) -> Iterator[Problem]:
-    """Yield what is wrong with the files of `images` in `folder`.
+    """Yield the problems of the files of `images` in `folder`.
 
     Args:
         images: entries of an annotation file.
@@ -50,7 +31,7 @@ def problems_of_images(
 
     def look(image: Entry) -> Problem | None:
         path = os.path.join(folder, image["file_name"])
-        problem = file_error(path) if not decode else image_error(path, image_size(image))
+        problem = image_error(path, image_size(image)) if decode else file_error(path)
         return problem and Problem(problem[0], image_name(image), f"{path!r}: {problem[1]}")
 
     named = [image for image in images if image.get("file_name") is not None]
@@ -67,18 +48,18 @@ def image_size(image: Entry) -> tuple[int, int] | None:
 
 
 def file_error(path: str) -> tuple[str, str] | None:
-    """Return the kind and the detail of what is wrong with a file, without reading it."""
+    """Return kind and detail of a file's problem, without reading it."""
     if problem := special_file(path):
         return problem
     if not os.path.isfile(path):
-        return MISSING, "it is a folder" if os.path.isdir(path) else "no such file"
-    return (EMPTY, "0 bytes") if os.path.getsize(path) == 0 else None
+        return "missing-image", "it is a folder" if os.path.isdir(path) else "no such file"
+    return ("empty-image-file", "0 bytes") if os.path.getsize(path) == 0 else None
 
 
 def special_file(path: str) -> tuple[str, str] | None:
     """Return the problem of a pipe, socket or device, which are never read; None for all else."""
     kind = files.special_file(path)
-    return None if kind is None else (UNREADABLE, f"it is {kind}")
+    return None if kind is None else ("unreadable-image", f"it is {kind}")
 
 
 def header_error(path: str) -> tuple[str, str] | None:
@@ -94,11 +75,11 @@ def header_error(path: str) -> tuple[str, str] | None:
 
 def depth_error(mode: str) -> tuple[str, str] | None:
     """Return the problem of an image with a mode of Pillow; None for 8 bits a channel."""
-    return (DEPTH, f"mode {mode}") if mode.startswith(("I", "F")) else None
+    return ("image-depth", f"mode {mode}") if mode.startswith(("I", "F")) else None
 
 
 def image_error(path: str, expected_size: tuple[int, int] | None) -> tuple[str, str] | None:
-    """Return the kind and the detail of what is wrong with an image, as `file_error` does.
+    """Return kind and detail of an image's problem, as `file_error` does.
 
     Args:
         path: the image's file.
@@ -112,8 +93,8 @@ def image_error(path: str, expected_size: tuple[int, int] | None) -> tuple[str, 
         height, width = read_image(path, format="RGB").shape[:2]
     except Exception as failure:  # Pillow's decoders raise errors of any type on hostile bytes
         is_cut_off = isinstance(failure, OSError) and "truncated" in str(failure)
-        return (TRUNCATED if is_cut_off else UNREADABLE), error_text(failure)
+        return "truncated-image" if is_cut_off else "unreadable-image", error_text(failure)
     if expected_size is not None and (width, height) != expected_size:
         expected = "x".join(map(str, expected_size))
-        return SIZE, f"the file has {width}x{height} pixels, the annotations say {expected}"
+        return "image-size", f"the file has {width}x{height} pixels, the annotations say {expected}"
     return None

@@ -1,9 +1,12 @@
-"""Kinds of problems of a data set, of whatever format, and the table of all of them."""
+"""The table of all kinds of problems, and the report that counts them."""
 
 import reprlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
 
 
 class Severity(StrEnum):
@@ -13,8 +16,7 @@ class Severity(StrEnum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """A kind of problem, what it means for a run, and how to fix it."""
 
     name: str
@@ -23,37 +25,426 @@ class Kind:
     fix: str
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: its kind's name, the entry or file, and what was found there."""
+class Problem(NamedTuple):
+    """One problem: the name of its kind, the entry or file, and what was found there."""
 
     kind: str
     where: str
     detail: str
 
 
-KINDS: dict[str, Kind] = {}
+_ERRORS = (
+    # The annotation file
+    (
+        "unreadable-annotations",
+        "the annotation file cannot be opened",
+        "check path and permissions",
+    ),
+    (
+        "not-json",
+        "the annotation file is cut off or is not JSON in UTF-8",
+        "write or copy it again",
+    ),
+    (
+        "not-coco",
+        "the file lacks one of COCO's lists: images, annotations, categories",
+        "convert it to COCO's format",
+    ),
+    ("missing-key", "an entry lacks a key that is always read", "add the key"),
+    (
+        "wrong-type",
+        "a value is not what COCO's format has there",
+        "write what the detail asks for",
+    ),
+    (
+        "impossible-number",
+        "a number is NaN, infinite or absurdly large; losses become NaN or memory runs out",
+        "find out what wrote it",
+    ),
+    # References and keys of annotations
+    (
+        "unknown-image",
+        "an annotation of an image that is not in the list; it is lost",
+        "add the image, or remove the annotation",
+    ),
+    (
+        "unknown-category",
+        "an annotation's category is not in the list",
+        "add the category, or correct category_id",
+    ),
+    (
+        "no-evaluation-key",
+        "COCO's evaluation fails on an annotation without iscrowd, area or, with keypoints, "
+        "num_keypoints",
+        "add the key",
+    ),
+    (
+        "annotation-id-text",
+        "COCO's evaluation fails on an annotation whose id is not a number",
+        "number the annotations from 1",
+    ),
+    (
+        "keypoint-area",
+        "an object with keypoints and an area of at most one pixel; COCO's evaluation divides the "
+        "distances of keypoints by the area, so that no prediction is right",
+        "write the area of the mask or box in pixels",
+    ),
+    ("ignore-flag", "Detectron2 refuses annotations with 'ignore'", "remove the key"),
+    # Boxes and masks
+    (
+        "empty-box",
+        "a box without width or height; training silently drops the object",
+        "redraw or remove it",
+    ),
+    (
+        "box-outside-image",
+        "a box that shares nothing with its image; training silently drops the object",
+        "correct it: bbox is [x, y, width, height] in pixels",
+    ),
+    (
+        "no-mask",
+        "an object without a mask where others have one; training a mask head fails",
+        "add the mask, remove the object, or train with MODEL.MASK_ON False",
+    ),
+    (
+        "short-polygon",
+        "a polygon of fewer than 3 points; it is silently dropped, its object too if it has no "
+        "other",
+        "redraw or remove it",
+    ),
+    (
+        "odd-polygon",
+        "a polygon with an odd number of coordinates; it is silently dropped, its object too if "
+        "it has no other",
+        "redraw or remove it",
+    ),
+    (
+        "rle-mask",
+        "a run-length mask of a single object, but training is with polygons",
+        "train with INPUT.MASK_FORMAT bitmask, and check with --mask-format bitmask",
+    ),
+    ("rle-size", "a run-length mask of another size than its image", "encode the mask again"),
+    (
+        "bad-rle",
+        "a run-length mask whose runs do not fill its size: the mask is garbage",
+        "encode the mask again, column by column",
+    ),
+    (
+        "empty-mask",
+        "a run-length mask without a pixel; training silently drops the object",
+        "redraw or remove the object",
+    ),
+    # Keypoints
+    (
+        "no-keypoints",
+        "an object without keypoints where others have them; training a keypoint head fails",
+        "add zeros for objects whose points are unknown, as COCO does",
+    ),
+    (
+        "keypoint-count",
+        "an object with another number of keypoints than the category or the model has",
+        "write x, y, visibility for every point, zeros for unknown ones",
+    ),
+    (
+        "few-keypoints",
+        "no image has MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE known points: none is used",
+        "check visibility, or lower the key",
+    ),
+    # Lists
+    (
+        "mixed-ids",
+        "ids of one list are partly numbers and partly text; Detectron2 cannot sort them",
+        "write all of them as numbers or all as text",
+    ),
+    (
+        "duplicate-image-id",
+        "several images have one id; all but the last are lost",
+        "give each its own id",
+    ),
+    (
+        "duplicate-annotation-id",
+        "several annotations have one id; Detectron2 refuses the file",
+        "number the annotations again",
+    ),
+    (
+        "duplicate-category-id",
+        "several categories have one id; all but the last are lost",
+        "give each its own id",
+    ),
+    ("no-images", "the list of images is empty", "check what wrote the file"),
+    ("no-categories", "the list of categories is empty", "add the categories"),
+    (
+        "no-objects",
+        "no image has an annotation other than crowds: nothing to train on, nothing to evaluate",
+        "check what wrote the file",
+    ),
+    # Image files
+    (
+        "missing-image",
+        "an image's file is not there",
+        "add the file, or remove the image's entry",
+    ),
+    ("empty-image-file", "an image's file has no bytes", "copy the image again"),
+    ("truncated-image", "an image's file is cut off", "copy the image again"),
+    (
+        "unreadable-image",
+        "an image's file cannot be read as an image",
+        "copy or convert it again",
+    ),
+    (
+        "image-depth",
+        "an image has more than 8 bits a channel: all but its darkest values would be white",
+        "convert it to 8 bits, with the range of values that matters",
+    ),
+    (
+        "image-size",
+        "an image has another size than its entry says; Detectron2 refuses it",
+        "correct width and height: of the image as its EXIF orientation turns it",
+    ),
+    # A config and its datasets
+    (
+        "no-flip-map",
+        "a dataset for keypoints without keypoint_names or keypoint_flip_map in its metadata: "
+        "Detectron2 cannot flip its images",
+        "MetadataCatalog.get(name).set(keypoint_names=[...], keypoint_flip_map=[(left, right), "
+        "...])",
+    ),
+    (
+        "bad-flip-map",
+        "a keypoint_flip_map that does not pair the names of keypoint_names",
+        "give pairs (left, right) of different names, each name once",
+    ),
+    (
+        "keypoint-number",
+        "the model has another number of keypoints than the dataset",
+        "set MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS to the number of keypoint_names",
+    ),
+    (
+        "oks-sigmas",
+        "evaluation needs one TEST.KEYPOINT_OKS_SIGMAS for each keypoint; COCO's 17 are the "
+        "default",
+        "set TEST.KEYPOINT_OKS_SIGMAS",
+    ),
+    (
+        "too-many-categories",
+        "more categories than the model has classes: training fails, on a GPU without saying why",
+        "set MODEL.ROI_HEADS.NUM_CLASSES to the number of categories",
+    ),
+    (
+        "categories-differ",
+        "a dataset's categories, in the order of their ids, are not those of its metadata or of "
+        "the first one to train on: labels would be mixed up",
+        "give all datasets of a config the same categories",
+    ),
+    # Videos
+    (
+        "unreadable-video",
+        "a video cannot be decoded to its end; a run stops when it gets there",
+        "copy or convert it again, or set DATALOADER.SKIP_BAD_VIDEOS True",
+    ),
+    ("video-label-range", "a label is not one of the classes", "correct the list"),
+    (
+        "video-no-label",
+        "a video without a label where each has one; training fails",
+        "add the label, or set MODEL.VIDEO_CLASSIFIER.MULTI_LABEL True",
+    ),
+    ("conflicting-labels", "a video is listed with different labels", "remove the wrong lines"),
+    (
+        "class-number",
+        "the model has another number of classes than the dataset",
+        "set MODEL.VIDEO_CLASSIFIER.NUM_CLASSES to the number of classes",
+    ),
+)
+
+_WARNINGS = (
+    # Annotations
+    (
+        "annotation-id-zero",
+        "COCO's evaluation takes id 0 for 'no match': a right detection counts as a wrong one",
+        "number annotations from 1",
+    ),
+    (
+        "tiny-area",
+        "an area of at most one pixel: AP by size counts the object as small, and below 0 "
+        "evaluation ignores it",
+        "write the area of the mask or box in pixels",
+    ),
+    (
+        "box-beyond-edge",
+        "a box that is partly outside its image; it is clipped",
+        "if there are many: is bbox [x, y, width, height], not two corners?",
+    ),
+    (
+        "tiny-box",
+        "a box narrower than one pixel",
+        "if there are many: are coordinates in pixels, not from 0 to 1?",
+    ),
+    (
+        "flat-polygon",
+        "polygons that enclose nothing: the mask to learn is empty",
+        "redraw or remove the object",
+    ),
+    (
+        "polygon-beyond-edge",
+        "a polygon that is partly outside its image",
+        "if there are many: do width, height and file belong to the annotations?",
+    ),
+    (
+        "keypoint-visibility",
+        "a visibility that is not 0 (unknown), 1 (hidden) or 2 (visible)",
+        "correct it; above 0 counts as known",
+    ),
+    (
+        "keypoint-outside-image",
+        "a known keypoint outside its image; training takes it for unknown",
+        "correct it, or set x, y and visibility to 0",
+    ),
+    (
+        "num-keypoints",
+        "num_keypoints is not the number of known points; evaluation ignores objects with 0",
+        "count the points with visibility above 0",
+    ),
+    # Lists
+    (
+        "no-annotations",
+        "the file has no list of annotations: it can be tested, but not trained on or evaluated",
+        "fine if meant",
+    ),
+    ("duplicate-category-name", "several categories have one name", "rename or merge them"),
+    ("duplicate-file", "several images have one file", "merge the images' annotations"),
+    (
+        "same-object-twice",
+        "annotations of one image with the same category and box",
+        "remove all but one",
+    ),
+    (
+        "image-without-objects",
+        "an image without annotations, or with crowds only; training skips it",
+        "fine if meant; to train on it, set DATALOADER.FILTER_EMPTY_ANNOTATIONS False and, with "
+        "keypoints, MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE 0",
+    ),
+    (
+        "unused-category",
+        "a category without annotations: it cannot be learned, nor evaluated",
+        "fine if meant",
+    ),
+    # A config and its datasets
+    (
+        "too-few-categories",
+        "fewer categories than the model has classes: evaluation fails if it predicts one of the "
+        "rest",
+        "set MODEL.ROI_HEADS.NUM_CLASSES to the number of categories",
+    ),
+    (
+        "category-only-in-train",
+        "a category that is trained but has no object to evaluate it on",
+        "add images that show it",
+    ),
+    (
+        "file-in-train-and-test",
+        "an image that is trained and evaluated on: the results are too good",
+        "remove it from one of the two",
+    ),
+    # Videos
+    (
+        "missing-video",
+        "a video is not there; training and evaluation skip it",
+        "add the file; if it is there, separate labels by commas: path label[,label...]",
+    ),
+    (
+        "duplicate-video",
+        "a video is listed more than once: it weighs more than others",
+        "remove the other lines",
+    ),
+    ("class-without-video", "a class that no video has", "add videos of it"),
+    (
+        "video-in-train-and-test",
+        "a video is trained and evaluated on: the results are too good",
+        "remove it from one of the two",
+    ),
+)
+
+KINDS: dict[str, Kind] = {
+    name: Kind(name, severity, meaning, fix)
+    for severity, rows in ((Severity.ERROR, _ERRORS), (Severity.WARNING, _WARNINGS))
+    for name, meaning, fix in rows
+}
 """Every kind by name, in the order of the reports."""
 
 
-def error(name: str, meaning: str, fix: str) -> str:
-    """Add a kind that is an error to the table; return its name."""
-    return _add(Kind(name, Severity.ERROR, meaning, fix))
+@dataclass
+class Report:
+    """Problems of one dataset.
 
+    Attributes:
+        title: name of the dataset, or its file.
+        facts: numbers of images, annotations, ...
+        problems: by kind.
+    """
 
-def warning(name: str, meaning: str, fix: str) -> str:
-    """Add a kind that is a warning to the table; return its name."""
-    return _add(Kind(name, Severity.WARNING, meaning, fix))
+    title: str
+    facts: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, list[Problem]] = field(default_factory=dict)
 
+    def add(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self.problems.setdefault(problem.kind, []).append(problem)
 
-def _add(kind: Kind) -> str:
-    assert kind.name not in KINDS, kind.name
-    KINDS[kind.name] = kind
-    return kind.name
+    def count(self, severity: Severity) -> int:
+        """Return the number of errors or of warnings."""
+        return sum(len(p) for kind, p in self.problems.items() if KINDS[kind].severity is severity)
+
+    def as_dict(self, max_examples: int = 3) -> dict[str, Any]:
+        """Return facts and problems, errors first, each kind with its first examples."""
+        return {
+            "title": self.title,
+            **self.facts,
+            "problems": [
+                {
+                    "kind": kind.name,
+                    "severity": str(kind.severity),
+                    "count": len(self.problems[kind.name]),
+                    "meaning": kind.meaning,
+                    "fix": kind.fix,
+                    "examples": [
+                        {"where": p.where, "detail": p.detail}
+                        for p in self.problems[kind.name][:max_examples]
+                    ],
+                }
+                for kind in KINDS.values()
+                if kind.name in self.problems
+            ],
+        }
+
+    def as_text(self, max_examples: int = 3) -> str:
+        """Return `as_dict` as a table."""
+        facts = ", ".join(f"{number} {what}" for what, number in self.facts.items())
+        title = f"{self.title}: {facts}" if facts else self.title
+        if not self.problems:
+            return f"{title}\nno problems found"
+        rows = []
+        for found in self.as_dict(max_examples)["problems"]:
+            lines = [f"{example['where']}: {example['detail']}" for example in found["examples"]]
+            if rest := found["count"] - len(lines):
+                lines.append(f"... and {rest} more")
+            cell = "\n  ".join([found["meaning"], *lines, f"-> {found['fix']}"])
+            rows.append([found["severity"], found["kind"], found["count"], cell])
+        headers = ["", "problem", "count", "meaning, first examples, fix"]
+        table = tabulate(rows, headers, disable_numparse=True)
+        errors, warnings = map(self.count, Severity)
+        return f"{title}\n\n{table}\n\nerrors: {errors}, warnings: {warnings}"
+
+    def first_error(self) -> str | None:
+        """Return the first error in one line, None without one."""
+        for kind in KINDS.values():
+            if kind.severity is Severity.ERROR and kind.name in self.problems:
+                _, where, detail = self.problems[kind.name][0]
+                return f"{where}: {detail} ({kind.meaning}); {kind.fix}"
+        return None
 
 
 _SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 8, 4
+_SHORT.maxlist, _SHORT.maxdict = 8, 4
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
 
 

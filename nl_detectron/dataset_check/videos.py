@@ -1,4 +1,4 @@
-"""What can be wrong with lists of videos, and with the videos in them."""
+"""Problems of lists of videos, and of the videos in them."""
 
 import os
 from collections import Counter
@@ -15,44 +15,8 @@ from tqdm import tqdm
 from ..data.video import charades
 from ..data.video.info import VideoError
 from ..data.video.lists import Entry, read_list
-from .kinds import Problem, error, warning
-from .report import Report
-
-THREADS = 4
-
-MISSING = warning(
-    "missing-video", "a video is not there; training and evaluation do without it", "add the file"
-)
-UNREADABLE = error(
-    "unreadable-video",
-    "a video cannot be decoded to its end; a run stops when it gets there",
-    "copy or convert it again, or set DATALOADER.SKIP_BAD_VIDEOS True",
-)
-LABEL = error("video-label-range", "a label is not one of the classes", "correct the list")
-NO_LABEL = error(
-    "video-no-label",
-    "a video without a label where each has one; training fails",
-    "add the label, or set MODEL.VIDEO_CLASSIFIER.MULTI_LABEL True",
-)
-DUPLICATE = warning(
-    "duplicate-video",
-    "a video is listed more than once: it weighs more than others",
-    "remove the other lines",
-)
-CONFLICT = error(
-    "conflicting-labels", "a video is listed with different labels", "remove the wrong lines"
-)
-EMPTY_CLASS = warning("class-without-video", "a class that no video has", "add videos of it")
-OVERLAP = warning(
-    "video-in-train-and-test",
-    "a video is trained and evaluated on: the figures are too good",
-    "remove it from one of the two",
-)
-CLASS_NUMBER = error(
-    "class-number",
-    "the model has another number of classes than the data set",
-    "set MODEL.VIDEO_CLASSIFIER.NUM_CLASSES to the number of classes",
-)
+from .images import THREADS
+from .kinds import Problem, Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +24,7 @@ class VideoSet:
     """A list of videos to check.
 
     Args:
-        name: of the data set, or its file.
+        name: of the dataset, or its file.
         entries: of the list.
         root: what their paths are relative to.
         classes: their names; None: unknown.
@@ -69,22 +33,24 @@ class VideoSet:
 
     name: str
     entries: Sequence[Entry]
-    root: Path
-    classes: Sequence[str] | None
-    multi_label: bool
+    root: Path = Path()
+    classes: Sequence[str] | None = None
+    multi_label: bool = False
 
     @classmethod
     def of_list(cls, file: Path, root: Path) -> Self:
         """Return a list of videos, or a CSV file of Charades, that is not registered."""
         entries = charades.read_csv(file, root) if charades.is_csv(file) else read_list(file)
         has_several = any(len(entry.labels) != 1 for entry in entries)
-        return cls(
-            name=str(file), entries=entries, root=root, classes=None, multi_label=has_several
-        )
+        return cls(name=str(file), entries=entries, root=root, multi_label=has_several)
 
     @classmethod
     def registered(cls, name: str) -> Self:
-        """Return a data set of Detectron2's catalog; what fails to be read is a UserError."""
+        """Return a dataset of Detectron2's catalog.
+
+        Raises:
+            UserError: its list cannot be read.
+        """
         metadata = MetadataCatalog.get(name)
         if read := metadata.get("read_entries"):
             entries, root = read(), Path(metadata.video_root)
@@ -105,25 +71,20 @@ class VideoSet:
 
 
 def is_video_set(name: str) -> bool:
-    """Say whether a registered data set is one of videos."""
+    """Return whether a registered dataset is one of videos."""
     return MetadataCatalog.get(name).get("evaluator_type", "").startswith("video_")
 
 
-def check_videos(
-    videos: VideoSet, *, decode: bool = True, progress: bool = False, max_examples: int = 3
-) -> Report:
-    """Report all that is wrong with a list and its videos.
+def check_videos(videos: VideoSet, *, decode: bool = True, progress: bool = False) -> Report:
+    """Report the problems of a list and its videos.
 
     Args:
         decode: decode every video to its end, not only see whether its file is there.
         progress: show a progress bar.
-        max_examples: how many problems of each kind the report names.
     """
-    report = Report(videos.name, max_examples=max_examples)
-    report.facts = {
-        "videos": len(videos.entries),
-        "labels": sum(len(entry.labels) for entry in videos.entries),
-    }
+    report = Report(videos.name)
+    report.facts["videos"] = len(videos.entries)
+    report.facts["labels"] = sum(len(entry.labels) for entry in videos.entries)
     if videos.classes is not None:
         report.facts["classes"] = len(videos.classes)
     report.add(problems_of_list(videos))
@@ -131,28 +92,25 @@ def check_videos(
     return report
 
 
-def check_video_run(
-    cfg: CfgNode, *, decode: bool = True, progress: bool = False, max_examples: int = 3
-) -> list[Report]:
-    """Report on each data set of a config, and last on how they fit the model and each other."""
+def check_video_run(cfg: CfgNode, *, decode: bool = True, progress: bool = False) -> list[Report]:
+    """Report on each dataset of a config, and last on how they fit the model and each other."""
     names = dict.fromkeys(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
     sets = {name: VideoSet.registered(name) for name in names}
-    reports = [
-        check_videos(videos, decode=decode, progress=progress, max_examples=max_examples)
-        for videos in sets.values()
-    ]
-    whole = Report("the config and its data sets together", max_examples=max_examples)
-    for videos in sets.values():
-        whole.add(_problems_of_class_number(videos, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES))
-    for test in cfg.DATASETS.TEST:
-        for train in cfg.DATASETS.TRAIN:
-            if test != train:
-                whole.add(problems_between(sets[train], sets[test]))
-    return [*reports, whole]
+    reports = [check_videos(videos, decode=decode, progress=progress) for videos in sets.values()]
+    together = Report("the config and its datasets together")
+    number = cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES
+    for name, videos in sets.items():
+        if videos.classes is not None and len(videos.classes) != number:
+            detail = f"{len(videos.classes)} classes, {number} in the model"
+            together.add([Problem("class-number", f"dataset '{name}'", detail)])
+        if name not in cfg.DATASETS.TRAIN:
+            for train in cfg.DATASETS.TRAIN:
+                together.add(problems_between(sets[train], videos))
+    return [*reports, together]
 
 
 def problems_of_list(videos: VideoSet) -> Iterator[Problem]:
-    """Yield what is wrong with the lines of a list."""
+    """Yield the problems of a list's lines."""
     num_classes = None if videos.classes is None else len(videos.classes)
     used: Counter[int] = Counter()
     first: dict[str, Entry] = {}
@@ -161,75 +119,62 @@ def problems_of_list(videos: VideoSet) -> Iterator[Problem]:
         used.update(entry.labels)
         for label in entry.labels:
             if num_classes is not None and label >= num_classes:
-                yield Problem(LABEL, where, f"label {label} of {num_classes} classes, from 0")
+                detail = f"label {label} of {num_classes} classes, from 0"
+                yield Problem("video-label-range", where, detail)
         if not entry.labels and not videos.multi_label:
-            yield Problem(NO_LABEL, where, "no label")
-        known = first.setdefault(os.path.normpath(entry.path), entry)
-        if known is not entry:
-            is_same = known.labels == entry.labels
-            yield Problem(
-                DUPLICATE if is_same else CONFLICT, where, f"it is in line {known.line} too"
-            )
+            yield Problem("video-no-label", where, "no label")
+        other = first.setdefault(os.path.normpath(entry.path), entry)
+        if other is not entry:
+            kind = "duplicate-video" if other.labels == entry.labels else "conflicting-labels"
+            yield Problem(kind, where, f"it is in line {other.line} too")
     for label in range(num_classes or max(used, default=-1) + 1):
         if not used[label]:
             name = str(label) if videos.classes is None else videos.classes[label]
-            yield Problem(EMPTY_CLASS, f"class {label}", name)
+            yield Problem("class-without-video", f"class {label}", name)
 
 
 def problems_of_files(
     videos: VideoSet, *, decode: bool = True, progress: bool = False
 ) -> Iterator[Problem]:
-    """Yield what is wrong with the videos' files; arguments as `check_videos`."""
-    entries = list({videos.path(entry): entry for entry in videos.entries}.items())
-    if not decode:
-        for path, entry in entries:
-            if not os.path.lexists(path):
-                yield Problem(MISSING, _where(entry), f"no {path}")
-        return
+    """Yield the problems of the videos' files; arguments as `check_videos`."""
+    entries = {videos.path(entry): entry for entry in videos.entries}
 
-    def look(item: tuple[str, Entry]) -> list[Problem]:
-        path, entry = item
-        return [Problem(kind, _where(entry), said) for kind, said in video_problems(path)]
+    def look(path: str) -> Problem | None:
+        problem = video_error(path, decode=decode)
+        return problem and Problem(problem[0], _where(entries[path]), problem[1])
 
     # Decoding holds no lock of the interpreter, so threads suffice.
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         found = pool.map(look, entries)
-        for problems in tqdm(found, total=len(entries), unit="video", disable=not progress):
-            yield from problems
+        total, disable = len(entries), not (decode and progress)
+        yield from filter(None, tqdm(found, total=total, unit="video", disable=disable))
 
 
-def video_problems(path: str) -> Iterator[tuple[str, str]]:
-    """Yield kind and detail of what is wrong with a file or a folder of frames, decoding it all."""
+def video_error(path: str, *, decode: bool = True) -> tuple[str, str] | None:
+    """Return kind and detail of the problem of a file or a folder of frames, decoding it all."""
     from ..data.video.probing import probe  # needs PyAV
     from ..data.video.reading import read_frames
 
     if not os.path.lexists(path):
-        yield MISSING, f"no {path}"
-        return
+        return "missing-video", f"no {path}"
+    if not decode:
+        return None
     try:
         info = probe(path)
         if info.names is not None:
             read_frames(path, range(info.num_frames), info, size=(1, 1))
     except (VideoError, OSError, ValueError) as failure:
-        yield UNREADABLE, f"{path!r}: {failure}"
-        return
+        return "unreadable-video", f"{path!r}: {failure}"
+    return None
 
 
 def problems_between(train: VideoSet, test: VideoSet) -> Iterator[Problem]:
     """Yield videos that are in both."""
     trained = {os.path.realpath(train.path(entry)) for entry in train.entries}
-    where = f"data sets '{train.name}' and '{test.name}'"
+    where = f"datasets '{train.name}' and '{test.name}'"
     for entry in test.entries:
         if os.path.realpath(test.path(entry)) in trained:
-            yield Problem(OVERLAP, where, entry.path)
-
-
-def _problems_of_class_number(videos: VideoSet, num_classes: int) -> Iterator[Problem]:
-    if videos.classes is not None and len(videos.classes) != num_classes:
-        where = f"data set '{videos.name}'"
-        yield Problem(
-            CLASS_NUMBER, where, f"{len(videos.classes)} classes, {num_classes} in the model"
-        )
+            yield Problem("video-in-train-and-test", where, entry.path)
 
 
 def _where(entry: Entry) -> str:

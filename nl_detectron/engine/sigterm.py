@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterable
 from types import FrameType
 from typing import Any
@@ -20,16 +19,14 @@ from .run_errors import check_weights
 # What a shell reports for a command that SIGTERM has ended. Batch systems then report the job as
 # cancelled or out of time rather than as done, and requeue it where they are told to.
 TERMINATED = 128 + signal.SIGTERM
-# srun and torchrun forward a signal that the process may have had from the batch system already.
-_SAME_REQUEST_SECONDS = 2.0
 
 
 class SaveOnSigterm(HookBase):
     """On SIGTERM finish the iteration, save a checkpoint, and exit with status 143 (128 + 15).
 
-    All processes of a run stop after the same iteration, whichever of them has had the signal. A
-    second SIGTERM more than 2 seconds after the first, and any during an evaluation, ends the
-    process at once. If the program has set its own handler for SIGTERM, that one is used.
+    All processes of a run stop after the same iteration, whichever of them has had the signal.
+    Further SIGTERMs are ignored. SIGTERM during an evaluation ends the process at once. If the
+    program has set its own handler for SIGTERM, that one is used.
 
     Register it in all processes, after the hooks that step the schedule and save checkpoints, and
     before those that evaluate; `insert_before_evaluation` finds the place.
@@ -43,7 +40,7 @@ class SaveOnSigterm(HookBase):
     def __init__(self, checkpointer: Checkpointer, data_loader: Iterable[Any]) -> None:
         self._checkpointer = checkpointer
         self._loader = DataOrder(data_loader).loader
-        self._received: float | None = None
+        self._received = False
         self._installed = False
 
     def before_train(self) -> None:
@@ -60,7 +57,7 @@ class SaveOnSigterm(HookBase):
             self._installed = False
 
     def after_step(self) -> None:
-        if not _any_process(self._received is not None):
+        if not _any_process(self._received):
             return
         error: Exception | None = None
         if comm.is_main_process():
@@ -90,19 +87,14 @@ class SaveOnSigterm(HookBase):
         )
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
         if not self._checkpointer.model.training:
             _write_stderr(
                 "stopped by SIGTERM in an evaluation: --resume continues from the last checkpoint"
             )
             os._exit(TERMINATED)
-        if self._received is None:
-            self._received = now
-        elif now - self._received > _SAME_REQUEST_SECONDS:
-            _write_stderr(
-                "stopped by a second SIGTERM: --resume continues from the last checkpoint"
-            )
-            os._exit(TERMINATED)
+        self._received = True
+        # A further SIGTERM to all processes ends the workers, which must not stop the saving.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def insert_before_evaluation(hooks: list[HookBase | None], hook: HookBase) -> list[HookBase | None]:

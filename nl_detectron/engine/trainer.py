@@ -33,7 +33,7 @@ from .resume import ExactResume
 from .run_errors import CheckWeights
 from .sigterm import SaveOnSigterm, insert_before_evaluation
 from .train_loop import EvaluateOnSuccess
-from .wandb_writer import WandbWriter
+from .wandb_run import WandbRun
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,6 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         self.start_iter = 0
         self.max_iter = settings.max_iter
         self._last_eval_results: dict[str, Any] = {}
-        self._wandb: WandbWriter | None = None
         self._save_on_sigterm = save = SaveOnSigterm(self.checkpointer, data_loader)
         self.register_hooks(
             [
@@ -101,8 +100,9 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         )
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Return Detectron2's hooks, in its order; the last one writes the metrics."""
+        """Return Detectron2's hooks, in its order, and that of Weights & Biases."""
         settings, is_main = self.settings, comm.is_main_process()
+        project, writers = settings.wandb_project, self.build_writers() if is_main else []
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
@@ -113,17 +113,13 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
             if is_main
             else None,
             hooks.EvalHook(settings.eval_period, self._evaluate),
-            hooks.PeriodicWriter(self.build_writers(), settings.log_period) if is_main else None,
+            hooks.PeriodicWriter(writers, settings.log_period) if is_main else None,
+            WandbRun(project, settings.output_dir, writers) if is_main and project else None,
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """Return Detectron2's writers, and Weights & Biases' if the config names a project."""
-        output_dir, project = self.settings.output_dir, self.settings.wandb_project
-        writers = default_writers(output_dir, self.max_iter)
-        if project:
-            self._wandb = WandbWriter(project=project, output_dir=output_dir)
-            writers.append(self._wandb)
-        return writers
+        """Return Detectron2's writers."""
+        return default_writers(self.settings.output_dir, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of the output folder, or else the weights to start from."""
@@ -142,8 +138,6 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     def train(self) -> dict[str, Any]:
         """Train, and return the results of the last evaluation; in other processes than the main
         one there are none. They are compared with the expected ones, see `verify`."""
-        if self._wandb is not None:
-            self._wandb.start(resume=self.start_iter > 0)
         try:
             TrainerBase.train(self, self.start_iter, self.max_iter)
         finally:

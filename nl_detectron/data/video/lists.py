@@ -20,6 +20,7 @@ VIDEO_SUFFIXES = (
 _LINE = re.compile(
     r"(?P<path>\S(.*?[^\s,])?)([ \t]+|[ \t]*,[ \t]*)(?P<labels>\d+(,\d+)*)", re.DOTALL
 )
+_SPACED_LABELS = re.compile(rf".*({'|'.join(map(re.escape, VIDEO_SUFFIXES))})([ \t]+\d+)+", re.I)
 _FRAME_LIST = ("video_id", "frame_id", "path", "labels")
 
 
@@ -65,9 +66,11 @@ def read_list(file: Path, *, folder_rate: float = FOLDER_RATE) -> list[Entry]:
         path = match["path"].strip() if match else ""
         if len(path) > 1 and path[0] == path[-1] == '"':
             path = path[1:-1]
+        elif _SPACED_LABELS.fullmatch(path):
+            path = ""
         if match is None or not path:
             raise DataError(
-                f"{file}, line {number}: {line.strip()!r} is no 'path label[,label...]'"
+                f"{file}, line {number}: expected 'path label[,label...]', got {line.strip()!r}"
             )
         labels = {int(label) for label in match["labels"].split(",")}
         entries.append(Entry(path=path, labels=tuple(sorted(labels)), line=number))
