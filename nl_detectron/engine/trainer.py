@@ -17,7 +17,6 @@ from detectron2.evaluation import (
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from fvcore.nn.precise_bn import get_bn_modules
 from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
@@ -28,6 +27,7 @@ from ..config import Config, RunSettings, check_config
 from ..data.catalog import metadata_of
 from ..tasks import task_of
 from .accumulate import StepTrainer, to_distributed
+from .batch_norm import PreciseBN, norms_with_statistics
 from .residual_norm import ResidualNormHook
 from .resume import ExactResume
 from .run_errors import CheckWeights
@@ -36,18 +36,6 @@ from .train_loop import EvaluateOnSuccess
 from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)
-
-
-class PreciseBN(hooks.PreciseBN):
-    """Detectron2's hook, for models in which some batch norms have no running statistics."""
-
-    def update_stats(self) -> None:
-        norms = [norm for norm in get_bn_modules(self._model) if norm.running_mean is None]
-        for norm in norms:
-            norm.eval()  # where it computes the same, and is none of those to update
-        super().update_stats()
-        for norm in norms:
-            norm.train()
 
 
 class Trainer(EvaluateOnSuccess, DefaultTrainer):
@@ -158,9 +146,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     def _build_precise_bn(self) -> HookBase | None:
         if not isinstance(self.cfg, CfgNode):
             return None
-        norms = get_bn_modules(self.model)
-        with_statistics = [norm for norm in norms if norm.running_mean is not None]
-        if not (self.cfg.TEST.PRECISE_BN.ENABLED and with_statistics):
+        if not (self.cfg.TEST.PRECISE_BN.ENABLED and norms_with_statistics(self.model)):
             return None
         cfg = self.cfg.clone()
         cfg.defrost()
