@@ -240,7 +240,7 @@ def test_clean_data_passes_as_through_detectron2s_own_loader(files: Files) -> No
 def test_more_categories_than_classes_stop_before_the_first_step(files: Files) -> None:
     with registered(files) as cfg:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
-        with pytest.raises(ConfigError, match=r"2 categories.*NUM_CLASSES is 1; set it to 2"):
+        with pytest.raises(ConfigError, match=r"MODEL.ROI_HEADS.NUM_CLASSES"):
             build_train_loader(cfg)
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
         build_train_loader(cfg)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, Self
 
 from detectron2.config import CfgNode
@@ -59,6 +60,12 @@ SHARED_FILE = warning(
     "remove it from one of the two",
 )
 
+_CLASSES_KEYS = {
+    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -73,6 +80,7 @@ class Run:
     min_keypoints: int
     num_classes: int | None
     oks_sigmas: tuple[float, ...]
+    classes_key: str = "MODEL.ROI_HEADS.NUM_CLASSES"
 
     @classmethod
     def of(cls, cfg: CfgNode | DictConfig) -> Self:
@@ -81,7 +89,7 @@ class Run:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Self:
-        has_classes = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
+        key = _CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
         head = cfg.MODEL.ROI_KEYPOINT_HEAD
         return cls(
             train=tuple(cfg.DATASETS.TRAIN),
@@ -91,8 +99,9 @@ class Run:
             keypoints=cfg.MODEL.KEYPOINT_ON,
             num_keypoints=head.NUM_KEYPOINTS if cfg.MODEL.KEYPOINT_ON else None,
             min_keypoints=head.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-            num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES if has_classes else None,
+            num_classes=attrgetter(key)(cfg) if key else None,
             oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
+            classes_key=key or cls.classes_key,
         )
 
     @classmethod
@@ -106,6 +115,12 @@ class Run:
             return (found,) if isinstance(found, str) else tuple(found)
 
         mapper = "dataloader.train.mapper"
+        evaluators = value("dataloader.evaluator", {})
+        if OmegaConf.is_dict(evaluators):
+            evaluators = [evaluators]
+        sigmas = [e.get("kpt_oks_sigmas") for e in evaluators if OmegaConf.is_dict(e)]
+        is_rcnn = value("model.roi_heads", None) is not None
+        key = "model.roi_heads.num_classes" if is_rcnn else "model.num_classes"
         return cls(
             train=names("train"),
             test=names("test"),
@@ -114,8 +129,9 @@ class Run:
             keypoints=value(f"{mapper}.use_keypoint", False),
             num_keypoints=value("model.roi_heads.keypoint_head.num_keypoints", None),
             min_keypoints=value("dataloader.train.dataset.min_keypoints", 0),
-            num_classes=value("model.roi_heads.num_classes", None),
-            oks_sigmas=tuple(value("dataloader.evaluator.kpt_oks_sigmas", ())),
+            num_classes=value(key, None),
+            oks_sigmas=next((tuple(found) for found in sigmas if found), ()),
+            classes_key=key,
         )
 
     def expected(self, name: str) -> Expected:
