@@ -15,7 +15,6 @@ from torch import nn
 
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.data import check_datasets
-from nl_detectron.detection.evaluation import build_evaluator
 from nl_detectron.engine import (
     Ranks,
     StepTrainer,
@@ -119,7 +118,7 @@ def test_lazy_overrides_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_lazy_config(file)
 
 
-# Data sets and evaluators
+# Data sets
 
 
 def test_a_data_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,31 +132,6 @@ def test_a_data_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path:
         check_datasets([name])
     (tmp_path / "no.json").write_text("{}")
     check_datasets([name])
-
-
-@pytest.mark.parametrize(
-    ("mask", "keypoints", "names", "tasks"),
-    [
-        (False, False, None, ("bbox",)),
-        (True, False, ["tip"], ("bbox", "segm")),
-        (True, True, ["tip"], ("bbox", "segm", "keypoints")),
-        (False, True, None, ("bbox",)),
-    ],
-)
-def test_the_evaluator_fits_model_and_data(
-    tmp_path: Path, mask: bool, keypoints: bool, names: list[str] | None, tasks: tuple[str, ...]
-) -> None:
-    name = f"{tmp_path.name}_{len(tasks)}"
-    tiny_run.write_dataset(tmp_path, count=1)
-    metadata = MetadataCatalog.get(name).set(json_file=str(tmp_path / "tiny.json"))
-    if names:
-        metadata.set(keypoint_names=names)
-    cfg = load_config(QUICKSTART, ["MODEL.MASK_ON", str(mask)])
-    cfg.MODEL.KEYPOINT_ON = keypoints
-    assert build_evaluator(cfg, name)._tasks == tasks
-    metadata.set(evaluator_type="panoptic")
-    with pytest.raises(UserError, match="evaluator_type 'panoptic'"):
-        build_evaluator(cfg, name)
 
 
 # Launching

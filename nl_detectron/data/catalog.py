@@ -93,6 +93,17 @@ def class_metadata(
     return Metadata(**found)
 
 
+def classes_differ(names: Sequence[str] | None, others: Sequence[str] | None) -> bool:
+    """Whether labels of two lists of class names would be mixed up, as far as the names are known.
+
+    Numbers stand for unknown names, and a single class may have another name.
+    """
+    if not names or not others or len(names) == len(others) == 1:
+        return False
+    is_named = all(any(not name.isdecimal() for name in known) for known in (names, others))
+    return is_named and list(names) != list(others)
+
+
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of `metadata_of` as lists, dicts, strings and numbers."""
     found: dict[str, Any] = {}

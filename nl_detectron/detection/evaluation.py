@@ -1,44 +1,258 @@
-"""Which metrics a data set is evaluated by."""
+"""Evaluators of a dataset: Detectron2's, by its ``evaluator_type``."""
 
+import copy
+import logging
 import os
+from collections.abc import Callable, Collection
 from typing import Any
+from unittest import mock
 
-from detectron2.config import instantiate
+import numpy as np
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator
-from omegaconf import DictConfig
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+)
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from PIL import Image
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
 
 from ..config import Config
-from ..errors import UserError
+from ..dataset_check import Run
+from ..dataset_check.kinds import error_text, short_repr
+from ..errors import ConfigError, DataError, UserError
+
+logger = logging.getLogger(__name__)
+
+_UNLIMITED = 10**6  # detections of an image, where TEST.DETECTIONS_PER_IMAGE is negative
 
 
-def build_evaluator(cfg: Config, name: str, output_dir: str | None = None) -> Any:
-    """Return the COCO evaluator for what the model predicts and the data set annotates.
+def build_evaluator(cfg: Config, name: str, output_dir: str | None = None) -> DatasetEvaluator:
+    """Return the evaluator of a dataset, as Detectron2's ``train_net.py`` does.
 
-    Boxes always; masks with ``MODEL.MASK_ON``; keypoints with ``MODEL.KEYPOINT_ON`` where the data
-    set's metadata has ``keypoint_names``. Results go to `output_dir` (default:
-    ``OUTPUT_DIR/inference``). The COCO API itself computes the figures, not a faster variant.
+    COCO's AP is of boxes, of masks with ``MODEL.MASK_ON``, and of keypoints with
+    ``MODEL.KEYPOINT_ON`` where the metadata has ``keypoint_names``. It is computed by the COCO API
+    from up to 100 detections of an image, or ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
 
-    A LazyConfig says itself what its ``dataloader.evaluator`` is and where results go.
+    A LazyConfig has its own ``dataloader.evaluator``: one, or a list.
+
+    Args:
+        cfg: a YAML config or a LazyConfig.
+        name: name of the dataset.
+        output_dir: folder of the results; ``OUTPUT_DIR/inference`` by default.
+
+    Raises:
+        UserError: the ``evaluator_type`` is unknown, or the dataset lacks what its evaluator needs.
+        ConfigError: the model predicts something else than the evaluator reads.
+        DataError: an annotation cannot be evaluated.
     """
     if isinstance(cfg, DictConfig):
-        return instantiate(cfg.dataloader.evaluator)
-    metadata = MetadataCatalog.get(name)
-    kind = metadata.get("evaluator_type", "coco")
-    if kind != "coco":
+        return _instantiate(cfg.dataloader.evaluator, cfg)
+    kind = MetadataCatalog.get(name).get("evaluator_type", "coco")
+    if kind not in _EVALUATORS:
         raise UserError(
-            f"data set '{name}' wants evaluator_type '{kind}', but only 'coco' is known "
-            "here; give its evaluation by overriding Trainer.build_evaluator"
+            f"dataset '{name}' has evaluator_type '{kind}'; expected one of "
+            f"{', '.join(_EVALUATORS)}, or a Trainer that overrides build_evaluator"
         )
+    _check_predictions(cfg, name, kind)
+    output_dir = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference")
+    try:
+        evaluators = [build(cfg, name, output_dir) for build in _EVALUATORS[kind]]
+    except (AssertionError, AttributeError, KeyError, OSError) as error:
+        raise UserError(
+            f"dataset '{name}' cannot be evaluated as '{kind}': {error_text(error)}"
+        ) from error
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _coco(cfg: CfgNode, name: str, output_dir: str) -> COCOEvaluator:
     tasks = ["bbox"]
     if cfg.MODEL.MASK_ON:
         tasks.append("segm")
-    if cfg.MODEL.KEYPOINT_ON and metadata.get("keypoint_names"):
+    if cfg.MODEL.KEYPOINT_ON and MetadataCatalog.get(name).get("keypoint_names"):
         tasks.append("keypoints")
-    return COCOEvaluator(
+    evaluator = COCOEvaluator(
         name,
         tasks=tuple(tasks),
-        output_dir=output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"),
+        output_dir=output_dir,
+        max_dets_per_image=_max_detections(cfg.TEST.DETECTIONS_PER_IMAGE),
         use_fast_impl=False,
         kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+        allow_cached_coco=False,
     )
+    _complete_annotations(evaluator, tasks, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)
+    return evaluator
+
+
+class _LVISEvaluator(LVISEvaluator):
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        # The newest release of lvis, 0.5.3, uses an alias that NumPy 1.24 has removed.
+        with mock.patch.object(np, "float", float, create=True):
+            return super().evaluate()
+
+
+def _lvis(cfg: CfgNode, name: str, output_dir: str) -> LVISEvaluator:
+    limit = _max_detections(cfg.TEST.DETECTIONS_PER_IMAGE, 300)
+    return _LVISEvaluator(name, output_dir=output_dir, max_dets_per_image=limit)
+
+
+def _sem_seg(cfg: CfgNode, name: str, output_dir: str) -> SemSegEvaluator:
+    return SemSegEvaluator(name, output_dir=output_dir, sem_seg_loading_fn=_read_labels)
+
+
+def _read_labels(file_name: str, dtype: Any) -> np.ndarray:
+    """Read class labels ``(H, W)``. Detectron2's own function raises with NumPy 2."""
+    with PathManager.open(file_name, "rb") as file:
+        return np.asarray(Image.open(file), dtype=dtype)
+
+
+def _panoptic(cfg: CfgNode, name: str, output_dir: str) -> COCOPanopticEvaluator:
+    return COCOPanopticEvaluator(name, output_dir)
+
+
+def _by_name(evaluator: type[DatasetEvaluator]) -> Callable[..., DatasetEvaluator]:
+    return lambda cfg, name, output_dir: evaluator(name)
+
+
+_EVALUATORS: dict[str, tuple[Callable[..., DatasetEvaluator], ...]] = {
+    "coco": (_coco,),
+    "coco_panoptic_seg": (_sem_seg, _coco, _panoptic),
+    "sem_seg": (_sem_seg,),
+    "lvis": (_lvis,),
+    "pascal_voc": (_by_name(PascalVOCDetectionEvaluator),),
+    "cityscapes_instance": (_by_name(CityscapesInstanceEvaluator),),
+    "cityscapes_sem_seg": (_by_name(CityscapesSemSegEvaluator),),
+}
+# Output that an evaluator reads, "instances" by default, and outputs of Detectron2's models.
+_READS = {
+    "coco_panoptic_seg": "panoptic_seg",
+    "sem_seg": "sem_seg",
+    "cityscapes_sem_seg": "sem_seg",
+}
+_PREDICTIONS = {
+    "GeneralizedRCNN": ("instances",),
+    "RetinaNet": ("instances",),
+    "SemanticSegmentor": ("sem_seg",),
+    "PanopticFPN": ("instances", "sem_seg", "panoptic_seg"),
+}
+
+
+def _check_predictions(cfg: CfgNode, name: str, kind: str) -> None:
+    model, needed = cfg.MODEL.META_ARCHITECTURE, _READS.get(kind, "instances")
+    if needed not in _PREDICTIONS.get(model, needed):
+        raise ConfigError(
+            f"dataset '{name}' is evaluated as '{kind}', which reads '{needed}'; "
+            f"MODEL.META_ARCHITECTURE {model} predicts {', '.join(_PREDICTIONS[model])}"
+        )
+    if kind == "cityscapes_instance" and not cfg.MODEL.MASK_ON:
+        raise ConfigError(
+            f"dataset '{name}' is evaluated by masks, but MODEL.MASK_ON is False; set it to True"
+        )
+
+
+def _max_detections(limit: int, least: int = 100) -> int:
+    return max(least, limit) if limit >= 0 else _UNLIMITED
+
+
+def _instantiate(config: DictConfig | ListConfig, cfg: DictConfig) -> DatasetEvaluator:
+    """Return the evaluator of a LazyConfig; a list becomes one evaluator."""
+    if isinstance(config, ListConfig):
+        return DatasetEvaluators([_instantiate(item, cfg) for item in config])
+    target = config.get("_target_")
+    if (locate(target) if isinstance(target, str) else target) is not COCOEvaluator:
+        return instantiate(config)
+    limit = OmegaConf.select(cfg, "model.roi_heads.box_predictor.test_topk_per_image")
+    limit = limit or OmegaConf.select(cfg, "model.max_detections_per_image") or 100
+    config = copy.deepcopy(config)
+    config.setdefault("allow_cached_coco", False)
+    config.setdefault("max_dets_per_image", _max_detections(limit))
+    evaluator, run = instantiate(config), Run.from_lazy_config(cfg)
+    asked = {"bbox": True, "segm": run.masks, "keypoints": run.keypoints}
+    tasks = [task for task, is_asked in asked.items() if is_asked]
+    _complete_annotations(evaluator, evaluator._tasks or tasks, run.num_keypoints)
+    return evaluator
+
+
+def _complete_annotations(
+    evaluator: COCOEvaluator, tasks: Collection[str], num_keypoints: int | None
+) -> None:
+    """Add values to annotations that COCO's API reads and Detectron2's loader does not ask for.
+
+    ``iscrowd`` is 0, ``area`` that of the mask, or of the box where there is none, and
+    ``num_keypoints`` counts the known points.
+
+    Raises:
+        DataError: an annotation has no box, mask or keypoints to evaluate.
+    """
+    coco, where = evaluator._coco_api, evaluator._metadata.json_file
+    completed = []
+    for annotation in coco.dataset.get("annotations", ()):
+        if annotation["image_id"] not in coco.imgs:
+            continue
+        if fault := _fault(annotation, tasks, num_keypoints):
+            raise DataError(
+                f"{where}: annotation {annotation['id']} of image {annotation['image_id']}: {fault}"
+                "; tools/check_dataset.py finds all that is wrong with a dataset"
+            )
+        missing: dict[str, Any] = {}
+        if annotation.get("iscrowd") is None:
+            missing["iscrowd"] = 0
+        if not annotation.get("area"):
+            missing["area"] = _area(coco, annotation)
+        if "keypoints" in tasks and annotation.get("num_keypoints") is None:
+            missing["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
+        if missing:
+            annotation.update(missing)
+            completed.append(annotation["id"])
+    if completed:
+        logger.warning(
+            f"{where}: {len(completed)} annotations, the first {completed[0]}, have no iscrowd, "
+            "area or num_keypoints: evaluating with 0, the area of the mask or box, and the number "
+            "of known points"
+        )
+
+
+def _fault(
+    annotation: dict[str, Any], tasks: Collection[str], num_keypoints: int | None
+) -> str | None:
+    """Return what keeps an annotation from being evaluated, None if nothing does."""
+    box, mask = annotation.get("bbox"), annotation.get("segmentation")
+    if len(box or ()) != 4:
+        return f"expected bbox [x, y, width, height], got {short_repr(box)}"
+    if "segm" in tasks and not _is_mask(mask):
+        return (
+            f"expected a segmentation of polygons of 6 or more coordinates or RLE, got "
+            f"{short_repr(mask)}"
+        )
+    points = annotation.get("keypoints") or ()
+    expected = 3 * num_keypoints if num_keypoints else len(points)
+    if "keypoints" in tasks and (not points or len(points) != expected):
+        return (
+            f"expected keypoints [x, y, visibility, ...], {expected} numbers, zeros for unknown "
+            f"points, got {len(points)} numbers"
+        )
+    return None
+
+
+def _is_mask(segmentation: Any) -> bool:
+    if not isinstance(segmentation, list):
+        return isinstance(segmentation, dict)
+    valid = [len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation]
+    return bool(valid) and all(valid)
+
+
+def _area(coco: COCO, annotation: dict[str, Any]) -> float:
+    if _is_mask(annotation.get("segmentation")):
+        return float(mask_util.area(coco.annToRLE(annotation)))
+    return annotation["bbox"][2] * annotation["bbox"][3]

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from ..config import Config
+from ..data.catalog import classes_differ, metadata_of
 from ..dataset_check import (
     KINDS,
     Run,
@@ -29,7 +30,7 @@ from ..dataset_check import (
     problems_of_metadata,
 )
 from ..dataset_check.images import header_error, image_size, special_file
-from ..dataset_check.kinds import error_text
+from ..dataset_check.kinds import error_text, short_repr
 from ..errors import ConfigError, DataError, UserError
 
 Mapper = Callable[[dict], Any]
@@ -85,8 +86,9 @@ def annotation_errors(names: Iterable[str]) -> Iterator[None]:
     """Where reading data sets fails, say what is wrong in their annotation files.
 
     Raises:
-        DataError: reading failed, and one of the files has an error.
+        DataError: reading failed, and one of the files is missing or has an error.
     """
+    names = list(names)
     try:
         yield
     except UserError:
@@ -95,8 +97,14 @@ def annotation_errors(names: Iterable[str]) -> Iterator[None]:
         for name in names:
             if MetadataCatalog.get(name).get("json_file") is None:
                 continue
-            if found := check_registered(name, with_images=False).first_error():
-                raise DataError(f"data set '{name}': {found}; {_CHECK}") from error
+            if wrong := check_registered(name, with_images=False).first_error():
+                raise DataError(f"data set '{name}': {wrong}; {_CHECK}") from error
+        found = {name: _categories(name) for name in names}
+        if None not in found.values() and len(set(map(str, found.values()))) > 1:
+            said = "; ".join(f"'{name}' has {short_repr(found[name])}" for name in found)
+            raise DataError(f"expected the same categories in all datasets, got: {said}") from error
+        if isinstance(error, OSError | AssertionError):  # Detectron2 asserts that data is there
+            raise DataError(f"dataset {', '.join(names)}: {error_text(error)}") from error
         raise
 
 
@@ -109,16 +117,16 @@ def build_train_loader(cfg: Config, mapper: Mapper | None = None) -> Iterable[li
 
     Raises:
         DataError: an annotation file cannot be used or, while the loader is read, an image.
-        ConfigError: a data set has more categories than the model has classes.
+        ConfigError: the categories of a dataset are not those of the model.
     """
     if isinstance(cfg, DictConfig):
         loader = instantiate_loader(cfg.dataloader.train, mapper)
-        check_categories(Run.from_lazy_config(cfg), "model.roi_heads.num_classes")
+        check_categories(run := Run.of(cfg), run.train)
         return loader
     mapper = DataErrorMapper(mapper or DatasetMapper(cfg, True))
     with annotation_errors(cfg.DATASETS.TRAIN):
         loader = build_detection_train_loader(cfg, mapper=mapper)
-    check_categories(Run.from_config(cfg))
+    check_categories(run := Run.of(cfg), run.train)
     return loader
 
 
@@ -129,12 +137,20 @@ def build_test_loader(cfg: Config, name: str, mapper: Mapper | None = None) -> D
         cfg: a YAML config, or a LazyConfig, whose ``dataloader.test`` is for one data set.
         name: of the data set.
         mapper: replaces Detectron2's ``DatasetMapper(cfg, False)``, or the LazyConfig's mapper.
+
+    Raises:
+        DataError, ConfigError: as `build_train_loader`.
     """
+    run = Run.of(cfg)
     if isinstance(cfg, DictConfig):
-        return instantiate_loader(cfg.dataloader.test, mapper)
+        loader = instantiate_loader(cfg.dataloader.test, mapper)
+        check_categories(run, run.test)
+        return loader
     mapper = DataErrorMapper(mapper or DatasetMapper(cfg, False))
     with annotation_errors([name]):
-        return build_detection_test_loader(cfg, name, mapper=mapper)
+        loader = build_detection_test_loader(cfg, name, mapper=mapper)
+    check_categories(run, [name])
+    return loader
 
 
 def instantiate_loader(config: DictConfig, mapper: Mapper | None = None) -> Any:
@@ -157,16 +173,33 @@ def check_metadata(run: Run) -> None:
         raise ConfigError(f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.fix}")
 
 
-def check_categories(run: Run, key: str = "MODEL.ROI_HEADS.NUM_CLASSES") -> None:
-    """Raise ConfigError if a loaded data set has more categories than the model has classes.
+def check_categories(run: Run, names: Iterable[str]) -> None:
+    """Raise ConfigError for a loaded dataset whose categories are not those of the model.
 
-    On a GPU the loss would fail on them without saying why. `key` is the config's key for the
-    classes.
+    The model's categories are those of the first dataset to train on. Where their number is not the
+    model's, as in an evaluation with another dataset in ``DATASETS.TRAIN``, the number counts.
     """
-    for name in run.train:
-        categories = MetadataCatalog.get(name).get("thing_classes", [])
-        if run.num_classes is not None and len(categories) > run.num_classes:
+    classes, trained = run.num_classes, _categories(run.train[0]) if run.train else None
+    known = trained if trained and classes in (None, len(trained)) else None
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        found = list(metadata.get("thing_classes", ()))
+        file = f" ({path})" if (path := metadata.get("json_file")) else ""
+        said = f"dataset '{name}'{file} has {len(found)} categories {short_repr(found)}"
+        if classes_differ(found, known):
             raise ConfigError(
-                f"data set '{name}' has {len(categories)} categories, but {key} is "
-                f"{run.num_classes}; set it to {len(categories)}"
+                f"{said}, expected those of '{run.train[0]}', {short_repr(trained)}; list the same "
+                "categories in the same order of ids"
             )
+        if not found or classes in (None, len(found)):
+            continue
+        if found != trained or len(found) > classes:  # spare classes do not mix up labels
+            raise ConfigError(
+                f"{said}, but {run.classes_key} is {classes}; set it to {len(found)} for a model "
+                "of these categories, or list the model's categories in the file"
+            )
+
+
+def _categories(name: str) -> list[str] | None:
+    """Return the category names of a dataset in the order of their ids, None if unknown."""
+    return metadata_of([name]).get("thing_classes")

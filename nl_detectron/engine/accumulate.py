@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from .batch_norm import average_over_processes
 from .run_errors import DivergedError, check_losses, worker_error
 from .train_loop import EvaluateOnSuccess
 
@@ -140,19 +141,12 @@ def _average_batch_norm_statistics(model: nn.Module) -> None:
     data set with another. A running mean is linear, so the average of all is that of a process
     that had seen every image.
     """
-    if comm.get_world_size() == 1:
-        return
-    statistics = [
-        buffer
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
-        for buffer in (module.running_mean, module.running_var)
-        if buffer is not None
-    ]
-    if not statistics:
-        return
-    flat = torch.cat([buffer.flatten() for buffer in statistics])
-    dist.all_reduce(flat)
-    flat /= comm.get_world_size()
-    for buffer, mean in zip(statistics, flat.split([b.numel() for b in statistics]), strict=True):
-        buffer.copy_(mean.view_as(buffer))
+    average_over_processes(
+        [
+            buffer
+            for module in model.modules()
+            if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+            for buffer in (module.running_mean, module.running_var)
+            if buffer is not None
+        ]
+    )

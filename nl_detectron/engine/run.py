@@ -12,13 +12,13 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..checkpoint import Checkpointer
+from ..checkpoint import METADATA, Checkpointer
 from ..config import Config, RunSettings
 from ..tasks import task_of
 from .launch import launch
 from .run_errors import translate_errors
 from .setup import prepare
-from .trainer import Trainer, verify
+from .trainer import Trainer, check_test_classes, uses_tta, verify
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,10 @@ def run_config(
     model = trainer.build_model(cfg)
     checkpointer = Checkpointer(model, save_dir=settings.output_dir)
     extra = checkpointer.resume_or_load(settings.weights, resume=args.resume)
+    check_test_classes(cfg, extra.get(METADATA, {}))
     results = trainer.test(cfg, model)
+    if uses_tta(cfg):
+        results = {**results, **trainer.test_with_TTA(cfg, model)}
     _write_results(results, extra.get("iteration"), settings.output_dir)
     verify(cfg, results)
     return results

@@ -9,6 +9,7 @@ from ..arguments import add_traceback
 from ..config import Config, RunSettings, check_lazy_run, load_config, load_lazy_config
 from ..data import check_datasets
 from ..tasks import task_of
+from .trainer import check_tta
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -59,5 +60,6 @@ def prepare(args: argparse.Namespace) -> Config:
     settings = RunSettings.of(cfg)
     check_datasets(() if args.eval_only else settings.train_datasets)
     check_datasets(settings.test_datasets)
+    check_tta(cfg)
     task_of(cfg).check(cfg)
     return cfg

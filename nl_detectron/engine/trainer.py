@@ -1,11 +1,13 @@
 """Detectron2's `DefaultTrainer` for both kinds of config, on GPU or CPU."""
 
 import logging
+import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode, instantiate
+from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, default_writers, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import (
@@ -14,10 +16,15 @@ from detectron2.evaluation import (
     print_csv_format,
     verify_results,
 )
+from detectron2.modeling import (
+    META_ARCH_REGISTRY,
+    GeneralizedRCNN,
+    GeneralizedRCNNWithTTA,
+    PanopticFPN,
+)
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from fvcore.nn.precise_bn import get_bn_modules
 from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
@@ -25,9 +32,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..checkpoint import Checkpointer
 from ..config import Config, RunSettings, check_config
-from ..data.catalog import metadata_of
+from ..config.config_file import short_repr
+from ..data.catalog import classes_differ, metadata_of
+from ..errors import ConfigError
 from ..tasks import task_of
 from .accumulate import StepTrainer, to_distributed
+from .batch_norm import PreciseBN, norms_with_statistics
 from .residual_norm import ResidualNormHook
 from .resume import ExactResume
 from .run_errors import CheckWeights
@@ -36,18 +46,6 @@ from .train_loop import EvaluateOnSuccess
 from .wandb_run import WandbRun
 
 logger = logging.getLogger(__name__)
-
-
-class PreciseBN(hooks.PreciseBN):
-    """Detectron2's hook, for models in which some batch norms have no running statistics."""
-
-    def update_stats(self) -> None:
-        norms = [norm for norm in get_bn_modules(self._model) if norm.running_mean is None]
-        for norm in norms:
-            norm.eval()  # where it computes the same, and is none of those to update
-        super().update_stats()
-        for norm in norms:
-            norm.train()
 
 
 class Trainer(EvaluateOnSuccess, DefaultTrainer):
@@ -138,6 +136,8 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     def train(self) -> dict[str, Any]:
         """Train, and return the results of the last evaluation; in other processes than the main
         one there are none. They are compared with the expected ones, see `verify`."""
+        self._evaluations(self.cfg)  # what one lacks is an error before the first iteration
+        check_test_classes(self.cfg, self.checkpointer.metadata)
         try:
             TrainerBase.train(self, self.start_iter, self.max_iter)
         finally:
@@ -146,15 +146,16 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         return self._last_eval_results
 
     def _evaluate(self) -> dict[str, Any]:
-        self._last_eval_results = self.test(self.cfg, self.model)
-        return self._last_eval_results
+        results = self.test(self.cfg, self.model)
+        if self.iter >= self.max_iter and uses_tta(self.cfg):
+            results = {**results, **self.test_with_TTA(self.cfg, self.model)}
+        self._last_eval_results = results
+        return results
 
     def _build_precise_bn(self) -> HookBase | None:
         if not isinstance(self.cfg, CfgNode):
             return None
-        norms = get_bn_modules(self.model)
-        with_statistics = [norm for norm in norms if norm.running_mean is not None]
-        if not (self.cfg.TEST.PRECISE_BN.ENABLED and with_statistics):
+        if not (self.cfg.TEST.PRECISE_BN.ENABLED and norms_with_statistics(self.model)):
             return None
         cfg = self.cfg.clone()
         cfg.defrost()
@@ -194,8 +195,10 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         return task_of(cfg).build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: Config, dataset_name: str) -> DatasetEvaluator:
-        return task_of(cfg).build_evaluator(cfg, dataset_name)
+    def build_evaluator(
+        cls, cfg: Config, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        return task_of(cfg).build_evaluator(cfg, dataset_name, output_folder)
 
     @classmethod
     def test(
@@ -205,21 +208,77 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
         """Return the results on the test data, by data set if the config has several."""
-        names = RunSettings.of(cfg).test_datasets
-        if isinstance(cfg, DictConfig):  # it has one loader and one evaluator for all of them
-            names = (", ".join(names),)
-        if isinstance(evaluators, DatasetEvaluator):
-            evaluators = [evaluators]
         results: dict[str, Any] = {}
-        for i, name in enumerate(names):
-            loader = cls.build_test_loader(cfg, name)
-            evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
+        for name, loader, evaluator in cls._evaluations(cfg, evaluators):
             loader = task_of(cfg).go_on(cfg, name, model, loader, evaluator)
             results[name] = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])
-        return results[names[0]] if len(names) == 1 else results
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:  # noqa: N802
+        """Return the results with test-time augmentation, as in Detectron2's ``train_net.py``.
+
+        Keys get the suffix ``_TTA``. Files go to ``OUTPUT_DIR/inference_TTA``.
+        """
+        logger.info("Running inference with test-time augmentation ...")
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
+        return {f"{key}_TTA": value for key, value in results.items()}
+
+    @classmethod
+    def _evaluations(
+        cls, cfg: Config, evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None
+    ) -> list[tuple[str, Iterable[list[dict[str, Any]]], DatasetEvaluator]]:
+        """Return name, loader and evaluator of each data set to test on."""
+        names = RunSettings.of(cfg).test_datasets
+        if isinstance(cfg, DictConfig):  # it has one loader and one evaluator for all of them
+            names = (", ".join(names),)
+        loaders = [cls.build_test_loader(cfg, name) for name in names]
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        if not evaluators:
+            evaluators = [cls.build_evaluator(cfg, name) for name in names]
+        return list(zip(names, loaders, evaluators, strict=True))
+
+
+def check_test_classes(cfg: Config, trained: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a dataset to test on has other classes than the metadata `trained`."""
+    expected = trained.get("thing_classes")
+    for name in RunSettings.of(cfg).test_datasets:
+        found = metadata_of([name]).get("thing_classes")
+        if classes_differ(found, expected):
+            file = MetadataCatalog.get(name).get("json_file", "no annotation file")
+            raise ConfigError(
+                f"dataset '{name}' ({file}) has the classes {short_repr(found)}, expected those "
+                f"that the model is trained on, {short_repr(expected)}, in this order"
+            )
+
+
+def uses_tta(cfg: Config) -> bool:
+    """Whether a config asks for test-time augmentation; a LazyConfig has no key for it."""
+    return isinstance(cfg, CfgNode) and cfg.TEST.AUG.ENABLED
+
+
+def check_tta(cfg: Config) -> None:
+    """Raise ConfigError if Detectron2 has no test-time augmentation for the model of a config."""
+    if not uses_tta(cfg):
+        return
+    name = cfg.MODEL.META_ARCHITECTURE
+    model = META_ARCH_REGISTRY.get(name)
+    if not issubclass(model, GeneralizedRCNN) or issubclass(model, PanopticFPN):
+        found = f"MODEL.META_ARCHITECTURE {name}"
+    elif cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
+        found = f"MODEL.{'KEYPOINT_ON' if cfg.MODEL.KEYPOINT_ON else 'LOAD_PROPOSALS'} True"
+    else:
+        return
+    raise ConfigError(
+        "TEST.AUG.ENABLED is True; expected an R-CNN without keypoints and precomputed proposals, "
+        f"got {found}; set TEST.AUG.ENABLED False"
+    )
 
 
 def verify(cfg: Config, results: dict[str, Any]) -> None:

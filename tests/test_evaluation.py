@@ -1,0 +1,580 @@
+"""Evaluation of images: what it needs is known before training, and its figures are right."""
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import forked
+import numpy as np
+import pytest
+import tiny_run
+import torch
+from detectron2.config import CfgNode, LazyCall
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetMapper,
+    MetadataCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data import transforms as T
+from detectron2.data.datasets import load_coco_json, register_coco_instances, register_pascal_voc
+from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils import comm
+from omegaconf import OmegaConf
+from pycocotools.coco import COCO
+from test_data import perfect_outputs
+from torch import nn
+
+from nl_detectron.config import load_config
+from nl_detectron.detection import build_evaluator, build_test_loader
+from nl_detectron.engine import Trainer, argument_parser, main, run_config
+from nl_detectron.engine.batch_norm import PreciseBN
+from nl_detectron.engine.trainer import check_test_classes
+from nl_detectron.errors import ConfigError, UserError
+from nl_detectron.tasks import task_of
+
+Content = dict[str, Any]
+RETINANET = ["MODEL.META_ARCHITECTURE", "RetinaNet"]
+RETINANET += ["MODEL.RETINANET.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Iterator[str]:
+    """Name of a registered data set; its file is ``tiny.json`` in `tmp_path`."""
+    tiny_run.write_run(tmp_path, heads=True)
+    before = set(DatasetCatalog)
+    register(name := tmp_path.name, tmp_path / "tiny.json")
+    yield name
+    for name in set(DatasetCatalog) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def register(name: str, file: Path, **metadata: Any) -> None:
+    people = MetadataCatalog.get("keypoints_coco_2017_val")
+    keys = ("keypoint_names", "keypoint_flip_map")
+    metadata = {key: people.get(key) for key in keys} | metadata
+    register_coco_instances(name, metadata, str(file), str(file.parent / "images"))
+
+
+def config(folder: Path, *opts: Any) -> CfgNode:
+    name = folder.name
+    fixed = ["DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,), "SOLVER.MAX_ITER", 1]
+    return load_config(folder / "tiny.yaml", [*fixed, *opts])
+
+
+def change(folder: Path, edit: Callable[[Content], Any], name: str = "tiny.json") -> Path:
+    """Write the data set's file with one change, as `name`."""
+    content = json.loads((folder / "tiny.json").read_text())
+    edit(content)
+    (folder / name).write_text(json.dumps(content))
+    return folder / name
+
+
+def evaluator_of(cfg: Any, name: str) -> Any:
+    """Return the evaluator of a loaded data set."""
+    DatasetCatalog.get(name)
+    return build_evaluator(cfg, name)
+
+
+def score(evaluator: Any, outputs: Iterator[tuple[Content, Content]]) -> dict[str, dict]:
+    evaluator.reset()
+    for image, output in outputs:
+        evaluator.process([image], [output])
+    return evaluator.evaluate()
+
+
+def run(cfg: Any, *, eval_only: bool = False) -> dict[str, Any]:
+    args = Namespace(config_file="", opts=[], eval_only=eval_only, resume=False)
+    return run_config(cfg, args)
+
+
+def one_line(error: pytest.ExceptionInfo[Exception], *names: object) -> None:
+    message = str(error.value)
+    assert "\n" not in message
+    for name in names:
+        assert str(name) in message
+
+
+# Annotations
+
+
+@pytest.mark.parametrize(
+    ("mask", "keypoints", "names", "tasks"),
+    [
+        (False, False, True, {"bbox"}),
+        (True, False, True, {"bbox", "segm"}),
+        (True, True, True, {"bbox", "segm", "keypoints"}),
+        (False, True, False, {"bbox"}),
+    ],
+)
+def test_the_figures_fit_model_and_data(
+    dataset: str, tmp_path: Path, mask: bool, keypoints: bool, names: bool, tasks: set[str]
+) -> None:
+    if not names:
+        MetadataCatalog.remove(dataset)
+        MetadataCatalog.get(dataset).set(json_file=str(tmp_path / "tiny.json"))
+    opts = ["MODEL.MASK_ON", mask, "MODEL.KEYPOINT_ON", keypoints]
+    evaluator = evaluator_of(config(tmp_path, *opts), dataset)
+    found = score(evaluator, perfect_outputs(COCO(str(tmp_path / "tiny.json"))))
+    assert {task: scores["AP"] for task, scores in found.items()} == pytest.approx(
+        dict.fromkeys(tasks, 100)
+    )
+
+
+def test_missing_values_that_follow_from_the_others_are_no_fault(
+    dataset: str, tmp_path: Path
+) -> None:
+    cfg, api = config(tmp_path), COCO(str(tmp_path / "tiny.json"))
+    whole = score(evaluator_of(cfg, dataset), perfect_outputs(api))
+
+    def strip(content: Content) -> None:
+        for number, annotation in enumerate(content["annotations"]):
+            del annotation["iscrowd"], annotation["num_keypoints"], annotation["area"]
+            if number % 2:
+                annotation |= {"iscrowd": None, "area": 0}
+
+    change(tmp_path, strip)
+    for task, scores in score(evaluator_of(cfg, dataset), perfect_outputs(api)).items():
+        assert scores == pytest.approx(whole[task], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("segmentation", [[1, 2, 3, 4]]),
+        ("segmentation", [[1, 2, 9, 2, 9, 9], [1, 2, 3, 4, 5, 6, 7]]),
+        ("segmentation", []),
+        ("segmentation", None),
+        ("keypoints", None),
+        ("keypoints", [1, 2, 2]),
+        ("bbox", None),
+        ("bbox", [1, 2, 3]),
+    ],
+)
+def test_an_annotation_that_cannot_be_evaluated_is_named_before_training(
+    dataset: str, tmp_path: Path, key: str, value: Any
+) -> None:
+    def spoil(content: Content) -> None:
+        content["annotations"][4][key] = value
+        if value is None:
+            del content["annotations"][4][key]
+
+    register(f"{dataset}_test", file := change(tmp_path, spoil, "spoiled.json"))
+    with pytest.raises(UserError) as caught:
+        run(config(tmp_path, "DATASETS.TEST", (f"{dataset}_test",)))
+    one_line(caught, file, "annotation 5 ", key)
+    assert not list((tmp_path / "output").glob("*.pth"))
+    assert "iter: 0" not in (tmp_path / "output" / "log.txt").read_text()
+
+
+def test_a_test_file_that_is_cut_off_is_named_before_training(dataset: str, tmp_path: Path) -> None:
+    file = tmp_path / "cut.json"
+    file.write_text((tmp_path / "tiny.json").read_text()[:-9])
+    register(f"{dataset}_test", file)
+    with pytest.raises(UserError) as caught:
+        run(config(tmp_path, "DATASETS.TEST", (f"{dataset}_test",)))
+    one_line(caught, file)
+    assert not list((tmp_path / "output").glob("*.pth"))
+
+
+def test_a_corrected_function_is_evaluated_anew(dataset: str, tmp_path: Path) -> None:
+    api, name = COCO(str(tmp_path / "tiny.json")), f"{dataset}_function"
+    cfg, found = config(tmp_path, "MODEL.KEYPOINT_ON", False), []
+    lazy = OmegaConf.create(
+        {
+            "model": {},
+            "dataloader": {"evaluator": LazyCall(COCOEvaluator)(dataset_name=name)},
+        },
+        flags={"allow_objects": True},
+    )
+    lazy.dataloader.evaluator.output_dir = str(tmp_path / "lazy")
+    for shift in (40, 0):  # a second run, in the same folder, corrects the boxes
+
+        def load(shift: int = shift) -> list[Content]:
+            records = load_coco_json(str(tmp_path / "tiny.json"), str(tmp_path / "images"))
+            for annotation in (a for record in records for a in record["annotations"]):
+                annotation["bbox"][0] += shift
+                annotation["category_id"] -= 1
+            return records
+
+        found.append([])
+        for configuration in (cfg, lazy):
+            DatasetCatalog.register(name, load)
+            MetadataCatalog.get(name).set(thing_classes=["person", "square"])
+            evaluator = build_evaluator(configuration, name)
+            outputs = ((i, {"instances": without_ids(o)}) for i, o in perfect_outputs(api))
+            found[-1].append(score(evaluator, outputs)["bbox"]["AP"])
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+    assert max(found[0]) < 50
+    assert found[1] == pytest.approx([100, 100])
+
+
+def without_ids(output: Content) -> Instances:
+    return output["instances"]
+
+
+@pytest.mark.parametrize("limit", [300, -1])
+def test_more_objects_than_100_score_100(dataset: str, tmp_path: Path, limit: int) -> None:
+    boxes = [[x, y, 2, 2] for x in range(0, 60, 3) for y in range(0, 45, 3)]
+    assert len(boxes) == 300
+
+    def crowd(content: Content) -> None:
+        content["annotations"] = [
+            {"id": i, "image_id": 0, "category_id": 1 + i % 2, "bbox": box, "area": 4, "iscrowd": 0}
+            for i, box in enumerate(boxes, 1)
+        ]
+
+    change(tmp_path, crowd)
+    heads = ["MODEL.MASK_ON", False, "MODEL.KEYPOINT_ON", False]
+    instances = Instances((tiny_run.SIZE, tiny_run.SIZE))
+    corners = torch.tensor(boxes, dtype=torch.float32)
+    instances.pred_boxes = Boxes(BoxMode.convert(corners, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS))
+    instances.pred_classes = torch.arange(1, 301) % 2
+    instances.scores = torch.linspace(1, 0.5, 300)
+    outputs = [({"image_id": 0}, {"instances": instances})]
+    cfg = config(tmp_path, *heads, "TEST.DETECTIONS_PER_IMAGE", limit)
+    assert score(evaluator_of(cfg, dataset), iter(outputs))["bbox"]["AP"] == pytest.approx(100)
+    lazy = OmegaConf.create(
+        {
+            "model": {"roi_heads": {"box_predictor": {"test_topk_per_image": limit}}},
+            "dataloader": {"evaluator": LazyCall(COCOEvaluator)(dataset_name=dataset)},
+        },
+        flags={"allow_objects": True},
+    )
+    assert score(evaluator_of(lazy, dataset), iter(outputs))["bbox"]["AP"] == pytest.approx(100)
+
+
+# Categories
+
+
+def parent(content: Content) -> None:
+    """Add what Roboflow adds: a category 0 without objects, which shifts the others."""
+    content["categories"].insert(0, {"id": 0, "name": "things"})
+
+
+def swap(content: Content) -> None:
+    first, second = content["categories"]
+    first["name"], second["name"] = second["name"], first["name"]
+
+
+@pytest.mark.parametrize("edit", [parent, swap])
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_categories_to_test_that_are_not_the_models_are_named_before_anything_runs(
+    dataset: str, tmp_path: Path, edit: Callable[[Content], None], eval_only: bool
+) -> None:
+    register(f"{dataset}_test", file := change(tmp_path, edit, "other.json"))
+    with pytest.raises(ConfigError) as caught:
+        run(config(tmp_path, "DATASETS.TEST", (f"{dataset}_test",)), eval_only=eval_only)
+    one_line(caught, file, "person", "square")
+    assert not list((tmp_path / "output").glob("*.pth"))
+
+
+def test_the_number_of_categories_is_compared_where_the_training_set_is_not_there(
+    dataset: str, tmp_path: Path
+) -> None:
+    register(f"{dataset}_test", file := change(tmp_path, parent, "other.json"))
+    names = ["DATASETS.TRAIN", ("nowhere",), "DATASETS.TEST", (f"{dataset}_test",)]
+    names += ["MODEL.KEYPOINT_ON", False]
+    with pytest.raises(ConfigError) as caught:
+        build_test_loader(config(tmp_path, *names), f"{dataset}_test")
+    one_line(caught, file, "things", "MODEL.ROI_HEADS.NUM_CLASSES")
+    retina = [*RETINANET, "MODEL.RETINANET.NUM_CLASSES", 2]
+    with pytest.raises(ConfigError) as caught:
+        build_test_loader(config(tmp_path, *names, *retina), f"{dataset}_test")
+    one_line(caught, file, "things", "MODEL.RETINANET.NUM_CLASSES")
+    lazy = OmegaConf.create(
+        {
+            "model": {"roi_heads": {"num_classes": 2}},
+            "dataloader": {"test": lazy_loader(f"{dataset}_test")},
+        },
+        flags={"allow_objects": True},
+    )
+    with pytest.raises(ConfigError) as caught:
+        build_test_loader(lazy, f"{dataset}_test")
+    one_line(caught, file, "things", "model.roi_heads.num_classes")
+
+
+def lazy_loader(name: str) -> Any:
+    mapper = LazyCall(DatasetMapper)(
+        is_train=False,
+        image_format="BGR",
+        augmentations=[LazyCall(T.ResizeShortestEdge)(short_edge_length=64, max_size=64)],
+    )
+    return LazyCall(build_detection_test_loader)(
+        dataset=LazyCall(get_detection_dataset_dicts)(names=name, filter_empty=False),
+        mapper=mapper,
+    )
+
+
+def test_a_checkpoint_knows_its_classes(dataset: str, tmp_path: Path) -> None:
+    opts = ["MODEL.KEYPOINT_ON", False]
+    run(config(tmp_path, *opts))
+    register(f"{dataset}_test", file := change(tmp_path, swap, "other.json"))
+    opts += ["DATASETS.TRAIN", ("nowhere",), "DATASETS.TEST", (f"{dataset}_test",)]
+    opts += ["MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")]
+    with pytest.raises(ConfigError) as caught:
+        run(config(tmp_path, *opts), eval_only=True)
+    one_line(caught, file, "person", "square")
+
+
+def test_classes_of_videos_are_compared_where_they_have_names(dataset: str, tmp_path: Path) -> None:
+    for name, classes in {"a": ["run", "sit"], "b": ["sit", "run"], "n": ["0", "1"]}.items():
+        DatasetCatalog.register(f"{dataset}_{name}", list)
+        MetadataCatalog.get(f"{dataset}_{name}").set(thing_classes=classes)
+    trained = {"thing_classes": ["run", "sit"]}
+    check_test_classes(config(tmp_path, "DATASETS.TEST", (f"{dataset}_a", f"{dataset}_n")), trained)
+    with pytest.raises(ConfigError) as caught:
+        check_test_classes(config(tmp_path, "DATASETS.TEST", (f"{dataset}_b",)), trained)
+    one_line(caught, f"{dataset}_b", "run")
+
+
+def test_categories_of_an_evaluation_may_differ_from_a_training_set_of_another_model(
+    dataset: str, tmp_path: Path
+) -> None:
+    """A config of the zoo, of which somebody changes the classes and the data set to test on."""
+    names = ["DATASETS.TRAIN", ("keypoints_coco_2017_train",), "DATASETS.TEST", (dataset,)]
+    assert build_test_loader(config(tmp_path, *names), dataset)
+    spare = ["DATASETS.TRAIN", (dataset,), "MODEL.ROI_HEADS.NUM_CLASSES", 9]
+    assert build_test_loader(config(tmp_path, *spare), dataset)
+
+
+def test_training_sets_of_different_categories_are_named(dataset: str, tmp_path: Path) -> None:
+    register(f"{dataset}_more", change(tmp_path, swap, "other.json"))
+    cfg = config(tmp_path, "DATASETS.TRAIN", (dataset, f"{dataset}_more"))
+    with pytest.raises(UserError) as caught:
+        Trainer.build_train_loader(cfg)
+    one_line(caught, dataset, f"{dataset}_more", "square")
+
+
+# Test-time augmentation
+
+
+def test_augmented_results_have_a_suffix_and_a_folder(dataset: str, tmp_path: Path) -> None:
+    opts = ["MODEL.KEYPOINT_ON", False, "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (48, 64)]
+    trained = run(config(tmp_path, *opts))
+    assert set(trained) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
+    output = tmp_path / "output"
+    assert (output / "inference_TTA" / "coco_instances_results.json").is_file()
+    assert {"bbox/AP", "bbox_TTA/AP", "segm_TTA/AP"} <= tiny_run.metrics(output)[-1].keys()
+    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "e")]
+    evaluated = run(config(tmp_path, *opts, *weights), eval_only=True)
+    for task, scores in trained.items():
+        assert evaluated[task] == pytest.approx(scores, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "opts"),
+    [
+        ("KEYPOINT_ON", []),
+        ("META_ARCHITECTURE", RETINANET),
+        ("META_ARCHITECTURE", ["MODEL.META_ARCHITECTURE", "PanopticFPN"]),
+        ("LOAD_PROPOSALS", ["MODEL.KEYPOINT_ON", False, "MODEL.LOAD_PROPOSALS", True]),
+    ],
+)
+def test_augmentation_that_detectron2_lacks_is_refused_at_the_start(
+    dataset: str, tmp_path: Path, key: str, opts: list[Any]
+) -> None:
+    names = ["DATASETS.TRAIN", (dataset,), "DATASETS.TEST", (dataset,), "TEST.AUG.ENABLED", True]
+    line = ["--config-file", str(tmp_path / "tiny.yaml"), *map(str, [*names, *opts])]
+    with pytest.raises(ConfigError) as caught:
+        main(argument_parser().parse_args(line))
+    one_line(caught, "TEST.AUG.ENABLED", key)
+
+
+# Batch norm
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.norm(batch)
+
+
+def precise_statistics(batches: list[torch.Tensor]) -> list[torch.Tensor]:
+    model = Normed().double()
+    PreciseBN(0, model, batches, len(batches)).update_stats()
+    return [model.norm.running_mean, model.norm.running_var]
+
+
+@forked.in_fresh_process
+def test_precise_statistics_are_those_of_all_processes(dataset: str, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(4)))
+    offsets = 5 * torch.randn(4, 1, 3, 1, 1, generator=generator, dtype=torch.float64)
+    batches = list(offsets + torch.randn(4, 2, 3, 5, 7, generator=generator, dtype=torch.float64))
+    expected = precise_statistics(batches)
+    output, again = tmp_path / "output", tmp_path / "again"
+
+    def in_process() -> None:
+        found = precise_statistics(batches[comm.get_rank() :: 2])
+        torch.testing.assert_close(found, expected)
+        # The figures of a run are those of the model that it saves.
+        opts = ["MODEL.RESNETS.NORM", "BN", "MODEL.MASK_ON", False, "MODEL.KEYPOINT_ON", False]
+        opts += ["TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2]
+        trained = run(config(tmp_path, *opts))
+        opts += ["MODEL.WEIGHTS", str(output / "model_final.pth"), "OUTPUT_DIR", str(again)]
+        evaluated = run(config(tmp_path, *opts), eval_only=True)
+        if comm.is_main_process():
+            assert evaluated["bbox"] == pytest.approx(trained["bbox"], nan_ok=True)
+            of_run, of_file = (
+                json.loads((folder / "inference" / "coco_instances_results.json").read_text())
+                for folder in (output, again)
+            )
+            assert of_run
+            assert of_run == of_file
+
+    assert forked.run_forked(2, in_process, tmp_path / "store") == [0, 0]
+
+
+# Other kinds of data sets
+
+
+def test_pascal_voc_is_evaluated(dataset: str, tmp_path: Path) -> None:
+    content = json.loads((tmp_path / "tiny.json").read_text())
+    for folder in ("Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "images").rename(tmp_path / "JPEGImages")
+    names = {1: "person", 2: "square"}
+    for image in content["images"]:
+        objects = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        lines = []
+        for x, y, width, height in (a["bbox"] for a in objects):
+            corners = {"xmin": x + 1, "ymin": y + 1, "xmax": x + width, "ymax": y + height}
+            lines.append("".join(f"<{key}>{value}</{key}>" for key, value in corners.items()))
+        xml = "".join(
+            f"<object><name>{names[a['category_id']]}</name><pose/><truncated>0</truncated>"
+            f"<difficult>0</difficult><bndbox>{line}</bndbox></object>"
+            for a, line in zip(objects, lines, strict=True)
+        )
+        size = "<size><height>64</height><width>64</width></size>"
+        stem = Path(image["file_name"]).stem
+        (tmp_path / "Annotations" / f"{stem}.xml").write_text(f"<a>{size}{xml}</a>")
+        (tmp_path / "JPEGImages" / f"{stem}.png").rename(tmp_path / "JPEGImages" / f"{stem}.jpg")
+    stems = [Path(image["file_name"]).stem for image in content["images"]]
+    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("\n".join(stems))
+    name = f"{dataset}_voc"
+    register_pascal_voc(name, str(tmp_path), "val", 2012, ["person", "square"])
+    MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+    opts = ["MODEL.MASK_ON", False, "MODEL.KEYPOINT_ON", False]
+    cfg = config(tmp_path, "DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,), *opts)
+    outputs = (
+        ({"image_id": f"{image['image_id']:03}"}, output)
+        for image, output in perfect_outputs(COCO(str(tmp_path / "tiny.json")))
+    )
+    assert score(evaluator_of(cfg, name), outputs)["bbox"]["AP"] == pytest.approx(100)
+    assert "bbox" in run(cfg)
+    (tmp_path / "ImageSets" / "Main" / "val.txt").unlink()
+    with pytest.raises(UserError) as caught:
+        run(cfg, eval_only=True)
+    one_line(caught, "val.txt")
+
+
+def test_semantic_segmentation_is_trained_and_evaluated(dataset: str, tmp_path: Path) -> None:
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    records = load_coco_json(str(tmp_path / "tiny.json"), str(tmp_path / "images"))
+    for record in records:
+        labels = np.zeros((tiny_run.SIZE, tiny_run.SIZE), np.uint8)
+        for annotation in record.pop("annotations"):
+            x, y, width, height = annotation["bbox"]
+            labels[y : y + height, x : x + width] = annotation["category_id"]
+        record["sem_seg_file_name"] = str(truth / f"{record['image_id']}.png")
+        cv2.imwrite(record["sem_seg_file_name"], labels)
+    name = f"{dataset}_semantic"
+    DatasetCatalog.register(name, lambda: records)
+    MetadataCatalog.get(name).set(
+        stuff_classes=["ground", "person", "square"], ignore_label=255, evaluator_type="sem_seg"
+    )
+    opts = ["DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,), "MODEL.KEYPOINT_ON", False]
+    with pytest.raises(ConfigError) as caught:
+        run(config(tmp_path, *opts), eval_only=True)
+    one_line(caught, name, "sem_seg", "GeneralizedRCNN")
+    opts += ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]
+    opts += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32]
+    assert "mIoU" in run(config(tmp_path, *opts))["sem_seg"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "package"),
+    [
+        ("lvis", "lvis"),
+        ("cityscapes_instance", "cityscapesscripts"),
+        ("cityscapes_sem_seg", "cityscapesscripts"),
+        ("coco_panoptic_seg", "panopticapi"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_at_the_start(
+    dataset: str, tmp_path: Path, kind: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    MetadataCatalog.remove(dataset)
+    MetadataCatalog.get(dataset).set(evaluator_type=kind)
+    line = ["--config-file", str(tmp_path / "tiny.yaml"), "--eval-only"]
+    line += ["DATASETS.TEST", f"('{dataset}',)"]
+    with pytest.raises(UserError) as caught:
+        main(argument_parser().parse_args(line))
+    one_line(caught, dataset, package)
+
+
+@pytest.mark.parametrize("key", ["gt_dir", "image_dir", "dirname", "sem_seg_root", "panoptic_root"])
+def test_a_folder_that_is_missing_is_named_at_the_start(
+    dataset: str, tmp_path: Path, key: str
+) -> None:
+    MetadataCatalog.get(dataset).set(**{key: str(tmp_path / "nowhere")})
+    line = ["--config-file", str(tmp_path / "tiny.yaml"), "--eval-only"]
+    line += ["DATASETS.TEST", f"('{dataset}',)"]
+    with pytest.raises(UserError) as caught:
+        main(argument_parser().parse_args(line))
+    one_line(caught, dataset, tmp_path / "nowhere")
+
+
+def test_an_unknown_kind_is_refused_before_training(dataset: str, tmp_path: Path) -> None:
+    DatasetCatalog.register(name := f"{dataset}_new", lambda: DatasetCatalog.get(dataset))
+    MetadataCatalog.get(name).set(evaluator_type="rotated")
+    with pytest.raises(UserError) as caught:
+        run(config(tmp_path, "DATASETS.TEST", (name,)))
+    one_line(caught, name, "rotated")
+    assert not list((tmp_path / "output").glob("*.pth"))
+
+
+# LazyConfigs
+
+
+def test_a_lazy_configs_evaluators_may_be_a_list(dataset: str, tmp_path: Path) -> None:
+    class Count(COCOEvaluator):
+        def evaluate(self) -> dict[str, dict[str, float]]:
+            return {"images": {"seen": len(self._predictions)}}
+
+    cfg = OmegaConf.create(
+        {
+            "model": LazyCall(lambda: Trainer.build_model(config(tmp_path)))(),
+            "dataloader": {
+                "test": lazy_loader(dataset),
+                "evaluator": [
+                    LazyCall(COCOEvaluator)(dataset_name=dataset, kpt_oks_sigmas=[0.1] * 17),
+                    LazyCall(Count)(dataset_name=dataset),
+                ],
+            },
+            "train": {
+                "output_dir": str(tmp_path / "output"),
+                "device": "cpu",
+                "init_checkpoint": "",
+            },
+        },
+        flags={"allow_objects": True},
+    )
+    task_of(cfg).check(cfg)
+    found = run(cfg, eval_only=True)
+    assert found["images"] == {"seen": 8}
+    assert {"bbox", "segm", "keypoints"} <= found.keys()
