@@ -2,9 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +17,13 @@ from torch import nn
 
 from nl_detectron.analysis import PartCost
 from nl_detectron.inference import Predictor
-from nl_detectron.layers import NonLocalBlock
 from nl_detectron.visualization import Attention, look
 
 from . import modules as _modules  # noqa: F401  registers them
+from .blocks import measure_blocks
 from .drawing import Box, Scene
 from .plan import Trial
-from .results import Outcome, use_of_block
+from .results import Outcome
 from .training import train
 
 VALIDATION_IMAGES = 300
@@ -72,38 +71,19 @@ def run_detector(
         lambda: [draw(rng).record() for _ in range(cfg.SOLVER.IMS_PER_BATCH)],
         lambda: {"AP": measure(detect(model, records))["AP"]},
     )
-    weights = trial.weights(output)
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": model.state_dict()}, weights)
     run = {
         **measure(detect(model, records)),
         "seconds": seconds,
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
     }
-    uses = _uses_of_blocks(Predictor(cfg, weights=weights), val[:_LOOKED_AT])
-    return Outcome(runs=[run], curves=curve, blocks=list(uses))
-
-
-def _uses_of_blocks(predictor: Predictor, scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:
-    blocks = {n: m for n, m in predictor.model.named_modules() if isinstance(m, NonLocalBlock)}
-    ratios: dict[str, list[float]] = {name: [] for name in blocks}
-    shares: dict[str, list[tuple[float, float]]] = {name: [] for name in blocks}
-
-    def note(name: str):
-        def hook(_, inputs: tuple, output: torch.Tensor) -> None:
-            ratios[name].append(float((output - inputs[0]).norm() / inputs[0].norm()))
-
-        return hook
-
-    handles = [block.register_forward_hook(note(name)) for name, block in blocks.items()]
-    for scene in scenes if blocks else ():
-        for attention in look(predictor, scene.image, points=[scene.point]).attentions:
-            shares[attention.block].append(cue_share(attention, scene.cue))
-    for handle in handles:
-        handle.remove()
-    for name in blocks:
-        yield use_of_block(name, ratios[name], shares[name])
+    predictor = Predictor(cfg, weights=trial.weights(output))
+    shares = (
+        (attention.block, *cue_share(attention, scene.cue))
+        for scene in val[:_LOOKED_AT]
+        for attention in look(predictor, scene.image, points=[scene.point]).attentions
+    )
+    return Outcome(runs=[run], curves=curve, blocks=measure_blocks(predictor.model, shares))
 
 
 def cue_share(attention: Attention, cue: Box) -> tuple[float, float]:

@@ -202,11 +202,10 @@ def test_a_trial_on_keypoints_gives_the_same_rows_again_and_is_drawn(short, tmp_
 
 
 def test_a_trial_on_boxes_gives_the_same_rows_again_from_its_start(short, tmp_path):
-    start = PLANS["boxes"].start(BOXES)
-    assert rows(start, tmp_path).blocks == []
-    first, again = (rows(BOXES, tmp_path) for _ in range(2))
+    assert rows(PLANS["boxes"].start(BOXES), tmp_path).blocks == []
+    assert len(rows(BOXES, tmp_path).blocks) == 1
+    first, again = (rows(replace(BOXES, task="among"), tmp_path) for _ in range(2))
     assert first == again
-    assert rows(replace(BOXES, task="among"), tmp_path).runs != first.runs
     assert {"examples", "by_distance", "attention"} == {
         name for name, _ in boxes.pictures(RESULTS["boxes"], tmp_path)
     }

@@ -10,7 +10,7 @@ from nl_detectron.visualization import draw_attention
 
 from ..detector import validation_set
 from ..plan import Trial
-from ..plots import Line, look_from, plot_ap
+from ..plots import Line, look_from, plot_ap, show
 from ..results import Results
 from .plan import PLAN
 from .task import FAR, NEAR, SIDES, draw_person
@@ -52,12 +52,10 @@ def plot_examples() -> Figure:
     figure = Figure(figsize=(7, 2), layout="constrained")
     for panel, distance in zip(figure.subplots(1, 5), (FAR, *reversed(DIAL)), strict=True):
         person = draw_person(rng, distance)
-        panel.imshow(person.image)
+        show(panel, person.image, f"{distance} pixels")
         assert person.keypoints is not None
         for (x, y, _), side in zip(person.keypoints[0, SIDES].tolist(), "LR", strict=True):
             panel.text(x, y, side, ha="center", va="center_baseline", fontsize=7, weight="bold")
-        panel.set_title(f"{distance} pixels", fontsize=9)
-        panel.set_axis_off()
     return figure
 
 
@@ -68,7 +66,6 @@ def plot_attention(output: Path) -> Figure:
     figure = Figure(figsize=(7, 2), layout="constrained")
     panels = figure.subplots(1, len(seen.attentions))
     for panel, attention in zip(panels, seen.attentions, strict=True):
-        panel.imshow(draw_attention(seen, attention, arrows=1))
-        panel.set_title(f"after convolution {attention.block[-1]}", fontsize=9)
-        panel.set_axis_off()
+        image = draw_attention(seen, attention, arrows=1)
+        show(panel, image, f"after convolution {attention.block[-1]}")
     return figure

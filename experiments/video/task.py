@@ -135,11 +135,8 @@ def _places(rng: np.random.Generator, task: Task, kinds: NDArray[np.int64]) -> N
 
 
 def _moments(rng: np.random.Generator, lag: int | None, count: int) -> NDArray[np.int64]:
-    every = list(product(range(FRAMES), repeat=2))
-    if lag is None:
-        allowed = [(a, b) for a, b in every if a // 2 != b // 2]
-    elif lag == 1:  # all in frames that the pooling joins
-        allowed = [(a, b) for a, b in every if a != b and a // 2 == b // 2]
-    else:
-        allowed = [(a, b) for a, b in every if abs(a - b) == lag]
+    """Draw pairs of frames: with lag 1 those that the pooling joins, otherwise others."""
+    lags = range(1, FRAMES) if lag is None else (lag,)
+    every = product(range(FRAMES), repeat=2)
+    allowed = [(a, b) for a, b in every if abs(a - b) in lags and (a // 2 == b // 2) == (lag == 1)]
     return rng.permuted(np.array(allowed)[rng.integers(len(allowed), size=count)], axis=1)
