@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,8 @@ _BATCH = 20
 _VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 
 Draw = Callable[[np.random.Generator], Scene]
-Score = Callable[[Sequence[dict]], Mapping[str, float]]
+Score = Callable[[Sequence[dict]], tuple[float, float]]
+"""Returns AP and AP50 in per cent of COCO's results."""
 
 
 def validation_set(draw: Draw) -> list[Scene]:
@@ -48,7 +49,7 @@ def run_detector(
     *,
     build: Callable[[CfgNode], GeneralizedRCNN],
     draw: Draw,
-    score: Callable[[Sequence[Scene]], Score],
+    scores: Callable[[Sequence[Scene]], tuple[Score, Score]],
     cost: PartCost,
 ) -> Outcome:
     """Train the detector of `trial`, save its weights under `output`, and measure it.
@@ -56,24 +57,28 @@ def run_detector(
     Args:
         build: returns the detector of a config.
         draw: returns one image.
-        score: returns, for validation images, what computes AP and AP50 in per cent from COCO's
-            results on them.
+        scores: returns, for validation images, the score of the question and a score that does
+            not need the cue.
         cost: of the detector.
     """
     seed_all_rng(trial.seed)
     model = build(cfg)
     rng = np.random.default_rng([_TRAINING, trial.seed])
     val = validation_set(draw)
-    records, measure = [scene.record() for scene in val], score(val)
+    records, (score, local_score) = [scene.record() for scene in val], scores(val)
     curve, seconds = train(
         cfg,
         model,
         lambda: [draw(rng).record() for _ in range(cfg.SOLVER.IMS_PER_BATCH)],
-        lambda: {"AP": measure(detect(model, records))["AP"]},
+        lambda: {"AP": score(detect(model, records))[0]},
     )
+    found = detect(model, records)
+    ap, ap50 = score(found)
     run = {
-        **measure(detect(model, records)),
+        "AP": ap,
+        "AP50": ap50,
         "seconds": seconds,
+        "local_AP50": local_score(found)[1],
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
     }
@@ -131,8 +136,8 @@ def coco_truth(annotations: Sequence[Sequence[dict]], num_classes: int) -> COCO:
 
 
 def average_precision(
-    truth: COCO,
     found: Sequence[dict],
+    truth: COCO,
     what: str = "bbox",
     *,
     use_classes: bool = True,
