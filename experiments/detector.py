@@ -2,9 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +17,13 @@ from torch import nn
 
 from nl_detectron.analysis import PartCost
 from nl_detectron.inference import Predictor
-from nl_detectron.layers import NonLocalBlock
 from nl_detectron.visualization import Attention, look
 
 from . import modules as _modules  # noqa: F401  registers them
+from .blocks import measure_blocks
 from .drawing import Box, Scene
 from .plan import Trial
-from .results import Outcome, use_of_block
+from .results import Outcome
 from .training import train
 
 VALIDATION_IMAGES = 300
@@ -33,7 +32,8 @@ _BATCH = 20
 _VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 
 Draw = Callable[[np.random.Generator], Scene]
-Score = Callable[[Sequence[dict]], Mapping[str, float]]
+Score = Callable[[Sequence[dict]], tuple[float, float]]
+"""Returns AP and AP50 in per cent of COCO's results."""
 
 
 def validation_set(draw: Draw) -> list[Scene]:
@@ -49,7 +49,7 @@ def run_detector(
     *,
     build: Callable[[CfgNode], GeneralizedRCNN],
     draw: Draw,
-    score: Callable[[Sequence[Scene]], Score],
+    scores: Callable[[Sequence[Scene]], tuple[Score, Score]],
     cost: PartCost,
 ) -> Outcome:
     """Train the detector of `trial`, save its weights under `output`, and measure it.
@@ -57,53 +57,38 @@ def run_detector(
     Args:
         build: returns the detector of a config.
         draw: returns one image.
-        score: returns, for validation images, what computes AP and AP50 in per cent from COCO's
-            results on them.
+        scores: returns, for validation images, the score of the question and a score that does
+            not need the cue.
         cost: of the detector.
     """
     seed_all_rng(trial.seed)
     model = build(cfg)
     rng = np.random.default_rng([_TRAINING, trial.seed])
     val = validation_set(draw)
-    records, measure = [scene.record() for scene in val], score(val)
+    records, (score, local_score) = [scene.record() for scene in val], scores(val)
     curve, seconds = train(
         cfg,
         model,
         lambda: [draw(rng).record() for _ in range(cfg.SOLVER.IMS_PER_BATCH)],
-        lambda: {"AP": measure(detect(model, records))["AP"]},
+        lambda: {"AP": score(detect(model, records))[0]},
     )
-    weights = trial.weights(output)
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": model.state_dict()}, weights)
+    found = detect(model, records)
+    ap, ap50 = score(found)
     run = {
-        **measure(detect(model, records)),
+        "AP": ap,
+        "AP50": ap50,
         "seconds": seconds,
+        "local_AP50": local_score(found)[1],
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
     }
-    uses = _uses_of_blocks(Predictor(cfg, weights=weights), val[:_LOOKED_AT])
-    return Outcome(runs=[run], curves=curve, blocks=list(uses))
-
-
-def _uses_of_blocks(predictor: Predictor, scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:
-    blocks = {n: m for n, m in predictor.model.named_modules() if isinstance(m, NonLocalBlock)}
-    ratios: dict[str, list[float]] = {name: [] for name in blocks}
-    shares: dict[str, list[tuple[float, float]]] = {name: [] for name in blocks}
-
-    def note(name: str):
-        def hook(_, inputs: tuple, output: torch.Tensor) -> None:
-            ratios[name].append(float((output - inputs[0]).norm() / inputs[0].norm()))
-
-        return hook
-
-    handles = [block.register_forward_hook(note(name)) for name, block in blocks.items()]
-    for scene in scenes if blocks else ():
-        for attention in look(predictor, scene.image, points=[scene.point]).attentions:
-            shares[attention.block].append(cue_share(attention, scene.cue))
-    for handle in handles:
-        handle.remove()
-    for name in blocks:
-        yield use_of_block(name, ratios[name], shares[name])
+    predictor = Predictor(cfg, weights=trial.weights(output))
+    shares = (
+        (attention.block, *cue_share(attention, scene.cue))
+        for scene in val[:_LOOKED_AT]
+        for attention in look(predictor, scene.image, points=[scene.point]).attentions
+    )
+    return Outcome(runs=[run], curves=curve, blocks=measure_blocks(predictor.model, shares))
 
 
 def cue_share(attention: Attention, cue: Box) -> tuple[float, float]:
@@ -151,8 +136,8 @@ def coco_truth(annotations: Sequence[Sequence[dict]], num_classes: int) -> COCO:
 
 
 def average_precision(
-    truth: COCO,
     found: Sequence[dict],
+    truth: COCO,
     what: str = "bbox",
     *,
     use_classes: bool = True,

@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from nl_detectron.inference import Predictor
 from nl_detectron.visualization import Look, look
@@ -57,11 +58,15 @@ def plot_ap(lines: Sequence[Line], cue: str) -> Figure:
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     panel = figure.subplots()
     plot_lines(panel, lines)
-    panel.set_xlabel(f"pixels to the {cue}")
-    panel.set_ylabel("AP, %")
-    panel.set_ylim(0, 102)
+    panel.set(xlabel=f"pixels to the {cue}", ylabel="AP, %", ylim=(0, 102))
     add_legend(figure, panel, columns=2)
     return figure
+
+
+def show(panel: Axes, image: NDArray[np.uint8], title: str = "") -> None:
+    panel.imshow(image)
+    panel.set_title(title, fontsize=9)
+    panel.set_axis_off()
 
 
 def add_legend(figure: Figure, panel: Axes, *, columns: int) -> None:

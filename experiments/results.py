@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -22,7 +21,7 @@ class Outcome(NamedTuple):
     Attributes:
         runs: measured values after training.
         curves: the same during training, by iteration.
-        blocks: the use of each block, as in `use_of_block`.
+        blocks: what `measure_blocks` returns.
     """
 
     runs: Sequence[Mapping[str, Any]]
@@ -67,21 +66,6 @@ def select(table: pd.DataFrame, **key: Any) -> pd.DataFrame:
     for name, value in key.items():
         table = table[table[name] == value] if len(table) else table
     return table
-
-
-def use_of_block(
-    block: str, ratios: Sequence[float], shares: Sequence[tuple[float, float]]
-) -> dict[str, Any]:
-    """Return a row of the blocks' file.
-
-    Args:
-        block: its name in the model.
-        ratios: ``||z - x|| / ||x||`` of each input.
-        shares: of the attention on the cue, and what it is if all windows get the same.
-    """
-    cue, even = map(fmean, zip(*shares, strict=True))
-    ratio = fmean(ratios)
-    return {"block": block, "residual_ratio": ratio, "cue_share": cue, "even_share": even}
 
 
 def load(folder: Path, experiment: str) -> Results:

@@ -1,9 +1,7 @@
 """Runs of trials in processes; results are saved after each one."""
 
-import contextlib
 import multiprocessing
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,25 +91,11 @@ def _in_process(trial: Trial, output: Path) -> Outcome | str:
     torch.set_num_threads(1)
     path = output / str(trial) / "console.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as log, _output_to(log.fileno()):
-        try:
-            return _RUN[trial.experiment](trial, output)
-        except Exception as error:
-            traceback.print_exc()
-            return f"{type(error).__name__}: {error} (see {path})"
-
-
-@contextlib.contextmanager
-def _output_to(file: int) -> Iterator[None]:
-    """Send the output of this process to `file`, C code's included."""
-    kept = [os.dup(1), os.dup(2)]
+    with path.open("a") as log:
+        for stream in (1, 2):  # C code's output as well; the process ends with the trial
+            os.dup2(log.fileno(), stream)
     try:
-        for stream in (1, 2):
-            os.dup2(file, stream)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for stream, original in enumerate(kept, 1):
-            os.dup2(original, stream)
-            os.close(original)
+        return _RUN[trial.experiment](trial, output)
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error} (see {path})"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ def train(
     draw: Callable[[], list[dict]],
     evaluate: Callable[[], dict[str, float]],
 ) -> tuple[list[dict[str, Any]], float]:
-    """Train `model`.
+    """Train `model`, and save its weights as ``model_final.pth`` in OUTPUT_DIR.
 
     Args:
-        cfg: its SOLVER and TEST.EVAL_PERIOD are used.
+        cfg: its SOLVER, TEST.EVAL_PERIOD and OUTPUT_DIR are used.
         draw: returns the next batch.
         evaluate: called every EVAL_PERIOD iterations and after the last one, in evaluation mode.
 
@@ -50,4 +51,7 @@ def train(
                 model.eval()
                 curve.append({"iteration": iteration, **evaluate()})
                 print(curve[-1], flush=True)
+    weights = Path(cfg.OUTPUT_DIR) / "model_final.pth"
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": model.state_dict()}, weights)
     return curve, seconds

@@ -72,13 +72,6 @@ def test_kinds_labels_and_pairs_of_colours_are_balanced():
             assert pairs == dict.fromkeys(every, 6 if label else 4)
 
 
-def test_clips_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="6"):
-        draw(Task(), count=7)
-    with pytest.raises(ValueError, match="105"):
-        draw(Task(gap=105))
-
-
 def _changed(model, clips, which: int) -> torch.Tensor:
     """Which features of each clip change if one of its objects is painted over; (N, T, H, W)."""
     without = clips.frames.clone()

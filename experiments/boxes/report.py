@@ -11,7 +11,7 @@ from nl_detectron.visualization import draw_attention
 
 from ..detector import validation_set
 from ..plan import Trial
-from ..plots import Line, look_from, plot_ap
+from ..plots import Line, look_from, plot_ap, show
 from ..results import Results
 from .plan import PLAN
 from .task import CLASSES, FAR, NEAR, draw_scene
@@ -49,9 +49,7 @@ def plot_examples() -> Figure:
     shown = product(("match", "among"), (FAR, NEAR))
     for panel, (task, distance) in zip(figure.subplots(4, 1), shown, strict=True):
         scene = draw_scene(rng, task, distance)
-        panel.imshow(scene.image)
-        panel.set_title(f"{distance} pixels: {CLASSES[scene.classes[0]]}", fontsize=9)
-        panel.set_axis_off()
+        show(panel, scene.image, f"{distance} pixels: {CLASSES[scene.classes[0]]}")
     return figure
 
 
@@ -62,7 +60,5 @@ def plot_attention(output: Path) -> Figure:
     for matched, panel in zip((1, 0), figure.subplots(2, 1), strict=True):
         scene = next(scene for scene in scenes if scene.classes[0] % 2 == matched)
         seen = look_from(PLAN.cfg(SHOWN, output), SHOWN.weights(output), scene)
-        panel.imshow(draw_attention(seen, seen.attentions[0]))
-        panel.set_title(CLASSES[scene.classes[0]], fontsize=9)
-        panel.set_axis_off()
+        show(panel, draw_attention(seen, seen.attentions[0]), CLASSES[scene.classes[0]])
     return figure

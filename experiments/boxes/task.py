@@ -33,18 +33,12 @@ def draw_scene(rng: np.random.Generator, task: str, distance: int) -> Scene:
         task: ``match``: find the square and its class; ``among``: the same among rings; ``colors``:
             find square and cross, with their colors as classes.
         distance: pixels between the square and the cross.
-
-    Raises:
-        ValueError: there is no room for the distance.
     """
-    room = WIDTH - 2 * SIDE - distance
-    if room < 0 or distance < 0:
-        raise ValueError(f"distance must be 0 to {WIDTH - 2 * SIDE}, got {distance}")
     image = background(rng, HEIGHT, WIDTH)
     matched = int(rng.integers(2))
     color, other = two_colors(rng)
     cross_color = color if matched else other
-    left = int(rng.integers(room + 1))
+    left = int(rng.integers(WIDTH - 2 * SIDE - distance + 1))
     columns = rng.permuted([left, left + SIDE + distance]).tolist()
     rows = rng.integers(HEIGHT - SIDE + 1, size=2).tolist()
     square, cross = ((x, y, x + SIDE, y + SIDE) for x, y in zip(columns, rows, strict=True))

@@ -29,7 +29,9 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
     """Train the detector of `trial`, save its weights under `output`, and measure it."""
     cfg = PLAN.cfg(trial, output)
     draw = draw_of(trial)
-    return run_detector(trial, cfg, output, build=build, draw=draw, score=score, cost=cost_of(cfg))
+    return run_detector(
+        trial, cfg, output, build=build, draw=draw, scores=scores, cost=cost_of(cfg)
+    )
 
 
 def draw_of(trial: Trial) -> Draw:
@@ -51,16 +53,12 @@ def build(cfg: CfgNode) -> GeneralizedRCNN:
     return cast(GeneralizedRCNN, model)
 
 
-def score(scenes: Sequence[Scene]) -> Score:
-    """Return what computes AP, AP50, and AP50 whatever the class."""
+def scores(scenes: Sequence[Scene]) -> tuple[Score, Score]:
+    """Return the score of boxes with their class, and of boxes whatever their class."""
     truth = truth_of(scenes)
-
-    def measure(found: Sequence[dict]) -> dict[str, float]:
-        ap, ap50 = average_precision(truth, found)
-        _, local = average_precision(truth, found, use_classes=False)
-        return {"AP": ap, "AP50": ap50, "local_AP50": local}
-
-    return measure
+    return partial(average_precision, truth=truth), partial(
+        average_precision, truth=truth, use_classes=False
+    )
 
 
 def truth_of(scenes: Sequence[Scene]) -> COCO:

@@ -6,31 +6,20 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from nl_detectron.visualization import draw_attention
-
-from ..detector import validation_set
-from ..plan import Trial
-from ..plots import Line, look_from, plot_ap
+from ..plots import Line, plot_ap, show
 from ..results import Results
-from .plan import PLAN
 from .task import FAR, NEAR, SIDES, draw_person
-from .trial import draw_of
 
 DIAL = (NEAR, 16, 28, FAR)
 """Distances in pixels."""
-
-SHOWN = Trial(experiment="keypoints", task="match", distance=FAR, arm="head_longer", seed=6)
-"""The network in the picture of attention."""
 
 _SEED = 0  # of the examples
 
 
 def pictures(results: Results, output: Path) -> Iterator[tuple[str, Figure]]:
-    """Yield names and pictures; attention only with its network in `output`."""
+    """Yield names and pictures."""
     yield "examples", plot_examples()
     yield "by_distance", plot_ap(list(_lines(results)), "hat")
-    if SHOWN.weights(output).is_file():
-        yield "attention", plot_attention(output)
 
 
 def _lines(results: Results) -> Iterator[Line]:
@@ -52,23 +41,8 @@ def plot_examples() -> Figure:
     figure = Figure(figsize=(7, 2), layout="constrained")
     for panel, distance in zip(figure.subplots(1, 5), (FAR, *reversed(DIAL)), strict=True):
         person = draw_person(rng, distance)
-        panel.imshow(person.image)
+        show(panel, person.image, f"{distance} pixels")
         assert person.keypoints is not None
         for (x, y, _), side in zip(person.keypoints[0, SIDES].tolist(), "LR", strict=True):
             panel.text(x, y, side, ha="center", va="center_baseline", fontsize=7, weight="bold")
-        panel.set_title(f"{distance} pixels", fontsize=9)
-        panel.set_axis_off()
-    return figure
-
-
-def plot_attention(output: Path) -> Figure:
-    """Draw the attention of a left glove in each block."""
-    person = validation_set(draw_of(SHOWN))[0]
-    seen = look_from(PLAN.cfg(SHOWN, output), SHOWN.weights(output), person)
-    figure = Figure(figsize=(7, 2), layout="constrained")
-    panels = figure.subplots(1, len(seen.attentions))
-    for panel, attention in zip(panels, seen.attentions, strict=True):
-        panel.imshow(draw_attention(seen, attention, arrows=1))
-        panel.set_title(f"after convolution {attention.block[-1]}", fontsize=9)
-        panel.set_axis_off()
     return figure

@@ -38,16 +38,10 @@ def draw_person(rng: np.random.Generator, distance: int, *, first_row: bool = Fa
         rng: source of all random numbers.
         distance: pixels between the hat's lower and the gloves' upper edge.
         first_row: put the hat at the image's upper edge, not in any row.
-
-    Raises:
-        ValueError: the person does not fit.
     """
-    room = SIZE - 2 * SIDE - distance
-    if room < 0 or distance < 0:
-        raise ValueError(f"distance must be 0 to {SIZE - 2 * SIDE}, got {distance}")
     image = background(rng, SIZE, SIZE)
     own, other = two_colors(rng)
-    top = 0 if first_row else int(rng.integers(room + 1))
+    top = 0 if first_row else int(rng.integers(SIZE - 2 * SIDE - distance + 1))
     below = top + SIDE + distance
     hat = (int(rng.integers(SIZE - SIDE + 1)), top)
     half = SIZE // 2

@@ -26,23 +26,20 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
     """Train the detector of `trial`, save its weights under `output`, and measure it."""
     cfg = PLAN.cfg(trial, output)
     draw, cost = draw_of(trial), cost_of(cfg)
-    return run_detector(trial, cfg, output, build=build_model, draw=draw, score=score, cost=cost)
+    return run_detector(trial, cfg, output, build=build_model, draw=draw, scores=scores, cost=cost)
 
 
 def draw_of(trial: Trial) -> Draw:
     return partial(draw_person, distance=trial.distance or 0, first_row=trial.task == "first_row")
 
 
-def score(scenes: Sequence[Scene]) -> Score:
-    """Return what computes AP and AP50 of the two sides, and AP50 of the other keypoints."""
-    by_match, by_color = truth_of(scenes, SIDES), truth_of(scenes, slice(SIDES.stop, None))
-
-    def measure(found: Sequence[dict]) -> dict[str, float]:
-        ap, ap50 = average_precision(by_match, found, "keypoints", sigmas=SIGMAS)
-        _, local = average_precision(by_color, found, "keypoints", sigmas=SIGMAS)
-        return {"AP": ap, "AP50": ap50, "local_AP50": local}
-
-    return measure
+def scores(scenes: Sequence[Scene]) -> tuple[Score, Score]:
+    """Return the score of the two sides, and of the other keypoints."""
+    sides, others = (
+        partial(average_precision, truth=truth_of(scenes, which), what="keypoints", sigmas=SIGMAS)
+        for which in (SIDES, slice(SIDES.stop, None))
+    )
+    return sides, others
 
 
 def truth_of(scenes: Sequence[Scene], which: slice) -> COCO:

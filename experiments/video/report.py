@@ -13,7 +13,7 @@ from nl_detectron.visualization.clip_attention import look_at_clip
 from nl_detectron.visualization.clip_drawing import draw_strip
 
 from ..plan import Trial
-from ..plots import COLORS, NAMES, Line, add_legend, plot_lines
+from ..plots import COLORS, NAMES, Line, add_legend, plot_lines, show
 from ..results import Results, select
 from .plan import CORE, PLAN
 from .task import FRAMES, KINDS, SIDE, SPACE_DIAL, TASKS, TIME_DIAL, draw_clips
@@ -23,6 +23,7 @@ SHOWN = Trial(experiment="video", task="all", arm="spacetime_batch", seed=11)
 """The network in the picture of attention."""
 
 _CHANCE: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": ":"}
+_ANSWERS = ("different", "the same")
 _SEED = 3  # of the examples
 
 
@@ -44,10 +45,8 @@ def plot_examples() -> Figure:
     for column, kind in enumerate(KINDS):
         index = int(np.flatnonzero(clips.kinds == column)[column % 2])
         for frame, panel in enumerate(panels[:, column]):
-            panel.imshow(clips.frames[index, :, frame].permute(1, 2, 0).numpy())
-            panel.set_axis_off()
-        answer = ("different", "the same")[clips.labels[index]]
-        panels[0, column].set_title(f"{kind}: {answer}", fontsize=9)
+            title = f"{kind}: {_ANSWERS[clips.labels[index]]}" if frame == 0 else ""
+            show(panel, clips.frames[index, :, frame].permute(1, 2, 0).numpy(), title)
     return figure
 
 
@@ -65,8 +64,7 @@ def plot_kinds(results: Results) -> Figure:
             panel.plot([x] * len(values), values, ".", color="black", markersize=4)
     panel.set_xticks(range(4), ["apart in space", "in time", "in both", "control"])
     panel.axhline(50, **_CHANCE)
-    panel.set_ylim(30, 102)
-    panel.set_ylabel("accuracy, %")
+    panel.set(ylim=(30, 102), ylabel="accuracy, %")
     add_legend(figure, panel, columns=4)
     return figure
 
@@ -83,8 +81,7 @@ def plot_curves(results: Results) -> Figure:
             for _, curve in curves.groupby("seed") if len(curves) else ():
                 panel.plot(curve.iteration, curve.cross_entropy, color=COLORS[arm], alpha=0.7)
         panel.axhline(np.log(2), **_CHANCE)
-        panel.set_title(title)
-        panel.set_xlabel("iterations")
+        panel.set(title=title, xlabel="iterations")
     panels[0].set_ylabel("cross-entropy on the validation set")
     add_legend(figure, panels[0], columns=4)
     return figure
@@ -118,7 +115,7 @@ def plot_attention(output: Path) -> Figure:
     model.load_state_dict(torch.load(SHOWN.weights(output), weights_only=True)["model"])
     val = validation_set(SHOWN.task)
     index = int(np.flatnonzero((val.kinds == KINDS.index("st")) & (val.labels == 1))[0])
-    look = look_at_clip(model, as_clip(val, index), class_names=("different", "the same"))
+    look = look_at_clip(model, as_clip(val, index), class_names=_ANSWERS)
     rows = []
     for t, y, x in val.places[index].tolist():
         rows += look.attend(look.clip.point(t, x + SIDE / 2, y + SIDE / 2))

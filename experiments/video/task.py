@@ -85,14 +85,14 @@ class Clips:
 
 
 def draw_clips(rng: np.random.Generator, task: Task, count: int) -> Clips:
-    """Return `count` clips; labels, kinds and colors take turns.
+    """Return clips; labels, kinds and colors take turns.
 
-    Raises:
-        ValueError: `count` is no multiple of labels times kinds, or the objects do not fit.
+    Args:
+        rng: source of all random numbers.
+        task: what to draw.
+        count: a multiple of labels times kinds, for equal parts.
     """
     turns = list(product((0, 1), (KINDS.index(kind) for kind in task.kinds)))
-    if count % len(turns):
-        raise ValueError(f"count must be a multiple of {len(turns)}, got {count}")
     labels, kinds = np.array([turns[i % len(turns)] for i in range(count)]).reshape(-1, 2).T
     places = _places(rng, task, kinds)
     # Colors take turns as well, from a random start: all pairs are equally frequent.
@@ -116,13 +116,10 @@ def draw_clips(rng: np.random.Generator, task: Task, count: int) -> Clips:
 
 def _places(rng: np.random.Generator, task: Task, kinds: NDArray[np.int64]) -> NDArray[np.int64]:
     count = len(kinds)
-    room = WIDTH - 2 * SIDE - task.gap
-    if room < 0:
-        raise ValueError(f"gap must be 0 to {WIDTH - 2 * SIDE}, got {task.gap}")
     in_space, in_time = (
         np.array([axis in KINDS[kind] for kind in kinds], dtype=bool) for axis in ("s", "t")
     )
-    left = rng.integers(room + 1, size=count)
+    left = rng.integers(WIDTH - 2 * SIDE - task.gap + 1, size=count)
     x = np.stack([left, left + SIDE + task.gap], axis=1)
     x = rng.permuted(x, axis=1)  # which object is on the left
     y = rng.integers(HEIGHT - SIDE + 1, size=(count, 2))
@@ -135,11 +132,8 @@ def _places(rng: np.random.Generator, task: Task, kinds: NDArray[np.int64]) -> N
 
 
 def _moments(rng: np.random.Generator, lag: int | None, count: int) -> NDArray[np.int64]:
-    every = list(product(range(FRAMES), repeat=2))
-    if lag is None:
-        allowed = [(a, b) for a, b in every if a // 2 != b // 2]
-    elif lag == 1:  # all in frames that the pooling joins
-        allowed = [(a, b) for a, b in every if a != b and a // 2 == b // 2]
-    else:
-        allowed = [(a, b) for a, b in every if abs(a - b) == lag]
+    """Draw pairs of frames: with lag 1 those that the pooling joins, otherwise others."""
+    lags = range(1, FRAMES) if lag is None else (lag,)
+    every = product(range(FRAMES), repeat=2)
+    allowed = [(a, b) for a, b in every if abs(a - b) in lags and (a // 2 == b // 2) == (lag == 1)]
     return rng.permuted(np.array(allowed)[rng.integers(len(allowed), size=count)], axis=1)

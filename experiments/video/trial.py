@@ -1,8 +1,9 @@
 """One trial on clips."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nl_detectron.analysis import PartCost, build_on_meta
-from nl_detectron.layers import NonLocalBlock
 from nl_detectron.modeling import VideoClassifier
 from nl_detectron.video_analysis import analyze_video
 from nl_detectron.visualization.clip import Clip
 from nl_detectron.visualization.clip_attention import look_at_clip
 
+from ..blocks import Share, measure_blocks
 from ..plan import Trial
-from ..results import Outcome, use_of_block
+from ..results import Outcome
 from ..training import train
 from .plan import PLAN
 from .task import FRAMES, HEIGHT, KINDS, SIDE, TASKS, WIDTH, Clips, draw_clips
@@ -44,9 +45,6 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
         lambda: draw_clips(rng, TASKS[trial.task], cfg.SOLVER.IMS_PER_BATCH).batch(),
         lambda: _score(_logits(model, val), val.labels),
     )
-    weights = trial.weights(output)
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": model.state_dict()}, weights)
     logits, cost = _logits(model, val), cost_of(cfg)
     subsets = {trial.task: np.full(len(val.labels), True)}
     if trial.task == "all":
@@ -61,7 +59,7 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
         }
         for kind, subset in subsets.items()
     ]
-    return Outcome(runs=runs, curves=curve, blocks=list(_uses_of_blocks(model, val)))
+    return Outcome(runs=runs, curves=curve, blocks=measure_blocks(model, _shares(model, val)))
 
 
 def cost_of(cfg: CfgNode) -> PartCost:
@@ -91,23 +89,16 @@ def _score(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def _uses_of_blocks(model: VideoClassifier, val: Clips) -> Iterator[dict[str, Any]]:
-    """Measure the attention from the first object on the second one."""
-    names = [n for n, module in model.named_modules() if isinstance(module, NonLocalBlock)]
-    ratios: dict[str, list[float]] = {name: [] for name in names}
-    shares: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for index in range(_LOOKED_AT if names else 0):
+def _shares(model: VideoClassifier, val: Clips) -> Iterator[Share]:
+    """Yield the share of the attention of the first object on the second one."""
+    for index in range(_LOOKED_AT):
         look = look_at_clip(model, as_clip(val, index))
-        (t, y, x), other = val.places[index]
-        query = look.clip.point(int(t), x + SIDE / 2, y + SIDE / 2)
+        (t, y, x), (other_t, top, left) = val.places[index].tolist()
+        pixels = product([other_t], np.arange(SIDE) + left + 0.5, np.arange(SIDE) + top + 0.5)
+        query = look.clip.point(t, x + SIDE / 2, y + SIDE / 2)
+        partner = list(pixels)
         for seen, attention in zip(look.blocks, look.attend(query), strict=True):
-            shares[seen.name].append(attention.share_at(list(_pixels(other))))
-            features = seen.features.unsqueeze(0)
-            with torch.no_grad():
-                change = seen.block(features) - features
-            ratios[seen.name].append(float(change.norm() / features.norm()))
-    for name in names:
-        yield use_of_block(name, ratios[name], shares[name])
+            yield seen.name, *attention.share_at(partner)
 
 
 def as_clip(clips: Clips, index: int) -> Clip:
@@ -121,11 +112,3 @@ def as_clip(clips: Clips, index: int) -> Clip:
         pixels=frames,
         rate=1.0,
     )
-
-
-def _pixels(place: Sequence[int]) -> Iterator[tuple[int, float, float]]:
-    """Yield the centers of an object's pixels as (frame, x, y)."""
-    t, y, x = (int(value) for value in place)
-    for row in range(SIDE):
-        for column in range(SIDE):
-            yield t, x + column + 0.5, y + row + 0.5
