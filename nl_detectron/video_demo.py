@@ -235,14 +235,14 @@ def _each(
     for video, target in zip_longest(videos, targets):
         try:
             problem = run(video, target)
-        except VideoError as error:
+        except (VideoError, UserError) as error:
             problem = str(error)
         if problem:
             bad.append(f"{video}: {problem}")
     if len(bad) == 1:
         raise UserError(bad[0])
     if bad:
-        raise UserError(f"{len(bad)} of {len(videos)} videos cannot be read: {'; '.join(bad[:5])}")
+        raise UserError(f"{len(bad)} of {len(videos)} videos failed: {'; '.join(bad[:5])}")
 
 
 def classify(

@@ -293,6 +293,26 @@ def test_a_folder_of_videos_goes_on_after_a_bad_one(
     assert 0 < len(frames_of(tmp_path / "o.mp4")) < 60
 
 
+def test_a_folder_of_videos_goes_on_after_one_that_cannot_be_written(
+    run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(folder / name, "libx264", 10, size=SIZE)
+    write = video_demo.VideoWriter.write
+
+    def fail(writer: video_demo.VideoWriter, frame: video_demo.Frame) -> None:
+        if writer.path.name == "a.mp4":
+            raise UserError("no space")
+        write(writer, frame)
+
+    monkeypatch.setattr(video_demo.VideoWriter, "write", fail)
+    with pytest.raises(UserError, match=r"a\.mp4"):
+        run("--video-input", folder, "--output", tmp_path / "drawn")
+    assert len(frames_of(tmp_path / "drawn" / "b.mp4")) == 10
+
+
 def _text(folder: Path) -> Any:
     (folder / "t.mp4").write_text("no video at all\n" * 9)
     return folder / "t.mp4"
