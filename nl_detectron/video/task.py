@@ -19,7 +19,6 @@ def check(cfg: Config) -> None:
         raise UserError("videos are trained from YAML configs; there is no LazyConfig for them")
     allowed = {
         "INPUT.MIN_SIZE_TRAIN_SAMPLING": (cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, ("choice", "range")),
-        "INPUT.FORMAT": (cfg.INPUT.FORMAT, ("RGB",)),
         "INPUT.RANDOM_FLIP": (cfg.INPUT.RANDOM_FLIP, ("horizontal", "none")),
         "DATALOADER.SAMPLER_TRAIN": (cfg.DATALOADER.SAMPLER_TRAIN, ("TrainingSampler",)),
     }
