@@ -32,7 +32,7 @@ from experiments.evaluation import average_precision
 from experiments.plan import EXTRA_SEEDS
 from experiments.registry import EXPERIMENTS
 from nl_detectron.layers import NonLocalBlock
-from nl_detectron.layers.order import POSITIONS
+from nl_detectron.layers.nonlocal_block import POSITIONS
 
 BOXES = EXPERIMENTS["boxes"]
 
@@ -168,7 +168,7 @@ def test_the_wider_detector_costs_at_least_what_the_block_costs(setting, tmp_pat
         for arm in ("none", "res4", "wider")
     }
     (shape,) = (block.input_shape for block in costs["res4"].blocks)
-    block = NonLocalBlock(shape[1]).orders(shape)[POSITIONS].total
+    block = sum(NonLocalBlock(shape[1]).orders(shape)[POSITIONS])
     assert costs["wider"].multiply_adds - costs["none"].multiply_adds >= block
 
 

@@ -22,7 +22,7 @@ from experiments.results import load, save, values
 from experiments.statistics import Interval, difference, judge, mean
 from experiments.trial import BlockUse, Outcome, cost_of, cue_share
 from nl_detectron.layers import NonLocalBlock
-from nl_detectron.layers.order import POSITIONS
+from nl_detectron.layers.nonlocal_block import POSITIONS
 from nl_detectron.visualization import Attention, Query
 from nl_detectron.visualization.geometry import Grid
 
@@ -71,7 +71,7 @@ def test_the_wider_network_costs_what_the_block_costs(setting, tmp_path):
     }
     # In the paper's order of multiplication, which the arm was sized by.
     (shape,) = (block.input_shape for block in costs["res4"].blocks)
-    block = NonLocalBlock(shape[1]).orders(shape)[POSITIONS].total
+    block = sum(NonLocalBlock(shape[1]).orders(shape)[POSITIONS])
     wider = costs["wider"].multiply_adds - costs["baseline"].multiply_adds
     assert block <= wider <= 1.4 * block
 

@@ -34,7 +34,7 @@ from experiments.video.report import head, judge_bar
 from experiments.video.results import load, save, values
 from experiments.video.trial import Score, VideoOutcome, cost_of, run_trial
 from nl_detectron.layers import NonLocalBlock
-from nl_detectron.layers.order import POSITIONS
+from nl_detectron.layers.nonlocal_block import POSITIONS
 
 COUNT = 144  # of clips: every label, kind and pair of colours
 
@@ -161,7 +161,7 @@ def test_the_wider_network_costs_what_the_block_costs(setting, tmp_path):
         for arm in ("none", "spacetime", "wider")
     }
     (shape,) = (block.input_shape for block in costs["spacetime"].blocks)
-    block = NonLocalBlock(shape[1], dims=3).orders(shape)[POSITIONS].total
+    block = sum(NonLocalBlock(shape[1], dims=3).orders(shape)[POSITIONS])
     wider = costs["wider"].multiply_adds - costs["none"].multiply_adds
     assert 0.9 * block <= wider <= 1.4 * block
 
