@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import UserError
 from .layers import NonLocalBlock
+from .layers.nonlocal_block import cheapest_order
 
 # The size to which Detectron2 enlarges a COCO image of 3:5, in pixels, and how many regions its
 # heads get there: MODEL.RPN.POST_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE.
@@ -37,7 +38,7 @@ class BlockCost:
     """A non-local block: its `name` in the model, its form, its input (N, C, H, W), its cost.
 
     `convolutions` are the multiply-adds of theta, phi, g and W_z, `operation` those of
-    equation 1, in the `order` of multiplication that the block takes (`layers.order`).
+    equation 1, in the `order` of multiplication that the block takes (`NonLocalBlock.orders`).
     """
 
     name: str
@@ -188,15 +189,17 @@ def analyze(
 
 def block_cost(block: NonLocalBlock, input_shape: tuple[int, ...], *, name: str = "") -> BlockCost:
     """What `block` costs for an input (N, C, *spatial), in the order that it takes."""
-    order, products = block.count(input_shape)
+    orders = block.orders(input_shape)
+    order = cheapest_order(orders)
+    convolutions, operation = orders[order]
     return BlockCost(
         name=name,
         pairwise=block.pairwise,
         order=order,
         input_shape=tuple(input_shape),
         parameters=parameters(block),
-        convolutions=products.convolutions,
-        operation=products.operation,
+        convolutions=convolutions,
+        operation=operation,
     )
 
 

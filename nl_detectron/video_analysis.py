@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from .analysis import Costs, PartCost, block_cost, bypassed_blocks, count, parameters
-from .layers.order import POSITIONS
+from .layers.nonlocal_block import POSITIONS
 from .modeling import VideoClassifier
 
 
@@ -57,7 +57,7 @@ def analyze_video(model: VideoClassifier, *, frames: int, height: int, width: in
                 blocks=(),
             )
         )
-    in_papers_order = sum(block.orders(shape)[POSITIONS].total for block, shape in inputs.items())
+    in_papers_order = sum(sum(block.orders(shape)[POSITIONS]) for block, shape in inputs.items())
     return VideoAnalysis(
         frames=frames,
         height=height,

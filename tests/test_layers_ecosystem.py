@@ -14,8 +14,7 @@ from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention, nonlocal_block, relu_sum
-from nl_detectron.layers.order import FOLDED_SUMS, KEYS
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 OTHER_SIZES = [(7, 5), (6, 8), (3, 11), (12, 12)]
@@ -33,37 +32,13 @@ def image(height: int, width: int, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 16, height, width)
 
 
-@pytest.fixture(params=["small", "large"])
-def path(request, monkeypatch):
-    """The ways of small inputs, and of large ones in several chunks, at any size."""
-    small = request.param == "small"
-    monkeypatch.setattr(attention, "EXPLICIT_MAX_ELEMENTS", 10**9 if small else 0)
-    monkeypatch.setattr(attention, "CHUNK_QUERIES", 8)
-    monkeypatch.setattr(relu_sum, "EXPLICIT_MAX_PER_POSITION", 10**9 if small else 0)
-    monkeypatch.setattr(relu_sum, "CHUNK_CHANNELS", 3)
-
-
-# Each form in the order that is taken for a graph of any size, and in the others that pay.
-ORDERED = [
-    *((form, None) for form in PAIRWISE_FORMS),
-    *((form, KEYS) for form in PAIRWISE_FORMS),
-    ("dot_product", FOLDED_SUMS),
-]
-
-
-def take(monkeypatch, order):
-    if order:
-        monkeypatch.setattr(nonlocal_block, "cheapest_order", lambda orders: order)
-
-
 def assert_same(got, expected):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("form", "order"), ORDERED)
-def test_compile_in_one_graph(form, order, monkeypatch):
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_compile_in_one_graph(form):
     """Forward and backward, at several sizes. The back end is one that needs no C compiler."""
-    take(monkeypatch, order)
     torch._dynamo.reset()
     block = make(form)
     compiled = torch.compile(copy.deepcopy(block), fullgraph=True, backend="aot_eager")
@@ -79,9 +54,8 @@ def test_compile_in_one_graph(form, order, monkeypatch):
         torch.testing.assert_close(got.grad, want.grad, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("form", "order"), ORDERED)
-def test_trace_serves_other_sizes(form, order, path, monkeypatch):
-    take(monkeypatch, order)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_trace_serves_other_sizes(form):
     block = make(form).eval()
     buffer = io.BytesIO()
     with torch.no_grad():
@@ -94,9 +68,8 @@ def test_trace_serves_other_sizes(form, order, path, monkeypatch):
 
 
 @versions.free_sizes
-@pytest.mark.parametrize(("form", "order"), ORDERED)
-def test_export_with_dynamic_height_and_width(form, order, monkeypatch):
-    take(monkeypatch, order)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_export_with_dynamic_height_and_width(form):
     block = make(form).eval()
     exported = torch.export.export(
         block, (image(9, 10),), dynamic_shapes=({2: DYNAMIC, 3: DYNAMIC},)
@@ -106,9 +79,8 @@ def test_export_with_dynamic_height_and_width(form, order, monkeypatch):
         assert_same(exported(x), block(x))
 
 
-@pytest.mark.parametrize(("form", "order"), ORDERED)
-def test_onnx_at_other_sizes(form, order, monkeypatch):
-    take(monkeypatch, order)
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_onnx_at_other_sizes(form):
     block = make(form).eval()
     buffer = io.BytesIO()
     torch.onnx.export(
@@ -137,7 +109,7 @@ def test_deepcopy(form):
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_gradient_checkpointing(form, use_reentrant, path):
+def test_gradient_checkpointing(form, use_reentrant):
     block = make(form, norm="LN")
     twin = copy.deepcopy(block)
     x = image(7, 5).requires_grad_()
@@ -149,10 +121,9 @@ def test_gradient_checkpointing(form, use_reentrant, path):
         assert torch.equal(got.grad, want.grad)
 
 
-@pytest.mark.parametrize(("form", "order"), ORDERED)
-def test_double_backward_of_small_inputs(form, order, monkeypatch):
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+def test_double_backward_of_small_inputs(form):
     """A gradient penalty, against the same in float64 by finite differences."""
-    take(monkeypatch, order)
     block = make(form, norm="").double()
     x = torch.randn(1, 16, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(block, (x,))

@@ -15,7 +15,7 @@ from video_networks import build, randomize, video_cfg
 
 from nl_detectron.errors import ConfigError
 from nl_detectron.layers import NonLocalBlock
-from nl_detectron.layers.norm3d import AffineNorm3d, FrozenBatchNorm3d, build_norm_3d
+from nl_detectron.layers.batch_norm import AffineNorm3d, FrozenBatchNorm3d, build_norm_3d
 from nl_detectron.modeling import VideoResNet
 
 RESNETS, VIDEO = "MODEL.RESNETS", "MODEL.VIDEO_RESNET"

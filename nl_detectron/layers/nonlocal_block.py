@@ -1,47 +1,45 @@
 """The non-local block, equation 6 of the paper: ``z = W_z y + x``."""
 
 import math
-import warnings
 from collections.abc import Sequence
-from functools import partial
+from functools import reduce
 from typing import Any, cast
 
 import torch
-from detectron2.layers import CNNBlockBase, FrozenBatchNorm2d, get_norm
+from detectron2.layers import (
+    CNNBlockBase,
+    FrozenBatchNorm2d,
+    NaiveSyncBatchNorm,
+    get_norm,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import checkpoint_but_attention, softmax_attention
-from .max_pool import max_pool
 from .nonlocal_ops import (
     SOFTMAX_FORMS,
     at_least_float32,
     check_pairwise,
-    concatenation_of_scalars,
-    dot_product_by_map,
-    dot_product_by_sums,
+    is_full_precision,
+    nonlocal_operation,
     pairwise_weights,
-    product_over,
+    product_map,
 )
-from .order import FOLDED_SUMS, KEYS, SUMS, Products, cheapest_order, count_orders
-from .recording import is_recorded
+from .pair_sum import is_compiled_or_traced, multiplies_out
 
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_MAX_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm)
 AXES = ("spacetime", "space", "time")
-
-# In training, an embedded Gaussian whose map would have at least this many elements a clip (8 MB
-# in float32) saves x and y alone, and recomputes theta, phi and g in the backward pass. The other
-# forms have no fused kernel on every device, and would recompute y too.
-LONG_CLIP_ELEMENTS = 2**21
+POSITIONS, KEYS, SUMS = "positions", "keys", "sums"  # orders of multiplication
 
 
 class NonLocalBlock(CNNBlockBase):
-    """``z_i = W_z y_i + x_i`` with ``y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j)`` (section 3.3).
+    """``z_i = W_z y_i + x_i`` with ``y_i = 1/C(x) sum_j f(x_i, x̂_j) g(x̂_j)`` (section 3.3).
 
-    Input and output are (N, C, *spatial) with `dims` spatial axes, of one shape, type and memory
-    format. j runs over x̂, which is x max-pooled over space; pooling comes before the phi and g
-    convolutions, as in the official code. A fresh block is the identity: the norm's scale starts
-    at zero, or W_z does where there is no norm with a trained scale.
+    Input and output are (N, C, *spatial) with `dims` spatial axes, of one shape and type. x̂ is x,
+    or other features, max-pooled over space; pooling comes before the phi and g convolutions, as
+    in the official code. A fresh block is the identity: the norm's scale starts at zero, or W_z
+    does where there is no norm with a trained scale.
 
     Args:
         in_channels: C.
@@ -57,13 +55,12 @@ class NonLocalBlock(CNNBlockBase):
             place, which is not pooled. A frame or place then is an input of its own: N counts
             the positions that i sees, and a norm over each input (GN) covers no more.
         frames: in 3-D i sees its own group of so many consecutive time steps; 0 for all of them.
-        init_std: standard deviation of the weights' start. The official code's 0.01 suits 1024
+        init_std: initial standard deviation of the weights. The official code's 0.01 suits 1024
             channels; of fewer, the products theta . phi start near zero and learn slowly, and
             about ``2 / sqrt(in_channels)`` suits them.
 
     Raises:
-        ValueError: for an argument outside these, and in `forward` for an input of another rank
-            or whose number of time steps is not a multiple of `frames`.
+        ValueError: for an argument outside these.
     """
 
     def __init__(
@@ -85,18 +82,18 @@ class NonLocalBlock(CNNBlockBase):
             inter_channels = max(in_channels // 2, 1)
         check_pairwise(pairwise)
         if dims not in _CONVS:
-            raise ValueError(f"dims is {dims}, not 1, 2 or 3")
+            raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
         for name, value in (("inter_channels", inter_channels), ("subsample", subsample)):
             if value < 1:
-                raise ValueError(f"{name} is {value}, not a positive number")
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if axes not in AXES:
-            raise ValueError(f"axes is '{axes}', not one of {', '.join(AXES)}")
+            raise ValueError(f"axes must be one of {', '.join(AXES)}, got '{axes}'")
         if frames < 0:
-            raise ValueError(f"frames is {frames}, not 0 (all) or a positive number")
+            raise ValueError(f"frames must be 0 (all) or more, got {frames}")
         if dims != 3 and (axes != "spacetime" or frames):
-            raise ValueError(f"axes is '{axes}' and frames {frames}: dims must be 3, not {dims}")
+            raise ValueError(f"axes '{axes}' and frames {frames} need dims 3, got {dims}")
         if not init_std > 0:
-            raise ValueError(f"init_std is {init_std}, not a positive number")
+            raise ValueError(f"init_std must be positive, got {init_std}")
         self.inter_channels = inter_channels
         self.pairwise = pairwise
         self.subsample = subsample
@@ -119,7 +116,7 @@ class NonLocalBlock(CNNBlockBase):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Weights normal with `init_std`, biases 0, and the block the identity."""
+        """Make weights normal with `init_std`, biases 0, and the block the identity."""
         for name, parameter in self.named_parameters():
             if name.startswith("norm."):
                 continue
@@ -127,276 +124,289 @@ class NonLocalBlock(CNNBlockBase):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.normal_(parameter, std=self.init_std)
-        if self._norm_has_scale:
+        # A frozen norm's scale is a buffer: at zero it would keep the block the identity for good.
+        if hasattr(self, "norm") and isinstance(self.norm.weight, nn.Parameter):
             nn.init.zeros_(self.norm.weight)
             nn.init.zeros_(self.norm.bias)
         else:
             nn.init.zeros_(self.out.weight)
 
-    @property
-    def _norm_has_scale(self) -> bool:
-        # A frozen norm's scale is a buffer: at zero it would keep the block the identity for good.
-        return hasattr(self, "norm") and isinstance(self.norm.weight, nn.Parameter)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Compute z of x (N, C, *spatial), with x̂ from `context` (N, C, *any) in place of x.
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check_shape(x)
-        order = self._order(x)
-        if order == KEYS:
-            y = self._join(self._multiply_at_keys(x), x)
-        elif order == FOLDED_SUMS:
-            y = self._join(self._multiply_by_folded_sums(x), x)
-        else:
-            multiply = partial(self._multiply_at_positions, by_sums=order == SUMS)
-            y = checkpoint_but_attention(multiply, x) if self._is_long(x) else multiply(x)
-            y = _conv(self._join(y, x).flatten(2), *self._out_parameters()).view_as(x)
-        y = self._normalize(y)
-        # The sum goes into y, whose memory is there: new memory costs more than the additions.
-        in_place = not is_recorded() and y.dtype == x.dtype and y.stride() == x.stride()
-        return y.add_(x) if in_place else (x + y).to(x.dtype)
+        Raises:
+            ValueError: for an input of another rank, a number of time steps that is not a
+                multiple of `frames`, or a context that does not suit x or the block's `axes`.
+        """
+        x_hat = self._pool(x, context)
+        if self._acts_on_keys(x, x_hat):
+            return self._forward_at_keys(x, x_hat)
+        theta, phi, g = *self._embed(x, x_hat), self._rows(self.g(x_hat))
+        y = nonlocal_operation(theta, phi, g, pairwise=self.pairwise, scale=self.scale)
+        return (x + self._project(_finite(self._unfold(y.transpose(1, 2), x)))).to(x.dtype)
 
-    def count(self, shape: Sequence[int]) -> tuple[str, Products]:
-        """The order of multiplication for an input of `shape`, and its multiply-adds."""
-        orders = self.orders(shape)
-        order = cheapest_order(orders)
-        return order, orders[order]
-
-    def orders(self, shape: Sequence[int]) -> dict[str, Products]:
-        """The multiply-adds of each order for an input of `shape`, the paper's own first."""
-        batch, positions, keys = self._map_shape(shape)
-        return count_orders(
-            self.pairwise,
-            batch=batch,
-            positions=positions,
-            keys=keys,
-            channels=shape[1],
-            inner=self.inter_channels,
-        )
-
-    def _map_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """Of the weights of equation 1 for an input of `shape`: inputs, positions and keys."""
-        batch, _, *sides = shape
-        keys = [-(-side // stride) for side, stride in zip(sides, self._stride, strict=True)]
-        if self._group:
-            batch, sides[0], keys[0] = batch * sides[0] // self._group, self._group, self._group
-        if self.axes == "time":
-            batch, sides, keys = batch * math.prod(sides[1:]), sides[:1], keys[:1]
-        return batch, math.prod(sides), math.prod(keys)
-
-    def _order(self, x: Tensor) -> str:
-        shape: Sequence[int] = x.shape
-        if torch.jit.is_tracing():
-            with warnings.catch_warnings():  # every order is right for every size
-                warnings.simplefilter("ignore", torch.jit.TracerWarning)
-                shape = [int(size) for size in shape]
-        return self.count(shape)[0]
-
-    def _multiply_at_positions(self, x: Tensor, *, by_sums: bool) -> Tensor:
-        """y of equation 1, (N, D, P), as the paper has it."""
-        x_hat = self._pool(x)
-        g = self._rows(self.g(x_hat))
-        if self.pairwise == "concatenation":
-            y = concatenation_of_scalars(*self._scalars(x, x_hat), g)
-        else:
-            theta, phi = self._embed(x, x_hat)
-            if self.pairwise != "dot_product":
-                y = softmax_attention(theta, phi, g, scale=self.scale)
-            else:
-                y = (
-                    dot_product_by_sums(theta, phi, g)
-                    if by_sums
-                    else dot_product_by_map(theta, phi, g)
-                )
-        return y.transpose(1, 2)
-
-    def _multiply_at_keys(self, x: Tensor) -> Tensor:
-        """W_z y (N, C, P), with W_theta and W_z acting on the keys."""
-        x_hat = self._pool(x)
-        weight, bias = self._out_parameters()
-        # A softmax's weights sum to one, so that W_z's bias may be added to each key.
-        sums_to_one = self.pairwise in SOFTMAX_FORMS
-        g = _conv(self.g(x_hat).flatten(2), weight, bias if sums_to_one else None)
-        g = self._rows(g.view(*g.shape[:2], *x_hat.shape[2:]))
-        if self.pairwise == "concatenation":
-            y = concatenation_of_scalars(*self._scalars(x, x_hat), g)
-            return y.transpose(1, 2) + bias.to(y.dtype).unsqueeze(1)
-
-        rows = self._rows(x)
-        if self.pairwise == "gaussian":
-            keys = rows if x_hat is x else self._rows(x_hat)
-            return softmax_attention(rows, keys, g, scale=self.scale).transpose(1, 2)
-        phi = self.phi(x_hat).flatten(2)
-        # x_i . (W_theta^T phi_j), and b_theta . phi_j
-        theta = torch.cat(
-            [self.theta.weight.flatten(1).t(), cast(Tensor, self.theta.bias).unsqueeze(0)]
-        )
-        factor = self.inter_channels**-0.5 if self.scale and sums_to_one else 1.0
-        keys = _conv(phi, theta * factor, None)
-        keys = self._rows(keys.view(*keys.shape[:2], *x_hat.shape[2:]))
-        keys, key_bias = keys[..., :-1], keys[..., -1]
-        if sums_to_one:
-            y = softmax_attention(rows, keys, g, scale=False, key_bias=key_bias)
-            return y.transpose(1, 2)
-        return dot_product_by_map(rows, keys, g, key_bias=key_bias, bias=bias).transpose(1, 2)
-
-    def _multiply_by_folded_sums(self, x: Tensor) -> Tensor:
-        """W_z y (N, C, P) of the dot product, with W_z acting on ``sum_j g_j phi_j^T / M``."""
-        x_hat = self._pool(x)
-        weight, bias = self._out_parameters()
-        theta, phi = self._embed(x, x_hat)
-        g = self._rows(self.g(x_hat)).transpose(1, 2)
-        sums = _conv(product_over(phi.shape[1], g, phi), weight, None)
-        return torch.baddbmm(bias.to(sums.dtype).view(1, -1, 1), sums, theta.transpose(1, 2))
-
-    def attention_map(self, x: Tensor) -> Tensor:
-        """The weights ``f(x_i, x_j) / C(x)``: (N, positions of x, positions of x̂ that i sees).
+    def attention_map(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Compute ``f(x_i, x̂_j) / C(x)``: (N, positions of x, positions of x̂ that i sees).
 
         i sees all of them, its frame's with `axes` "space", its place's time steps with "time",
-        and with `frames` those of its group.
+        and with `frames` those of its group. Raises ValueError as `forward` does.
         """
-        self._check_shape(x)
-        theta, phi = self._embed(x, self._pool(x))
-        w_f = self.w_f if self.pairwise == "concatenation" else None
-        weights = pairwise_weights(theta, phi, pairwise=self.pairwise, scale=self.scale, w_f=w_f)
-        return self._join(weights.transpose(1, 2), x).flatten(2).transpose(1, 2)
+        theta, phi = self._embed(x, self._pool(x, context))
+        weights = pairwise_weights(theta, phi, pairwise=self.pairwise, scale=self.scale)
+        return self._unfold(weights.transpose(1, 2), x).flatten(2).transpose(1, 2)
 
     def extra_repr(self) -> str:
         names = ["subsample", "scale", "dims", "init_std"]
         names += ["axes", "frames"] if self.dims == 3 else []
         return ", ".join([self.pairwise, *(f"{name}={getattr(self, name)}" for name in names)])
 
-    def _check_shape(self, x: Tensor) -> None:
-        if x.dim() != self.dims + 2:
-            raise ValueError(
-                f"input of shape {tuple(x.shape)} given to a block of {self.dims} spatial axes"
-            )
+    def _pool(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x̂: the features that j runs over."""
+        for features in (x,) if context is None else (x, context):
+            if features.dim() != self.dims + 2:
+                shape = tuple(features.shape)
+                raise ValueError(f"expected {self.dims} spatial axes, got shape {shape}")
         if self.frames and x.shape[2] % self.frames:
             raise ValueError(f"{x.shape[2]} time steps do not divide into groups of {self.frames}")
+        if context is None:
+            return _max_pool(x, self._stride)
+        if self.axes != "spacetime" or self.frames:
+            raise ValueError(
+                f"context needs axes 'spacetime' and frames 0, got '{self.axes}' and {self.frames}"
+            )
+        if context.shape[:2] != x.shape[:2]:
+            raise ValueError(
+                f"context must be {tuple(x.shape[:2])} x any, got {tuple(context.shape)}"
+            )
+        return _max_pool(context, self._stride)
+
+    @property
+    def _stride(self) -> tuple[int, ...]:
+        if self.axes == "time":
+            return 1, 1, 1
+        return (1 if self.dims == 3 else self.subsample, *[self.subsample] * (self.dims - 1))
+
+    def _embed(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """theta (N', P, D) and phi (N', M, D); for concatenation their products with w_f."""
+        if self.pairwise == "gaussian":
+            return self._rows(x), self._rows(x_hat)
+        if self.pairwise != "concatenation":
+            return self._rows(self.theta(x)), self._rows(self.phi(x_hat))
+        w_theta, w_phi = self.w_f.split(self.inter_channels)
+        theta, phi = _weighted(self.theta, w_theta, x), _weighted(self.phi, w_phi, x_hat)
+        return self._rows(theta), self._rows(phi)
+
+    def _project(self, y: Tensor) -> Tensor:
+        """``norm(W_z y)`` of y (N, D, *spatial)."""
+        if is_full_precision(y) and _is_plain_conv(self.out) and self._folds_norm:
+            return _conv(y, *self._folded_out())
+        return self._normalize(_finite(self.out(y)))
+
+    def _normalize(self, y: Tensor) -> Tensor:
+        if not hasattr(self, "norm"):
+            return y
+        # Norms act on channels alone; as (N', C, 1, P) the 2-D ones serve every `dims`.
+        # Not (N', C, P, 1): the strides that y can have then mislead torch's batch norm, and its
+        # gradients come out wrong, without an error.
+        return self._unfold(self.norm(self._fold(y).unsqueeze(2)).squeeze(2), y)
+
+    @property
+    def _folds_norm(self) -> bool:
+        return hasattr(self, "norm") and _is_plain_norm(self.norm)
+
+    def _folded_out(self) -> tuple[Tensor, Tensor]:
+        """Weight (C, D) and bias (C,) of W_z, with the norm in them where it is at rest."""
+        weight, bias = self.out.weight.flatten(1), cast(Tensor, self.out.bias)
+        if not self._folds_norm:
+            return weight, bias
+        norm: Any = self.norm
+        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return weight * factor.unsqueeze(1), (bias - norm.running_mean) * factor + norm.bias
+
+    # Frames, groups of frames or places that attend apart become N' inputs of their own.
 
     @property
     def _group(self) -> int:
         """Time steps that see each other; 0 for all."""
         return 1 if self.axes == "space" else self.frames
 
-    def _rows(self, x: Tensor) -> Tensor:
-        """(N, C, *spatial) -> (N, positions, C), the positions that see each other.
-
-        The frames, groups of frames or places of an input become inputs of their own.
-        """
+    def _fold(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) -> (N', C, P)."""
         if self._group:
             x = x.unflatten(2, (-1, self._group)).transpose(1, 2).flatten(0, 1)
         if self.axes == "time":
             x = x.permute(0, 3, 4, 1, 2).flatten(0, 2)
-        return x.flatten(2).transpose(1, 2)
+        return x.flatten(2)
 
-    def _join(self, parts: Tensor, x: Tensor) -> Tensor:
-        """The inverse of `_rows`, transposed: (N, any, positions) -> (N, any, *spatial of x)."""
+    def _rows(self, x: Tensor) -> Tensor:
+        return self._fold(x).transpose(1, 2)
+
+    def _unfold(self, y: Tensor, x: Tensor) -> Tensor:
+        """(N', any, P) -> (N, any, *spatial of x)."""
         steps = self._group or x.shape[2]
         if self.axes == "time":
-            parts = parts.unflatten(0, (-1, *x.shape[3:])).permute(0, 3, 4, 1, 2)
+            y = y.unflatten(0, (-1, *x.shape[3:])).permute(0, 3, 4, 1, 2)
         else:
-            parts = parts.unflatten(2, (steps, *x.shape[3:]))
+            y = y.unflatten(2, (steps, *x.shape[3:]))
         if self._group:
             groups = x.shape[2] // steps
-            parts = parts.unflatten(0, (-1, groups)).transpose(1, 2).flatten(2, 3)
-        return parts
+            y = y.unflatten(0, (-1, groups)).transpose(1, 2).flatten(2, 3)
+        return y
 
-    @property
-    def _stride(self) -> tuple[int, ...]:
-        """Of the pooling, along each axis."""
-        if self.axes == "time":
-            return 1, 1, 1
-        return (
-            (1, self.subsample, self.subsample) if self.dims == 3 else (self.subsample,) * self.dims
-        )
+    # A block is a chain of products: ``theta_i . phi_j`` is ``x_i . (W_theta^T phi_j) + b_theta .
+    # phi_j``, and ``W_z sum_j w_ij g_j`` is ``sum_j w_ij (W_z g_j)``. So W_theta and W_z can act on
+    # the M keys in place of the P positions, which is less to do where keys are few.
 
-    def _pool(self, x: Tensor) -> Tensor:
-        """x̂: the positions that j runs over."""
-        return max_pool(x, self._stride)
-
-    def _is_long(self, x: Tensor) -> bool:
-        """Whether x holds long clips, of which training saves little."""
-        if self.dims != 3 or self.pairwise != "embedded_gaussian" or not len(x):
+    def _acts_on_keys(self, x: Tensor, x_hat: Tensor) -> bool:
+        if is_compiled_or_traced() or not is_full_precision(x):
+            return False  # a graph serves other sizes too; half precision has fused kernels
+        if not _is_plain_conv(self.out) or not _is_plain_conv(getattr(self, "theta", self.out)):
             return False
-        if is_recorded() or not torch.is_grad_enabled():
-            return False
-        return math.prod(self._map_shape(x.shape)) >= len(x) * LONG_CLIP_ELEMENTS
+        return cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
 
-    def _embed(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """theta (N, P, D) and phi (N, M, D); the Gaussian form compares x itself."""
-        if self.pairwise == "gaussian":
-            theta = self._rows(x)
-            return theta, theta if x_hat is x else self._rows(x_hat)
-        return self._rows(self.theta(x)), self._rows(self.phi(x_hat))
-
-    def _scalars(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """``w_theta . theta_i`` (N, P) and ``w_phi . phi_j`` (N, M), in float32 or wider.
-
-        Only these scalars of theta and phi count, so w_f goes into the convolutions, which then
-        have a single output channel.
-        """
-        w_theta, w_phi = self.w_f.split(self.inter_channels)
-        a, b = _weighted(self.theta, w_theta, x), _weighted(self.phi, w_phi, x_hat)
-        return self._rows(a).squeeze(2), self._rows(b).squeeze(2)
-
-    @property
-    def _folds_norm(self) -> bool:
-        """Whether the norm is a scale and a shift that do not depend on the input."""
-        norm: Any = getattr(self, "norm", None)
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            return not norm.training and norm.running_var is not None
-        return isinstance(norm, FrozenBatchNorm2d)
-
-    def _out_parameters(self) -> tuple[Tensor, Tensor]:
-        """Weight (C, D) and bias (C,) of W_z, with the norm in them where it does not look at y."""
-        weight, bias = self.out.weight.flatten(1), cast(Tensor, self.out.bias)
-        if not self._folds_norm:
-            return weight, bias
-        norm: Any = self.norm
-        factor = norm.weight * (at_least_float32(norm.running_var) + norm.eps).rsqrt()
-        folded_bias = (bias - norm.running_mean) * factor + norm.bias
-        return (weight * factor.unsqueeze(1)).to(weight.dtype), folded_bias.to(bias.dtype)
-
-    def _normalize(self, y: Tensor) -> Tensor:
-        """The norm of (N, C, *spatial) where W_z does not have it."""
-        if not hasattr(self, "norm") or self._folds_norm:
-            return y
-        # Norms act on channels alone; as (N, C, 1, positions) the 2-D ones serve every `dims`.
-        # Not (N, C, positions, 1): the strides that y can have then mislead torch's batch norm,
-        # and its gradients come out wrong, without an error.
-        flat = self._rows(y).transpose(1, 2).unsqueeze(2)
-        norm: Any = self.norm
-        if type(norm) is nn.BatchNorm2d and self.training and flat.numel() <= self.out_channels:
-            # A single value per channel has no variance: torch refuses, the running one serves.
-            statistics = norm.running_mean, norm.running_var
-            flat = F.batch_norm(flat, *statistics, norm.weight, norm.bias, False, 0.0, norm.eps)
+    def _forward_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        weight, bias = self._folded_out()
+        folded = self._folds_norm or not hasattr(self, "norm")
+        g, rows = self._rows(_conv(self.g(x_hat), weight)), self._rows(x)
+        bias = bias.view(-1, 1)
+        added = self._fold(x) + bias if folded else bias.repeat(rows.shape[0], 1, rows.shape[1])
+        if self.pairwise == "concatenation":
+            y = nonlocal_operation(*self._embed(x, x_hat), g, pairwise=self.pairwise)
+            z = added + y.transpose(1, 2)
         else:
-            flat = norm(flat)
-        return self._join(flat.squeeze(2), y)
+            softmax = self.pairwise in SOFTMAX_FORMS
+            width = self.in_channels if self.pairwise == "gaussian" else self.inter_channels
+            factor = (width**-0.5 if self.scale else 1.0) if softmax else 1 / g.shape[1]
+            phi, key_bias = x_hat * factor, None
+            if self.pairwise != "gaussian":
+                theta: Any = self.theta
+                phi = self.phi(x_hat) * factor
+                key_bias = self._fold(_conv(phi, theta.bias.unsqueeze(0)))
+                phi = _conv(phi, theta.weight.flatten(1).t())
+            weights = product_map(rows, self._rows(phi), softmax=softmax, bias=key_bias)
+            z = added.baddbmm_(
+                g.transpose(1, 2), weights.transpose(1, 2)
+            )  # in place: a pass over z less
+        z = self._unfold(z, x)
+        return z if folded else x + self._normalize(z)
+
+    def orders(
+        self, shape: Sequence[int], keys_shape: Sequence[int] | None = None
+    ) -> dict[str, tuple[int, int]]:
+        """Count the multiply-adds of each order of multiplication, the paper's own first.
+
+        Those with the block's weights, and those of equation 1. `shape` is that of x, `keys_shape`
+        that of x̂, by default of the pooled x. The order "sums" is ``theta (phi^T g)``.
+        """
+        n, c, *sides = shape
+        keys_sides = (
+            keys_shape[2:]
+            if keys_shape
+            else [-(-n // k) for n, k in zip(sides, self._stride, strict=True)]
+        )
+        parts = sides[0] // self._group if self._group else 1
+        parts *= math.prod(sides[1:]) if self.axes == "time" else 1
+        n, p, m = n * parts, math.prod(sides) // parts, math.prod(keys_sides) // parts
+        d, once = self.inter_channels, 0
+        if self.pairwise == "gaussian":
+            orders = {
+                POSITIONS: ((p + m) * c * d, p * m * (c + d)),
+                KEYS: (2 * m * c * d, 2 * p * m * c),
+            }
+        elif self.pairwise == "concatenation":
+            # theta and phi have one channel. Prefix sums, of g and b g, add each g_j twice, and one
+            # multiply-add reads each y_i.
+            once = 2 * c * d
+            pairs = p * m if multiplies_out(p, m) else p + 2 * m
+            orders = {
+                POSITIONS: ((p + m) * c * (d + 1), pairs * d),
+                KEYS: (2 * m * c * d + (p + m) * c, pairs * c),
+            }
+        else:
+            orders = {
+                POSITIONS: (2 * (p + m) * c * d, 2 * p * m * d),
+                KEYS: (4 * m * c * d + m * d, 2 * p * m * c),
+            }
+        if self.pairwise == "dot_product":
+            orders[SUMS] = 2 * (p + m) * c * d, (p + m) * d * d
+        return {order: (n * weights + once, n * rest) for order, (weights, rest) in orders.items()}
+
+
+def cheapest_order(orders: dict[str, tuple[int, int]]) -> str:
+    """The order of the fewest multiply-adds."""
+    return min(orders, key=lambda order: sum(orders[order]))
 
 
 def build_norm(norm: str, *, channels: int) -> nn.Module | None:
-    """Detectron2's norm of that name, None for ""; ValueError if there is none for `channels`."""
+    """Build Detectron2's norm of that name, None for ""; ValueError if there is none."""
     try:
         return get_norm(norm, channels)
     except KeyError:
         raise ValueError(
-            f"norm is '{norm}', not BN, SyncBN, FrozenBN, GN, LN, \"\" or another name that "
-            "detectron2.layers.get_norm takes"
+            f'norm must be BN, SyncBN, FrozenBN, GN, LN, "" or another name that '
+            f"detectron2.layers.get_norm takes, got '{norm}'"
         ) from None
     except ValueError as error:  # a group norm's 32 groups do not divide the channels
         raise ValueError(f"norm is '{norm}', for {channels} channels: {error}") from error
 
 
-def _conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1x1 convolution of x (N, D, positions) by `weight` (C, D)."""
-    return F.conv1d(x, weight.unsqueeze(2), bias)
+def _is_plain(module: nn.Module) -> bool:
+    """Whether nothing is put on `module`; a parametrization changes its type."""
+    return "forward" not in vars(module) and not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def _is_plain_conv(conv: Any) -> bool:
+    """Whether `conv` is a 1x1 convolution with bias, as its parameters alone say."""
+    if type(conv) not in _CONVS.values() or not _is_plain(conv):
+        return False
+    return math.prod(conv.kernel_size) == 1 and conv.bias is not None
+
+
+def _is_plain_norm(norm: Any) -> bool:
+    """Whether `norm` is a scale and a shift that do not depend on the input."""
+    known = type(norm) is FrozenBatchNorm2d or (type(norm) in _BATCH_NORMS and not norm.training)
+    return known and _is_plain(norm)
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The 1x1 convolution of x (N, D, *spatial) by `weight` (C, D, ...)."""
+    # As a convolution it takes and gives gradients in the layout of x.
+    y = F.conv1d(x.flatten(2), weight.flatten(1).unsqueeze(2), bias)
+    return y.unflatten(2, x.shape[2:])
 
 
 def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
-    """``w . conv(x)``, (N, 1, *spatial), for a 1x1 convolution `conv`."""
-    x = at_least_float32(x)
-    weight, bias, w = (v.to(x.dtype) for v in (conv.weight.flatten(1), conv.bias, w))
+    """``w . conv(x)``, (N, 1, *spatial), in float32 or wider; one channel does where it can."""
+    plain = _is_plain_conv(conv)
+    x = at_least_float32(x if plain else conv(x))
+    weight, bias = w.to(x.dtype).unsqueeze(0), None
     with torch.autocast(x.device.type, enabled=False):
-        # As a convolution it takes and gives gradients in the layout of x.
-        y = F.conv1d(x.flatten(2), (w @ weight).view(1, -1, 1), (w @ bias).view(1))
-    return y.view(x.shape[0], 1, *x.shape[2:])
+        if plain:
+            bias = weight @ conv.bias.to(x.dtype)
+            weight = weight @ conv.weight.flatten(1).to(x.dtype)
+        return _conv(x, weight, bias)
+
+
+def _finite(y: Tensor) -> Tensor:
+    """y with float16's largest number for infinity, which times a fresh block's zero is NaN."""
+    return y.clamp(-65504, 65504) if y.dtype == torch.float16 else y
+
+
+def _max_pool(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The largest of each window of `stride`; a partial window counts."""
+    if max(stride) == 1:
+        return x
+    differentiates = torch.is_grad_enabled() and x.requires_grad
+    if x.device.type != "cpu" or is_compiled_or_traced() or differentiates:
+        return _MAX_POOLS[len(stride)](x, stride, stride=stride, ceil_mode=True)
+    # On a CPU this takes a tenth of the time of torch's pooling.
+    for axis, step in enumerate(stride, start=2):
+        last = [x.narrow(axis, -1, 1)] * (-x.shape[axis] % step)
+        x = torch.cat([x, *last], axis) if last else x
+        x = reduce(torch.maximum, x.unflatten(axis, (-1, step)).unbind(axis + 1))
+    return x

@@ -2,19 +2,24 @@
 
 ``y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j)`` for the four pairwise functions f of section 3.2.
 Everywhere `theta` is (N, P, D), one row for each position i of x; `phi` is (N, M, D) and `g`
-(N, M, E), one row for each position j of the (subsampled) x; `w_f` is (2D,). The Gaussian form
-takes x itself for theta and phi. Results are (N, P, E).
+(N, M, E), one row for each position j of x̂. The Gaussian form takes x and x̂ themselves for theta
+and phi. Concatenation takes `w_f` (2D,), or its products with theta and phi for these (D = 1).
+Results are (N, P, E).
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .attention import softmax_attention
-from .relu_sum import relu_pair_sum
+from .pair_sum import is_compiled_or_traced, relu_pair_sum
 
 HALF = (torch.float16, torch.bfloat16)
 SOFTMAX_FORMS = ("gaussian", "embedded_gaussian")
 PAIRWISE_FORMS = (*SOFTMAX_FORMS, "dot_product", "concatenation")
+
+# On a CPU, maps of at most this many elements (128 MB in float32) are multiplied out: there the
+# plain product beats the fused kernel in training.
+EXPLICIT_MAX_ELEMENTS = 2**25
 
 
 def pairwise_weights(
@@ -25,7 +30,7 @@ def pairwise_weights(
     scale: bool = True,
     w_f: Tensor | None = None,
 ) -> Tensor:
-    """The explicit map ``f(x_i, x_j) / C(x)``, (N, P, M), in float32 or wider.
+    """Compute the map ``f(x_i, x_j) / C(x)``, (N, P, M), in float32 or wider.
 
     | form | f | C |
     |---|---|---|
@@ -35,6 +40,9 @@ def pairwise_weights(
 
     with ``s = 1/sqrt(D)`` if `scale`, else 1. This is the formula as the paper has it: the
     reference of the tests, and what `NonLocalBlock.attention_map` shows.
+
+    Raises:
+        ValueError: for another form, or a `w_f` of another shape than (2D,).
     """
     check_pairwise(pairwise)
     if pairwise == "concatenation":
@@ -48,7 +56,7 @@ def pairwise_weights(
 
 
 def explicit_nonlocal(theta: Tensor, phi: Tensor, g: Tensor, **form) -> Tensor:
-    """Equation 1 with the map in memory; `form` is that of `pairwise_weights`."""
+    """Compute equation 1 with the map in memory; `form` is that of `pairwise_weights`."""
     return (pairwise_weights(theta, phi, **form) @ at_least_float32(g)).to(g.dtype)
 
 
@@ -61,79 +69,76 @@ def nonlocal_operation(
     scale: bool = True,
     w_f: Tensor | None = None,
 ) -> Tensor:
-    """Equation 1 by the cheapest exact way for its form; raises ValueError for another form."""
+    """Compute equation 1 by the way that suits form and sizes.
+
+    Raises:
+        ValueError: as `pairwise_weights` does.
+    """
     check_pairwise(pairwise)
     if pairwise == "dot_product":
         return dot_product(theta, phi, g)
     if pairwise == "concatenation":
-        return concatenation(theta, phi, g, w_f)
+        a, b = _concatenation_scalars(theta, phi, w_f)
+        # Divide first: a sum over thousands of positions would not fit half precision.
+        return relu_pair_sum(a / phi.shape[1], b / phi.shape[1], g)
     return softmax_attention(theta, phi, g, scale=scale)
 
 
+def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = True) -> Tensor:
+    """Compute ``y = softmax(s theta phi^T) g``, equation 4, with exponentials in float32 or wider.
+
+    Small maps on a CPU are multiplied out. Otherwise, in half precision, and compiled or traced it
+    is torch's fused attention, without a map and differentiable once.
+    """
+    factor = theta.shape[2] ** -0.5 if scale else 1.0
+    device = theta.device.type
+    small = theta.shape[0] * theta.shape[1] * phi.shape[1] <= EXPLICIT_MAX_ELEMENTS
+    if device == "cpu" and not is_compiled_or_traced() and is_full_precision(theta) and small:
+        return _multiply_out(theta, phi * factor, g, softmax=True)
+    # One head per image. Kernels want rows in one piece; without them the map would be built.
+    query, key, value = (rows.unsqueeze(1).contiguous() for rows in (theta, phi, g))
+    if device == "cpu":  # the kernel wants equal widths, and Gaussian's C channels are more
+        value = F.pad(value, (0, max(theta.shape[2] - g.shape[2], 0)))
+    y = F.scaled_dot_product_attention(query, key, value, scale=factor)
+    return y.squeeze(1)[..., : g.shape[2]]
+
+
 def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    """``y = (theta phi^T) g / M``, in the order of multiplication that costs less.
+    """Compute ``y = (theta phi^T) g / M``, in the order of multiplication that costs less.
 
     ``theta (phi^T g)`` takes (P + M) D E multiply-adds, ``(theta phi^T) g`` takes P M (D + E).
     A compiled or exported graph, whose sizes may change, has the first.
     """
-    positions, width = theta.shape[1:]
-    keys, out_width = g.shape[1:]
-    if not torch.compiler.is_compiling() and not torch.jit.is_tracing():
-        by_map = positions * keys * (width + out_width)
-        if by_map < (positions + keys) * width * out_width:
-            return dot_product_by_map(theta, phi, g)
-    return dot_product_by_sums(theta, phi, g)
-
-
-# Transposed, as (N, channels, positions), results and gradients suit a convolution as they are.
-def dot_product_by_map(
-    theta: Tensor,
-    phi: Tensor,
-    g: Tensor,
-    *,
-    key_bias: Tensor | None = None,
-    bias: Tensor | None = None,
-) -> Tensor:
-    """``y_i = bias + 1/M sum_j (theta_i . phi_j + key_bias_j) g_j``; key_bias (N, M), bias (E,)."""
-    products = product_over(phi.shape[1], phi, theta.transpose(1, 2))
+    positions, keys, width, out_width = *theta.shape[1:2], *phi.shape[1:], g.shape[2]
+    by_sums = (positions + keys) * width * out_width
+    by_map = positions * keys * (width + out_width)
+    if not is_compiled_or_traced() and by_map < by_sums:
+        return _multiply_out(theta, phi / keys, g, softmax=False)
     g_t = g.transpose(1, 2)
-    if key_bias is not None:
-        products = products + (key_bias / phi.shape[1]).unsqueeze(2)
-    if bias is None:
-        return (g_t @ products).transpose(1, 2)
-    return torch.baddbmm(bias.to(g.dtype).view(1, -1, 1), g_t, products).transpose(1, 2)
-
-
-def dot_product_by_sums(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    """``y_i = theta_i (1/M sum_j phi_j^T g_j)``, without a map."""
-    sums = product_over(phi.shape[1], g.transpose(1, 2), phi)
+    if is_full_precision(theta):
+        sums = (g_t @ phi) / keys
+    else:  # divide in the float32 accumulator, before the sums could overflow half precision
+        sums = torch.baddbmm(g.new_zeros(()), g_t, phi, beta=0, alpha=1 / keys)
     return (sums @ theta.transpose(1, 2)).transpose(1, 2)
 
 
-def product_over(count: int, left: Tensor, right: Tensor) -> Tensor:
-    """``left right / count``, divided before the sums could overflow half precision."""
-    if left.dtype in HALF or torch.is_autocast_enabled(left.device.type):
-        # alpha acts on the float32 accumulator; its gradient takes a pass over both factors.
-        return torch.baddbmm(left.new_zeros(()), left, right, beta=0, alpha=1 / count)
-    return (left @ right) / count
+def product_map(theta: Tensor, phi: Tensor, *, softmax: bool, bias: Tensor | None = None) -> Tensor:
+    """Compute ``theta_i . phi_j + bias_j`` or its softmax over j, (N, P, M); bias is (N, 1, M)."""
+    phi_t = phi.transpose(1, 2)
+    products = theta @ phi_t if bias is None else torch.baddbmm(bias, theta, phi_t)
+    return products.softmax(-1) if softmax else products
 
 
-def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor | None) -> Tensor:
-    """``y_i = 1/M sum_j ReLU(w_f . [theta_i, phi_j]) g_j``, exactly, without a map."""
-    a, b = _concatenation_scalars(theta, phi, w_f)
-    return concatenation_of_scalars(a, b, g)
-
-
-def concatenation_of_scalars(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-    """The concatenation form from ``a_i = w_theta . theta_i`` (N, P), ``b_j = w_phi . phi_j``
-    (N, M) and `g` (N, M, E)."""
-    # Divide first: a sum over thousands of positions would not fit half precision.
-    keys = g.shape[1]
-    return relu_pair_sum(a / keys, b / keys, g)
+def _multiply_out(theta: Tensor, phi: Tensor, g: Tensor, *, softmax: bool) -> Tensor:
+    # Transposed, as (N, E, P), the result suits a convolution without a copy.
+    weights = product_map(theta, phi, softmax=softmax)
+    return (g.transpose(1, 2) @ weights.transpose(1, 2)).transpose(1, 2)
 
 
 def _concatenation_scalars(theta: Tensor, phi: Tensor, w_f: Tensor | None) -> tuple[Tensor, Tensor]:
     width = theta.shape[2]
+    if w_f is None and width == 1:
+        return at_least_float32(theta).squeeze(2), at_least_float32(phi).squeeze(2)
     if w_f is None or w_f.shape != (2 * width,):
         raise ValueError(f"concatenation needs w_f of shape ({2 * width},)")
     theta, phi = at_least_float32(theta), at_least_float32(phi)
@@ -145,6 +150,11 @@ def _concatenation_scalars(theta: Tensor, phi: Tensor, w_f: Tensor | None) -> tu
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32 if it is of a narrower type."""
     return x.float() if x.dtype in HALF else x
+
+
+def is_full_precision(x: Tensor) -> bool:
+    """Whether products with x run in float32 or wider."""
+    return x.dtype not in HALF and not torch.is_autocast_enabled(x.device.type)
 
 
 def check_pairwise(pairwise: str) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..config import BACKBONE_KEY, STAGES, builds_nonlocal_blocks
 from ..errors import ConfigError
-from ..layers.norm3d import FrozenBatchNorm3d, build_norm_3d
+from ..layers.batch_norm import FrozenBatchNorm3d, build_norm_3d
 from .backbone import add_from_config
 
 RESIDUAL_BLOCKS = {  # of res2 to res5

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import math
 import statistics
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nl_detectron import model_zoo
-from nl_detectron.layers import explicit_nonlocal, nonlocal_block, order
+from nl_detectron.layers import explicit_nonlocal, nonlocal_block
 
 from .measure import in_own_process, now, peak_since_start, start_peak
 from .models import run_model
@@ -38,13 +37,9 @@ Times = dict[tuple[int, bool], list[float]]
 def explicit_maps() -> Iterator[None]:
     """Blocks run `explicit_nonlocal` in the paper's order of multiplication and keep its map."""
 
-    def attend(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = True) -> Tensor:
-        return explicit_nonlocal(theta, phi, g, pairwise="embedded_gaussian", scale=scale)
-
     with (
-        mock.patch.object(nonlocal_block, "softmax_attention", attend),
-        mock.patch.object(nonlocal_block, "cheapest_order", return_value=order.POSITIONS),
-        mock.patch.object(nonlocal_block, "LONG_CLIP_ELEMENTS", math.inf),
+        mock.patch.object(nonlocal_block, "nonlocal_operation", explicit_nonlocal),
+        mock.patch.object(nonlocal_block, "cheapest_order", return_value="positions"),
     ):
         yield
 

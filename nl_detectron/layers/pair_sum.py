@@ -3,7 +3,7 @@
 The concatenation form's ``f(x_i, x_j) = ReLU(w_f^T [theta_i, phi_j])`` depends on two scalars,
 ``a_i = w_theta . theta_i`` and ``b_j = w_phi . phi_j``, and is nonzero only for ``b_j > -a_i``.
 With the b in descending order those j come first, so every sum over them is a prefix sum, read at
-one place: O((N + M) log M) to sort and search, O((N + M) C) to sum.
+one position: O((N + M) log M) to sort and search, O((N + M) C) to sum.
 """
 
 import torch
@@ -18,39 +18,41 @@ CHUNK_CHANNELS = 32
 
 
 def relu_pair_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
-    """``y_i = sum_j ReLU(a_i + b_j) g_j`` for `a` (N, P), `b` (N, M), `g` (N, M, C).
+    """Compute ``y_i = sum_j ReLU(a_i + b_j) g_j``.
 
-    `a` and `b` are float32 or float64 and sums run in their type; y is (N, P, C) in g's type.
-    Differentiable any number of times; ReLU's derivative at zero is zero, as torch has it.
-    No y_i is finite that a NaN or infinite b or g, or its own a_i, went into.
+    `a` is (N, P), `b` (N, M), both in float32 or float64, the type of the sums. `g` is (N, M, C);
+    y is (N, P, C) in the type of g. Differentiable any number of times. ReLU's derivative at zero
+    is zero.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        # A tracer records torch's own operators only, and those have derivatives too.
-        _, sums = _read_sums(*_search(a, b), g.transpose(1, 2))
-        return sums.to(g.dtype).transpose(1, 2)
     if multiplies_out(a.shape[1], b.shape[1]):
-        a, b = _nan_for_infinite(a), _nan_for_infinite(b)
         weights = (b.unsqueeze(2) + a.unsqueeze(1)).relu_()  # one map in memory, not two
         with torch.autocast(a.device.type, enabled=False):
             return (g.transpose(1, 2).to(a.dtype) @ weights).to(g.dtype).transpose(1, 2)
+    # Large opposite offsets of a and b would cancel in the sums, and take digits with them.
+    offset = b.detach().mean(1, keepdim=True)
+    a, b = a + offset, b - offset
+    if is_compiled_or_traced():
+        # A tracer records torch's own operators only, and those have derivatives too.
+        _, sums = _read_sums(*_search(a, b), g.transpose(1, 2))
+        return sums.to(g.dtype).transpose(1, 2)
     return _PairSums.apply(a, b, g)[1]
 
 
 def multiplies_out(positions: int, keys: int) -> bool:
     """Whether the map of that size is multiplied out; never in a graph for any size."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return False
-    return positions * keys <= EXPLICIT_MAX_PER_POSITION * (positions + keys)
+    return not is_compiled_or_traced() and (
+        positions * keys <= EXPLICIT_MAX_PER_POSITION * (positions + keys)
+    )
 
 
-def _nan_for_infinite(x: Tensor) -> Tensor:
-    return x + 0 * x
+def is_compiled_or_traced() -> bool:
+    """Whether the code runs to be recorded, for inputs of other sizes too."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """a (N, 1, P), b in descending order (N, 1, M), that order, and for each i the number of j
     with ``a_i + b_j > 0``."""
-    a, b = _nan_for_infinite(a), _nan_for_infinite(b)  # the sums spread NaN
     negated, order = (-b).sort(dim=1)
     count = _count_below(negated, a)
     return a.unsqueeze(1), -negated.unsqueeze(1), order.unsqueeze(1), count.unsqueeze(1)
@@ -71,9 +73,8 @@ def _read_sums(
 
 
 def _read_prefix(values: Tensor, count: Tensor) -> Tensor:
-    """The sum of the first `count` of `values` along the last axis; NaN if any value is."""
-    sums = F.pad(values.cumsum(-1), (1, 0))
-    return sums.gather(-1, count) + 0 * sums[..., -1:]
+    """The sum of the first `count` of `values` along the last axis."""
+    return F.pad(values.cumsum(-1), (1, 0)).gather(-1, count)
 
 
 class _PairSums(torch.autograd.Function):
@@ -112,6 +113,16 @@ class _PairSums(torch.autograd.Function):
             more = _PairSums.apply(b, a, grad_steps)[0].to(g.dtype)
             grad_g = more if grad_g is None else grad_g + more
         return grad_a, grad_b, grad_g
+
+    @staticmethod
+    def vmap(info, in_dims, *inputs):
+        size = info.batch_size
+        batched = [
+            x.expand(size, *x.shape) if axis is None else x.movedim(axis, 0)
+            for x, axis in zip(inputs, in_dims, strict=True)
+        ]
+        results = _PairSums.apply(*(x.flatten(0, 1) for x in batched))
+        return tuple(y.unflatten(0, (size, -1)) for y in results), (0, 0)
 
 
 def _count_below(ordered: Tensor, values: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Norms of clips (N, C, T, H, W): Detectron2's names, and layers that its own 2-D ones lack."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,15 +62,11 @@ class AffineNorm3d(nn.BatchNorm3d):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def _group_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(32, channels)
-
-
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm3d,
     "SyncBN": nn.SyncBatchNorm,
     "FrozenBN": FrozenBatchNorm3d,
-    "GN": _group_norm,
+    "GN": partial(nn.GroupNorm, 32),
     "Affine": AffineNorm3d,
 }
 

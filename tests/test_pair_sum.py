@@ -5,16 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nl_detectron.layers import relu_sum
-from nl_detectron.layers.relu_sum import relu_pair_sum
+from nl_detectron.layers import pair_sum
+from nl_detectron.layers.pair_sum import relu_pair_sum
 
 
 @pytest.fixture(params=["prefix sums", "map"], autouse=True)
 def way(request, monkeypatch):
     """Both ways, whatever the size; few channels at once, so that there are several chunks."""
     limit = 10**9 if request.param == "map" else 0
-    monkeypatch.setattr(relu_sum, "EXPLICIT_MAX_PER_POSITION", limit)
-    monkeypatch.setattr(relu_sum, "CHUNK_CHANNELS", 3)
+    monkeypatch.setattr(pair_sum, "EXPLICIT_MAX_PER_POSITION", limit)
+    monkeypatch.setattr(pair_sum, "CHUNK_CHANNELS", 3)
     return request.param
 
 
@@ -67,16 +67,11 @@ def test_first_and_second_derivatives():
     assert torch.autograd.gradgradcheck(relu_pair_sum, (a, b, g))
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_nothing_finite_comes_of_nan_and_inf(bad):
-    a, b, g = torch.randn(1, 6), torch.randn(1, 9), torch.randn(1, 9, 4)
-    bad_a, bad_b, bad_g = a.clone(), b.clone(), g.clone()
-    bad_a[0, 2], bad_b[0, 3], bad_g[0, 4, 1] = bad, bad, bad
-    y = relu_pair_sum(bad_a, b, g)
-    assert not y[0, 2].isfinite().any()
-    torch.testing.assert_close(y[0, 3:], relu_pair_sum(a, b, g)[0, 3:])
-    assert not relu_pair_sum(a, bad_b, g).isfinite().any()
-    assert not relu_pair_sum(a, b, bad_g)[..., 1].isfinite().any()
+def test_large_opposite_offsets_keep_the_digits():
+    a, b, g = torch.randn(1, 40) + 1e5, torch.randn(1, 50) - 1e5, torch.randn(1, 50, 4)
+    exact = (a.double().unsqueeze(2) + b.double().unsqueeze(1)).relu() @ g.double()
+    error = (relu_pair_sum(a, b, g) - exact).norm() / exact.norm()
+    assert error < 1e-6
 
 
 def test_half_precision_sums_in_float32():

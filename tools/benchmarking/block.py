@@ -1,0 +1,144 @@
+"""The whole block against a plain reading of the usual implementation."""
+
+import gc
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
+
+from .measure import now
+
+ROUNDS = 7
+SHORTEST = 0.05  # seconds; a shorter run is repeated to fill them
+MAX_PAIRS = 2**29  # elements of the usual concatenation's (N, 2D, P, M) tensor, 2 GB in float32
+# Inputs (N, C, *spatial) where the zoo's configs have blocks, and the stride of the pooling.
+PLACES: dict[str, tuple[tuple[int, ...], int]] = {
+    "res4 at 800x1344, subsampled": ((1, 1024, 50, 84), 2),
+    "res4 at 800x1344, not subsampled": ((1, 1024, 50, 84), 1),
+    "keypoint head, 100 regions": ((100, 512, 14, 14), 2),
+    "video res4, 8 clips of 4x14x14": ((8, 1024, 4, 14, 14), 2),
+    "video res4, 16x14x14": ((1, 1024, 16, 14, 14), 2),
+    "video res3, 16x28x28": ((1, 512, 16, 28, 28), 2),
+}
+
+
+class UsualBlock(nn.Module):
+    """The block as it is usually written: 1x1 convolutions, the map in memory, batch norm.
+
+    It has the weights of `block` and computes the same.
+    """
+
+    def __init__(self, block: NonLocalBlock) -> None:
+        super().__init__()
+        self.block = block
+        norm = nn.BatchNorm3d if block.dims == 3 else nn.BatchNorm2d
+        self.norm = norm(block.in_channels).to(block.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        block = self.block
+        x_hat = x
+        if block.subsample > 1 and block.dims == 3:
+            x_hat = F.max_pool3d(x, (1, block.subsample, block.subsample), ceil_mode=True)
+        elif block.subsample > 1:
+            x_hat = F.max_pool2d(x, block.subsample, ceil_mode=True)
+        theta, phi = x.flatten(2), x_hat.flatten(2)
+        if block.pairwise != "gaussian":
+            theta, phi = block.theta(x).flatten(2), block.phi(x_hat).flatten(2)
+        positions, keys = theta.shape[2], phi.shape[2]
+        if block.pairwise == "concatenation":
+            pairs = torch.cat([
+                theta.unsqueeze(3).expand(-1, -1, -1, keys),
+                phi.unsqueeze(2).expand(-1, -1, positions, -1),
+            ], dim=1)  # fmt: skip
+            weights = F.conv2d(pairs, block.w_f.view(1, -1, 1, 1)).squeeze(1).relu() / keys
+        else:
+            weights = theta.transpose(1, 2) @ phi
+            if block.pairwise == "dot_product":
+                weights = weights / keys
+            else:
+                weights = F.softmax(weights * theta.shape[1] ** -0.5, dim=-1)
+        y = weights @ block.g(x_hat).flatten(2).transpose(1, 2)
+        y = y.transpose(1, 2).contiguous().view(*y.shape[::2], *x.shape[2:])
+        return x + self.norm(block.out(y))
+
+
+def make_block(form: str, shape: tuple[int, ...], subsample: int) -> NonLocalBlock:
+    return NonLocalBlock(shape[1], pairwise=form, subsample=subsample, dims=len(shape) - 2)
+
+
+def step(module: nn.Module, x: Tensor, grad: Tensor, training: bool) -> float:
+    """Seconds of an inference, or of a forward and backward pass."""
+    device = x.device.type
+    module.train(training)
+    runs, start = 0, now(device)
+    while runs == 0 or now(device) - start < SHORTEST:
+        with torch.set_grad_enabled(training):
+            z = module(x)
+        if training:
+            torch.autograd.grad(z, [x, *module.parameters()], grad, allow_unused=True)
+        runs += 1
+    return (now(device) - start) / runs
+
+
+def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """The seconds of each of `steps`, run in turn for so many `rounds` after one to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, run in steps.items():
+            times[name].append(run())
+            gc.collect()
+    return {name: values[1:] for name, values in times.items()}
+
+
+def compare(
+    modules: dict[str, nn.Module], shape: tuple[int, ...], training: bool, rounds: int,
+    device: str = "cpu", dtype: torch.dtype = torch.float32,
+) -> dict[str, list[float]]:  # fmt: skip
+    x = torch.randn(shape, device=device, dtype=dtype).relu_().requires_grad_(training)
+    grad = torch.randn(shape, device=device, dtype=dtype)
+    return alternate(
+        {name: partial(step, module, x, grad, training) for name, module in modules.items()},
+        rounds,
+    )
+
+
+def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
+    """The median over rounds of how often `fast` runs in the time of `slow`."""
+    return statistics.median(s / f for s, f in zip(times[slow], times[fast], strict=True))
+
+
+def block_table(rounds: int, device: str, dtype: torch.dtype) -> str:
+    rows = []
+    cases = [(place, form) for place in PLACES for form in PAIRWISE_FORMS]
+    for place, form in tqdm(cases, desc=f"{device} {dtype}", file=sys.stderr):
+        shape, subsample = PLACES[place]
+        block = make_block(form, shape, subsample).to(device=device, dtype=dtype)
+        modules: dict[str, nn.Module] = {"ours": block, "usual": UsualBlock(block)}
+        if form == "concatenation" and shape[1] * _pairs(shape, subsample) > MAX_PAIRS:
+            modules.pop("usual")
+        cells = []
+        for training in (False, True):
+            times = compare(modules, shape, training, rounds, device, dtype)
+            cells += [f"{ratio(times, 'usual', 'ours'):.2f}" if "usual" in times else "-",
+                      f"{1e3 * statistics.median(times['ours']):.1f}"]  # fmt: skip
+        rows.append([place, form, *cells])
+    return "### The whole block against the usual implementation\n\n" + tabulate(
+        rows,
+        ["place", "form", "inference, ratio", "inference, ms", "training, ratio", "training, ms"],
+        tablefmt="github", disable_numparse=True,
+    )  # fmt: skip
+
+
+def _pairs(shape: tuple[int, ...], subsample: int) -> int:
+    positions = shape[0]
+    for side in shape[2:]:
+        positions *= side
+    return positions * positions // shape[0] // subsample**2
