@@ -157,6 +157,7 @@ def test_missing_values_that_follow_from_the_others_are_no_fault(
         ("keypoints", [1, 2, 2]),
         ("bbox", None),
         ("bbox", [1, 2, 3]),
+        ("id", "fifth"),
     ],
 )
 def test_an_annotation_that_cannot_be_evaluated_is_named_before_training(
@@ -170,7 +171,7 @@ def test_an_annotation_that_cannot_be_evaluated_is_named_before_training(
     register(f"{dataset}_test", file := change(tmp_path, spoil, "spoiled.json"))
     with pytest.raises(UserError) as caught:
         run(config(tmp_path, "DATASETS.TEST", (f"{dataset}_test",)))
-    one_line(caught, file, "annotation 5 ", key)
+    one_line(caught, file, "annotation fifth " if key == "id" else "annotation 5 ", key)
     assert not list((tmp_path / "output").glob("*.pth"))
     assert "iter: 0" not in (tmp_path / "output" / "log.txt").read_text()
 

@@ -227,7 +227,9 @@ def _fault(
     annotation: dict[str, Any], tasks: Collection[str], num_keypoints: int | None
 ) -> str | None:
     """Return what keeps an annotation from being evaluated, None if nothing does."""
-    box, mask = annotation.get("bbox"), annotation.get("segmentation")
+    number, box, mask = (annotation.get(key) for key in ("id", "bbox", "segmentation"))
+    if isinstance(number, str) and not number.isdecimal():
+        return f"expected a number as id, got {short_repr(number)}"
     if len(box or ()) != 4:
         return f"expected bbox [x, y, width, height], got {short_repr(box)}"
     if "segm" in tasks and not _is_mask(mask):
