@@ -246,6 +246,7 @@ def test_registries_are_the_same_and_ours(alone: dict, both: dict) -> None:
     assert ours["BACKBONE"] == {
         "build_nonlocal_resnet_backbone",
         "build_nonlocal_resnet_fpn_backbone",
+        "build_nonlocal_retinanet_resnet_fpn_backbone",
         "build_nonlocal_video_resnet_backbone",
     }
     assert ours["META_ARCH"] == {"VideoClassifier"}
