@@ -95,6 +95,15 @@ def test_rows_are_read_as_they_were_written_and_replaced_when_run_again(tmp_path
         load(tmp_path, "boxes")
 
 
+def test_a_trial_on_clips_has_a_row_for_each_kind(tmp_path):
+    runs = [{"kind": kind, "accuracy": 50.0 + n} for n, kind in enumerate(("all", "s", "t", "st"))]
+    curve = [{"iteration": 100, "accuracy": 50.0}]
+    add(tmp_path, CLIPS, Outcome(runs=runs, curves=curve, blocks=[]))
+    found = load(tmp_path, "video")
+    assert found.trials("video") == [CLIPS]
+    assert [found.values("accuracy", arm="spacetime", kind=k) for k in ("s", "st")] == [[51], [53]]
+
+
 def test_the_default_plan_is_five_seeds_of_the_main_claims_and_takes_three_hours_of_two_cores():
     trials = [trial for plan in PLANS.values() for trial in plan.trials()]
     published = {trial for name in PLANS for trial in RESULTS[name].trials(name)}
