@@ -12,8 +12,8 @@ from nl_detectron.layers import (
     explicit_nonlocal,
     nonlocal_operation,
     nonlocal_ops,
-    pairwise_weights,
     pair_sum,
+    pairwise_weights,
 )
 
 SOFTMAX_FORMS = ("gaussian", "embedded_gaussian")
