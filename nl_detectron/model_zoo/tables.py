@@ -53,8 +53,8 @@ The same figures, one row per config, are in [results.csv](results.csv).
   recipe of these networks, and the configs follow it.
 - **The paper gives no schedule for COCO.** That of its X152 rows is known from Mask R-CNN v3. For
   R50, R101 and keypoints, the 1x recipe is the nearest known one, so the paper's figures stand
-  beside it; they are not promised. The files in [configs/base](../configs/base) say what is known
-  and what is inferred.
+  next to it; they are not promised. Comments in the configs say what is known and what is inferred,
+  beginning with [Base-RCNN-FPN.yaml](../configs/Base-RCNN-FPN.yaml).
 - **Parameters** are in millions, frozen ones included; **multiply-adds** in billions for one
   forward pass, on the image or clip named in `nl_detectron/model_zoo/complexity.csv`, counted by
   `tools/analyze_model.py`.
