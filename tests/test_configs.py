@@ -25,7 +25,7 @@ LEAVES = sorted(
     for path in CONFIGS.rglob("*.yaml")
     if not path.name.startswith("Base-") and path.parent.name != "experiments"
 )
-TWINS = [entry for entry in ENTRIES if entry.baseline is not None]
+TWINS = [entry for entry in ENTRIES if entry.baseline]
 DETECTORS = [entry for entry in ENTRIES if entry.task != "video"]
 MAIN = "COCO-InstanceSegmentation/mask_rcnn_{}_FPN_NL_1x.yaml"
 RESIDUAL_BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -80,7 +80,7 @@ def test_every_config_builds_with_the_blocks_it_asks_for(config: str) -> None:
     assert len(outs) == blocks_asked_for(config)
 
     entry = model_zoo.find_entry(config)
-    if entry is None or entry.baseline is None:
+    if entry is None or not entry.baseline:
         return
     without = state_dict_shapes(entry.baseline)
     assert not any("nonlocal" in key for key in without)
