@@ -40,6 +40,7 @@ def bare(tmp_path, monkeypatch):
             archive.writestr(name, content)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_BUILD_CONSTRAINT", str(tool.ROOT / "constraints.txt"))  # as setup does
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
     folder, borrowed = tmp_path / "venv", tmp_path / "borrowed"
     venv.create(folder, symlinks=True)

@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,9 @@ def find_detectron2() -> str | None:
 def pip(*arguments: str | Path) -> None:
     """Run pip, which prints what it does; end in one line if it fails."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    if subprocess.run(command, check=False).returncode:
+    # pip refuses a build constraint where it builds with the backend of the environment.
+    environment = {k: v for k, v in os.environ.items() if k != "PIP_BUILD_CONSTRAINT"}
+    if subprocess.run(command, env=environment, check=False).returncode:
         sys.exit(f"error: pip {arguments[0]} failed, see above; run the same command again")
 
 

@@ -81,7 +81,7 @@ def install_packages(uv: str | None) -> None:
 def main() -> None:
     os.chdir(ROOT)
     if PYTHON.exists() and STAMP.is_file() and STAMP.read_text(encoding="utf-8") == fingerprint():
-        print("set-up: everything is in .venv already")
+        print("setup: everything is in .venv already")
         return
     STAMP.unlink(missing_ok=True)
     uv = shutil.which("uv")
@@ -92,7 +92,7 @@ def main() -> None:
     print("[3/3] Detectron2", flush=True)
     run(PYTHON, ROOT / "tools" / "provision_detectron2.py")
     STAMP.write_text(fingerprint(), encoding="utf-8")
-    print("set-up: done")
+    print("setup: done")
 
 
 if __name__ == "__main__":
