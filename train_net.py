@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Train and evaluate: Detectron2's command line, for YAML and LazyConfig files."""
 
-from nl_detectron.engine import argument_parser, main
+from nl_detectron.commands.train import main
 from nl_detectron.errors import run_script
 
 if __name__ == "__main__":
-    run_script(lambda: main(argument_parser().parse_args()))
+    run_script(main)

@@ -30,9 +30,14 @@ def special_file(path: _Path) -> str | None:
 
 def write_json(path: _Path, content: Any) -> None:
     """Write `content`, and the folder where it is missing; UserError if they cannot be."""
+    write_text(path, json.dumps(content))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, and the folder where it is missing; UserError if they cannot be."""
     make_folder(Path(path).parent)
     try:
-        Path(path).write_text(json.dumps(content), encoding="utf-8")
+        Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tiny_run
 
-from nl_detectron.reproduction import read_state
+from nl_detectron.commands.reproduce import read_results
 
 
 class Reproduction:
@@ -39,7 +39,7 @@ class Reproduction:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait(timeout=60) == -signal.SIGKILL
-        assert read_state(self.output / row).results is None
+        assert not read_results(self.output / row, trained=True)
 
     def finish(self) -> None:
         """Start it, or start it again, and wait for its end."""
@@ -53,7 +53,7 @@ class Reproduction:
     def starts(self, row: str) -> list[int]:
         """Return the iterations at which the trainings of a row have started."""
         words = "Starting training from iteration "
-        lines = (self.output / row / "console.txt").read_text().splitlines()
+        lines = (self.output / row / "log.txt").read_text().splitlines()
         return [int(line.split(words)[1]) for line in lines if words in line]
 
     def report(self, name: str) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from torch import nn
@@ -22,9 +23,9 @@ CONFIGS = ROOT / "configs"
 LEAVES = sorted(
     path.relative_to(CONFIGS).as_posix()
     for path in CONFIGS.rglob("*.yaml")
-    if path.parent.name != "base"
+    if not path.name.startswith("Base-") and path.parent.name != "experiments"
 )
-TWINS = [entry for entry in ENTRIES if entry.baseline is not None]
+TWINS = [entry for entry in ENTRIES if entry.baseline]
 DETECTORS = [entry for entry in ENTRIES if entry.task != "video"]
 MAIN = "COCO-InstanceSegmentation/mask_rcnn_{}_FPN_NL_1x.yaml"
 RESIDUAL_BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -79,7 +80,7 @@ def test_every_config_builds_with_the_blocks_it_asks_for(config: str) -> None:
     assert len(outs) == blocks_asked_for(config)
 
     entry = model_zoo.find_entry(config)
-    if entry is None or entry.baseline is None:
+    if entry is None or not entry.baseline:
         return
     without = state_dict_shapes(entry.baseline)
     assert not any("nonlocal" in key for key in without)
@@ -230,17 +231,36 @@ def test_a_baseline_is_detectron2s_own_of_the_same_name(config: str) -> None:
     assert changed == {}
 
 
-def test_leaves_are_short_and_base_files_are_used() -> None:
-    used = set()
-    for path in CONFIGS.rglob("*.yaml"):
-        text = path.read_text(encoding="utf-8")
-        if path.parent.name not in ("base", "experiments") and not path.name.startswith(
-            "quickstart"
-        ):
-            assert len(text.splitlines()) <= 9, path
-        assert "detectron2://" not in "".join(re.findall(r"_BASE_:.*(?:\n +- .*)*", text)), path
-        used |= {Path(name).name for name in re.findall(r"[\w./-]+\.yaml", text)}
-    assert {path.name for path in (CONFIGS / "base").glob("*.yaml")} <= used
+def files_read(path: Path) -> set[Path]:
+    """The files that a YAML config consists of: itself, its bases, and theirs."""
+    bases = yaml.safe_load(path.read_text(encoding="utf-8")).get("_BASE_", [])
+    names = [bases] if isinstance(bases, str) else bases
+    return {path}.union(*(files_read((path.parent / name).resolve()) for name in names))
+
+
+def test_a_config_is_read_in_at_most_three_files_and_every_base_is_used() -> None:
+    read = {path: files_read(path) for path in CONFIGS.rglob("*.yaml")}
+    assert {path for path, paths in read.items() if len(paths) > 3} == set()
+    used = set().union(*(paths - {path} for path, paths in read.items()))
+    assert set(CONFIGS.glob("Base-*.yaml")) <= used
+
+
+@pytest.mark.parametrize("config", [config for config in LEAVES if "R_101" in config])
+def test_depths_differ_in_depth_weights_and_places_of_blocks(config: str) -> None:
+    shallow = config.replace("R_101", "R_50")
+    if shallow in LEAVES:
+        changed = difference(model_zoo.get_config(config), model_zoo.get_config(shallow)).keys()
+        places = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
+        assert changed - {places} == {"MODEL.RESNETS.DEPTH", "MODEL.WEIGHTS"}
+
+
+@pytest.mark.parametrize(
+    "config", [config for config in LEAVES if re.search(r"_(s1|3)x\.", config)]
+)
+def test_schedules_differ_in_iterations(config: str) -> None:
+    short = re.sub(r"_(s1|3)x\.", "_1x.", config)
+    changed = difference(model_zoo.get_config(config), model_zoo.get_config(short))
+    assert changed.keys() == {"SOLVER.STEPS", "SOLVER.MAX_ITER"}
 
 
 def added_keys() -> set[str]:

@@ -1,11 +1,11 @@
-"""The video configs: each promised name, what it says, twins that differ in blocks alone."""
+"""The video configs: each promised name and what it says. Twins are in test_configs.py."""
 
 import re
 from typing import Any
 
 import pytest
 from detectron2.config import CfgNode
-from test_configs import CONFIGS, build, difference
+from test_configs import CONFIGS, build
 
 from nl_detectron import model_zoo
 from nl_detectron.config import check_config, check_detectron2_keys
@@ -36,7 +36,6 @@ NAMES = {
         "i3d_3x3x3_R_101_32x2",
     )
 } | {f"Charades/i3d_R_101_{nl}128x1.yaml" for nl in ("", "NL5_")}
-WITH_BLOCKS = sorted(name for name in NAMES if "_NL" in name)
 
 
 def config(name: str) -> CfgNode:
@@ -111,15 +110,6 @@ def test_a_config_is_what_its_name_says(name) -> None:
     assert [224 if kinetics else 288] * 2 == cfg.INPUT.CROP.SIZE
     ratio = cfg.INPUT.CROP.SIZE[0] / 224
     assert pytest.approx([256 * ratio, 320 * ratio], abs=0.5) == list(cfg.INPUT.MIN_SIZE_TRAIN)
-
-
-@pytest.mark.parametrize("name", WITH_BLOCKS)
-def test_twins_differ_in_nothing_but_blocks(name) -> None:
-    twin = re.sub(r"_NL.*_", "_", name)
-    assert twin in NAMES
-    changed = difference(config(name), config(twin))
-    allowed = {f"MODEL.RESNETS.NON_LOCAL.{key}" for key in ("AFTER_BLOCKS", "PAIRWISE", "AXES")}
-    assert {"MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"} <= changed.keys() <= allowed
 
 
 def test_configs_build_the_blocks_that_they_ask_for() -> None:

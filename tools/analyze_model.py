@@ -2,7 +2,6 @@
 """Count a model's parameters and multiply-adds, part by part, with and without non-local blocks."""
 
 import argparse
-import csv
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -26,7 +25,8 @@ from nl_detectron.arguments import add_traceback
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.errors import UserError, run_script
 from nl_detectron.model_zoo import ENTRIES, Entry
-from nl_detectron.model_zoo.video_entries import VIDEO
+from nl_detectron.model_zoo.model_zoo import TABLE as ZOO_TABLE
+from nl_detectron.model_zoo.tables import with_values
 from nl_detectron.modeling import VideoClassifier
 from nl_detectron.video_analysis import VideoAnalysis, analyze_video
 
@@ -36,7 +36,6 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 TABLE = ROOT / "docs" / "complexity.md"
 VIDEO_TABLE = ROOT / "docs" / "complexity_video.md"
-FIGURES = ROOT / "nl_detectron" / "model_zoo" / "complexity.csv"
 CONVENTIONS = (analysis.__doc__ or "").partition("\n\n")[2]
 
 # Of these the table of the zoo also shows the parts.
@@ -230,22 +229,26 @@ def write_zoo() -> None:
     images: dict[str, Analysis] = {}
     clips: dict[str, VideoAnalysis] = {}
     for entry in tqdm(ENTRIES, unit="config"):
-        if entry.task == VIDEO:
+        if entry.task == "video":
             clips[entry.config] = clip_of(model_zoo.get_config(entry.config))
         else:
             images[entry.config] = analyze(build_on_meta(model_zoo.get_config(entry.config)))
     TABLE.write_text(zoo_table(images), encoding="utf-8")
     VIDEO_TABLE.write_text(video_table(), encoding="utf-8")
-    with open(FIGURES, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["config", "frames", "height", "width", "parameters", "multiply_adds"])
-        for entry in ENTRIES:
-            clip = clips.get(entry.config)
-            result = clip or images[entry.config]
-            size = (clip.frames if clip else 1, result.height, result.width)
-            total = result.total
-            writer.writerow([entry.config, *size, total.parameters, total.multiply_adds])
-    print(f"wrote {TABLE}, {VIDEO_TABLE} and {FIGURES}; now run python tools/generate_model_zoo.py")
+    values = {config: zoo_values(result, 1) for config, result in images.items()}
+    values |= {config: zoo_values(result, result.frames) for config, result in clips.items()}
+    ZOO_TABLE.write_text(with_values(values), encoding="utf-8")
+    print(f"wrote {TABLE}, {VIDEO_TABLE} and {ZOO_TABLE}")
+    print("now run python tools/generate_model_zoo.py")
+
+
+def zoo_values(result: Analysis | VideoAnalysis, frames: int) -> dict[str, object]:
+    """Return the columns of the zoo's table."""
+    return {
+        "input": f"{frames}x{result.height}x{result.width}",
+        "parameters": result.total.parameters,
+        "multiply_adds": result.total.multiply_adds,
+    }
 
 
 def clip_of(cfg: CfgNode) -> VideoAnalysis:

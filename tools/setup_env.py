@@ -1,138 +1,104 @@
 #!/usr/bin/env python3
-"""Make .venv, with everything that this repository needs in it: what `make setup` runs.
+"""Make .venv with everything that this repository needs: the code behind `make setup`.
 
-Every step looks at what is there first, so that an interrupted run goes on where it stopped, and
-a stamp makes the run after a finished one immediate. pip's output is in .venv/setup.log.
+Packages come by uv where there is one, by pip otherwise. An interrupted run continues where it
+stopped, and a stamp makes a run after a finished one immediate.
 """
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-from provision_detectron2 import ROOT, SetupError, explain, run_pip
-
+ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-LOG = VENV / "setup.log"
 STAMP = VENV / "setup.stamp"
 EXTRAS = "detectron2,docs,export,lint,test,video"
-GIGABYTES_NEEDED = 8
-# Relative, because pip splits these at spaces; it runs in ROOT. The second is for newer pips.
-PIP_ENV = {"PIP_CONSTRAINT": "constraints.txt", "PIP_BUILD_CONSTRAINT": "constraints.txt"}
+INPUTS = (
+    "pyproject.toml",
+    "constraints.txt",
+    "tools/provision_detectron2.py",
+    "tools/setup_env.py",
+)
+# Relative, because pip splits these at spaces; it runs in ROOT.
+CONSTRAINTS = {
+    f"{tool}_{name}": "constraints.txt"
+    for tool in ("PIP", "UV")
+    for name in ("CONSTRAINT", "BUILD_CONSTRAINT")
+}
 
 
 def fingerprint() -> str:
-    """Return a digest of everything that the result of the set-up depends on."""
+    """Return a digest of everything that the environment depends on."""
     digest = hashlib.sha256(str(ROOT).encode())  # an editable install knows its folder
-    for name in (
-        "pyproject.toml",
-        "constraints.txt",
-        "tools/provision_detectron2.py",
-        "tools/setup_env.py",
-    ):
+    for name in INPUTS:
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
 
 
-def works(*arguments: str) -> bool:
-    """Whether .venv's Python, run with `arguments`, succeeds."""
-    return subprocess.run([PYTHON, *arguments], capture_output=True, check=False).returncode == 0
+def run(*command: str | Path) -> None:
+    """Run a command that prints to the terminal; end in one line if it fails."""
+    status = subprocess.run(command, env={**os.environ, **CONSTRAINTS}, check=False).returncode
+    if status:
+        line = shlex.join(map(str, command))
+        sys.exit(f"error: '{line}' failed, see above; run 'make setup' again to continue")
 
 
-def make_venv() -> None:
-    """Make .venv, or complete it; one that is in use is never thrown away."""
+def works(code: str) -> bool:
+    """Whether .venv's Python runs `code`."""
+    return subprocess.run([PYTHON, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def make_venv(uv: str | None) -> None:
+    """Make .venv, or complete it; an existing one is never thrown away."""
     if os.path.lexists(PYTHON):
-        if not (
-            PYTHON.exists() and works("-c", "import sys; sys.exit(sys.version_info < (3, 11))")
-        ):
-            raise SetupError(f"{PYTHON} is broken or older than 3.11: remove {VENV} and run again")
-        if works("-m", "pip", "--version"):
+        if works("import pip"):
             return
-    command = [sys.executable, "-m", "venv", str(VENV)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = " ".join((done.stderr or done.stdout).split()) or "no reason given"
-        raise SetupError(
-            f"'{' '.join(command)}' failed: {reason} (on Debian and Ubuntu: apt install"
-            " python3-venv; or name another Python: make setup PYTHON=...)"
-        )
+        if not works(""):
+            sys.exit(f"error: {PYTHON} does not run: remove {VENV} and run 'make setup' again")
+    if uv:  # with pip, which takes Detectron2's wheel
+        run(uv, "venv", "--seed", "--allow-existing", "--python", sys.executable, VENV)
+    else:
+        run(sys.executable, "-m", "venv", VENV)
 
 
-def install_packages() -> None:
+def install_packages(uv: str | None) -> None:
     """Install the pinned packages, and this one in editable mode."""
-    site_packages = next((VENV / "lib").glob("python3*/site-packages"))
-    if not (site_packages / "torch").exists():
-        free = shutil.disk_usage(VENV).free / 1e9
-        if free < GIGABYTES_NEEDED:
-            raise SetupError(
-                f"the set-up needs {GIGABYTES_NEEDED} GB of disk, and {VENV} has {free:.1f} GB"
-                " free: free some space and run again"
-            )
-    for dist_info in site_packages.glob("*.dist-info"):
-        # pip writes RECORD last: without it the installation was cut off, but pip would trust it.
+    for dist_info in VENV.glob("lib/python3*/site-packages/*.dist-info"):
+        # RECORD is written last: without it the installation was cut off, but would be trusted.
         if not (dist_info / "RECORD").exists():
             shutil.rmtree(dist_info)
-    pip("install", "--editable", f".[{EXTRAS}]")
+    install = [uv, "pip", "install", "--python", PYTHON] if uv else [PYTHON, "-m", "pip", "install"]
+    run(*install, "--editable", f".[{EXTRAS}]")
+    if not works("import cv2"):  # the system lacks libGL or libX11, which OpenCV's window needs
+        run(*install, "--no-deps", "--force-reinstall", "opencv-python-headless")
 
 
-def ensure_cv2_loads() -> None:
-    """Replace OpenCV by its build without a window where the system has no libGL or libX11."""
-    if not works("-c", "import cv2"):
-        pip("install", "--no-deps", "--force-reinstall", "opencv-python-headless")
-        say("      the system lacks a library that OpenCV's window needs: took the headless build")
-
-
-def pip(*arguments: str) -> None:
-    """Run .venv's pip under the constraints, with its current line shown on a terminal."""
-    run_pip(arguments, log=LOG, python=str(PYTHON), env=PIP_ENV, on_line=show_progress)
-    show_progress("")
-
-
-def show_progress(line: str) -> None:
-    """Overwrite the terminal's line with `line`; nothing where there is no terminal."""
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns - 1
-        print(f"\r\033[K{line.strip()[:width]}", end="", flush=True)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def set_up() -> None:
-    expected = fingerprint()
-    if STAMP.exists() and STAMP.read_text(encoding="utf-8") == expected and PYTHON.exists():
-        say("set-up: everything is in .venv already")
-        return
-    say(f"[1/3] virtual environment {VENV}, Python {sys.version.split()[0]}")
-    make_venv()
-    STAMP.unlink(missing_ok=True)
-    say(f"[2/3] packages of constraints.txt: about 6 GB, a few minutes (details: {LOG})")
-    install_packages()
-    ensure_cv2_loads()
-    say("[3/3] Detectron2")
-    provision = ROOT / "tools" / "provision_detectron2.py"
-    status = subprocess.run([PYTHON, provision, "--log", LOG], check=False).returncode
-    if status:
-        sys.exit(status)  # the tool has said why
-    STAMP.write_text(expected, encoding="utf-8")
-    say("set-up: done")
-
-
-def main() -> int:
+def main() -> None:
     os.chdir(ROOT)
-    try:
-        set_up()
-    except (SetupError, OSError) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; run 'make setup' again to go on", file=sys.stderr)
-        return 130
-    return 0
+    if PYTHON.exists() and STAMP.is_file() and STAMP.read_text(encoding="utf-8") == fingerprint():
+        print("setup: everything is in .venv already")
+        return
+    STAMP.unlink(missing_ok=True)
+    uv = shutil.which("uv")
+    print(f"[1/3] {VENV}, Python {sys.version.split()[0]}", flush=True)
+    make_venv(uv)
+    print(f"[2/3] constraints.txt by {'uv' if uv else 'pip'}: about 6 GB", flush=True)
+    install_packages(uv)
+    print("[3/3] Detectron2", flush=True)
+    run(PYTHON, ROOT / "tools" / "provision_detectron2.py")
+    STAMP.write_text(fingerprint(), encoding="utf-8")
+    print("setup: done")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; run 'make setup' again to continue")

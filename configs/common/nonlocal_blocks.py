@@ -1,6 +1,8 @@
-"""The paper's blocks for a LazyConfig model: twins of base/nonlocal_{backbone,keypoint_head}.yaml.
+"""The paper's blocks for a LazyConfig model, as in the YAML configs of the same names.
 
-The YAML files say what is known of each choice and what is inferred.
+``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml`` and
+``COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_1x.yaml`` say what is known of each choice and what
+is inferred.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,21 +1,30 @@
-"""The configs that ship with the package, what is known of each, and trained models of them.
+"""Configs of the package, the figures known of each, and trained models.
 
-Same four functions as ``detectron2.model_zoo``, without its need for ``pkg_resources``.
+Four functions of ``detectron2.model_zoo``, without its need for ``pkg_resources``, and the table
+``model_zoo.csv``, one `Entry` per config.
 """
 
-from .api import ModelZooError, get, get_checkpoint_url, get_config, get_config_file
-from .entries import AP, ENTRIES, METRICS, find_entry
-from .entry import Checkpoint, Entry, Metric, Results
+from .model_zoo import (
+    ENTRIES,
+    METRICS,
+    Entry,
+    Figures,
+    Metric,
+    ModelZooError,
+    find_entry,
+    get,
+    get_checkpoint_url,
+    get_config,
+    get_config_file,
+)
 
 __all__ = [
-    "AP",
     "ENTRIES",
     "METRICS",
-    "Checkpoint",
     "Entry",
+    "Figures",
     "Metric",
     "ModelZooError",
-    "Results",
     "find_entry",
     "get",
     "get_checkpoint_url",
