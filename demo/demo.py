@@ -17,21 +17,21 @@ from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from nl_detectron.arguments import (
+from nl_detectron.config import load_config
+from nl_detectron.data.catalog import read_coco
+from nl_detectron.images import read_image
+from nl_detectron.inference import Predictor, to_coco_results
+from nl_detectron.inputs import WHAT, ImageId, list_images, number_images, report_bad
+from nl_detectron.tasks import is_video
+from nl_detectron.utils.arguments import (
     DEFAULT_CONFIDENCE,
     add_class_names,
     add_confidence_threshold,
     add_opts,
     add_traceback,
 )
-from nl_detectron.config import load_config
-from nl_detectron.data.catalog import read_coco
-from nl_detectron.errors import UserError, run_script
-from nl_detectron.files import check_overwriting, output_files, write_json
-from nl_detectron.images import read_image
-from nl_detectron.inference import Predictor, to_coco_results
-from nl_detectron.inputs import WHAT, ImageId, list_images, number_images, report_bad
-from nl_detectron.tasks import is_video
+from nl_detectron.utils.errors import UserError, run_script
+from nl_detectron.utils.file_io import check_overwriting, output_files, write_json
 from nl_detectron.visualization import draw_instances
 
 WINDOW = "nl_detectron"

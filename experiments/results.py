@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 from .plan import Trial
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from .dataset_check import KINDS
 from .dataset_check.images import depth_error, header_error, image_error
-from .errors import UserError
+from .utils.errors import UserError
 
 ImageInput: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | torch.Tensor
 

@@ -28,9 +28,9 @@ from torch import nn
 from .checkpoint import METADATA, Checkpointer
 from .config import check_config, load_config
 from .data.catalog import class_metadata
-from .errors import ConfigError, UserError
 from .images import ImageInput, to_array
 from .tasks import is_video
+from .utils.errors import ConfigError, UserError
 
 Classes: TypeAlias = Sequence[str] | str | os.PathLike[str]
 

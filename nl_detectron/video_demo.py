@@ -21,14 +21,14 @@ from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
-from . import files
 from .data.video.info import IMAGE_SUFFIXES, VideoError
 from .data.video.lists import VIDEO_SUFFIXES
 from .data.video.reading import resized
 from .data.video.streaming import Camera, Frame, VideoStream
 from .data.video.writing import CODECS, VideoWriter
-from .errors import UserError
 from .inference import Predictor
+from .utils import file_io as files
+from .utils.errors import UserError
 from .video.windows import SlidingWindows
 from .video_inference import VideoPrediction, VideoPredictor, WindowScores, best_classes
 from .visualization import draw_instances

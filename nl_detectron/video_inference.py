@@ -22,10 +22,10 @@ from PIL import Image, ImageSequence
 from .data.video.info import FOLDER_RATE, VideoError, VideoInfo
 from .data.video.probing import probe
 from .data.video.streaming import Frame
-from .errors import ConfigError, DataError, UserError
 from .inference import Classes, complete_config, is_one, load_model, precision
 from .modeling import VideoClassifier
 from .tasks import is_video
+from .utils.errors import ConfigError, DataError, UserError
 from .video import sampling
 from .video.mapper import TestMapper
 from .video.windows import SlidingWindows, Window

@@ -8,9 +8,9 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_backbone
 
 from nl_detectron.config import NonLocalOptions
-from nl_detectron.errors import ConfigError
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.modeling import add_backbone_blocks
+from nl_detectron.utils.errors import ConfigError
 
 NONLOCAL_NAME = {
     "build_resnet_backbone": "build_nonlocal_resnet_backbone",

@@ -28,7 +28,7 @@ from nl_detectron.dataset_check import (
     check_run,
 )
 from nl_detectron.dataset_check.annotations import run_lengths
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 sys.path.insert(0, str(tiny_run.ROOT / "tools"))
 import check_dataset

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 BACKBONE = "backbone.bottom_up."
 LAST = BACKBONE + "res4.{}.conv{}.weight"  # a renumbered last block would not get it

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 # torch's about odd pickles and about tracing.
 pytestmark = pytest.mark.filterwarnings(

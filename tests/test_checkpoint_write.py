@@ -20,7 +20,7 @@ from torch import nn
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.checkpoint.writing import AtomicPathManager, atomic_write
 from nl_detectron.engine.run_errors import DivergedError, check_weights
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 
 class Counter:

@@ -21,8 +21,8 @@ from nl_detectron.config import (
 )
 from nl_detectron.engine import Trainer
 from nl_detectron.engine.setup import prepare
-from nl_detectron.errors import ConfigError, UserError
 from nl_detectron.inference import Predictor
+from nl_detectron.utils.errors import ConfigError, UserError
 
 BACKBONE = "MODEL.RESNETS.NON_LOCAL"
 HEAD = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL"

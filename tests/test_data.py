@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 from nl_detectron.data import cache_root, coco, make_shapes, register_generated
 from nl_detectron.data.canvas import SCALE
 from nl_detectron.data.shapes import CLASSES
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 SIZE = {"num_train": 14, "num_val": 4}
 PERSON = 1

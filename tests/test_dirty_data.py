@@ -42,7 +42,7 @@ from nl_detectron.detection.loading import (
     check_metadata,
     instantiate_loader,
 )
-from nl_detectron.errors import ConfigError, UserError
+from nl_detectron.utils.errors import ConfigError, UserError
 
 NAME = "dirty_data"
 

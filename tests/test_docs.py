@@ -145,7 +145,7 @@ def test_a_wrong_command_is_found(monkeypatch):
         check_python(monkeypatch, ["tools/plot_metrics.py", "RUN", "--out", "x", "--no-such-flag"])
     with pytest.raises(SystemExit):
         check_python(monkeypatch, ["tools/reproduce.py", "--table", "77"])
-    with pytest.raises(nl_detectron.errors.ConfigError, match=r"SOLVER\.LR"):
+    with pytest.raises(nl_detectron.utils.errors.ConfigError, match=r"SOLVER\.LR"):
         check_python(monkeypatch, shlex.split("train_net.py --config-file hands.yaml SOLVER.LR 1"))
     with pytest.raises(AssertionError, match="no_such_target"):
         check_make(["no_such_target"])

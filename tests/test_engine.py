@@ -15,14 +15,8 @@ from torch import nn
 
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.data import check_datasets
-from nl_detectron.engine import (
-    Ranks,
-    StepTrainer,
-    argument_parser,
-    launch,
-    ranks_from_environment,
-)
-from nl_detectron.errors import ConfigError, UserError
+from nl_detectron.engine import Ranks, StepTrainer, argument_parser, launch, ranks_from_environment
+from nl_detectron.utils.errors import ConfigError, UserError
 
 QUICKSTART = tiny_run.ROOT / "configs" / "quickstart.yaml"
 

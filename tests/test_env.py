@@ -9,7 +9,7 @@ from tiny_run import metrics, run, write_run
 
 from nl_detectron import add_nonlocal_config
 
-ENVIRONMENT = {"DETECTRON2_ENV_MODULE": "nl_detectron.env"}
+ENVIRONMENT = {"DETECTRON2_ENV_MODULE": "nl_detectron.utils.env"}
 
 # Has the shape of Detectron2's tools/train_net.py: its default config, trainer and command line.
 TRAIN_NET = """

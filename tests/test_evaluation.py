@@ -37,8 +37,8 @@ from nl_detectron.detection import build_evaluator, build_test_loader
 from nl_detectron.engine import Trainer, argument_parser, main, run_config
 from nl_detectron.engine.batch_norm import PreciseBN
 from nl_detectron.engine.trainer import check_test_classes
-from nl_detectron.errors import ConfigError, UserError
 from nl_detectron.tasks import task_of
+from nl_detectron.utils.errors import ConfigError, UserError
 
 Content = dict[str, Any]
 RETINANET = ["MODEL.META_ARCHITECTURE", "RetinaNet"]

@@ -24,8 +24,8 @@ from experiments.results import Outcome, add, load
 from experiments.run import PLANS
 from experiments.statistics import Interval, difference, judge
 from experiments.video import trial as video_trial
-from nl_detectron.errors import UserError
 from nl_detectron.layers import NonLocalBlock
+from nl_detectron.utils.errors import UserError
 from nl_detectron.visualization import Attention, Query
 from nl_detectron.visualization.geometry import Grid
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nl_detectron.errors import UserError
-from nl_detectron.files import check_overwriting, output_files
+from nl_detectron.utils.errors import UserError
+from nl_detectron.utils.file_io import check_overwriting, output_files
 
 VIDEOS = (".mp4", ".webm")
 

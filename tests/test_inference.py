@@ -20,8 +20,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from nl_detectron.config import load_config
-from nl_detectron.errors import ConfigError, UserError
 from nl_detectron.inference import Predictor, network_input, to_coco_results
+from nl_detectron.utils.errors import ConfigError, UserError
 
 
 @pytest.fixture(scope="module")

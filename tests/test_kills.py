@@ -16,7 +16,7 @@ import tiny_run
 import torch
 from recording import record, same
 
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 pytest_plugins = ["recording"]  # for its fixture
 

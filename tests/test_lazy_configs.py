@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from nl_detectron import model_zoo
-from nl_detectron.errors import ConfigError
 from nl_detectron.tasks import task_of
+from nl_detectron.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 LEAVES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("COCO-*/*.py"))

@@ -12,7 +12,7 @@ from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
 from nl_detectron.data import clips
-from nl_detectron.errors import run_script
+from nl_detectron.utils.errors import run_script
 from nl_detectron.visualization import look_at_clip, partner_shares, read_clip
 
 NUM_VIDEOS = 2 * len(clips.CLASSES) - 6  # each class once, those told by a relation twice

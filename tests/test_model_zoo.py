@@ -21,9 +21,9 @@ from detectron2.config import CfgNode
 
 import nl_detectron
 from nl_detectron import model_zoo
-from nl_detectron.errors import UserError
 from nl_detectron.model_zoo import ENTRIES, tables
 from nl_detectron.model_zoo import model_zoo as module
+from nl_detectron.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(nl_detectron.__file__).parent

@@ -17,8 +17,8 @@ from nl_detectron.commands import reproduce
 from nl_detectron.config import load_config
 from nl_detectron.engine import Trainer
 from nl_detectron.engine import argument_parser as train_parser
-from nl_detectron.errors import UserError
 from nl_detectron.model_zoo import ENTRIES, find_entry, model_zoo
+from nl_detectron.utils.errors import UserError
 
 R50 = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 R50_NL = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml"

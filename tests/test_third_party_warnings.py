@@ -9,7 +9,7 @@ import tiny_run
 
 SCRIPT = """
 import logging, multiprocessing, warnings
-from nl_detectron.errors import run_script
+from nl_detectron.utils.errors import run_script
 import torch
 if __name__ == "__main__":
     filters = [(str(message), kind.__name__) for _, message, kind, *_ in warnings.filters]

@@ -13,7 +13,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 
 from nl_detectron.config import load_config
 from nl_detectron.engine import argument_parser, main, run_config
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 TRAIN_NET = tiny_run.ROOT / "train_net.py"
 

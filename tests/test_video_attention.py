@@ -21,8 +21,8 @@ from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
 from nl_detectron.data import clips, video_file
-from nl_detectron.errors import DataError, UserError, run_script
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
+from nl_detectron.utils.errors import DataError, UserError, run_script
 from nl_detectron.visualization import (
     Clip,
     ClipGrid,

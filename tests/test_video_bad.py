@@ -26,7 +26,7 @@ from nl_detectron.data.video import decoding
 from nl_detectron.data.video.info import VideoError
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.reading import read_frames
-from nl_detectron.errors import DataError
+from nl_detectron.utils.errors import DataError
 from nl_detectron.video import loading
 from nl_detectron.video.skipping import log_skipped, read_skipped, skipped_file
 

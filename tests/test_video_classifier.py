@@ -15,8 +15,8 @@ from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 from video_networks import build, clip, randomize, video_cfg
 
-from nl_detectron.errors import ConfigError, UserError
 from nl_detectron.modeling import VideoClassifier
+from nl_detectron.utils.errors import ConfigError, UserError
 
 HEAD = "MODEL.VIDEO_CLASSIFIER"
 SMALL = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.OUT_FEATURES", ["res3"])

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch import nn
 
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 from nl_detectron.video.evaluation import VideoEvaluator
 from nl_detectron.video.metrics import average_precision, label_ranks, mean_average_precision
 

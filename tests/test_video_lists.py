@@ -17,7 +17,7 @@ from painted import paint, read_number, write_video
 from nl_detectron.data import register_videos
 from nl_detectron.data.video import charades, lists, register
 from nl_detectron.data.video.lists import Entry
-from nl_detectron.errors import DataError, UserError
+from nl_detectron.utils.errors import DataError, UserError
 from nl_detectron.video.mapper import TrainMapper
 
 

@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from video_networks import build, randomize, video_cfg
 
-from nl_detectron.errors import ConfigError
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.layers.batch_norm import AffineNorm3d, FrozenBatchNorm3d, build_norm_3d
 from nl_detectron.modeling import VideoResNet
+from nl_detectron.utils.errors import ConfigError
 
 RESNETS, VIDEO = "MODEL.RESNETS", "MODEL.VIDEO_RESNET"
 BLOCKS = f"{RESNETS}.NON_LOCAL"

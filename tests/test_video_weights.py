@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from video_networks import build, clip, randomize, video_cfg
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 EPS = 1.0000001e-5
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}

@@ -13,7 +13,7 @@ import wandb
 from detectron2.utils.events import EventStorage, TensorboardXWriter
 
 from nl_detectron.engine.wandb_run import WandbRun
-from nl_detectron.errors import UserError
+from nl_detectron.utils.errors import UserError
 
 pytest_plugins = ["recording"]  # for its fixture
 

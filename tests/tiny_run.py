@@ -73,7 +73,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from nl_detectron.engine import Trainer, argument_parser, main
-from nl_detectron.errors import run_script
+from nl_detectron.utils.errors import run_script
 
 people = _get_builtin_metadata("coco_person")
 keypoints = {{k: people[k] for k in ("keypoint_names", "keypoint_flip_map")}}

@@ -21,13 +21,13 @@ from nl_detectron.analysis import (
     build_on_meta,
     increase,
 )
-from nl_detectron.arguments import add_traceback
 from nl_detectron.config import load_config, load_lazy_config
-from nl_detectron.errors import UserError, run_script
 from nl_detectron.model_zoo import ENTRIES, Entry
 from nl_detectron.model_zoo.model_zoo import TABLE as ZOO_TABLE
 from nl_detectron.model_zoo.tables import with_values
 from nl_detectron.modeling import VideoClassifier
+from nl_detectron.utils.arguments import add_traceback
+from nl_detectron.utils.errors import UserError, run_script
 from nl_detectron.video_analysis import VideoAnalysis, analyze_video
 
 TEXT = ("part", "block", "form", "order", "input", "config", "blocks")  # columns of words

@@ -12,7 +12,6 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
-from nl_detectron.arguments import add_opts, add_traceback
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.data import check_datasets
 from nl_detectron.dataset_check import (
@@ -25,14 +24,10 @@ from nl_detectron.dataset_check import (
     check_registered,
     check_run,
 )
-from nl_detectron.dataset_check.videos import (
-    VideoSet,
-    check_video_run,
-    check_videos,
-    is_video_set,
-)
-from nl_detectron.errors import UserError, run_script
+from nl_detectron.dataset_check.videos import VideoSet, check_video_run, check_videos, is_video_set
 from nl_detectron.tasks import is_video
+from nl_detectron.utils.arguments import add_opts, add_traceback
+from nl_detectron.utils.errors import UserError, run_script
 
 
 def parser() -> argparse.ArgumentParser:

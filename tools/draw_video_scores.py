@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from nl_detectron.arguments import add_traceback
 from nl_detectron.data.video.reading import read_frames
-from nl_detectron.errors import UserError, run_script
+from nl_detectron.utils.arguments import add_traceback
+from nl_detectron.utils.errors import UserError, run_script
 from nl_detectron.visualization.contact_sheet import draw_contact_sheet
 
 FRAMES = 8

@@ -16,13 +16,13 @@ from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 from tqdm import tqdm
 
-from nl_detectron.arguments import add_opts, add_traceback
 from nl_detectron.data import clips
-from nl_detectron.errors import UserError, run_script
-from nl_detectron.files import write_json
 from nl_detectron.inference import complete_config, load_model
 from nl_detectron.inputs import list_images
 from nl_detectron.tasks import is_video
+from nl_detectron.utils.arguments import add_opts, add_traceback
+from nl_detectron.utils.errors import UserError, run_script
+from nl_detectron.utils.file_io import write_json
 from nl_detectron.visualization import PartnerShare, look_at_clip, partner_shares, read_clip
 from nl_detectron.visualization.partners import Share
 

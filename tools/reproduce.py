@@ -2,7 +2,7 @@
 """Train a table of the paper, or evaluate the weights that its authors released, and compare."""
 
 from nl_detectron.commands.reproduce import main
-from nl_detectron.errors import run_script
+from nl_detectron.utils.errors import run_script
 
 if __name__ == "__main__":
     run_script(main)

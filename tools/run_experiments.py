@@ -9,8 +9,8 @@ from experiments.plan import Trial
 from experiments.report import write_page
 from experiments.results import load
 from experiments.run import PLANS, run
-from nl_detectron.arguments import add_traceback
-from nl_detectron.errors import UserError, run_script
+from nl_detectron.utils.arguments import add_traceback
+from nl_detectron.utils.errors import UserError, run_script
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "experiments"
 EPILOG = """

@@ -15,18 +15,18 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from nl_detectron.arguments import (
+from nl_detectron.images import read_image
+from nl_detectron.inference import Predictor, complete_config, load_model
+from nl_detectron.inputs import WHAT, list_images, report_bad
+from nl_detectron.tasks import is_video
+from nl_detectron.utils.arguments import (
     add_class_names,
     add_confidence_threshold,
     add_opts,
     add_traceback,
 )
-from nl_detectron.errors import DataError, UserError, run_script
-from nl_detectron.files import output_files
-from nl_detectron.images import read_image
-from nl_detectron.inference import Predictor, complete_config, load_model
-from nl_detectron.inputs import WHAT, list_images, report_bad
-from nl_detectron.tasks import is_video
+from nl_detectron.utils.errors import DataError, UserError, run_script
+from nl_detectron.utils.file_io import output_files
 from nl_detectron.visualization import (
     ClipPage,
     Page,

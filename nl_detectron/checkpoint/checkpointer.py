@@ -11,7 +11,7 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .caffe2 import read_pickle
 from .finite import nonfinite_counts
 from .reading import (

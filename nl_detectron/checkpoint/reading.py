@@ -13,7 +13,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .finite import nonfinite_counts
 
 logger = logging.getLogger(__name__)

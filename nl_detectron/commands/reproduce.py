@@ -16,12 +16,9 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from ..arguments import add_opts, add_traceback
 from ..config import load_config
 from ..data import check_datasets
 from ..engine import Trainer
-from ..errors import UserError, nearest
-from ..files import write_json, write_text
 from ..model_zoo import METRICS, Entry, Figures, find_entry, get_config_file
 from ..model_zoo.model_zoo import TABLE as ZOO_TABLE
 from ..model_zoo.tables import (
@@ -33,6 +30,9 @@ from ..model_zoo.tables import (
     with_values,
     written,
 )
+from ..utils.arguments import add_opts, add_traceback
+from ..utils.errors import UserError, nearest
+from ..utils.file_io import write_json, write_text
 
 TRAIN = (sys.executable, "-m", "nl_detectron.commands.train")
 TABLES = ("2", "2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4", "5", "6")

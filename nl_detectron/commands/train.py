@@ -2,7 +2,7 @@
 
 from ..engine import argument_parser
 from ..engine import main as train
-from ..errors import run_script
+from ..utils.errors import run_script
 
 
 def main() -> None:

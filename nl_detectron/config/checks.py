@@ -22,9 +22,9 @@ from detectron2.modeling import (
 from fvcore.common.registry import Registry
 from PIL import Image
 
-from ..errors import ConfigError, nearest
 from ..layers import PAIRWISE_FORMS
 from ..layers.nonlocal_block import AXES, build_norm
+from ..utils.errors import ConfigError, nearest
 from .config_file import short_repr
 from .keys import BACKBONE_KEY, HEAD_KEY, STAGES
 
@@ -214,7 +214,7 @@ def check_config(cfg: CfgNode) -> None:
 
     The keys are this package's. Blocks that the chosen backbone or head does not build are an
     error too; `builds_nonlocal_blocks` marks builders of your own. `Trainer`, `main`, `Predictor`,
-    `VideoPredictor` and ``nl_detectron.env`` call this function; builders check their own keys.
+    `VideoPredictor` and ``nl_detectron.utils.env`` call this; builders check their own keys.
     """
     check_blocks(cfg)
     _check(cfg, _OTHERS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ConfigError, UserError
+from ..utils.errors import ConfigError, UserError
 
 _PACKAGE_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _CONFIG_SUFFIXES = (".yaml", ".py")

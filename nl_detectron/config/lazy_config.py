@@ -12,7 +12,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import ConfigError, UserError, nearest
+from ..utils.errors import ConfigError, UserError, nearest
 from .config_file import check_device, find_config_file, one_line, short_repr
 
 _LAZY_PARTS = ("model", "optimizer", "dataloader", "train")

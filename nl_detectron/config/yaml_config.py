@@ -8,7 +8,7 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from ..errors import ConfigError, nearest
+from ..utils.errors import ConfigError, nearest
 from .checks import check_config, check_detectron2_keys
 from .config_file import check_device, find_config_file, one_line, shortened
 from .keys import add_nonlocal_config

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import UserError, nearest
+from ..utils.errors import UserError, nearest
 
 # Keys of a dataset's metadata that are paths: Detectron2's, and those of lists of videos.
 _PATHS = (

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..errors import ConfigError, UserError
+from ..utils.errors import ConfigError, UserError
 from .video.lists import read_classes
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..utils.errors import UserError
 
 
 def write(path: Path, frames: np.ndarray, *, rate: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from nl_detectron.errors import UserError, nearest
+from nl_detectron.utils.errors import UserError, nearest
 
 from .annotations import problems_of_annotations, problems_of_lists
 from .coco import Coco, Expected, read

@@ -31,7 +31,7 @@ from pycocotools.coco import COCO
 from ..config import Config
 from ..dataset_check import Run
 from ..dataset_check.kinds import error_text, short_repr
-from ..errors import ConfigError, DataError, UserError
+from ..utils.errors import ConfigError, DataError, UserError
 
 logger = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from torch.multiprocessing import (
     start_processes,
 )
 
-from ..errors import UserError
-from ..third_party_warnings import hide_third_party_warnings
+from ..utils.errors import UserError
+from ..utils.third_party_warnings import hide_third_party_warnings
 from .run_errors import PROCESS_GONE
 from .sigterm import TERMINATED
 

@@ -14,7 +14,7 @@ from detectron2.engine import HookBase
 from torch import nn
 
 from ..checkpoint.finite import nonfinite_counts
-from ..errors import UserError
+from ..utils.errors import UserError
 
 PROCESS_GONE = "another process of this run has exited; see its log"
 

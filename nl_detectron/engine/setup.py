@@ -5,10 +5,10 @@ import sys
 
 from detectron2.engine import default_argument_parser
 
-from ..arguments import add_traceback
 from ..config import Config, RunSettings, check_lazy_run, load_config, load_lazy_config
 from ..data import check_datasets
 from ..tasks import task_of
+from ..utils.arguments import add_traceback
 from .trainer import check_tta
 
 

@@ -34,8 +34,8 @@ from ..checkpoint import Checkpointer
 from ..config import Config, RunSettings, check_config
 from ..config.config_file import short_repr
 from ..data.catalog import classes_differ, metadata_of
-from ..errors import ConfigError
 from ..tasks import task_of
+from ..utils.errors import ConfigError
 from .accumulate import StepTrainer, to_distributed
 from .batch_norm import PreciseBN, norms_with_statistics
 from .residual_norm import ResidualNormHook

@@ -7,7 +7,7 @@ from pathlib import Path
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventWriter, TensorboardXWriter
 
-from ..errors import UserError
+from ..utils.errors import UserError
 
 
 class WandbRun(HookBase):

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import METADATA
 from ..data.catalog import as_json
-from ..errors import UserError
+from ..utils.errors import UserError
 from . import detection, video
 from .files import SUFFIXES, TOLERANCE, Check, Part
 

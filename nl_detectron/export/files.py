@@ -13,7 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..utils.errors import UserError
 
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
 TOLERANCE = 1e-4

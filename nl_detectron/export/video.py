@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.clips import make_scene
-from ..errors import UserError
 from ..layers import NonLocalBlock
 from ..modeling import VideoClassifier
+from ..utils.errors import UserError
 from .files import Check, Outputs, Part, check, write
 
 

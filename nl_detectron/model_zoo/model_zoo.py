@@ -22,7 +22,7 @@ from torch import nn
 
 from ..checkpoint import Checkpointer
 from ..config import add_nonlocal_config
-from ..errors import UserError, nearest
+from ..utils.errors import UserError, nearest
 
 TABLE = Path(__file__).with_suffix(".csv")
 

@@ -10,7 +10,7 @@ from detectron2.modeling.backbone.fpn import (
 )
 
 from ..config import BACKBONE_KEY, NonLocalOptions, builds_nonlocal_blocks, check_blocks
-from ..errors import ConfigError
+from ..utils.errors import ConfigError
 from .insertion import add_backbone_blocks
 
 

@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, UserError
+from ..utils.errors import ConfigError, UserError
 from .video_resnet import VideoResNet
 
 VIEWS_AT_ONCE = 4  # of a video, in inference

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import BACKBONE_KEY, STAGES, builds_nonlocal_blocks
-from ..errors import ConfigError
 from ..layers.batch_norm import FrozenBatchNorm3d, build_norm_3d
+from ..utils.errors import ConfigError
 from .backbone import add_from_config
 
 RESIDUAL_BLOCKS = {  # of res2 to res5

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 
 from ..data.video.info import VideoError, VideoInfo
 from ..data.video.reading import WHOLE, Window, read_frames, resized
-from ..errors import DataError
+from ..utils.errors import DataError
 from . import sampling
 
 _WAY_OUT = (

@@ -6,8 +6,8 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..config import Config
-from ..errors import ConfigError, UserError
 from ..tasks import Task
+from ..utils.errors import ConfigError, UserError
 from .evaluation import VideoEvaluator, build_evaluator
 from .loading import TestLoader, build_test_loader, build_train_loader
 from .skipping import log_skipped, skipped_file

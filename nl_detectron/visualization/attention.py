@@ -21,10 +21,10 @@ from detectron2.structures import Instances
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import UserError, nearest
 from ..inference import Predictor
 from ..layers import NonLocalBlock, pairwise_weights
 from ..layers.nonlocal_ops import SOFTMAX_FORMS
+from ..utils.errors import UserError, nearest
 from .detections import is_person
 from .geometry import FloatArray, Grid
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, UserError
+from ..utils.errors import DataError, UserError
 from ..video.sampling import scaled_size
 from .attention import Query
 

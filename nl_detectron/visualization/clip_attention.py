@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import UserError
 from ..layers import NonLocalBlock
 from ..layers.nonlocal_ops import SOFTMAX_FORMS
 from ..modeling.video_classifier import VideoClassifier
 from ..modeling.video_resnet import VideoResNet
+from ..utils.errors import UserError
 from .attention import Row, attention_rows, find_blocks, seen_part
 from .clip import Clip, ClipQuery
 from .geometry import Axis, ClipGrid

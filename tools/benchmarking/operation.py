@@ -13,12 +13,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from nl_detectron.layers import (
-    PAIRWISE_FORMS,
-    NonLocalBlock,
-    explicit_nonlocal,
-    nonlocal_operation,
-)
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, explicit_nonlocal, nonlocal_operation
 
 from .measure import free_memory, in_own_process, now, peak_since_start, start_peak
 

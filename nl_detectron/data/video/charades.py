@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from ...errors import DataError
+from ...utils.errors import DataError
 from .lists import Entry, read_lines
 
 NUM_CLASSES = 157

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from ... import files
-from ...errors import UserError
+from ...utils import file_io as files
+from ...utils.errors import UserError
 from .info import DEFAULT_RATE, UPRIGHT, Orientation, VideoError
 
 try:

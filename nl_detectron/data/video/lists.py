@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from ...errors import DataError, UserError
+from ...utils.errors import DataError, UserError
 from .info import FOLDER_RATE, IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (

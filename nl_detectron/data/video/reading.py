@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from detectron2.data.detection_utils import read_image
 
-from ... import files
+from ...utils import file_io as files
 from .decoding import VideoReformatter, av, decode, opened, shown, video_stream
 from .info import VideoError, VideoInfo
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import DataError
+from ...utils.errors import DataError
 from . import charades
 from .info import FOLDER_RATE, VideoError
 from .lists import Entry, read_classes, read_folders, read_list

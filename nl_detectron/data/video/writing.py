@@ -9,7 +9,7 @@ from typing import Self, cast
 
 import numpy as np
 
-from ...errors import UserError
+from ...utils.errors import UserError
 from .decoding import av, opened
 from .info import VideoError
 from .streaming import Frame

@@ -1,6 +1,6 @@
 """For scripts that do not know this package, such as Detectron2's own ``tools/train_net.py``:
 
-    DETECTRON2_ENV_MODULE=nl_detectron.env python train_net.py --config-file ...
+    DETECTRON2_ENV_MODULE=nl_detectron.utils.env python train_net.py --config-file ...
 
 Detectron2 imports the named module and calls its `setup_environment`. Importing this one has
 imported the package, which registers everything. ``SOLVER.ACCUMULATE_STEPS`` is the one key that
@@ -11,7 +11,7 @@ from typing import Any
 
 from detectron2.config import CfgNode, defaults
 
-from .config import add_nonlocal_config, check_config
+from ..config import add_nonlocal_config, check_config
 
 
 class CheckedConfig(CfgNode):
