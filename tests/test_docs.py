@@ -396,7 +396,7 @@ def _flat(node: CfgNode, prefix: str = "") -> list[str]:
     ],
 )
 def test_a_docstring_that_differs_from_the_config_is_an_error(monkeypatch, docstring, problem):
-    from nl_detectron.config import keys
+    from nl_detectron.config import defaults as keys
 
     def add(cfg: CfgNode) -> None:
         cfg.S = CfgNode({"A": 1})

@@ -3,7 +3,7 @@
 README.md is the site's home; CONTRIBUTING.md, CHANGELOG.md, the model zoo and the tutorials are
 pages too, and the configs are served beside them. A relative link is written once, as GitHub
 follows it, and means the same page or file on the site. The table of config keys is made from
-`nl_detectron.config.keys`.
+`nl_detectron.config.defaults`.
 """
 
 import json
@@ -28,7 +28,7 @@ PAGES = {
     "tutorial_video.md": "docs/tutorial_video.ipynb",
 }
 SERVED = (
-    *("configs/**/*.*", "model_zoo/*.csv", "nl_detectron/config/keys.py"),
+    *("configs/**/*.*", "model_zoo/*.csv", "nl_detectron/config/defaults.py"),
     *("constraints.txt", "CITATION.cff", "LICENSE"),
 )
 KEYS_MARK = "<!-- config keys -->"
@@ -93,9 +93,9 @@ def config_table() -> str:
     """Return a table for each section of the keys that `add_nonlocal_config` adds.
 
     Keys and defaults are the config's, meanings those of the comments in the docstring of
-    `nl_detectron.config.keys`. Raises ValueError where the two differ, or a key has no meaning.
+    `nl_detectron.config.defaults`. Raises ValueError where the two differ, or a key has no meaning.
     """
-    from nl_detectron.config import keys  # with Detectron2 and torch behind it
+    from nl_detectron.config import defaults as keys  # with Detectron2 and torch behind it
 
     defaults = added_keys(keys.add_nonlocal_config)
     described = described_keys(keys.__doc__ or "")
@@ -156,7 +156,7 @@ def _described_elsewhere(key: str, described: dict[str, tuple[Any, str]]) -> tup
     for other, entry in described.items():
         if other.endswith(f".NON_LOCAL.{name}") and ".NON_LOCAL." in key:
             return entry
-    raise ValueError(f"{key} is not in the docstring of nl_detectron.config.keys")
+    raise ValueError(f"{key} is not in the docstring of nl_detectron.config.defaults")
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,10 +9,10 @@ from .checks import (
     check_config,
     check_detectron2_keys,
 )
-from .keys import BACKBONE_KEY, HEAD_KEY, STAGES, NonLocalOptions, add_nonlocal_config
-from .lazy_config import check_lazy_run, load_lazy_config
+from .defaults import BACKBONE_KEY, HEAD_KEY, STAGES, NonLocalOptions, add_nonlocal_config
+from .lazy import check_lazy_run, load_lazy_config
+from .load import load_config
 from .settings import Config, RunSettings
-from .yaml_config import load_config
 
 __all__ = [
     "BACKBONE_KEY",

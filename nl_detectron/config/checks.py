@@ -26,7 +26,7 @@ from ..layers import PAIRWISE_FORMS
 from ..layers.nonlocal_block import AXES, build_norm
 from ..utils.errors import ConfigError, nearest
 from .config_file import short_repr
-from .keys import BACKBONE_KEY, HEAD_KEY, STAGES
+from .defaults import BACKBONE_KEY, HEAD_KEY, STAGES
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from ..utils.errors import ConfigError, nearest
 from .checks import check_config, check_detectron2_keys
 from .config_file import check_device, find_config_file, one_line, shortened
-from .keys import add_nonlocal_config
+from .defaults import add_nonlocal_config
 
 _DEVICE_NOT_SET = "not set"
 _MAX_LENGTH = 300  # characters of a message
