@@ -1,14 +1,14 @@
 """Where the blocks go: backbones, keypoint head and video networks, registered with Detectron2."""
 
-from .backbone import (
+from .backbone.resnet import (
     build_nonlocal_resnet_backbone,
     build_nonlocal_resnet_fpn_backbone,
     build_nonlocal_retinanet_resnet_fpn_backbone,
 )
+from .backbone.video_resnet import VideoResNet, build_nonlocal_video_resnet_backbone
 from .insertion import add_backbone_blocks
-from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
-from .video_classifier import VideoClassifier
-from .video_resnet import VideoResNet, build_nonlocal_video_resnet_backbone
+from .meta_arch.video_classifier import VideoClassifier
+from .roi_heads.keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
 
 __all__ = [
     "NonLocalKRCNNConvDeconvUpsampleHead",

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..layers import NonLocalBlock
 from ..layers.nonlocal_ops import SOFTMAX_FORMS
-from ..modeling.video_classifier import VideoClassifier
-from ..modeling.video_resnet import VideoResNet
+from ..modeling.backbone.video_resnet import VideoResNet
+from ..modeling.meta_arch.video_classifier import VideoClassifier
 from ..utils.errors import UserError
 from .attention import Row, attention_rows, find_blocks, seen_part
 from .clip import Clip, ClipQuery

@@ -9,8 +9,8 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..utils.errors import ConfigError, UserError
-from .video_resnet import VideoResNet
+from ...utils.errors import ConfigError, UserError
+from ..backbone.video_resnet import VideoResNet
 
 VIEWS_AT_ONCE = 4  # of a video, in inference
 

@@ -9,9 +9,9 @@ from detectron2.modeling.backbone.fpn import (
     build_retinanet_resnet_fpn_backbone,
 )
 
-from ..config import BACKBONE_KEY, NonLocalOptions, builds_nonlocal_blocks, check_blocks
-from ..utils.errors import ConfigError
-from .insertion import add_backbone_blocks
+from ...config import BACKBONE_KEY, NonLocalOptions, builds_nonlocal_blocks, check_blocks
+from ...utils.errors import ConfigError
+from ..insertion import add_backbone_blocks
 
 
 def add_from_config(cfg: CfgNode, backbone: Backbone) -> Backbone:

@@ -12,10 +12,10 @@ from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import BACKBONE_KEY, STAGES, builds_nonlocal_blocks
-from ..layers.batch_norm import FrozenBatchNorm3d, build_norm_3d
-from ..utils.errors import ConfigError
-from .backbone import add_from_config
+from ...config import BACKBONE_KEY, STAGES, builds_nonlocal_blocks
+from ...layers.batch_norm import FrozenBatchNorm3d, build_norm_3d
+from ...utils.errors import ConfigError
+from .resnet import add_from_config
 
 RESIDUAL_BLOCKS = {  # of res2 to res5
     18: (2, 2, 2, 2),

@@ -7,8 +7,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_KEYPOINT_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 
-from ..config import NonLocalOptions, builds_nonlocal_blocks, check_blocks
-from .insertion import build_block, insert_after
+from ...config import NonLocalOptions, builds_nonlocal_blocks, check_blocks
+from ..insertion import build_block, insert_after
 
 
 @ROI_KEYPOINT_HEAD_REGISTRY.register()
