@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ..utils.errors import UserError
-from .caffe2 import read_pickle
+from .c2_model_loading import read_pickle
 from .finite import nonfinite_counts
+from .inflate import adapt, takes_clips
 from .reading import (
     TRUSTED,
     UnreadableError,
@@ -24,7 +25,6 @@ from .reading import (
     unwrap,
 )
 from .report import report
-from .video import adapt, takes_clips
 from .writing import AtomicPathManager, is_local
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor
 
-from .caffe2 import VIDEO, blob_of, rename_blobs
+from .c2_model_loading import VIDEO, blob_of, rename_blobs
 
 logger = logging.getLogger(__name__)
 
