@@ -8,8 +8,8 @@ import torch
 from detectron2.data import detection_utils
 from PIL import Image
 
-from .dataset_check import KINDS
-from .dataset_check.images import depth_error, header_error, image_error
+from .data.validation.images import depth_error, header_error, image_error
+from .data.validation.kinds import KINDS
 from .utils.errors import UserError
 
 ImageInput: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | torch.Tensor

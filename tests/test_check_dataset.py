@@ -18,16 +18,11 @@ from omegaconf import OmegaConf
 
 import nl_detectron
 from nl_detectron.config import load_config, load_lazy_config
-from nl_detectron.dataset_check import (
-    KINDS,
-    Expected,
-    Run,
-    Severity,
-    check_file,
-    check_registered,
-    check_run,
-)
-from nl_detectron.dataset_check.annotations import run_lengths
+from nl_detectron.data.validation import check_file, check_registered, check_run
+from nl_detectron.data.validation.annotations import run_lengths
+from nl_detectron.data.validation.coco import Expected
+from nl_detectron.data.validation.kinds import KINDS, Severity
+from nl_detectron.data.validation.run import Run
 from nl_detectron.utils.errors import UserError
 
 sys.path.insert(0, str(tiny_run.ROOT / "tools"))

@@ -32,7 +32,10 @@ from omegaconf import OmegaConf
 from torch._utils import ExceptionWrapper
 
 import nl_detectron
-from nl_detectron.dataset_check import KINDS, Expected, Report, Run, Severity, check_file
+from nl_detectron.data.validation import check_file
+from nl_detectron.data.validation.coco import Expected
+from nl_detectron.data.validation.kinds import KINDS, Report, Severity
+from nl_detectron.data.validation.run import Run
 from nl_detectron.detection.loading import (
     DataError,
     DataErrorMapper,

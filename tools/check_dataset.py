@@ -14,17 +14,16 @@ from tabulate import tabulate
 
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.data import check_datasets
-from nl_detectron.dataset_check import (
-    KINDS,
-    Expected,
-    Report,
-    Run,
-    Severity,
-    check_file,
-    check_registered,
-    check_run,
+from nl_detectron.data.validation import check_file, check_registered, check_run
+from nl_detectron.data.validation.coco import Expected
+from nl_detectron.data.validation.kinds import KINDS, Report, Severity
+from nl_detectron.data.validation.run import Run
+from nl_detectron.data.validation.videos import (
+    VideoSet,
+    check_video_run,
+    check_videos,
+    is_video_set,
 )
-from nl_detectron.dataset_check.videos import VideoSet, check_video_run, check_videos, is_video_set
 from nl_detectron.tasks import is_video
 from nl_detectron.utils.arguments import add_opts, add_traceback
 from nl_detectron.utils.errors import UserError, run_script

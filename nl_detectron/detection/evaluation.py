@@ -29,8 +29,8 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..config import Config
-from ..dataset_check import Run
-from ..dataset_check.kinds import error_text, short_repr
+from ..data.validation.kinds import error_text, short_repr
+from ..data.validation.run import Run
 from ..utils.errors import ConfigError, DataError, UserError
 
 logger = logging.getLogger(__name__)

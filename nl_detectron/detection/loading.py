@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader
 
 from ..config import Config
 from ..data.catalog import classes_differ, metadata_of
-from ..dataset_check import KINDS, Run, check_registered, image_error, problems_of_metadata
-from ..dataset_check.images import header_error, image_size, special_file
-from ..dataset_check.kinds import error_text, short_repr
+from ..data.validation import check_registered
+from ..data.validation.images import header_error, image_error, image_size, special_file
+from ..data.validation.kinds import KINDS, error_text, short_repr
+from ..data.validation.run import Run, problems_of_metadata
 from ..utils.errors import ConfigError, DataError, UserError
 
 Mapper = Callable[[dict], Any]

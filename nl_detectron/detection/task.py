@@ -1,6 +1,6 @@
 """Detection of objects in images, with masks and keypoints, as a task of the engine."""
 
-from ..dataset_check import Run
+from ..data.validation.run import Run
 from ..tasks import Task
 from .evaluation import build_evaluator
 from .loading import build_test_loader, build_train_loader, check_metadata

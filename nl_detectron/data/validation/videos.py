@@ -12,9 +12,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
-from ..data.video import charades
-from ..data.video.info import VideoError
-from ..data.video.lists import Entry, read_list
+from ..video import charades
+from ..video.info import VideoError
+from ..video.lists import Entry, read_list
 from .images import THREADS
 from .kinds import Problem, Report
 
@@ -152,8 +152,8 @@ def problems_of_files(
 
 def video_error(path: str, *, decode: bool = True) -> tuple[str, str] | None:
     """Return kind and detail of the problem of a file or a folder of frames, decoding it all."""
-    from ..data.video.probing import probe  # needs PyAV
-    from ..data.video.reading import read_frames
+    from ..video.probing import probe  # needs PyAV
+    from ..video.reading import read_frames
 
     if not os.path.lexists(path):
         return "missing-video", f"no {path}"

@@ -10,7 +10,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tqdm import tqdm
 
-from ..utils import file_io as files
+from ...utils import file_io as files
 from .coco import Entry, image_name
 from .kinds import Problem, error_text
 
