@@ -21,13 +21,13 @@ from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
+from .data.datasets.video_list import VIDEO_SUFFIXES
 from .data.video.info import IMAGE_SUFFIXES, VideoError
-from .data.video.lists import VIDEO_SUFFIXES
 from .data.video.reading import resized
 from .data.video.streaming import Camera, Frame, VideoStream
 from .data.video.writing import CODECS, VideoWriter
 from .inference import Predictor
-from .utils import file_io as files
+from .utils import file_io
 from .utils.errors import UserError
 from .video.windows import SlidingWindows
 from .video_inference import VideoPrediction, VideoPredictor, WindowScores, best_classes
@@ -47,7 +47,7 @@ def list_videos(path: str) -> list[Path]:
         UserError: there is none.
     """
     given = f"--video-input {path}"
-    if kind := files.special_file(path):
+    if kind := file_io.special_file(path):
         raise UserError(f"{given}: it is {kind}, not a video; for a camera give --webcam")
     folder = Path(path)
     if not folder.is_dir():
@@ -73,7 +73,7 @@ def videos_and_targets(
     videos = [CAMERA] if video_input is None else list_videos(video_input)
     if output is None:
         return videos, []
-    return videos, files.output_files(videos, output, [".mp4"], endings=CODECS)
+    return videos, file_io.output_files(videos, output, [".mp4"], endings=CODECS)
 
 
 def check_step(cfg: CfgNode, step: int | None) -> None:

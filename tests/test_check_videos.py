@@ -16,9 +16,9 @@ from test_video_lists import write_charades
 
 import nl_detectron
 from nl_detectron.data import register_videos
+from nl_detectron.data.datasets.video_list import Entry
 from nl_detectron.data.validation.kinds import Report
 from nl_detectron.data.validation.videos import VideoSet, check_video_run, check_videos
-from nl_detectron.data.video.lists import Entry
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from nl_detectron.data import clips, make_clips, register
-from nl_detectron.data.clips import CLASSES, NUM_FRAMES, SIZE, class_groups
+from nl_detectron.data import make_clips
+from nl_detectron.data.datasets import builtin as register
+from nl_detectron.data.datasets.synthetic import clips
+from nl_detectron.data.datasets.synthetic.clips import CLASSES, NUM_FRAMES, SIZE, class_groups
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.reading import read_frames
 

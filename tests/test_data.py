@@ -17,9 +17,10 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 from pycocotools.coco import COCO
 
-from nl_detectron.data import cache_root, coco, make_shapes, register_generated
-from nl_detectron.data.canvas import SCALE
-from nl_detectron.data.shapes import CLASSES
+from nl_detectron.data import cache_root, make_shapes, register_generated
+from nl_detectron.data.datasets.synthetic import coco
+from nl_detectron.data.datasets.synthetic.canvas import SCALE
+from nl_detectron.data.datasets.synthetic.shapes import CLASSES
 from nl_detectron.utils.errors import UserError
 
 SIZE = {"num_train": 14, "num_val": 4}

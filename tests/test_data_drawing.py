@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nl_detectron.data import canvas, landscape, things
-from nl_detectron.data.people import KEYPOINT_NAMES, person
+from nl_detectron.data.datasets.synthetic import canvas, landscape, things
+from nl_detectron.data.datasets.synthetic.people import KEYPOINT_NAMES, person
 
 PAIRS = [
     (KEYPOINT_NAMES.index(f"left_{name}"), KEYPOINT_NAMES.index(f"right_{name}"))

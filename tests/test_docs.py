@@ -29,7 +29,7 @@ from documentation import PAGES, ROOT, Block, blocks, commands, run_steps, words
 
 import nl_detectron
 from nl_detectron.config import load_config, load_lazy_config
-from nl_detectron.data.clips import CLASSES
+from nl_detectron.data.datasets.synthetic.clips import CLASSES
 from nl_detectron.layers import NonLocalBlock
 
 # Files that the pages let the reader make, and what stands for them here.

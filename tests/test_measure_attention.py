@@ -11,7 +11,7 @@ import torch
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
-from nl_detectron.data import clips
+from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.utils.errors import run_script
 from nl_detectron.visualization import look_at_clip, partner_shares, read_clip
 

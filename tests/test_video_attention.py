@@ -20,7 +20,8 @@ from PIL import Image
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
-from nl_detectron.data import clips, video_file
+from nl_detectron.data import video_file
+from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.utils.errors import DataError, UserError, run_script
 from nl_detectron.visualization import (

@@ -15,8 +15,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from painted import paint, read_number, write_video
 
 from nl_detectron.data import register_videos
-from nl_detectron.data.video import charades, lists, register
-from nl_detectron.data.video.lists import Entry
+from nl_detectron.data.datasets import charades
+from nl_detectron.data.datasets import register_videos as register
+from nl_detectron.data.datasets import video_list as lists
+from nl_detectron.data.datasets.video_list import Entry
 from nl_detectron.utils.errors import DataError, UserError
 from nl_detectron.video.mapper import TrainMapper
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 
-from nl_detectron.data import clips, coco, make_shapes
-from nl_detectron.data.generated import folder_name
+from nl_detectron.data import make_shapes
+from nl_detectron.data.datasets.synthetic import clips, coco
+from nl_detectron.data.datasets.synthetic.generated import folder_name
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64

@@ -16,7 +16,7 @@ from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 from tqdm import tqdm
 
-from nl_detectron.data import clips
+from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.inference import complete_config, load_model
 from nl_detectron.inputs import list_images
 from nl_detectron.tasks import is_video

@@ -1,10 +1,11 @@
 """Data sets: the embedded ones, which are drawn at first use, and lists of videos."""
 
-from .available import check_datasets
-from .clips import make_clips
-from .register import cache_root, register_all, register_generated
-from .shapes import make_shapes
-from .video.register import register_videos
+from ..utils.file_io import cache_root
+from .catalog import check_datasets
+from .datasets.builtin import register_all, register_generated
+from .datasets.register_videos import register_videos
+from .datasets.synthetic.clips import make_clips
+from .datasets.synthetic.shapes import make_shapes
 
 __all__ = [
     "cache_root",

@@ -1,5 +1,6 @@
-"""Class names, category ids and keypoints of a dataset, as models and files keep them."""
+"""Registered datasets: their files, and their class names as models and files keep them."""
 
+import importlib.util
 import json
 import logging
 import os
@@ -13,8 +14,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..utils.errors import ConfigError, UserError
-from .video.lists import read_classes
+from ..utils.errors import ConfigError, UserError, nearest
+from .datasets.video_list import read_classes
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,50 @@ _NUM_CLASSES = {
     "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
     "VideoClassifier": "MODEL.VIDEO_CLASSIFIER.NUM_CLASSES",
 }
+# Keys of a dataset's metadata that are paths: Detectron2's, and those of lists of videos.
+_PATHS = (
+    *("json_file", "image_root", "image_dir", "gt_dir", "dirname", "sem_seg_root"),
+    *("panoptic_json", "panoptic_root", "list_file", "video_root"),
+)
+# Packages that Detectron2 imports when it loads or evaluates a dataset, by evaluator_type, and the
+# requirement that pip installs them by.
+_PACKAGES = {
+    "cityscapes_instance": {"cityscapesscripts": "cityscapesscripts", "shapely": "shapely"},
+    "cityscapes_sem_seg": {"cityscapesscripts": "cityscapesscripts"},
+    "coco_panoptic_seg": {
+        "panopticapi": "git+https://github.com/cocodataset/panopticapi.git",
+    },
+    "lvis": {"lvis": "lvis"},
+}
+
+
+def check_datasets(names: Iterable[str]) -> None:
+    """Check that datasets are registered and on disk, and that their packages are installed.
+
+    Raises:
+        UserError: the first that is missing.
+    """
+    known = list(DatasetCatalog.keys())
+    for name in names:
+        if name not in known:
+            raise UserError(f"data set '{name}' is not registered.{nearest(name, known)}")
+        metadata = MetadataCatalog.get(name)
+        for path in map(metadata.get, _PATHS):
+            if path and "://" not in path and not os.path.exists(path):
+                root = os.environ.get("DETECTRON2_DATASETS")
+                where = f"is '{root}'" if root else "is not set, so ./datasets is used"
+                raise UserError(
+                    f"data set '{name}' is not there: no {os.path.abspath(path)}. "
+                    f"DETECTRON2_DATASETS {where}; point it at the folder that holds the data "
+                    "sets, or use nl_shapes_train and nl_shapes_val, or with videos "
+                    "nl_clips_train and nl_clips_val, which need no download"
+                )
+        for package, requirement in _PACKAGES.get(metadata.get("evaluator_type"), {}).items():
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"dataset '{name}' needs the package {package}, which is not installed; "
+                    f"pip install {requirement}"
+                )
 
 
 def metadata_of(names: Iterable[str]) -> dict[str, Any]:

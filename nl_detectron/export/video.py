@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.clips import make_scene
+from ..data.datasets.synthetic.clips import make_scene
 from ..layers import NonLocalBlock
 from ..modeling import VideoClassifier
 from ..utils.errors import UserError

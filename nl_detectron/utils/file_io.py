@@ -117,3 +117,14 @@ def _identity(path: _Path) -> tuple[int, int] | None:
 
 def _inside(folder: _Path) -> Iterable[Path]:
     return Path(folder).iterdir() if os.path.isdir(folder) else ()
+
+
+def cache_root() -> Path:
+    """Return the folder of generated data sets.
+
+    It is ``NL_DETECTRON_CACHE``, else ``nl_detectron`` under ``XDG_CACHE_HOME``, else
+    ``~/.cache/nl_detectron``.
+    """
+    if own := os.environ.get("NL_DETECTRON_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nl_detectron"

@@ -1,7 +1,7 @@
 """How much of a signal's attention goes to its partner, far away in space and time.
 
 Of the embedded clips told by a relation it is known where the two signals are that answer each
-other (see `nl_detectron.data.clips`).
+other (see `nl_detectron.data.datasets.synthetic.clips`).
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Points = list[tuple[int, float, float]]
 """A signal's points in a clip: (frame of the clip, x, y), in the order of the frames."""
 
 SIDES = ("left", "right")
-"""Of the frame, in the order of `nl_detectron.data.clips.signals`."""
+"""Of the frame, in the order of `nl_detectron.data.datasets.synthetic.clips.signals`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tqdm import tqdm
 
-from ...utils import file_io as files
+from ...utils import file_io
 from .coco import Entry, image_name
 from .kinds import Problem, error_text
 
@@ -58,7 +58,7 @@ def file_error(path: str) -> tuple[str, str] | None:
 
 def special_file(path: str) -> tuple[str, str] | None:
     """Return the problem of a pipe, socket or device, which are never read; None for all else."""
-    kind = files.special_file(path)
+    kind = file_io.special_file(path)
     return None if kind is None else ("unreadable-image", f"it is {kind}")
 
 

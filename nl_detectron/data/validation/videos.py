@@ -12,9 +12,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
-from ..video import charades
+from ..datasets import charades
+from ..datasets.video_list import Entry, read_list
 from ..video.info import VideoError
-from ..video.lists import Entry, read_list
 from .images import THREADS
 from .kinds import Problem, Report
 

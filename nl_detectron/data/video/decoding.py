@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from ...utils import file_io as files
+from ...utils import file_io
 from ...utils.errors import UserError
 from .info import DEFAULT_RATE, UPRIGHT, Orientation, VideoError
 
@@ -36,7 +36,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputCo
     if not os.path.exists(path):
         is_link = os.path.islink(path)
         raise VideoError("it is a link to nothing" if is_link else "there is no such file")
-    if kind := files.special_file(path):
+    if kind := file_io.special_file(path):
         raise VideoError(f"it is {kind}")
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise VideoError("it has no bytes")

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..register import cache_root
+from ...utils.file_io import cache_root
 from .decoding import decode, opened, orientation_of, rate_of, time_base_of, video_stream
 from .info import (
     FOLDER_RATE,

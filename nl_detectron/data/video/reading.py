@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from detectron2.data.detection_utils import read_image
 
-from ...utils import file_io as files
+from ...utils import file_io
 from .decoding import VideoReformatter, av, decode, opened, shown, video_stream
 from .info import VideoError, VideoInfo
 
@@ -178,7 +178,7 @@ def _read_images(
 def read_frame_image(path: str) -> np.ndarray:
     """Return a frame of a folder, RGB uint8 ``(H, W, 3)``, turned as its EXIF orientation says."""
     name = os.path.basename(path)
-    if kind := files.special_file(path):
+    if kind := file_io.special_file(path):
         raise VideoError(f"frame {name} is {kind}")
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise VideoError(f"frame {name} has no bytes")

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from ...utils.errors import DataError
-from .lists import Entry, read_lines
+from .video_list import Entry, read_lines
 
 NUM_CLASSES = 157
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..utils.errors import UserError
+from ....utils.errors import UserError
 
 
 def folder_name(name: str, settings: Any, sources: Sequence[ModuleType]) -> str:

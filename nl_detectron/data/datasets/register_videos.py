@@ -10,9 +10,9 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...utils.errors import DataError
+from ..video.info import FOLDER_RATE, VideoError
 from . import charades
-from .info import FOLDER_RATE, VideoError
-from .lists import Entry, read_classes, read_folders, read_list
+from .video_list import Entry, read_classes, read_folders, read_list
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def load_entries(
     Raises:
         DataError: a label is out of range, or none of the videos is there.
     """
-    from .probing import probe_all  # needs PyAV
+    from ..video.probing import probe_all  # needs PyAV
 
     for entry in entries:
         if any(label >= num_classes for label in entry.labels):

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from ...utils.errors import DataError, UserError
-from .info import FOLDER_RATE, IMAGE_SUFFIXES
+from ..video.info import FOLDER_RATE, IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"),

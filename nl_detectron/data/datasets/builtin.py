@@ -1,6 +1,5 @@
 """Names of the generated data sets in Detectron2's catalogs; they are made at first use."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,12 @@ from detectron2.data.datasets.builtin_meta import (
     KEYPOINT_CONNECTION_RULES,
 )
 
-from . import clips
-from .coco import annotation_file, image_folder
-from .shapes import CLASSES, make_shapes
-from .video import register as video
-from .video.lists import read_list
-
-
-def cache_root() -> Path:
-    """Return the folder of generated data sets.
-
-    It is ``NL_DETECTRON_CACHE``, else ``nl_detectron`` under ``XDG_CACHE_HOME``, else
-    ``~/.cache/nl_detectron``.
-    """
-    if own := os.environ.get("NL_DETECTRON_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nl_detectron"
+from ...utils.file_io import cache_root
+from . import register_videos as video
+from .synthetic import clips
+from .synthetic.coco import annotation_file, image_folder
+from .synthetic.shapes import CLASSES, make_shapes
+from .video_list import read_list
 
 
 class GeneratedMetadata(Metadata):

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import canvas, clip_sprites, landscape, people, things, video_file
+from ... import video_file
+from . import canvas, clip_sprites, landscape, people, things
 from .canvas import Color, Part, Sprite
 from .generated import folder_name, written_whole
 
