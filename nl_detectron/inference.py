@@ -28,7 +28,7 @@ from torch import nn
 from .checkpoint import METADATA, Checkpointer
 from .config import check_config, load_config
 from .data.catalog import class_metadata
-from .images import ImageInput, to_array
+from .data.detection_utils import ImageInput, to_array
 from .tasks import is_video
 from .utils.errors import ConfigError, UserError
 

@@ -25,11 +25,11 @@ from .data.datasets.video_list import VIDEO_SUFFIXES
 from .data.video.info import IMAGE_SUFFIXES, VideoError
 from .data.video.reading import resized
 from .data.video.streaming import Camera, Frame, VideoStream
+from .data.video.windows import SlidingWindows
 from .data.video.writing import CODECS, VideoWriter
 from .inference import Predictor
 from .utils import file_io
 from .utils.errors import UserError
-from .video.windows import SlidingWindows
 from .video_inference import VideoPrediction, VideoPredictor, WindowScores, best_classes
 from .visualization import draw_instances
 from .visualization.video_scores import COUNT, ScoreOverlay

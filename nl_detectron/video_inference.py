@@ -19,16 +19,16 @@ import torch
 from detectron2.config import CfgNode
 from PIL import Image, ImageSequence
 
+from .data.video import sampling
 from .data.video.info import FOLDER_RATE, VideoError, VideoInfo
+from .data.video.mapper import TestMapper
 from .data.video.probing import probe
 from .data.video.streaming import Frame
+from .data.video.windows import SlidingWindows, Window
 from .inference import Classes, complete_config, is_one, load_model, precision
 from .modeling import VideoClassifier
 from .tasks import is_video
 from .utils.errors import ConfigError, DataError, UserError
-from .video import sampling
-from .video.mapper import TestMapper
-from .video.windows import SlidingWindows, Window
 
 VideoInput: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | torch.Tensor
 

@@ -22,11 +22,11 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from nl_detectron import inputs
 from nl_detectron.config import load_config
-from nl_detectron.images import read_image
+from nl_detectron.data import inputs
+from nl_detectron.data.detection_utils import read_image
+from nl_detectron.data.inputs import list_images, number_images
 from nl_detectron.inference import Predictor
-from nl_detectron.inputs import list_images, number_images
 from nl_detectron.utils.errors import UserError
 from nl_detectron.visualization import draw_instances
 from nl_detectron.visualization.detections import enlarge, without_foreign_keypoints

@@ -32,11 +32,7 @@ from omegaconf import OmegaConf
 from torch._utils import ExceptionWrapper
 
 import nl_detectron
-from nl_detectron.data.validation import check_file
-from nl_detectron.data.validation.coco import Expected
-from nl_detectron.data.validation.kinds import KINDS, Report, Severity
-from nl_detectron.data.validation.run import Run
-from nl_detectron.detection.loading import (
+from nl_detectron.data.build import (
     DataError,
     DataErrorMapper,
     annotation_errors,
@@ -45,6 +41,10 @@ from nl_detectron.detection.loading import (
     check_metadata,
     instantiate_loader,
 )
+from nl_detectron.data.validation import check_file
+from nl_detectron.data.validation.coco import Expected
+from nl_detectron.data.validation.kinds import KINDS, Report, Severity
+from nl_detectron.data.validation.run import Run
 from nl_detectron.utils.errors import ConfigError, UserError
 
 NAME = "dirty_data"

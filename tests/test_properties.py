@@ -22,8 +22,8 @@ from PIL import Image
 
 import nl_detectron
 from nl_detectron.config import check_config, check_detectron2_keys, load_config
-from nl_detectron.detection.loading import DataErrorMapper
-from nl_detectron.images import read_image
+from nl_detectron.data.build import DataErrorMapper
+from nl_detectron.data.detection_utils import read_image
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.utils.errors import UserError
 

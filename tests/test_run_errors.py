@@ -16,8 +16,8 @@ import torch
 from detectron2.engine import HookBase, hooks
 from recording import record, same
 
+from nl_detectron.data.build import DataError, DataErrorMapper
 from nl_detectron.data.validation.images import image_error
-from nl_detectron.detection.loading import DataError, DataErrorMapper
 from nl_detectron.engine.run_errors import as_user_error, translate_errors
 from nl_detectron.plotting import read_runs
 from nl_detectron.utils.errors import UserError

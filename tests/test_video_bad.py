@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 
 import nl_detectron
 from nl_detectron.data import register_videos
+from nl_detectron.data.video import build as loading
 from nl_detectron.data.video import decoding
 from nl_detectron.data.video.info import VideoError
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.reading import read_frames
+from nl_detectron.data.video.skipping import log_skipped, read_skipped, skipped_file
 from nl_detectron.utils.errors import DataError
-from nl_detectron.video import loading
-from nl_detectron.video.skipping import log_skipped, read_skipped, skipped_file
 
 NUM_GOOD = 3
 BATCHES = 2 * (NUM_GOOD + 1)

@@ -23,9 +23,9 @@ from video_networks import build, randomize, video_cfg
 from nl_detectron import video_demo
 from nl_detectron.config import load_config
 from nl_detectron.data.video.probing import probe
+from nl_detectron.data.video.windows import SlidingWindows
 from nl_detectron.inference import Predictor
 from nl_detectron.utils.errors import ConfigError, DataError, UserError
-from nl_detectron.video.windows import SlidingWindows
 from nl_detectron.video_inference import VideoPredictor
 from nl_detectron.visualization.video_scores import ScoreOverlay
 

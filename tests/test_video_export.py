@@ -19,11 +19,11 @@ from video_networks import build, clip, randomize, video_cfg
 
 from nl_detectron import export
 from nl_detectron.data.video.probing import probe
+from nl_detectron.data.video.sampling import scaled_size
 from nl_detectron.export import files, video
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.modeling import VideoClassifier
 from nl_detectron.utils.errors import UserError
-from nl_detectron.video.sampling import scaled_size
 
 FORMATS = ["torchscript", pytest.param("onnx", marks=versions.free_sizes)]
 NON_LOCAL = "MODEL.RESNETS.NON_LOCAL"

@@ -19,8 +19,8 @@ from nl_detectron.data.datasets import charades
 from nl_detectron.data.datasets import register_videos as register
 from nl_detectron.data.datasets import video_list as lists
 from nl_detectron.data.datasets.video_list import Entry
+from nl_detectron.data.video.mapper import TrainMapper
 from nl_detectron.utils.errors import DataError, UserError
-from nl_detectron.video.mapper import TrainMapper
 
 
 @pytest.fixture(scope="module")

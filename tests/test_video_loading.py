@@ -16,9 +16,9 @@ from painted import write_video
 
 import nl_detectron
 from nl_detectron.data import register_videos
+from nl_detectron.data.video import build as loading
 from nl_detectron.engine.data_order import DataOrder
 from nl_detectron.utils.errors import ConfigError, UserError
-from nl_detectron.video import loading
 from nl_detectron.video.task import check
 
 NUM_VIDEOS = 7

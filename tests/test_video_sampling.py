@@ -10,9 +10,9 @@ import pytest
 import torch
 from painted import paint, read_number, write_video
 
+from nl_detectron.data.video import sampling
+from nl_detectron.data.video.mapper import TestMapper, TrainMapper
 from nl_detectron.data.video.probing import probe
-from nl_detectron.video import sampling
-from nl_detectron.video.mapper import TestMapper, TrainMapper
 
 FRAMES = 90
 

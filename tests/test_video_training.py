@@ -23,10 +23,10 @@ from test_video_lists import write_charades
 
 from nl_detectron.config import load_config
 from nl_detectron.data import register_videos, video_file
+from nl_detectron.data.video.skipping import read_skipped, skipped_file
 from nl_detectron.engine import Trainer
 from nl_detectron.engine.run import run_config
 from nl_detectron.utils.errors import UserError
-from nl_detectron.video.skipping import read_skipped, skipped_file
 from nl_detectron.visualization.contact_sheet import RIGHT, WRONG, draw_contact_sheet
 
 CLASSES = ("abseiling", "baking cookies", "zumba")
@@ -185,7 +185,7 @@ WATCHED = f"""
 import json, pathlib, runpy, sys
 sys.path[:0] = [{str(tiny_run.ROOT / "tests")!r}]
 from painted import read_number
-from nl_detectron.video.mapper import TrainMapper
+from nl_detectron.data.video.mapper import TrainMapper
 
 def take(self, video, random, real=TrainMapper.__call__):
     sample = real(self, video, random)

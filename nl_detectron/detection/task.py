@@ -1,9 +1,9 @@
 """Detection of objects in images, with masks and keypoints, as a task of the engine."""
 
+from ..data.build import build_test_loader, build_train_loader, check_metadata
 from ..data.validation.run import Run
 from ..tasks import Task
 from .evaluation import build_evaluator
-from .loading import build_test_loader, build_train_loader, check_metadata
 
 TASK = Task(
     build_train_loader=build_train_loader,

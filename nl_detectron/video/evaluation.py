@@ -14,8 +14,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
+from ..data.video.build import load_videos
 from ..utils.errors import UserError
-from .loading import load_videos
 from .metrics import label_ranks, mean_average_precision
 from .score_file import ScoreFile, weights_digest
 

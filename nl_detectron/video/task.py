@@ -6,11 +6,11 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..config import Config
+from ..data.video.build import TestLoader, build_test_loader, build_train_loader
+from ..data.video.skipping import log_skipped, skipped_file
 from ..tasks import Task
 from ..utils.errors import ConfigError, UserError
 from .evaluation import VideoEvaluator, build_evaluator
-from .loading import TestLoader, build_test_loader, build_train_loader
-from .skipping import log_skipped, skipped_file
 
 
 def check(cfg: Config) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.video.sampling import scaled_size
 from ..utils.errors import DataError, UserError
-from ..video.sampling import scaled_size
 from .attention import Query
 
 if TYPE_CHECKING:

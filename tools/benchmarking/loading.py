@@ -19,10 +19,10 @@ import numpy as np
 from detectron2.data.build import build_batch_data_loader
 from tabulate import tabulate
 
+from nl_detectron.data.video import sampling
+from nl_detectron.data.video.build import ClipSampler, TrainingClips
+from nl_detectron.data.video.mapper import TrainMapper
 from nl_detectron.data.video.probing import probe
-from nl_detectron.video import sampling
-from nl_detectron.video.loading import ClipSampler, TrainingClips
-from nl_detectron.video.mapper import TrainMapper
 
 FRAMES, STRIDE, MIN_SIZE, CROP = 32, 2, (256, 320), (224, 224)
 BATCH = 4

@@ -4,7 +4,7 @@ import logging
 import os
 from pathlib import Path
 
-from ..utils.errors import DataError
+from ...utils.errors import DataError
 from .mapper import BadVideoError
 
 logger = logging.getLogger(__name__)

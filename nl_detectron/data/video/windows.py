@@ -7,8 +7,8 @@ from typing import Self
 import numpy as np
 from detectron2.config import CfgNode
 
-from ..data.video.streaming import Frame
 from . import sampling
+from .streaming import Frame
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 
-from .data import check_datasets
-from .utils.errors import UserError
+from ..utils.errors import UserError
+from . import check_datasets
 
 WHAT = (
     "images, folders of them, patterns such as 'photos/*.jpg', a data set's name, or NAME:COUNT "

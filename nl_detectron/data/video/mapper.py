@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
-from ..data.video.info import VideoError, VideoInfo
-from ..data.video.reading import WHOLE, Window, read_frames, resized
-from ..utils.errors import DataError
+from ...utils.errors import DataError
 from . import sampling
+from .info import VideoError, VideoInfo
+from .reading import WHOLE, Window, read_frames, resized
 
 _WAY_OUT = (
     "tools/check_dataset.py lists all files like it, and DATALOADER.SKIP_BAD_VIDEOS True leaves "

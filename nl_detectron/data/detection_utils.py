@@ -8,9 +8,9 @@ import torch
 from detectron2.data import detection_utils
 from PIL import Image
 
-from .data.validation.images import depth_error, header_error, image_error
-from .data.validation.kinds import KINDS
-from .utils.errors import UserError
+from ..utils.errors import UserError
+from .validation.images import depth_error, header_error, image_error
+from .validation.kinds import KINDS
 
 ImageInput: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | torch.Tensor
 

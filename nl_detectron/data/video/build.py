@@ -17,7 +17,7 @@ from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-from ..utils.errors import ConfigError
+from ...utils.errors import ConfigError
 from .mapper import BadVideoError, TestMapper, TrainMapper
 from .skipping import SkippedVideos, skipped_file
 

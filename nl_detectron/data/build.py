@@ -21,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from ..config import Config
-from ..data.catalog import classes_differ, metadata_of
-from ..data.validation import check_registered
-from ..data.validation.images import header_error, image_error, image_size, special_file
-from ..data.validation.kinds import KINDS, error_text, short_repr
-from ..data.validation.run import Run, problems_of_metadata
 from ..utils.errors import ConfigError, DataError, UserError
+from .catalog import classes_differ, metadata_of
+from .validation import check_registered
+from .validation.images import header_error, image_error, image_size, special_file
+from .validation.kinds import KINDS, error_text, short_repr
+from .validation.run import Run, problems_of_metadata
 
 Mapper = Callable[[dict], Any]
 
