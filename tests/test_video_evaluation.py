@@ -9,9 +9,9 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch import nn
 
+from nl_detectron.evaluation.metrics import average_precision, label_ranks, mean_average_precision
+from nl_detectron.evaluation.video_evaluation import VideoEvaluator
 from nl_detectron.utils.errors import UserError
-from nl_detectron.video.evaluation import VideoEvaluator
-from nl_detectron.video.metrics import average_precision, label_ranks, mean_average_precision
 
 VIEWS = 3
 
@@ -229,15 +229,17 @@ def test_scores_of_something_else_are_never_taken(change, tmp_path):
 
 def test_fewer_processes_take_over_the_files_of_more(tmp_path, monkeypatch):
     labels, predictions, model = [[i % 7] for i in range(6)], outputs(6), nn.Linear(3, 4)
-    rank = "nl_detectron.video.evaluation.comm.get_rank"
-    world = "nl_detectron.video.evaluation.comm.get_world_size"
+    rank = "nl_detectron.evaluation.video_evaluation.comm.get_rank"
+    world = "nl_detectron.evaluation.video_evaluation.comm.get_world_size"
     for i in (2, 1, 0):
         with monkeypatch.context() as patch:
             patch.setattr(rank, lambda i=i: i)
             patch.setattr(world, lambda: 3)
-            patch.setattr("nl_detectron.video.evaluation.comm.all_gather", lambda x: [x])
-            patch.setattr("nl_detectron.video.evaluation.comm.is_main_process", lambda: False)
-            patch.setattr("nl_detectron.video.evaluation.comm.synchronize", lambda: None)
+            patch.setattr("nl_detectron.evaluation.video_evaluation.comm.all_gather", lambda x: [x])
+            patch.setattr(
+                "nl_detectron.evaluation.video_evaluation.comm.is_main_process", lambda: False
+            )
+            patch.setattr("nl_detectron.evaluation.video_evaluation.comm.synchronize", lambda: None)
             one = make(tmp_path, labels)
             one.resume(model)
             process(one, predictions, [i])

@@ -1,7 +1,7 @@
 """Detection in images: loaders whose errors name the bad file, and the evaluator."""
 
 from ..data.build import DataError, DataErrorMapper, build_test_loader, build_train_loader
-from .evaluation import build_evaluator
+from ..evaluation.coco_evaluation import build_evaluator
 
 __all__ = [
     "DataError",

@@ -2,8 +2,8 @@
 
 from ..data.build import build_test_loader, build_train_loader, check_metadata
 from ..data.validation.run import Run
+from ..evaluation.coco_evaluation import build_evaluator
 from ..tasks import Task
-from .evaluation import build_evaluator
 
 TASK = Task(
     build_train_loader=build_train_loader,

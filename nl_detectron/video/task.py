@@ -8,9 +8,9 @@ from torch import nn
 from ..config import Config
 from ..data.video.build import TestLoader, build_test_loader, build_train_loader
 from ..data.video.skipping import log_skipped, skipped_file
+from ..evaluation.video_evaluation import VideoEvaluator, build_evaluator
 from ..tasks import Task
 from ..utils.errors import ConfigError, UserError
-from .evaluation import VideoEvaluator, build_evaluator
 
 
 def check(cfg: Config) -> None:
