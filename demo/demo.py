@@ -21,7 +21,7 @@ from nl_detectron.config import load_config
 from nl_detectron.data.catalog import read_coco
 from nl_detectron.data.detection_utils import read_image
 from nl_detectron.data.inputs import WHAT, ImageId, list_images, number_images, report_bad
-from nl_detectron.inference import Predictor, to_coco_results
+from nl_detectron.engine.predictor import Predictor, to_coco_results
 from nl_detectron.tasks import is_video
 from nl_detectron.utils.arguments import (
     DEFAULT_CONFIDENCE,
@@ -228,7 +228,7 @@ def run_videos(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
 def run_classifier(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
     """Classify windows of videos or of the first camera, and draw the scores."""
     from nl_detectron import video_demo  # needs PyAV, which detection does not
-    from nl_detectron.video_inference import VideoPredictor
+    from nl_detectron.engine.video_predictor import VideoPredictor
 
     if args.input:
         raise UserError(

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from nl_detectron.analysis import PartCost
-from nl_detectron.inference import Predictor
+from nl_detectron.engine.predictor import Predictor
 from nl_detectron.visualization import Attention, look
 
 from . import modules as _modules  # noqa: F401  registers them

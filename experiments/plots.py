@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nl_detectron.inference import Predictor
+from nl_detectron.engine.predictor import Predictor
 from nl_detectron.visualization import Look, look
 
 from .drawing import Scene

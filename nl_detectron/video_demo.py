@@ -27,10 +27,10 @@ from .data.video.reading import resized
 from .data.video.streaming import Camera, Frame, VideoStream
 from .data.video.windows import SlidingWindows
 from .data.video.writing import CODECS, VideoWriter
-from .inference import Predictor
+from .engine.predictor import Predictor
+from .engine.video_predictor import VideoPrediction, VideoPredictor, WindowScores, best_classes
 from .utils import file_io
 from .utils.errors import UserError
-from .video_inference import VideoPrediction, VideoPredictor, WindowScores, best_classes
 from .visualization import draw_instances
 from .visualization.video_scores import COUNT, ScoreOverlay
 

@@ -21,9 +21,9 @@ from video_networks import build, video_cfg
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.config import load_config
 from nl_detectron.data.catalog import class_metadata
-from nl_detectron.inference import Predictor
+from nl_detectron.engine.predictor import Predictor
+from nl_detectron.engine.video_predictor import VideoPredictor
 from nl_detectron.utils.errors import ConfigError, UserError
-from nl_detectron.video_inference import VideoPredictor
 
 NAMES = ["red cell", "platelet"]
 

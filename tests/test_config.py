@@ -20,8 +20,8 @@ from nl_detectron.config import (
     load_lazy_config,
 )
 from nl_detectron.engine import Trainer
-from nl_detectron.engine.setup import prepare
-from nl_detectron.inference import Predictor
+from nl_detectron.engine.defaults import prepare
+from nl_detectron.engine.predictor import Predictor
 from nl_detectron.utils.errors import ConfigError, UserError
 
 BACKBONE = "MODEL.RESNETS.NON_LOCAL"

@@ -26,7 +26,7 @@ from nl_detectron.config import load_config
 from nl_detectron.data import inputs
 from nl_detectron.data.detection_utils import read_image
 from nl_detectron.data.inputs import list_images, number_images
-from nl_detectron.inference import Predictor
+from nl_detectron.engine.predictor import Predictor
 from nl_detectron.utils.errors import UserError
 from nl_detectron.visualization import draw_instances
 from nl_detectron.visualization.detections import enlarge, without_foreign_keypoints

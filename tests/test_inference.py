@@ -20,7 +20,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from nl_detectron.config import load_config
-from nl_detectron.inference import Predictor, network_input, to_coco_results
+from nl_detectron.engine.predictor import Predictor, network_input, to_coco_results
 from nl_detectron.utils.errors import ConfigError, UserError
 
 
@@ -195,7 +195,9 @@ def test_a_config_may_be_given_complete(folder: Path, predictor: Predictor) -> N
 
 def test_predicting_needs_nothing_of_training() -> None:
     """No launcher, no signal handler: they are the engine's."""
-    code = "import sys, nl_detectron.inference; print([m for m in sys.modules if 'nl_' in m])"
+    code = (
+        "import sys, nl_detectron.engine.predictor; print([m for m in sys.modules if 'nl_' in m])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "nl_detectron.checkpoint" in done.stdout
     assert "nl_detectron.engine" not in done.stdout

@@ -13,7 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from nl_detectron.config import load_config
-from nl_detectron.inference import Predictor
+from nl_detectron.engine.predictor import Predictor
 from nl_detectron.utils.errors import UserError
 
 ROUNDS = 10

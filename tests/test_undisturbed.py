@@ -183,7 +183,7 @@ names = registries()
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import nl_detectron
-    import nl_detectron.engine, nl_detectron.inference, nl_detectron.data.build
+    import nl_detectron.engine, nl_detectron.engine.predictor, nl_detectron.data.build
     import nl_detectron.model_zoo, nl_detectron.checkpoint
 is_now, now_held, now_objects = surroundings(), entries(), attributes(loaded)
 submodules = {f"{n.rpartition('.')[0]}.{n.rpartition('.')[2]}" for n in modules()}

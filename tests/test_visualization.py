@@ -21,7 +21,7 @@ from detectron2.structures import Boxes, Instances
 from torch.nn import functional as F
 
 import nl_detectron
-from nl_detectron.inference import Predictor
+from nl_detectron.engine.predictor import Predictor
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.utils.errors import UserError, run_script
 from nl_detectron.visualization import (

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nl_detectron import export
 from nl_detectron.data.catalog import categories_of
-from nl_detectron.inference import complete_config, load_model
+from nl_detectron.engine.predictor import complete_config, load_model
 from nl_detectron.utils.arguments import add_class_names, add_opts, add_traceback
 from nl_detectron.utils.errors import run_script
 from nl_detectron.utils.file_io import check_overwriting, make_folder, write_json

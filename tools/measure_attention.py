@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.data.inputs import list_images
-from nl_detectron.inference import complete_config, load_model
+from nl_detectron.engine.predictor import complete_config, load_model
 from nl_detectron.tasks import is_video
 from nl_detectron.utils.arguments import add_opts, add_traceback
 from nl_detectron.utils.errors import UserError, run_script

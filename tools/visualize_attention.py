@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from nl_detectron.data.detection_utils import read_image
 from nl_detectron.data.inputs import WHAT, list_images, report_bad
-from nl_detectron.inference import Predictor, complete_config, load_model
+from nl_detectron.engine.predictor import Predictor, complete_config, load_model
 from nl_detectron.tasks import is_video
 from nl_detectron.utils.arguments import (
     add_class_names,

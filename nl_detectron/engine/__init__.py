@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from ..inference import Predictor
 from .accumulate import StepTrainer
+from .defaults import argument_parser, prepare
 from .launch import Ranks, launch, ranks_from_environment
+from .predictor import Predictor
 from .run import main, run_config
-from .setup import argument_parser, prepare
 from .trainer import Trainer
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "VideoPredictor":
-        from ..video_inference import VideoPredictor  # needs PyAV, which images do not
+        from .video_predictor import VideoPredictor  # needs PyAV, which images do not
 
         return VideoPredictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,9 +15,9 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint import METADATA, Checkpointer
 from ..config import Config, RunSettings
 from ..tasks import task_of
+from .defaults import prepare
 from .launch import launch
 from .run_errors import translate_errors
-from .setup import prepare
 from .trainer import Trainer, check_test_classes, uses_tta, verify
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..inference import network_input
+from ..engine.predictor import network_input
 from ..modeling import VideoClassifier
 from .files import Check, Outputs, Part, Run, check, write
 

@@ -1,6 +1,6 @@
 """Where a position attends: rows of the blocks' maps, brought into the image's coordinates.
 
-    from nl_detectron.inference import Predictor
+    from nl_detectron.engine.predictor import Predictor
     from nl_detectron.visualization import draw_sheet, look
     predict = Predictor("run/config.yaml", weights="run/model_final.pth")
     draw_sheet(look(predict, image, points=[(120.5, 80.5)])).savefig("attention.png")
@@ -21,7 +21,7 @@ from detectron2.structures import Instances
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..inference import Predictor
+from ..engine.predictor import Predictor
 from ..layers import NonLocalBlock, pairwise_weights
 from ..layers.nonlocal_ops import SOFTMAX_FORMS
 from ..utils.errors import UserError, nearest

@@ -1,7 +1,7 @@
 """Predictions for images: from a config and its weights in three lines.
 
 ```python
-from nl_detectron.inference import Predictor
+from nl_detectron.engine.predictor import Predictor
 predict = Predictor("configs/quickstart.yaml", weights="output/quickstart/model_final.pth")
 people = predict("people.jpg")
 street, beach = predict(["street.jpg", "beach.jpg"])
@@ -25,12 +25,12 @@ from detectron2.structures import Instances
 from PIL.Image import Image
 from torch import nn
 
-from .checkpoint import METADATA, Checkpointer
-from .config import check_config, load_config
-from .data.catalog import class_metadata
-from .data.detection_utils import ImageInput, to_array
-from .tasks import is_video
-from .utils.errors import ConfigError, UserError
+from ..checkpoint import METADATA, Checkpointer
+from ..config import check_config, load_config
+from ..data.catalog import class_metadata
+from ..data.detection_utils import ImageInput, to_array
+from ..tasks import is_video
+from ..utils.errors import ConfigError, UserError
 
 Classes: TypeAlias = Sequence[str] | str | os.PathLike[str]
 
@@ -69,7 +69,7 @@ class Predictor:
         if is_video(cfg):
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model of videos; "
-                "use nl_detectron.video_inference.VideoPredictor"
+                "use nl_detectron.engine.video_predictor.VideoPredictor"
             )
         if confidence_threshold is not None:
             cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence_threshold

@@ -1,7 +1,7 @@
 """Predictions for videos: from a config and its weights in three lines.
 
 ```python
-from nl_detectron.video_inference import VideoPredictor
+from nl_detectron.engine.video_predictor import VideoPredictor
 predict = VideoPredictor("configs/quickstart_video.yaml", weights="model_final.pth")
 juggling = predict("juggling.mp4")
 street, beach = predict(["street.mp4", "beach.mp4"])
@@ -19,16 +19,16 @@ import torch
 from detectron2.config import CfgNode
 from PIL import Image, ImageSequence
 
-from .data.video import sampling
-from .data.video.info import FOLDER_RATE, VideoError, VideoInfo
-from .data.video.mapper import TestMapper
-from .data.video.probing import probe
-from .data.video.streaming import Frame
-from .data.video.windows import SlidingWindows, Window
-from .inference import Classes, complete_config, is_one, load_model, precision
-from .modeling import VideoClassifier
-from .tasks import is_video
-from .utils.errors import ConfigError, DataError, UserError
+from ..data.video import sampling
+from ..data.video.info import FOLDER_RATE, VideoError, VideoInfo
+from ..data.video.mapper import TestMapper
+from ..data.video.probing import probe
+from ..data.video.streaming import Frame
+from ..data.video.windows import SlidingWindows, Window
+from ..modeling import VideoClassifier
+from ..tasks import is_video
+from ..utils.errors import ConfigError, DataError, UserError
+from .predictor import Classes, complete_config, is_one, load_model, precision
 
 VideoInput: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | torch.Tensor
 
@@ -103,7 +103,7 @@ class VideoPredictor:
         if not is_video(cfg):
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model of images; "
-                "use nl_detectron.inference.Predictor"
+                "use nl_detectron.engine.predictor.Predictor"
             )
         if views_at_once is not None and views_at_once < 1:
             raise ValueError(f"views_at_once is {views_at_once}; allowed: 1 or more")
