@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from nl_detectron.analysis import PartCost
+from nl_detectron.analysis.cost import PartCost
 from nl_detectron.engine.predictor import Predictor
 from nl_detectron.visualization import Attention, look
 

@@ -12,7 +12,14 @@ from tiny_run import ROOT, run
 from torch.utils.flop_counter import FlopCounterMode
 
 from nl_detectron import model_zoo
-from nl_detectron.analysis import Analysis, PartCost, analyze, block_cost, build_on_meta, increase
+from nl_detectron.analysis.cost import (
+    Analysis,
+    PartCost,
+    analyze,
+    block_cost,
+    build_on_meta,
+    increase,
+)
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, nonlocal_block, pair_sum
 from nl_detectron.model_zoo import ENTRIES
 

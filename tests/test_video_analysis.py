@@ -8,7 +8,7 @@ import pytest
 from test_configs import CONFIGS, build
 
 from nl_detectron import model_zoo
-from nl_detectron.video_analysis import analyze_video
+from nl_detectron.analysis.video_cost import analyze_video
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 from tqdm import tqdm
 
-from nl_detectron import analysis, model_zoo
-from nl_detectron.analysis import (
+from nl_detectron import model_zoo
+from nl_detectron.analysis.cost import (
     Analysis,
     BlockCost,
     Costs,
@@ -21,6 +21,8 @@ from nl_detectron.analysis import (
     build_on_meta,
     increase,
 )
+from nl_detectron.analysis.cost import cost as analysis
+from nl_detectron.analysis.video_cost import VideoAnalysis, analyze_video
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.model_zoo import ENTRIES, Entry
 from nl_detectron.model_zoo.model_zoo import TABLE as ZOO_TABLE
@@ -28,7 +30,6 @@ from nl_detectron.model_zoo.tables import with_values
 from nl_detectron.modeling import VideoClassifier
 from nl_detectron.utils.arguments import add_traceback
 from nl_detectron.utils.errors import UserError, run_script
-from nl_detectron.video_analysis import VideoAnalysis, analyze_video
 
 TEXT = ("part", "block", "form", "order", "input", "config", "blocks")  # columns of words
 

@@ -12,7 +12,7 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from pycocotools.coco import COCO
 from torch import nn
 
-from nl_detectron.analysis import PartCost, analyze, build_on_meta
+from nl_detectron.analysis.cost import PartCost, analyze, build_on_meta
 
 from ..detector import Draw, Score, average_precision, coco_truth, run_detector
 from ..drawing import Scene

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from pycocotools.coco import COCO
 
-from nl_detectron.analysis import Costs, PartCost, analyze, build_on_meta
+from nl_detectron.analysis.cost import Costs, PartCost, analyze, build_on_meta
 
 from ..detector import Draw, Score, average_precision, coco_truth, run_detector
 from ..drawing import Scene

@@ -13,9 +13,9 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor
 from torch.nn import functional as F
 
-from nl_detectron.analysis import PartCost, build_on_meta
+from nl_detectron.analysis.cost import PartCost, build_on_meta
+from nl_detectron.analysis.video_cost import analyze_video
 from nl_detectron.modeling import VideoClassifier
-from nl_detectron.video_analysis import analyze_video
 from nl_detectron.visualization.clip import Clip
 from nl_detectron.visualization.clip_attention import look_at_clip
 

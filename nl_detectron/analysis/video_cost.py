@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .analysis import Costs, PartCost, block_cost, bypassed_blocks, count, parameters
-from .layers.nonlocal_block import POSITIONS
-from .modeling import VideoClassifier
+from ..layers.nonlocal_block import POSITIONS
+from ..modeling import VideoClassifier
+from .cost import Costs, PartCost, block_cost, bypassed_blocks, count, parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .layers import NonLocalBlock
-from .layers.nonlocal_block import cheapest_order
-from .utils.errors import UserError
+from ..layers import NonLocalBlock
+from ..layers.nonlocal_block import cheapest_order
+from ..utils.errors import UserError
 
 # The size to which Detectron2 enlarges a COCO image of 3:5, in pixels, and how many regions its
 # heads get there: MODEL.RPN.POST_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE.
