@@ -201,7 +201,7 @@ def result_metadata(predictor: Predictor, inputs: list[str]) -> Metadata:
 
 def run_videos(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
     """Detect in each frame of videos or of the first camera."""
-    from nl_detectron import video_demo  # needs PyAV, which images do not
+    from nl_detectron.commands import video_demo  # needs PyAV, which images do not
 
     videos, targets = video_demo.videos_and_targets(args.video_input, args.output)
     predictor = build_predictor(cfg, args)
@@ -227,7 +227,7 @@ def run_videos(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
 
 def run_classifier(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
     """Classify windows of videos or of the first camera, and draw the scores."""
-    from nl_detectron import video_demo  # needs PyAV, which detection does not
+    from nl_detectron.commands import video_demo  # needs PyAV, which detection does not
     from nl_detectron.engine.video_predictor import VideoPredictor
 
     if args.input:

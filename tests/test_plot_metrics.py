@@ -7,8 +7,8 @@ import cv2
 import plot_metrics
 import pytest
 
-from nl_detectron.plotting import plot_runs, read_runs
 from nl_detectron.utils.errors import UserError
+from nl_detectron.visualization.curves import plot_runs, read_runs
 
 
 def write_run(folder, records, tail=""):

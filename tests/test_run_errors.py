@@ -19,8 +19,8 @@ from recording import record, same
 from nl_detectron.data.build import DataError, DataErrorMapper
 from nl_detectron.data.validation.images import image_error
 from nl_detectron.engine.run_errors import as_user_error, translate_errors
-from nl_detectron.plotting import read_runs
 from nl_detectron.utils.errors import UserError
+from nl_detectron.visualization.curves import read_runs
 
 pytest_plugins = ["recording"]  # for its fixture
 

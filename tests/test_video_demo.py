@@ -20,7 +20,7 @@ from PIL import Image
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
-from nl_detectron import video_demo
+from nl_detectron.commands import video_demo
 from nl_detectron.config import load_config
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.windows import SlidingWindows

@@ -4,9 +4,9 @@
 import argparse
 import sys
 
-from nl_detectron.plotting import DEFAULT_KEYS, plot_runs, read_runs
 from nl_detectron.utils.arguments import add_traceback
 from nl_detectron.utils.errors import UserError, run_script
+from nl_detectron.visualization.curves import DEFAULT_KEYS, plot_runs, read_runs
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -21,18 +21,18 @@ from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
-from .data.datasets.video_list import VIDEO_SUFFIXES
-from .data.video.info import IMAGE_SUFFIXES, VideoError
-from .data.video.reading import resized
-from .data.video.streaming import Camera, Frame, VideoStream
-from .data.video.windows import SlidingWindows
-from .data.video.writing import CODECS, VideoWriter
-from .engine.predictor import Predictor
-from .engine.video_predictor import VideoPrediction, VideoPredictor, WindowScores, best_classes
-from .utils import file_io
-from .utils.errors import UserError
-from .visualization import draw_instances
-from .visualization.video_scores import COUNT, ScoreOverlay
+from ..data.datasets.video_list import VIDEO_SUFFIXES
+from ..data.video.info import IMAGE_SUFFIXES, VideoError
+from ..data.video.reading import resized
+from ..data.video.streaming import Camera, Frame, VideoStream
+from ..data.video.windows import SlidingWindows
+from ..data.video.writing import CODECS, VideoWriter
+from ..engine.predictor import Predictor
+from ..engine.video_predictor import VideoPrediction, VideoPredictor, WindowScores, best_classes
+from ..utils import file_io
+from ..utils.errors import UserError
+from ..visualization import draw_instances
+from ..visualization.video_scores import COUNT, ScoreOverlay
 
 CAMERA = Path("webcam")
 LIVE_WINDOWS = 32  # of a camera, that the strip shows

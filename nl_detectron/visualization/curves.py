@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .utils.errors import UserError, nearest
+from ..utils.errors import UserError, nearest
 
 DEFAULT_KEYS = ("total_loss", "loss_*", "*/AP", "*/AP50", "nonlocal/*")
 
