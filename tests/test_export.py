@@ -13,7 +13,8 @@ from torch import nn
 
 from nl_detectron import export
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.export import detection, files
+from nl_detectron.export import api as files
+from nl_detectron.export import detector as detection
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.utils.errors import UserError
 

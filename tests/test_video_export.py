@@ -20,7 +20,8 @@ from video_networks import build, clip, randomize, video_cfg
 from nl_detectron import export
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.sampling import scaled_size
-from nl_detectron.export import files, video
+from nl_detectron.export import api as files
+from nl_detectron.export import video_classifier as video
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.modeling import VideoClassifier
 from nl_detectron.utils.errors import UserError

@@ -44,8 +44,9 @@ from torch import Tensor, nn
 from ..checkpoint import METADATA
 from ..data.catalog import as_json
 from ..utils.errors import UserError
-from . import detection, video
-from .files import SUFFIXES, TOLERANCE, Check, Part
+from . import detector as detection
+from . import video_classifier as video
+from .api import SUFFIXES, TOLERANCE, Check, Part
 
 __all__ = [
     "PARTS",

@@ -13,7 +13,7 @@ from ..data.datasets.synthetic.clips import make_scene
 from ..layers import NonLocalBlock
 from ..modeling import VideoClassifier
 from ..utils.errors import UserError
-from .files import Check, Outputs, Part, check, write
+from .api import Check, Outputs, Part, check, write
 
 
 def is_classifier(model: nn.Module) -> bool:

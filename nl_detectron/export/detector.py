@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..engine.predictor import network_input
 from ..modeling import VideoClassifier
-from .files import Check, Outputs, Part, Run, check, write
+from .api import Check, Outputs, Part, Run, check, write
 
 _REGIONS = (0, 1, 20)
 
