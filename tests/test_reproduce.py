@@ -317,7 +317,7 @@ def test_a_dry_run_needs_no_data_and_writes_nothing(
         (("--released", "--rows", "R50"), "R50"),
         (("--released", "--accumulate"), "--accumulate"),
         (("--released", "--save-measured"), "--save-measured"),
-        (("--released", "--opts", "TEST.CLIP", 3), "TEST.CLIPS"),
+        (("--released", "--opts", "TEST.CLIP", 3), "TEST.CLIP"),
         (("--table", 5, "--rows", "R50", "r101-ml"), "R101-NL"),
         (("--table", "2a", "--rows", "C2D-R50-NL5-128x1"), "C2D-R50-NL5-128x1"),
         (("--table", 4, "--accumulate", "--num-gpus", 3), "--accumulate"),
