@@ -187,6 +187,12 @@ def run_page(name: str, **names_before: Any) -> dict[str, Any]:
     return namespace
 
 
+def test_context_page_runs():
+    names = run_page("docs/context.md")
+    assert torch.equal(names["z"], names["clips"])  # a fresh block
+    torch.testing.assert_close(names["weights"].sum(-1), torch.ones(6, 8 * 7 * 7))
+
+
 def test_snippets_of_the_readme():
     cfg, x = get_cfg(), torch.randn(1, 256, 5, 7)
     found = run_page("README.md", cfg=cfg, x=x)

@@ -78,8 +78,7 @@ class NonLocalBlock(CNNBlockBase):
         init_std: float = 0.01,
     ) -> None:
         super().__init__(in_channels, in_channels, stride=1)
-        if inter_channels is None:
-            inter_channels = max(in_channels // 2, 1)
+        inter_channels = max(in_channels // 2, 1) if inter_channels is None else inter_channels
         check_pairwise(pairwise)
         if dims not in _CONVS:
             raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
@@ -156,35 +155,30 @@ class NonLocalBlock(CNNBlockBase):
         return self._unfold(weights.transpose(1, 2), x).flatten(2).transpose(1, 2)
 
     def extra_repr(self) -> str:
-        names = ["subsample", "scale", "dims", "init_std"]
-        names += ["axes", "frames"] if self.dims == 3 else []
+        names = ["subsample", "scale", "dims", "init_std", *["axes", "frames"] * (self.dims == 3)]
         return ", ".join([self.pairwise, *(f"{name}={getattr(self, name)}" for name in names)])
 
     def _pool(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x̂: the features that j runs over."""
-        for features in (x,) if context is None else (x, context):
-            if features.dim() != self.dims + 2:
-                shape = tuple(features.shape)
-                raise ValueError(f"expected {self.dims} spatial axes, got shape {shape}")
+        x_hat = x if context is None else context
+        if {x.dim(), x_hat.dim()} != {self.dims + 2}:
+            shapes = f"{tuple(x.shape)} and {tuple(x_hat.shape)}"
+            raise ValueError(f"expected {self.dims} spatial axes, got x and x̂ of shapes {shapes}")
         if self.frames and x.shape[2] % self.frames:
             raise ValueError(f"{x.shape[2]} time steps do not divide into groups of {self.frames}")
-        if context is None:
-            return _max_pool(x, self._stride)
-        if self.axes != "spacetime" or self.frames:
+        if context is not None and (
+            self.axes != "spacetime" or self.frames or context.shape[:2] != x.shape[:2]
+        ):
             raise ValueError(
-                f"context needs axes 'spacetime' and frames 0, got '{self.axes}' and {self.frames}"
+                f"context must be {tuple(x.shape[:2])} and any sides, with axes 'spacetime' and "
+                f"frames 0; got {tuple(context.shape)}, '{self.axes}' and {self.frames}"
             )
-        if context.shape[:2] != x.shape[:2]:
-            raise ValueError(
-                f"context must be {tuple(x.shape[:2])} x any, got {tuple(context.shape)}"
-            )
-        return _max_pool(context, self._stride)
+        return _max_pool(x_hat, self._stride)
 
     @property
     def _stride(self) -> tuple[int, ...]:
-        if self.axes == "time":
-            return 1, 1, 1
-        return (1 if self.dims == 3 else self.subsample, *[self.subsample] * (self.dims - 1))
+        step = 1 if self.axes == "time" else self.subsample
+        return (1 if self.dims == 3 else step, *[step] * (self.dims - 1))
 
     def _embed(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
         """theta (N', P, D) and phi (N', M, D); for concatenation their products with w_f."""
@@ -198,8 +192,12 @@ class NonLocalBlock(CNNBlockBase):
 
     def _project(self, y: Tensor) -> Tensor:
         """``norm(W_z y)`` of y (N, D, *spatial)."""
-        if is_full_precision(y) and _is_plain_conv(self.out) and self._folds_norm:
-            return _conv(y, *self._folded_out())
+        if (
+            is_full_precision(y)
+            and _is_plain_conv(self.out)
+            and _is_plain_norm(getattr(self, "norm", None))
+        ):
+            return _conv(y, *self._folded_out()[:2])
         return self._normalize(_finite(self.out(y)))
 
     def _normalize(self, y: Tensor) -> Tensor:
@@ -210,18 +208,14 @@ class NonLocalBlock(CNNBlockBase):
         # gradients come out wrong, without an error.
         return self._unfold(self.norm(self._fold(y).unsqueeze(2)).squeeze(2), y)
 
-    @property
-    def _folds_norm(self) -> bool:
-        return hasattr(self, "norm") and _is_plain_norm(self.norm)
-
-    def _folded_out(self) -> tuple[Tensor, Tensor]:
-        """Weight (C, D) and bias (C,) of W_z, with the norm in them where it is at rest."""
+    def _folded_out(self) -> tuple[Tensor, Tensor, bool]:
+        """Weight and bias of W_z with the norm in them if it is at rest; whether none remains."""
         weight, bias = self.out.weight.flatten(1), cast(Tensor, self.out.bias)
-        if not self._folds_norm:
-            return weight, bias
-        norm: Any = self.norm
+        norm: Any = getattr(self, "norm", None)
+        if norm is None or not _is_plain_norm(norm):
+            return weight, bias, norm is None
         factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        return weight * factor.unsqueeze(1), (bias - norm.running_mean) * factor + norm.bias
+        return weight * factor.unsqueeze(1), (bias - norm.running_mean) * factor + norm.bias, True
 
     # Frames, groups of frames or places that attend apart become N' inputs of their own.
 
@@ -265,8 +259,7 @@ class NonLocalBlock(CNNBlockBase):
         return cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
 
     def _forward_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        weight, bias = self._folded_out()
-        folded = self._folds_norm or not hasattr(self, "norm")
+        weight, bias, folded = self._folded_out()
         g, rows = self._rows(_conv(self.g(x_hat), weight)), self._rows(x)
         bias = bias.view(-1, 1)
         added = self._fold(x) + bias if folded else bias.repeat(rows.shape[0], 1, rows.shape[1])
@@ -279,9 +272,8 @@ class NonLocalBlock(CNNBlockBase):
             factor = (width**-0.5 if self.scale else 1.0) if softmax else 1 / g.shape[1]
             phi, key_bias = x_hat * factor, None
             if self.pairwise != "gaussian":
-                theta: Any = self.theta
-                phi = self.phi(x_hat) * factor
-                key_bias = self._fold(_conv(phi, theta.bias.unsqueeze(0)))
+                theta, phi = cast(nn.Conv2d, self.theta), self.phi(x_hat) * factor
+                key_bias = self._fold(_conv(phi, cast(Tensor, theta.bias).unsqueeze(0)))
                 phi = _conv(phi, theta.weight.flatten(1).t())
             weights = product_map(rows, self._rows(phi), softmax=softmax, bias=key_bias)
             z = added.baddbmm_(

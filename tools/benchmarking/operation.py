@@ -1,4 +1,4 @@
-"""The operation and the block against the explicit form and their matrix products."""
+"""The operation against the explicit form."""
 
 import gc
 import math
@@ -6,14 +6,17 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, explicit_nonlocal, nonlocal_operation
+from nl_detectron.layers import (
+    PAIRWISE_FORMS,
+    explicit_nonlocal,
+    nonlocal_operation,
+)
 
 from .measure import free_memory, in_own_process, now, peak_since_start, start_peak
 
@@ -21,7 +24,6 @@ SIZES = (196, 1050, 4200, 16800)  # positions of x
 GROWTH = (1050, 16800)
 WIDTHS = (256, 512)
 WIDE_SIZES = (4200, 16800)  # the wider inner width is measured here only
-BLOCK_CHANNELS, BLOCK_SIZE = 512, (50, 84)
 ROUNDS, LARGE_ROUNDS = 5, 3  # the second from LARGE positions on
 LARGE = 16800
 SHORTEST = 0.02  # seconds; a shorter run is repeated to fill them
@@ -215,86 +217,3 @@ def same_size(case: Case, wanted: Case) -> bool:
     return replace(case, keys=0) == replace(wanted, keys=0) and (
         abs(case.keys - wanted.keys) < GROWTH[1] // GROWTH[0]
     )
-
-
-def block_table(rounds: int, device: str, dtype: torch.dtype) -> str:
-    """The whole block, against the explicit form in it and against its matrix products alone."""
-    rows = []
-    for form in PAIRWISE_FORMS:
-        block = NonLocalBlock(BLOCK_CHANNELS, pairwise=form, subsample=1)
-        block.to(device=device, dtype=dtype)
-        shape = (1, BLOCK_CHANNELS, *BLOCK_SIZE)
-        x = torch.randn(shape, device=device, dtype=dtype).relu_().requires_grad_()
-        leaves, grad = [x, *block.parameters()], torch.randn_like(x)
-        forwards = {"ours": block, "explicit": lambda x, b=block: explicit_block(b, x)}
-        if form != "concatenation":  # ours has none but those of its convolutions
-            forwards["products"] = lambda x, b=block: matrix_products(b, x)
-        steps = {
-            name: partial(step_of_block, device, forward, x, leaves, grad)
-            for name, forward in forwards.items()
-        }
-        alternate(steps, 1)  # warm up
-        times = alternate(steps, rounds)
-        products = "-"
-        if "products" in times:
-            products = f"{1 / float(ratio(times, 1, slow='products')):.2f}"
-        rows.append([form, ratio(times, 0), ratio(times, 1), products,
-                     f"{1e3 * median_time(times['ours'], 1):.1f}",
-                     attention_kernel(block, x) if device == "cuda" else "-"])  # fmt: skip
-    height, width = BLOCK_SIZE
-    return (
-        f"### The whole block: {BLOCK_CHANNELS} channels, {height}x{width}, no subsampling, BN\n\n"
-        + tabulate(
-            rows,
-            ["form", "forward, ratio", "training, ratio", "training, ours / matrix products alone",
-             "training, ms", "attention kernel"],
-            tablefmt="github", disable_numparse=True,
-        )
-    )  # fmt: skip
-
-
-def step_of_block(
-    device: str, forward: Callable[[Tensor], Tensor], x: Tensor, leaves: list[Tensor], grad: Tensor
-) -> tuple[float, float]:
-    runs_of = [leaf for leaf in leaves if leaf.requires_grad]
-    start = now(device)
-    result = forward(x)
-    forward_time = now(device) - start
-    torch.autograd.grad(result, runs_of, grad, allow_unused=True)
-    return forward_time, now(device) - start
-
-
-def explicit_block(block: NonLocalBlock, x: Tensor) -> Tensor:
-    """What `block` computes without subsampling, by equations 1 and 6 as they stand."""
-    weights = block.attention_map(x)
-    g = block.g(x).flatten(2).transpose(1, 2)
-    y = (weights @ g.to(weights.dtype)).to(x.dtype)
-    return x + block.norm(block.out(y.transpose(1, 2).unflatten(2, x.shape[2:])))
-
-
-def matrix_products(block: NonLocalBlock, x: Tensor) -> Tensor:
-    """The block's matrix products and nothing else: no softmax, norm or sum.
-
-    Dot product has its cheap order of multiplication.
-    """
-    x = x.flatten(2)
-    theta, phi = (
-        (x, x)
-        if block.pairwise == "gaussian"
-        else (conv.weight.flatten(1) @ x for conv in (block.theta, block.phi))
-    )
-    g = block.g.weight.flatten(1) @ x
-    if block.pairwise == "dot_product":
-        y = (g @ phi.transpose(1, 2)) @ theta
-    else:
-        y = g @ (phi.transpose(1, 2) @ theta)
-    return (block.out.weight.flatten(1) @ y).unflatten(2, BLOCK_SIZE)
-
-
-def attention_kernel(block: NonLocalBlock, x: Tensor) -> str:
-    """The name of the attention operator that a forward pass of `block` ran."""
-    with torch.no_grad(), torch.profiler.profile() as profile:
-        block(x)
-    names = {event.key for event in profile.key_averages()}
-    found = sorted(name for name in names if name.startswith("aten::_scaled_dot_product_"))
-    return ", ".join(name.removeprefix("aten::_scaled_dot_product_") for name in found) or "-"
