@@ -600,8 +600,9 @@ def test_context_that_does_not_suit_is_an_error(options, shape):
 @pytest.mark.parametrize("norm", ["", "FrozenBN", "BN"])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
 def test_channels_last_trains_under_autocast(form, norm):
-    block = make(pairwise=form, norm=norm, subsample=1).eval()
-    x = torch.randn(2, 32, 6, 5).to(memory_format=torch.channels_last).requires_grad_()
+    block = make(pairwise=form, norm=norm).eval()
+    x = torch.randn(2, 32, 6, 5, dtype=torch.bfloat16)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         z = block(x)
     z.sum().backward()
