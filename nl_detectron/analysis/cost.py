@@ -23,8 +23,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..layers import NonLocalBlock
-from ..layers.nonlocal_block import cheapest_order
+from ..layers import NonLocalBlock, nonlocal_block
 from ..utils.errors import UserError
 
 # The size to which Detectron2 enlarges a COCO image of 3:5, in pixels, and how many regions its
@@ -190,7 +189,7 @@ def analyze(
 def block_cost(block: NonLocalBlock, input_shape: tuple[int, ...], *, name: str = "") -> BlockCost:
     """What `block` costs for an input (N, C, *spatial), in the order that it takes."""
     orders = block.orders(input_shape)
-    order = cheapest_order(orders)
+    order = nonlocal_block.cheapest_order(orders)
     convolutions, operation = orders[order]
     return BlockCost(
         name=name,

@@ -276,9 +276,7 @@ class NonLocalBlock(CNNBlockBase):
                 key_bias = self._fold(_conv(phi, cast(Tensor, theta.bias).unsqueeze(0)))
                 phi = _conv(phi, theta.weight.flatten(1).t())
             weights = product_map(rows, self._rows(phi), softmax=softmax, bias=key_bias)
-            z = added.baddbmm_(
-                g.transpose(1, 2), weights.transpose(1, 2)
-            )  # in place: a pass over z less
+            z = torch.baddbmm(added, g.transpose(1, 2), weights.transpose(1, 2))
         z = self._unfold(z, x)
         return z if folded else x + self._normalize(z)
 
