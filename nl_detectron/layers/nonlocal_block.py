@@ -374,12 +374,12 @@ def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
     """``w . conv(x)``, (N, 1, *spatial), in float32 or wider; one channel does where it can."""
     plain = _is_plain_conv(conv)
     x = at_least_float32(x if plain else conv(x))
-    weight, bias = w.to(x.dtype).unsqueeze(0), None
+    w, bias = w.to(x.dtype), None
     with torch.autocast(x.device.type, enabled=False):
         if plain:
-            bias = weight @ conv.bias.to(x.dtype)
-            weight = weight @ conv.weight.flatten(1).to(x.dtype)
-        return _conv(x, weight, bias)
+            bias = w.dot(conv.bias.to(x.dtype)).view(1)
+            w = w @ conv.weight.flatten(1).to(x.dtype)
+        return _conv(x, w.unsqueeze(0), bias)
 
 
 def _finite(y: Tensor) -> Tensor:
