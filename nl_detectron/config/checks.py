@@ -258,14 +258,16 @@ def check_detectron2_keys(cfg: CfgNode) -> None:
 
 def _check_channels(cfg: CfgNode) -> None:
     """Check that INPUT.FORMAT has as many channels as MODEL.PIXEL_MEAN."""
-    channels, means = cfg.INPUT.FORMAT, len(cfg.MODEL.PIXEL_MEAN)
+    channels, means = cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN
+    if not means:
+        raise _error("MODEL.PIXEL_MEAN", "a value for each channel of INPUT.FORMAT", means)
     try:
         shape = convert_PIL_to_numpy(Image.new("RGB", (1, 1)), channels).shape
     except Exception as error:  # of any type, from Pillow
         formats = "BGR, RGB, L, YUV-BT.601 or a mode of Pillow's"
         raise _error("INPUT.FORMAT", formats, channels) from error
-    if shape[2:] != (means,):
-        expected = f"a format of {means} channels, as many as MODEL.PIXEL_MEAN has values"
+    if shape[2:] != (len(means),):
+        expected = f"a format of {len(means)} channels, as many as MODEL.PIXEL_MEAN has values"
         raise _error("INPUT.FORMAT", expected, channels)
 
 
