@@ -12,6 +12,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from nl_detectron import model_zoo
+from nl_detectron.analysis import cost as analysis
 from nl_detectron.analysis.cost import (
     Analysis,
     BlockCost,
@@ -21,7 +22,6 @@ from nl_detectron.analysis.cost import (
     build_on_meta,
     increase,
 )
-from nl_detectron.analysis import cost as analysis
 from nl_detectron.analysis.video_cost import VideoAnalysis, analyze_video
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.model_zoo import ENTRIES, Entry
