@@ -17,12 +17,11 @@ from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from nl_detectron.config import load_config
+from nl_detectron.config import is_video, load_config
 from nl_detectron.data.catalog import read_coco
 from nl_detectron.data.detection_utils import read_image
 from nl_detectron.data.inputs import WHAT, ImageId, list_images, number_images, report_bad
 from nl_detectron.engine.predictor import Predictor, to_coco_results
-from nl_detectron.tasks import is_video
 from nl_detectron.utils.arguments import (
     DEFAULT_CONFIDENCE,
     add_class_names,

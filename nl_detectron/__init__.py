@@ -3,6 +3,8 @@
 Importing the package registers its backbones, keypoint head and embedded data set.
 """
 
+__version__ = "0.1.0"
+
 import importlib.util
 import warnings
 
@@ -18,7 +20,6 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     from . import data, modeling  # Detectron2 and fvcore compile functions on import
 from .config import add_nonlocal_config, check_config
-from .version import __version__
 
 data.register_all()
 

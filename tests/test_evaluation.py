@@ -33,11 +33,12 @@ from test_data import perfect_outputs
 from torch import nn
 
 from nl_detectron.config import load_config
-from nl_detectron.detection import build_evaluator, build_test_loader
+from nl_detectron.data.build import build_test_loader, check_metadata
+from nl_detectron.data.validation import Run
 from nl_detectron.engine import Trainer, argument_parser, main, run_config
-from nl_detectron.engine.batch_norm import PreciseBN
-from nl_detectron.engine.trainer import check_test_classes
-from nl_detectron.tasks import task_of
+from nl_detectron.engine.hooks import PreciseBN
+from nl_detectron.engine.train_loop import check_test_classes
+from nl_detectron.evaluation import build_evaluator
 from nl_detectron.utils.errors import ConfigError, UserError
 
 Content = dict[str, Any]
@@ -575,7 +576,7 @@ def test_a_lazy_configs_evaluators_may_be_a_list(dataset: str, tmp_path: Path) -
         },
         flags={"allow_objects": True},
     )
-    task_of(cfg).check(cfg)
+    check_metadata(Run.of(cfg))
     found = run(cfg, eval_only=True)
     assert found["images"] == {"seen": 8}
     assert {"bbox", "segm", "keypoints"} <= found.keys()

@@ -1,12 +1,12 @@
 """The Python API for predictions."""
 
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import tiny_run
 import torch
@@ -193,14 +193,17 @@ def test_a_config_may_be_given_complete(folder: Path, predictor: Predictor) -> N
         Predictor(cfg, opts=["A", "1"])
 
 
-def test_predicting_needs_nothing_of_training() -> None:
-    """No launcher, no signal handler: they are the engine's."""
-    code = (
-        "import sys, nl_detectron.engine.predictor; print([m for m in sys.modules if 'nl_' in m])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "nl_detectron.checkpoint" in done.stdout
-    assert "nl_detectron.engine" not in done.stdout
+def test_predicting_starts_no_process_and_handles_no_signal(folder: Path) -> None:
+    def state() -> tuple[set[int], list[object]]:
+        return (
+            {child.pid for child in psutil.Process().children()},
+            [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+        )
+
+    before = state()
+    predict = Predictor(folder / "tiny.yaml", weights=folder / "weights.pth")
+    predict(folder / "images" / "001.png")
+    assert state() == before
 
 
 def test_no_images_no_predictions(predictor: Predictor) -> None:

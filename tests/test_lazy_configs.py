@@ -1,8 +1,6 @@
 """The LazyConfigs: the same models and recipes as the YAML files of the same names."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -13,7 +11,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from nl_detectron import model_zoo
-from nl_detectron.tasks import task_of
+from nl_detectron.config import is_video
+from nl_detectron.data.build import build_train_loader
+from nl_detectron.modeling import VideoClassifier
 from nl_detectron.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -131,21 +131,29 @@ def test_more_categories_than_classes_are_refused_with_the_key() -> None:
     cfg = OmegaConf.create(
         {"model": {"roi_heads": {"num_classes": 1}}, "dataloader": {"train": loader}}
     )
-    task = task_of(cfg)
     with pytest.raises(ConfigError, match=r"model.roi_heads.num_classes"):
-        task.build_train_loader(cfg)
+        build_train_loader(cfg)
     cfg.model.roi_heads.num_classes = 2
-    assert task.build_train_loader(cfg) == {"dataset": {"names": "two_categories"}}
+    assert build_train_loader(cfg) == {"dataset": {"names": "two_categories"}}
 
 
-@pytest.mark.parametrize("target", ["VideoClassifier", "nl_detectron.modeling.VideoClassifier"])
-def test_the_task_of_a_config_is_that_of_its_models_class(target: str, monkeypatch) -> None:
-    video, detection = ModuleType("video"), task_of(OmegaConf.create({"model": {}}))
-    video.TASK = object()
-    monkeypatch.setitem(sys.modules, "nl_detectron.video.task", video)
-    monkeypatch.setitem(sys.modules, "nl_detectron.video", ModuleType("package"))
-    assert task_of(OmegaConf.create({"model": {"_target_": target}})) is video.TASK
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("VideoClassifier", True),
+        ("nl_detectron.modeling.VideoClassifier", True),
+        (VideoClassifier, True),
+        ("detectron2.modeling.GeneralizedRCNN", False),
+        (None, False),
+    ],
+)
+def test_the_class_of_the_model_tells_videos_from_images(target: object, expected: bool) -> None:
+    model = {} if target is None else {"_target_": target}
+    assert is_video(OmegaConf.create({"model": model}, flags={"allow_objects": True})) is expected
+
+
+@pytest.mark.parametrize("name", ["GeneralizedRCNN", "VideoClassifier"])
+def test_meta_architecture_tells_videos_from_images(name: str) -> None:
     cfg = get_cfg()
-    assert task_of(cfg) is detection
-    cfg.MODEL.META_ARCHITECTURE = "VideoClassifier"
-    assert task_of(cfg) is video.TASK
+    cfg.MODEL.META_ARCHITECTURE = name
+    assert is_video(cfg) is (name == "VideoClassifier")

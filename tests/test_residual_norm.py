@@ -6,7 +6,7 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from nl_detectron.engine.residual_norm import ResidualNormHook
+from nl_detectron.engine.hooks import ResidualNormHook
 from nl_detectron.layers import NonLocalBlock
 
 

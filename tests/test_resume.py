@@ -22,8 +22,7 @@ from detectron2.data.samplers import (
 from recording import record, same
 from torch.utils.data import DataLoader, Sampler
 
-from nl_detectron.engine.data_order import DataOrder
-from nl_detectron.engine.resume import ExactResume
+from nl_detectron.engine.data_order import DataOrder, ExactResume
 
 pytest_plugins = ["recording"]  # for its fixture
 

@@ -177,7 +177,7 @@ from pathlib import Path
 from detectron2.data import DatasetMapper
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from nl_detectron.detection import build_train_loader
+from nl_detectron.data.build import build_train_loader
 
 class GrayMapper(DatasetMapper):
     def __call__(self, record):

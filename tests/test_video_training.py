@@ -25,7 +25,7 @@ from nl_detectron.config import load_config
 from nl_detectron.data import register_videos, video_file
 from nl_detectron.data.video.skipping import read_skipped, skipped_file
 from nl_detectron.engine import Trainer
-from nl_detectron.engine.run import run_config
+from nl_detectron.engine.defaults import run_config
 from nl_detectron.utils.errors import UserError
 from nl_detectron.visualization.contact_sheet import RIGHT, WRONG, draw_contact_sheet
 

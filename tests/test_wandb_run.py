@@ -12,7 +12,7 @@ import tiny_run
 import wandb
 from detectron2.utils.events import EventStorage, TensorboardXWriter
 
-from nl_detectron.engine.wandb_run import WandbRun
+from nl_detectron.engine.hooks import WandbRun
 from nl_detectron.utils.errors import UserError
 
 pytest_plugins = ["recording"]  # for its fixture

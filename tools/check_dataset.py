@@ -12,7 +12,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
-from nl_detectron.config import load_config, load_lazy_config
+from nl_detectron.config import is_video, load_config, load_lazy_config
 from nl_detectron.data import check_datasets
 from nl_detectron.data.validation import check_file, check_registered, check_run
 from nl_detectron.data.validation.coco import Expected
@@ -24,7 +24,6 @@ from nl_detectron.data.validation.videos import (
     check_videos,
     is_video_set,
 )
-from nl_detectron.tasks import is_video
 from nl_detectron.utils.arguments import add_opts, add_traceback
 from nl_detectron.utils.errors import UserError, run_script
 

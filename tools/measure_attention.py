@@ -16,10 +16,10 @@ from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 from tqdm import tqdm
 
+from nl_detectron.config import is_video
 from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.data.inputs import list_images
 from nl_detectron.engine.predictor import complete_config, load_model
-from nl_detectron.tasks import is_video
 from nl_detectron.utils.arguments import add_opts, add_traceback
 from nl_detectron.utils.errors import UserError, run_script
 from nl_detectron.utils.file_io import write_json

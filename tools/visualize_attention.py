@@ -15,10 +15,10 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
+from nl_detectron.config import is_video
 from nl_detectron.data.detection_utils import read_image
 from nl_detectron.data.inputs import WHAT, list_images, report_bad
 from nl_detectron.engine.predictor import Predictor, complete_config, load_model
-from nl_detectron.tasks import is_video
 from nl_detectron.utils.arguments import (
     add_class_names,
     add_confidence_threshold,

@@ -6,13 +6,13 @@ from .checks import (
     SCHEDULERS,
     builds_nonlocal_blocks,
     check_blocks,
+    check_clips,
     check_config,
     check_detectron2_keys,
 )
 from .defaults import BACKBONE_KEY, HEAD_KEY, STAGES, NonLocalOptions, add_nonlocal_config
 from .lazy import check_lazy_run, load_lazy_config
-from .load import load_config
-from .settings import Config, RunSettings
+from .load import Config, dataset_names, is_video, load_config, setting
 
 __all__ = [
     "BACKBONE_KEY",
@@ -23,13 +23,16 @@ __all__ = [
     "STAGES",
     "Config",
     "NonLocalOptions",
-    "RunSettings",
     "add_nonlocal_config",
     "builds_nonlocal_blocks",
     "check_blocks",
+    "check_clips",
     "check_config",
     "check_detectron2_keys",
     "check_lazy_run",
+    "dataset_names",
+    "is_video",
     "load_config",
     "load_lazy_config",
+    "setting",
 ]

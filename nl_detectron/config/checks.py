@@ -24,8 +24,7 @@ from PIL import Image
 
 from ..layers import PAIRWISE_FORMS
 from ..layers.nonlocal_block import AXES, build_norm
-from ..utils.errors import ConfigError, nearest
-from .config_file import short_repr
+from ..utils.errors import ConfigError, nearest, short_repr
 from .defaults import BACKBONE_KEY, HEAD_KEY, STAGES
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
@@ -155,6 +154,13 @@ _DETECTRON2 = [
     ),
     _one_of("INPUT.MASK_FORMAT", "polygon", "bitmask", when="MODEL.MASK_ON"),
 ]
+_CLIPS = [  # Detectron2's keys, where the model takes videos
+    _one_of("INPUT.RANDOM_FLIP", "horizontal", "none"),
+    _one_of("INPUT.CROP.TYPE", "absolute", when="INPUT.CROP.ENABLED"),
+    _one_of("DATALOADER.SAMPLER_TRAIN", "TrainingSampler"),
+    Rule("INPUT.MIN_SIZE_TRAIN", "sizes of 1 or more", _each(_whole(1))),
+    Rule("INPUT.MIN_SIZE_TEST", "1 or more", _whole(1)),
+]
 _NAMES: dict[str, Any] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
@@ -254,6 +260,20 @@ def check_detectron2_keys(cfg: CfgNode) -> None:
     _check_steps(cfg)
     _check_features(cfg, _check_resnet(cfg))
     _check_channels(cfg)
+
+
+def check_clips(cfg: CfgNode) -> None:
+    """Raise ConfigError for values of Detectron2's own keys that mean nothing for clips."""
+    _check(cfg, _CLIPS)
+    sizes, crop = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP.SIZE
+    is_range = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range"
+    if is_range and (len(sizes) != 2 or sizes[0] > sizes[1]):
+        expected = "the smallest and the largest size with MIN_SIZE_TRAIN_SAMPLING 'range'"
+        raise _error("INPUT.MIN_SIZE_TRAIN", expected, sizes)
+    fits = _each(lambda side: side == int(side) and 1 <= side <= min(sizes), 2)
+    if cfg.INPUT.CROP.ENABLED and not fits(crop):
+        expected = f"height and width, at most the smallest INPUT.MIN_SIZE_TRAIN, {min(sizes)}"
+        raise _error("INPUT.CROP.SIZE", expected, crop)
 
 
 def _check_channels(cfg: CfgNode) -> None:

@@ -12,8 +12,8 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..utils.errors import ConfigError, UserError, nearest
-from .config_file import check_device, find_config_file, one_line, short_repr
+from ..utils.errors import ConfigError, UserError, nearest, one_line, short_repr
+from .load import check_device, find_config_file
 
 _LAZY_PARTS = ("model", "optimizer", "dataloader", "train")
 _NO_KEYS = "but it has to have keys"

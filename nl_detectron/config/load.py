@@ -1,21 +1,50 @@
-"""A YAML config: read without running code, and its errors in one line."""
+"""Config files: their errors in one line, and what a run reads from both kinds."""
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
+from omegaconf import DictConfig, OmegaConf
 
-from ..utils.errors import ConfigError, nearest
+from ..utils.errors import ConfigError, UserError, nearest, one_line, short_repr
 from .checks import check_config, check_detectron2_keys
-from .config_file import check_device, find_config_file, one_line, shortened
 from .defaults import add_nonlocal_config
 
+# A YAML config, or a LazyConfig.
+Config: TypeAlias = CfgNode | DictConfig
+
+_PACKAGE_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+_CONFIG_SUFFIXES = (".yaml", ".py")
 _DEVICE_NOT_SET = "not set"
 _MAX_LENGTH = 300  # characters of a message
 _UNKNOWN = ("Non-existent config key: ", "Non-existent key: ")  # how yacs begins to say so
+# Keys of a LazyConfig, and their defaults. An evaluation needs few of them; `check_lazy_run` asks
+# for those of a training.
+_LAZY_KEYS: dict[str, tuple[str, Any]] = {
+    "OUTPUT_DIR": ("train.output_dir", ""),
+    "MODEL.DEVICE": ("train.device", "cpu"),
+    "MODEL.WEIGHTS": ("train.init_checkpoint", ""),
+    "SOLVER.MAX_ITER": ("train.max_iter", 0),
+    "SOLVER.ACCUMULATE_STEPS": ("train.accumulate_steps", 1),
+    "SOLVER.AMP.ENABLED": ("train.amp.enabled", False),
+    "SOLVER.CHECKPOINT_PERIOD": ("train.checkpointer.period", 0),
+    "TEST.EVAL_PERIOD": ("train.eval_period", 0),
+    "TEST.EXPECTED_RESULTS": ("train.expected_results", []),
+    "WANDB.PROJECT": ("train.wandb_project", ""),
+}
+# Keys of a LazyConfig alone, and what Detectron2 does with a YAML config.
+_LAZY_ONLY = {
+    "train.checkpointer.max_to_keep": None,
+    "train.log_period": 20,
+    "train.ddp": {"broadcast_buffers": False},
+}
 
 
 def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgNode:
@@ -48,6 +77,62 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     return cfg
 
 
+def is_video(cfg: Config) -> bool:
+    """Whether the model of a config takes videos, by its class, ``MODEL.META_ARCHITECTURE``."""
+    if isinstance(cfg, CfgNode):
+        return cfg.MODEL.META_ARCHITECTURE == "VideoClassifier"
+    target = cfg.model.get("_target_", "")
+    return str(getattr(target, "__name__", target)).rpartition(".")[2] == "VideoClassifier"
+
+
+def setting(cfg: Config, key: str) -> Any:
+    """Return a setting of a run from a YAML config or a LazyConfig.
+
+    Args:
+        key: of a YAML config, such as ``OUTPUT_DIR`` for ``train.output_dir``; where YAML has no
+            such key, that of a LazyConfig.
+    """
+    if isinstance(cfg, CfgNode):
+        return _LAZY_ONLY[key] if key in _LAZY_ONLY else attrgetter(key)(cfg)
+    lazy_key, default = _LAZY_KEYS.get(key, (key, None))
+    found = OmegaConf.select(cfg, lazy_key, default=default)
+    return OmegaConf.to_object(found) if OmegaConf.is_config(found) else found
+
+
+def dataset_names(cfg: Config, part: str) -> tuple[str, ...]:
+    """Return the names of the datasets of a config; `part` is ``train`` or ``test``."""
+    if isinstance(cfg, CfgNode):
+        return tuple(cfg.DATASETS[part.upper()])
+    found = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
+def find_config_file(config_file: str | os.PathLike[str]) -> Path:
+    """Return the file's path; raise UserError, with the nearest name, if it does not exist."""
+    path = Path(config_file)
+    if not str(config_file):
+        raise UserError("no config file given: --config-file FILE, e.g. configs/quickstart.yaml")
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"{config_file} is a folder; give a .yaml or a LazyConfig .py file")
+    files = [*_PACKAGE_CONFIGS.rglob("*"), *path.parent.glob("*")]
+    by_name = {file.name: file for file in files if file.suffix in _CONFIG_SUFFIXES}
+    match = get_close_matches(path.name, list(by_name), n=1)
+    hint = f" Did you mean '{by_name[match[0]]}'?" if match else ""
+    raise UserError(f"no config file {config_file}.{hint}")
+
+
+def check_device(key: str, device: str, cpu_option: str) -> None:
+    """Raise ConfigError for a device that torch does not have; `cpu_option` selects the CPU."""
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"{key} is '{device}', which is not a device (cpu, cuda, ...)") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"{key} is '{device}', but torch sees no GPU; {cpu_option} works")
+
+
 @contextmanager
 def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
     """Turn what loading and merging raise into a ConfigError that names `source`."""
@@ -63,7 +148,7 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
         for start in _UNKNOWN:
             if message.startswith(start):
                 key = message.removeprefix(start)
-                message = f"unknown key '{shortened(key)}'.{_nearest_key(key, cfg)}"
+                message = f"unknown key {short_repr(key)}.{_nearest_key(key, cfg)}"
         message = one_line(message)
         if len(message) > _MAX_LENGTH:  # its end names the key
             message = f"{message[: _MAX_LENGTH // 2]}...{message[-_MAX_LENGTH // 2 :]}"

@@ -1,4 +1,4 @@
-"""Data loaders whose errors name the bad file.
+"""Data loaders of images and videos, whose errors name the bad file.
 
 Detectron2's loaders end in whatever the JSON parser, the COCO API, Pillow or numpy says, mostly
 without a file's name, and from a worker process with that process's traceback. The loaders of this
@@ -20,12 +20,12 @@ from detectron2.data import (
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from ..config import Config
-from ..utils.errors import ConfigError, DataError, UserError
+from ..config import Config, is_video
+from ..utils.errors import ConfigError, DataError, UserError, short_repr
 from .catalog import classes_differ, metadata_of
 from .validation import check_registered
 from .validation.images import header_error, image_error, image_size, special_file
-from .validation.kinds import KINDS, error_text, short_repr
+from .validation.kinds import KINDS, error_text
 from .validation.run import Run, problems_of_metadata
 
 Mapper = Callable[[dict], Any]
@@ -108,12 +108,18 @@ def build_train_loader(cfg: Config, mapper: Mapper | None = None) -> Iterable[li
 
     Args:
         cfg: a YAML config with ``DATASETS.TRAIN``, or a LazyConfig with ``dataloader.train``.
-        mapper: replaces Detectron2's ``DatasetMapper(cfg, True)``, or the LazyConfig's mapper.
+        mapper: replaces Detectron2's ``DatasetMapper(cfg, True)``, the LazyConfig's mapper, or for
+            videos `TrainMapper`.
 
     Raises:
-        DataError: an annotation file cannot be used or, while the loader is read, an image.
+        DataError: an annotation file cannot be used or, while the loader is read, an image or
+            video.
         ConfigError: the categories of a dataset are not those of the model.
     """
+    if is_video(cfg):
+        from .video import build  # needs PyAV, which images do not
+
+        return build.build_train_loader(cfg, mapper)
     if isinstance(cfg, DictConfig):
         loader = instantiate_loader(cfg.dataloader.train, mapper)
         check_categories(run := Run.of(cfg), run.train)
@@ -131,11 +137,16 @@ def build_test_loader(cfg: Config, name: str, mapper: Mapper | None = None) -> D
     Args:
         cfg: a YAML config, or a LazyConfig, whose ``dataloader.test`` is for one data set.
         name: of the data set.
-        mapper: replaces Detectron2's ``DatasetMapper(cfg, False)``, or the LazyConfig's mapper.
+        mapper: replaces Detectron2's ``DatasetMapper(cfg, False)``, the LazyConfig's mapper, or
+            for videos `TestMapper`.
 
     Raises:
         DataError, ConfigError: as `build_train_loader`.
     """
+    if is_video(cfg):
+        from .video import build
+
+        return build.build_test_loader(cfg, name, mapper)
     run = Run.of(cfg)
     if isinstance(cfg, DictConfig):
         loader = instantiate_loader(cfg.dataloader.test, mapper)

@@ -1,13 +1,11 @@
-"""Everything a run needs besides the model: set-up, processes, training loop, evaluation."""
+"""Runs (setup, processes, training loop), and predictions of a trained model."""
 
 from typing import Any
 
-from .accumulate import StepTrainer
-from .defaults import argument_parser, prepare
+from .defaults import argument_parser, main, prepare, run_config
 from .launch import Ranks, launch, ranks_from_environment
 from .predictor import Predictor
-from .run import main, run_config
-from .trainer import Trainer
+from .train_loop import StepTrainer, Trainer
 
 __all__ = [
     "Predictor",

@@ -1,15 +1,42 @@
-"""From a command line to a checked config: a user's mistakes are errors of one line."""
+"""A run from its command line on: a user's mistakes are errors of one line."""
 
 import argparse
+import json
+import logging
+import os
 import sys
+from dataclasses import dataclass
+from typing import Any
 
-from detectron2.engine import default_argument_parser
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, PanopticFPN
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
-from ..config import Config, RunSettings, check_lazy_run, load_config, load_lazy_config
+from ..checkpoint import METADATA, Checkpointer
+from ..config import (
+    Config,
+    check_clips,
+    check_lazy_run,
+    dataset_names,
+    is_video,
+    load_config,
+    load_lazy_config,
+    setting,
+)
 from ..data import check_datasets
-from ..tasks import task_of
+from ..data.build import check_metadata
+from ..data.validation.run import Run
 from ..utils.arguments import add_traceback
-from .trainer import check_tta
+from ..utils.errors import ConfigError, UserError
+from .launch import launch
+from .run_errors import translate_errors
+from .train_loop import Trainer, check_test_classes, uses_tta, verify
+
+logger = logging.getLogger(__name__)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -57,9 +84,138 @@ def prepare(args: argparse.Namespace) -> Config:
     else:
         cfg = load_config(args.config_file, args.opts)
         cfg.freeze()
-    settings = RunSettings.of(cfg)
-    check_datasets(() if args.eval_only else settings.train_datasets)
-    check_datasets(settings.test_datasets)
+    check_datasets(() if args.eval_only else dataset_names(cfg, "train"))
+    check_datasets(dataset_names(cfg, "test"))
     check_tta(cfg)
-    task_of(cfg).check(cfg)
+    if not is_video(cfg):
+        check_metadata(Run.of(cfg))
+    elif isinstance(cfg, CfgNode):
+        check_clips(cfg)
+    else:
+        raise UserError("videos are trained from YAML configs; there is no LazyConfig for them")
     return cfg
+
+
+def check_tta(cfg: Config) -> None:
+    """Raise ConfigError if Detectron2 has no test-time augmentation for the model of a config."""
+    if not uses_tta(cfg):
+        return
+    name = cfg.MODEL.META_ARCHITECTURE
+    model = META_ARCH_REGISTRY.get(name)
+    if not issubclass(model, GeneralizedRCNN) or issubclass(model, PanopticFPN):
+        found = f"MODEL.META_ARCHITECTURE {name}"
+    elif cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
+        found = f"MODEL.{'KEYPOINT_ON' if cfg.MODEL.KEYPOINT_ON else 'LOAD_PROPOSALS'} True"
+    else:
+        return
+    raise ConfigError(
+        "TEST.AUG.ENABLED is True; expected an R-CNN without keypoints and precomputed proposals, "
+        f"got {found}; set TEST.AUG.ENABLED False"
+    )
+
+
+def main(args: argparse.Namespace, trainer: type[Trainer] = Trainer) -> None:
+    """Run what the command line (see `argument_parser`) asks for, in all its processes.
+
+    Args:
+        args: the parsed command line.
+        trainer: replaces `Trainer`, in training and evaluation. Define a class of your own at the
+            top of a module, so that all processes find it.
+    """
+    run = _Run(args, trainer, prepare(args))
+    launch(
+        run,
+        num_processes=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        device=setting(run.cfg, "MODEL.DEVICE"),
+    )
+
+
+@dataclass
+class _Run:
+    """What each process of a run calls."""
+
+    args: argparse.Namespace
+    trainer: type[Trainer]
+    cfg: Config | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Functions that a LazyConfig file defines cannot be pickled.
+        return {**self.__dict__, "cfg": None}
+
+    def __call__(self) -> None:
+        cfg, args = self.cfg or prepare(self.args), self.args
+        with translate_errors(setting(cfg, "OUTPUT_DIR"), resume=args.resume):
+            try:
+                run_config(cfg, args, self.trainer)
+            finally:
+                if is_video(cfg) and comm.is_main_process():
+                    from ..data.video.skipping import log_skipped
+
+                    log_skipped(cfg.OUTPUT_DIR)
+
+
+def run_config(
+    cfg: Config, args: argparse.Namespace, trainer: type[Trainer] = Trainer
+) -> dict[str, Any]:
+    """Train, or only evaluate, the model of a config, in one process of a run.
+
+    Args:
+        cfg: a YAML config, or a LazyConfig with ``model``, ``optimizer``, ``lr_multiplier``,
+            ``dataloader`` and ``train`` as Detectron2's own have them.
+        args: the command line; `eval_only` and `resume` count.
+        trainer: the class that trains and evaluates.
+
+    Returns:
+        the results of the last evaluation; in other processes than the main one there are none.
+    """
+    output_dir = setting(cfg, "OUTPUT_DIR")
+    _set_up(cfg, args, output_dir)
+    if not args.eval_only:
+        run = trainer(cfg)
+        run.resume_or_load(resume=args.resume)
+        return run.train()
+    model = trainer.build_model(cfg)
+    checkpointer = Checkpointer(model, save_dir=output_dir)
+    extra = checkpointer.resume_or_load(setting(cfg, "MODEL.WEIGHTS"), resume=args.resume)
+    check_test_classes(cfg, extra.get(METADATA, {}))
+    results = trainer.test(cfg, model)
+    if uses_tta(cfg):
+        results = {**results, **trainer.test_with_TTA(cfg, model)}
+    _write_results(results, extra.get("iteration"), output_dir)
+    verify(cfg, results)
+    return results
+
+
+def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
+    setup_logger(output_dir, distributed_rank=comm.get_rank(), name="nl_detectron")
+    default_setup(cfg, args)
+    if comm.is_main_process():
+        _remove_incomplete_line(os.path.join(output_dir, "metrics.json"))
+        if is_video(cfg) and not args.resume:
+            from ..data.video.skipping import skipped_file
+
+            skipped_file(output_dir).unlink(missing_ok=True)
+    if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
+        logger.info("No GPU is visible to torch: running on the CPU")
+
+
+def _remove_incomplete_line(path: str) -> None:
+    """Remove a last line that a killed process has not finished; the next would join it."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _write_results(results: dict[str, Any], iteration: int | None, output_dir: str) -> None:
+    """Add the results of an evaluation without training to ``metrics.json``."""
+    if comm.is_main_process():
+        line = flatten_results_dict(results)
+        if iteration is not None:
+            line["iteration"] = iteration
+        with open(os.path.join(output_dir, "metrics.json"), "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, sort_keys=True) + "\n")

@@ -28,8 +28,7 @@ from torch.multiprocessing import (
 
 from ..utils.errors import UserError
 from ..utils.third_party_warnings import hide_third_party_warnings
-from .run_errors import PROCESS_GONE
-from .sigterm import TERMINATED
+from .run_errors import PROCESS_GONE, TERMINATED
 
 # After one process has failed, the others have so long to end by themselves.
 _GRACE_SECONDS = 10.0

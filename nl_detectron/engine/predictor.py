@@ -26,10 +26,9 @@ from PIL.Image import Image
 from torch import nn
 
 from ..checkpoint import METADATA, Checkpointer
-from ..config import check_config, load_config
+from ..config import check_config, is_video, load_config
 from ..data.catalog import class_metadata
 from ..data.detection_utils import ImageInput, to_array
-from ..tasks import is_video
 from ..utils.errors import ConfigError, UserError
 
 Classes: TypeAlias = Sequence[str] | str | os.PathLike[str]
@@ -50,7 +49,7 @@ class Predictor:
         opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
 
     Raises:
-        ConfigError: the config is of videos, which `video_inference.VideoPredictor` takes.
+        ConfigError: the config is of videos, which `VideoPredictor` takes.
         UserError: there are no weights, or they cannot be read.
     """
 

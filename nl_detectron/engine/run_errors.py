@@ -4,19 +4,22 @@ import errno
 import logging
 import os
 import re
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from detectron2.engine import HookBase
 from torch import nn
 
 from ..checkpoint.finite import nonfinite_counts
 from ..utils.errors import UserError
 
 PROCESS_GONE = "another process of this run has exited; see its log"
+# What a shell reports for a command that SIGTERM has ended. Batch systems then report the job as
+# cancelled or out of time rather than as done, and requeue it where they are told to.
+TERMINATED = 128 + signal.SIGTERM
 
 _LESS_MEMORY = "DATALOADER.NUM_WORKERS, SOLVER.IMS_PER_BATCH or the sizes in INPUT"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -55,22 +58,6 @@ def check_weights(model: nn.Module, iteration: int) -> None:
             f"{len(bad)} of the model's weights are not finite after iteration {iteration} (the "
             f"first is {next(iter(bad))}), so they are not saved"
         )
-
-
-class CheckWeights(HookBase):
-    """Stop before weights that are not finite are saved as the newest checkpoint.
-
-    Register it in all processes, before the hook that saves every `period` iterations.
-    """
-
-    def __init__(self, model: nn.Module, period: int) -> None:
-        self.model = model
-        self.period = period
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done % self.period == 0 or done == self.trainer.max_iter:
-            check_weights(self.model, self.trainer.iter)
 
 
 def as_user_error(error: BaseException | None, output_dir: str) -> UserError | None:

@@ -1,7 +1,67 @@
-"""What both trainers change in Detectron2's training loop."""
+"""The training loop: Detectron2's trainers for both kinds of config, on GPU or CPU."""
 
-from detectron2.engine import EvalHook, HookBase
+import contextlib
+import logging
+import os
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.config import CfgNode, instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.engine import (
+    DefaultTrainer,
+    EvalHook,
+    HookBase,
+    SimpleTrainer,
+    create_ddp_model,
+    default_writers,
+    hooks,
+)
 from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import (
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
+from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.solver import LRMultiplier
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from omegaconf import DictConfig
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..checkpoint import Checkpointer
+from ..config import Config, check_config, dataset_names, is_video, setting
+from ..data import build as data
+from ..data.catalog import classes_differ, metadata_of
+from ..evaluation import build_evaluator
+from ..utils.errors import ConfigError, short_repr
+from .data_order import ExactResume
+from .hooks import (
+    CheckWeights,
+    PreciseBN,
+    ResidualNormHook,
+    SaveOnSigterm,
+    WandbRun,
+    average_over_processes,
+    insert_before_evaluation,
+    norms_with_statistics,
+)
+from .run_errors import DivergedError, check_losses, worker_error
+
+logger = logging.getLogger(__name__)
+
+# torch notices a dead worker within milliseconds, unless the machine is very busy.
+_NOTICED_SECONDS = 1.0
 
 
 class EvaluateOnSuccess(TrainerBase):
@@ -16,3 +76,367 @@ class EvaluateOnSuccess(TrainerBase):
         if self.iter < self.max_iter:
             self._hooks = [hook for hook in self._hooks if not isinstance(hook, EvalHook)]
         super().after_train()
+
+
+def to_distributed(model: nn.Module, **options: Any) -> nn.Module:
+    """Wrap `model` for the process group, on its GPU or on the CPU; a single process needs nothing.
+
+    Args:
+        options: of Detectron2's `create_ddp_model`, which takes the GPU to be that of the local
+            rank, and a GPU to be there, unless told.
+    """
+    device = next(model.parameters()).device
+    device_ids = [device] if device.type == "cuda" else None
+    return create_ddp_model(model, device_ids=device_ids, **options)
+
+
+class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
+    """Detectron2's `SimpleTrainer` whose step may take several batches.
+
+    One iteration is one optimizer update. It takes `accumulate_steps` batches from the loader and
+    averages their losses, so k batches give the update of one batch of k times the size, wherever
+    the loss is a mean over images. Losses that Detectron2 averages over the regions of a batch
+    (the mask loss, for one) are averaged per batch first, as they are per GPU in its
+    data-parallel training; and batch norms see one batch at a time.
+
+    Args:
+        model, data_loader, optimizer: as in `SimpleTrainer`.
+        accumulate_steps: batches per update, at least 1.
+        amp: autocast the forward pass: float16 with loss scaling on a GPU, bfloat16 on the CPU.
+
+    Raises:
+        DivergedError: a loss of any process is not finite, which raises it in all processes, or
+            Detectron2 found scores of this process that are not. The weights are those of the
+            iteration before.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        data_loader: Iterable[Any],
+        optimizer: torch.optim.Optimizer,
+        accumulate_steps: int = 1,
+        amp: bool = False,
+    ) -> None:
+        super().__init__(model, data_loader, optimizer)
+        if accumulate_steps < 1:
+            raise ValueError(f"accumulate_steps is {accumulate_steps}; at least 1 is needed")
+        self.accumulate_steps = accumulate_steps
+        self.amp = amp
+        self.device = next(model.parameters()).device
+        self.grad_scaler = torch.amp.GradScaler(enabled=amp and self.device.type == "cuda")
+
+    def run_step(self) -> None:
+        assert self.model.training, "the model was switched to eval mode during training"
+        self.optimizer.zero_grad()
+        data_time = 0.0
+        mean_losses: dict[str, torch.Tensor] = {}
+        for step in range(self.accumulate_steps):
+            start = time.perf_counter()
+            try:
+                data = next(self._data_loader_iter)
+            except (ConnectionError, EOFError) as error:
+                # A worker died while it handed over a batch, before torch noticed. Its handler of
+                # SIGCHLD raises in here, with what ended the worker, and not somewhere later on.
+                time.sleep(_NOTICED_SECONDS)
+                raise worker_error() from error
+            data_time += time.perf_counter() - start
+            last = step == self.accumulate_steps - 1
+            wait = isinstance(self.model, DistributedDataParallel) and not last
+            # Gradients are summed over processes once, with the last batch's backward pass.
+            with self.model.no_sync() if wait else contextlib.nullcontext():
+                losses = self._losses(data)
+                total = torch.stack(list(losses.values())).sum() / self.accumulate_steps
+                self.grad_scaler.scale(total).backward()
+            for name, loss in losses.items():
+                part = loss.detach() / self.accumulate_steps
+                mean_losses[name] = mean_losses[name] + part if name in mean_losses else part
+        _average_batch_norm_statistics(self.model)
+        self.after_backward()
+        self._check_losses(mean_losses)
+        self._write_metrics(mean_losses, data_time)
+        # The optimizer may clip, which is meaningful for unscaled gradients only.
+        self.grad_scaler.unscale_(self.optimizer)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        if self.grad_scaler.is_enabled():
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+    def _losses(self, data: Any) -> dict[str, torch.Tensor]:
+        dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype=dtype, enabled=self.amp):
+            try:
+                losses = self.model(data)
+            except FloatingPointError as error:  # proposals that are not finite, before any loss
+                what = f"the model's outputs are not finite at iteration {self.iter} ({error})"
+                raise DivergedError(what, amp=self.amp) from error
+        losses = {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
+        return {name: loss.reshape(()) for name, loss in losses.items()}
+
+    def _check_losses(self, losses: dict[str, torch.Tensor]) -> None:
+        values = torch.stack(list(losses.values()))
+        if comm.get_world_size() > 1:
+            dist.all_reduce(values)
+            values /= comm.get_world_size()
+        check_losses(dict(zip(losses, values.tolist(), strict=True)), self.iter, amp=self.amp)
+
+
+def _average_batch_norm_statistics(model: nn.Module) -> None:
+    """Make the running statistics those of all processes, as they would otherwise drift apart.
+
+    Detectron2 keeps each process's own, saves the first one's, and evaluates every part of the
+    data set with another. A running mean is linear, so the average of all is that of a process
+    that had seen every image.
+    """
+    average_over_processes(
+        [
+            buffer
+            for module in model.modules()
+            if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+            for buffer in (module.running_mean, module.running_var)
+            if buffer is not None
+        ]
+    )
+
+
+class Trainer(EvaluateOnSuccess, DefaultTrainer):
+    """Train, checkpoint and evaluate as a YAML config or a LazyConfig says.
+
+    Hooks, files, schedule, checkpoints and the methods to override (``build_model``,
+    ``build_train_loader``, ``build_evaluator``, ``build_hooks``, ...) are Detectron2's; they get
+    the config as it was loaded. A subclass runs by ``main(args, trainer=MyTrainer)``.
+
+    An iteration takes ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` samples. In
+    addition to the hooks of ``build_hooks`` there are always `ResidualNormHook`, `CheckWeights`,
+    `SaveOnSigterm` and `ExactResume`.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        # DefaultTrainer's own constructor cannot be used: it hands GPU numbers to models on the
+        # CPU and has no place for another inner trainer.
+        TrainerBase.__init__(self)
+        if isinstance(cfg, CfgNode):
+            cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        model = to_distributed(model, **(setting(cfg, "train.ddp") or {}))
+        self._trainer = StepTrainer(
+            model=model,
+            data_loader=data_loader,
+            optimizer=optimizer,
+            accumulate_steps=setting(cfg, "SOLVER.ACCUMULATE_STEPS"),
+            amp=setting(cfg, "SOLVER.AMP.ENABLED"),
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        folder = setting(cfg, "OUTPUT_DIR")
+        self.checkpointer = Checkpointer(model, folder, trainer=weakref.proxy(self))
+        self.checkpointer.metadata = metadata_of(dataset_names(cfg, "train"))
+        self.start_iter = 0
+        self.max_iter = setting(cfg, "SOLVER.MAX_ITER")
+        self._last_eval_results: dict[str, Any] = {}
+        self._save_on_sigterm = save = SaveOnSigterm(self.checkpointer, data_loader)
+        self.register_hooks(
+            [
+                ResidualNormHook(model, period=setting(cfg, "train.log_period"))
+                if comm.is_main_process()
+                else None,
+                CheckWeights(model, setting(cfg, "SOLVER.CHECKPOINT_PERIOD")),
+                *insert_before_evaluation(self.build_hooks(), save),
+                ExactResume(data_loader, accumulate_steps=self._trainer.accumulate_steps),
+            ]
+        )
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Return Detectron2's hooks, in its order, and that of Weights & Biases."""
+        cfg = self.cfg
+        evaluate = hooks.EvalHook(setting(cfg, "TEST.EVAL_PERIOD"), self._evaluate)
+        built: list[HookBase | None] = [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            self._build_precise_bn(),
+        ]
+        if not comm.is_main_process():
+            return [*built, evaluate]
+        period = setting(cfg, "SOLVER.CHECKPOINT_PERIOD")
+        max_to_keep = setting(cfg, "train.checkpointer.max_to_keep")
+        writers, project = self.build_writers(), setting(cfg, "WANDB.PROJECT")
+        return [
+            *built,
+            hooks.PeriodicCheckpointer(self.checkpointer, period, max_to_keep),
+            evaluate,
+            hooks.PeriodicWriter(writers, setting(cfg, "train.log_period")),
+            WandbRun(project, setting(cfg, "OUTPUT_DIR"), writers) if project else None,
+        ]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return Detectron2's writers."""
+        return default_writers(setting(self.cfg, "OUTPUT_DIR"), self.max_iter)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load the last checkpoint of the output folder, or else the weights to start from."""
+        self.checkpointer.resume_or_load(setting(self.cfg, "MODEL.WEIGHTS"), resume=resume)
+        if resume and self.checkpointer.has_checkpoint():
+            # A checkpoint holds the number of the iteration that was just finished.
+            self.start_iter = self.iter + 1
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if "_trainer" not in state_dict:
+            # Detectron2's LazyConfig script and older versions of ours save the inner trainer's.
+            inner = {key: value for key, value in state_dict.items() if key != "hooks"}
+            state_dict = {**state_dict, "_trainer": inner}
+        super().load_state_dict(state_dict)
+
+    def train(self) -> dict[str, Any]:
+        """Train, and return the results of the last evaluation; in other processes than the main
+        one there are none. They are compared with the expected ones, see `verify`."""
+        self._evaluations(self.cfg)  # what one lacks is an error before the first iteration
+        check_test_classes(self.cfg, self.checkpointer.metadata)
+        try:
+            TrainerBase.train(self, self.start_iter, self.max_iter)
+        finally:
+            self._save_on_sigterm.after_train()  # not reached where another hook's has failed
+        verify(self.cfg, self._last_eval_results)
+        return self._last_eval_results
+
+    def _evaluate(self) -> dict[str, Any]:
+        results = self.test(self.cfg, self.model)
+        if self.iter >= self.max_iter and uses_tta(self.cfg):
+            results = {**results, **self.test_with_TTA(self.cfg, self.model)}
+        self._last_eval_results = results
+        return results
+
+    def _build_precise_bn(self) -> HookBase | None:
+        if not isinstance(self.cfg, CfgNode):
+            return None
+        if not (self.cfg.TEST.PRECISE_BN.ENABLED and norms_with_statistics(self.model)):
+            return None
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0  # a second loader's processes would cost memory
+        images = cfg.TEST.PRECISE_BN.NUM_ITER
+        loader = self.build_train_loader(cfg)
+        return PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, images)
+
+    @classmethod
+    def build_model(cls, cfg: Config) -> nn.Module:
+        if isinstance(cfg, CfgNode):
+            check_config(cfg)
+            return super().build_model(cfg)
+        model = instantiate(cfg.model).to(cfg.train.device)
+        logger.info("Model:\n%s", model)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: Config, model: nn.Module) -> Optimizer:
+        if isinstance(cfg, CfgNode):
+            return super().build_optimizer(cfg, model)
+        cfg.optimizer.params.model = model
+        return instantiate(cfg.optimizer)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: Config, optimizer: Optimizer) -> LRScheduler:
+        if isinstance(cfg, CfgNode):
+            return super().build_lr_scheduler(cfg, optimizer)
+        return LRMultiplier(optimizer, instantiate(cfg.lr_multiplier), cfg.train.max_iter)
+
+    @classmethod
+    def build_train_loader(cls, cfg: Config) -> Iterable[list[dict[str, Any]]]:
+        return data.build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: Config, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
+        return data.build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: Config, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name, output_folder)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: Config,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Return the results on the test data, by data set if the config has several."""
+        results: dict[str, Any] = {}
+        for name, loader, evaluator in cls._evaluations(cfg, evaluators):
+            if is_video(cfg):
+                from ..evaluation.video_evaluation import without_finished
+
+                loader = without_finished(cfg, name, model, loader, evaluator)
+            results[name] = inference_on_dataset(model, loader, evaluator)
+            if comm.is_main_process():
+                logger.info("Evaluation results for %s in csv format:", name)
+                print_csv_format(results[name])
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:  # noqa: N802
+        """Return the results with test-time augmentation, as in Detectron2's ``train_net.py``.
+
+        Keys get the suffix ``_TTA``. Files go to ``OUTPUT_DIR/inference_TTA``.
+        """
+        logger.info("Running inference with test-time augmentation ...")
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
+        return {f"{key}_TTA": value for key, value in results.items()}
+
+    @classmethod
+    def _evaluations(
+        cls, cfg: Config, evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None
+    ) -> list[tuple[str, Iterable[list[dict[str, Any]]], DatasetEvaluator]]:
+        """Return name, loader and evaluator of each data set to test on."""
+        names = dataset_names(cfg, "test")
+        if isinstance(cfg, DictConfig):  # it has one loader and one evaluator for all of them
+            names = (", ".join(names),)
+        loaders = [cls.build_test_loader(cfg, name) for name in names]
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        if not evaluators:
+            evaluators = [cls.build_evaluator(cfg, name) for name in names]
+        return list(zip(names, loaders, evaluators, strict=True))
+
+
+def check_test_classes(cfg: Config, trained: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a dataset to test on has other classes than the metadata `trained`."""
+    expected = trained.get("thing_classes")
+    for name in dataset_names(cfg, "test"):
+        found = metadata_of([name]).get("thing_classes")
+        if classes_differ(found, expected):
+            file = MetadataCatalog.get(name).get("json_file", "no annotation file")
+            raise ConfigError(
+                f"dataset '{name}' ({file}) has the classes {short_repr(found)}, expected those "
+                f"that the model is trained on, {short_repr(expected)}, in this order"
+            )
+
+
+def uses_tta(cfg: Config) -> bool:
+    """Whether a config asks for test-time augmentation; a LazyConfig has no key for it."""
+    return isinstance(cfg, CfgNode) and cfg.TEST.AUG.ENABLED
+
+
+def verify(cfg: Config, results: dict[str, Any]) -> None:
+    """Compare `results` with the config's expected ones, if it has any, in the main process.
+
+    Raises:
+        SystemExit: with status 1, if they differ; both are in the log.
+    """
+    if comm.is_main_process():
+        test = CfgNode({"EXPECTED_RESULTS": setting(cfg, "TEST.EXPECTED_RESULTS")})
+        verify_results(CfgNode({"TEST": test}), results)

@@ -19,6 +19,7 @@ import torch
 from detectron2.config import CfgNode
 from PIL import Image, ImageSequence
 
+from ..config import is_video
 from ..data.video import sampling
 from ..data.video.info import FOLDER_RATE, VideoError, VideoInfo
 from ..data.video.mapper import TestMapper
@@ -26,7 +27,6 @@ from ..data.video.probing import probe
 from ..data.video.streaming import Frame
 from ..data.video.windows import SlidingWindows, Window
 from ..modeling import VideoClassifier
-from ..tasks import is_video
 from ..utils.errors import ConfigError, DataError, UserError
 from .predictor import Classes, complete_config, is_one, load_model, precision
 

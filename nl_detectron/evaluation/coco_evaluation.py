@@ -29,9 +29,9 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..config import Config
-from ..data.validation.kinds import error_text, short_repr
+from ..data.validation.kinds import error_text
 from ..data.validation.run import Run
-from ..utils.errors import ConfigError, DataError, UserError
+from ..utils.errors import ConfigError, DataError, UserError, short_repr
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
-from ..data.video.build import load_videos
+from ..data.video.build import TestLoader, build_test_loader, load_videos
 from ..utils.errors import UserError
 from .metrics import label_ranks, mean_average_precision
 from .score_file import ScoreFile, weights_digest
@@ -237,6 +237,17 @@ def build_evaluator(cfg: CfgNode, name: str, output_dir: str | None = None) -> V
         groups=MetadataCatalog.get(name).get("class_groups"),
         allow_missing=cfg.DATALOADER.SKIP_BAD_VIDEOS,
     )
+
+
+def without_finished(cfg: CfgNode, name: str, model: nn.Module, loader: Any, evaluator: Any) -> Any:
+    """Return `loader` without the videos that an interrupted evaluation of `model` has finished.
+
+    Loaders and evaluators of other classes than ours start from the beginning.
+    """
+    if not (isinstance(loader, TestLoader) and isinstance(evaluator, VideoEvaluator)):
+        return loader
+    done = evaluator.resume(model)
+    return build_test_loader(cfg, name, without=done) if done else loader
 
 
 def protocol_of(cfg: CfgNode) -> str:

@@ -1,10 +1,16 @@
 """Errors that a person can cause, and how a script reports them: one line, no traceback."""
 
+import reprlib
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import Any
 
 from .third_party_warnings import hide_third_party_warnings
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist, _SHORT.maxdict = 8, 4
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
 
 
 class UserError(Exception):
@@ -33,6 +39,16 @@ def nearest(name: str, known: list[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name closest to `name`, or ``""``."""
     matches = get_close_matches(name, known, n=1)
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def short_repr(value: Any) -> str:
+    """Return any value in a few characters of one line, also what cannot be encoded."""
+    return " ".join(_SHORT.repr(value).split())
+
+
+def one_line(error: object) -> str:
+    """Return the text of an error in one line, or its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def run_script(main: Callable[[], int | None]) -> None:

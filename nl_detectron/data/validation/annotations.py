@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ...utils.errors import short_repr
 from .coco import Coco, Entry, annotation_name, image_name
-from .kinds import Problem, short_repr
+from .kinds import Problem
 
 EDGE = 1.0  # pixels by which boxes, masks and points may be outside: rounding, not a mistake
 EMPTY = 0.01  # pixels; a thinner box would not survive resizing in single precision

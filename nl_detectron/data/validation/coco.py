@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from .kinds import Problem, error_text, short_repr
+from ...utils.errors import short_repr
+from .kinds import Problem, error_text
 
 # COCO's evaluation keeps ids as floating-point numbers, which count no further.
 MAX_ID = 2**53

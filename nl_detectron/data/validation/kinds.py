@@ -1,6 +1,5 @@
 """The table of all kinds of problems, and the report that counts them."""
 
-import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -441,16 +440,6 @@ class Report:
                 _, where, detail = self.problems[kind.name][0]
                 return f"{where}: {detail} ({kind.meaning}); {kind.fix}"
         return None
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlist, _SHORT.maxdict = 8, 4
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
-
-
-def short_repr(value: Any) -> str:
-    """Return any value in a few characters of one line, also what cannot be encoded."""
-    return _SHORT.repr(value)
 
 
 def error_text(exception: BaseException) -> str:

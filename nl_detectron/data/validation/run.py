@@ -9,8 +9,10 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
+from ...config import dataset_names
+from ...utils.errors import short_repr
 from .coco import Coco, Expected
-from .kinds import Problem, short_repr
+from .kinds import Problem
 
 _CLASSES_KEYS = {
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
@@ -65,10 +67,6 @@ class Run(Expected):
             found = OmegaConf.select(cfg, key, default=default)
             return default if found is None else found
 
-        def names(part: str) -> tuple[str, ...]:
-            found = value(f"dataloader.{part}.dataset.names", ())
-            return (found,) if isinstance(found, str) else tuple(found)
-
         mapper, evaluators = "dataloader.train.mapper", value("dataloader.evaluator", {})
         if OmegaConf.is_dict(evaluators):
             evaluators = [evaluators]
@@ -76,8 +74,8 @@ class Run(Expected):
         is_rcnn = value("model.roi_heads", None) is not None
         key = "model.roi_heads.num_classes" if is_rcnn else "model.num_classes"
         return cls(
-            train=names("train"),
-            test=names("test"),
+            train=dataset_names(cfg, "train"),
+            test=dataset_names(cfg, "test"),
             masks=value(f"{mapper}.use_instance_mask", False),
             mask_format=value(f"{mapper}.instance_mask_format", "polygon"),
             keypoints=value(f"{mapper}.use_keypoint", False),

@@ -6,7 +6,7 @@ uninterrupted one would have, with any number of loader workers.
 """
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,10 @@ from .skipping import SkippedVideos, skipped_file
 logger = logging.getLogger(__name__)
 
 Video = dict[str, Any]
+Mapper = Callable[..., dict[str, Any]]
 
 
-def build_train_loader(cfg: CfgNode) -> DataLoader:
+def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> DataLoader:
     """Return the endless batches of ``DATASETS.TRAIN``: lists of what `TrainMapper` returns.
 
     Raises:
@@ -38,7 +39,7 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
     for name in cfg.DATASETS.TRAIN:
         check_classes(name, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)
     return build_batch_data_loader(
-        TrainingClips(videos, TrainMapper.from_config(cfg), skipped),
+        TrainingClips(videos, mapper or TrainMapper.from_config(cfg), skipped),
         ClipSampler(len(videos)),
         cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=False,
@@ -46,7 +47,13 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
     )
 
 
-def build_test_loader(cfg: CfgNode, name: str, *, without: Collection[str] = ()) -> DataLoader:
+def build_test_loader(
+    cfg: CfgNode,
+    name: str,
+    mapper: Mapper | None = None,
+    *,
+    without: Collection[str] = (),
+) -> DataLoader:
     """Return a loader of the data set `name`: each video once, with all its views.
 
     Processes share the videos out among themselves, so none is seen twice whatever their number.
@@ -59,7 +66,7 @@ def build_test_loader(cfg: CfgNode, name: str, *, without: Collection[str] = ())
     check_classes(name, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)
     rest = [video for video in videos if video["video_id"] not in without]
     return TestLoader(
-        TestVideos(rest, TestMapper.from_config(cfg), skipped),
+        TestVideos(rest, mapper or TestMapper.from_config(cfg), skipped),
         batch_size=1,
         sampler=InferenceSampler(len(rest)) if rest else None,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -87,7 +94,10 @@ class TrainingClips(Dataset):
     """
 
     def __init__(
-        self, videos: Sequence[Video], mapper: TrainMapper, skipped: SkippedVideos | None = None
+        self,
+        videos: Sequence[Video],
+        mapper: Callable[..., Any],
+        skipped: SkippedVideos | None = None,
     ) -> None:
         self.videos = DatasetFromList(list(videos), copy=False)
         self.mapper, self.skipped = mapper, skipped
@@ -115,7 +125,10 @@ class TestVideos(Dataset):
     __test__ = False
 
     def __init__(
-        self, videos: Sequence[Video], mapper: TestMapper, skipped: SkippedVideos | None = None
+        self,
+        videos: Sequence[Video],
+        mapper: Callable[..., Any],
+        skipped: SkippedVideos | None = None,
     ) -> None:
         self.videos = DatasetFromList(list(videos), copy=False) if videos else []
         self.mapper, self.skipped = mapper, skipped

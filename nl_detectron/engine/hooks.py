@@ -1,0 +1,306 @@
+"""Hooks of every run, and those that a config asks for."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import EvalHook, HookBase, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
+from fvcore.common.checkpoint import Checkpointer
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import Tensor, nn
+
+from ..layers import NonLocalBlock
+from ..utils.errors import UserError
+from .data_order import DataOrder
+from .run_errors import TERMINATED, check_weights
+
+
+class ResidualNormHook(HookBase):
+    """Log ``||z - x|| / ||x||`` of every `NonLocalBlock` as ``nonlocal/<block>/residual_ratio``.
+
+    z is a block's output and x its input; the norms are over all their values, of every forward
+    pass in the iteration: zero for a block that is still the identity. A block that saw no value
+    (no region in the batch) or no value but zero logs nothing. Writers of the main process show
+    the figures, so only it needs the hook; it sees its own part of the batch. Register it before
+    the hooks that evaluate and write: it then measures training alone, and is written in time.
+
+    Args:
+        model: the model that is trained, wrapped for several processes or not.
+        period: iterations between two logged ones; at least 1. The others cost nothing.
+    """
+
+    def __init__(self, model: nn.Module, *, period: int = 20) -> None:
+        if period < 1:
+            raise ValueError(f"period is {period}; at least 1 is needed")
+        self.model = model
+        self.period = period
+        self._sums: dict[str, Tensor] = {}
+        self._handles: list = []
+
+    def before_step(self) -> None:
+        # The iterations after which Detectron2's PeriodicWriter writes.
+        if (self.trainer.iter + 1) % self.period:
+            return
+        for name, module in self.model.named_modules():
+            if isinstance(module, NonLocalBlock):
+                name = name.removeprefix("module.")  # DistributedDataParallel's
+                self._handles.append(module.register_forward_hook(self._measure_as(name)))
+
+    def after_step(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        storage = get_event_storage()
+        for name, sums in self._sums.items():
+            branch, block_input = sums.tolist()
+            if block_input > 0:
+                ratio = (branch / block_input) ** 0.5
+                # The value of one iteration: medians over the window would be of old ones.
+                storage.put_scalar(f"nonlocal/{name}/residual_ratio", ratio, smoothing_hint=False)
+        self._sums.clear()
+
+    def _measure_as(self, name: str):
+        @torch.no_grad()
+        def measure(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            # In float32, as squares overflow half precision; on the device, as reading a number
+            # would wait for it.
+            x = inputs[0].detach().float()
+            sums = torch.stack([(output.detach().float() - x).square().sum(), x.square().sum()])
+            self._sums[name] = self._sums.get(name, 0) + sums
+
+        return measure
+
+
+class CheckWeights(HookBase):
+    """Stop before weights that are not finite are saved as the newest checkpoint.
+
+    Register it in all processes, before the hook that saves every `period` iterations.
+    """
+
+    def __init__(self, model: nn.Module, period: int) -> None:
+        self.model = model
+        self.period = period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self.period == 0 or done == self.trainer.max_iter:
+            check_weights(self.model, self.trainer.iter)
+
+
+class PreciseBN(hooks.PreciseBN):
+    """Detectron2's precise batch norm, over the batches of all processes.
+
+    Detectron2 leaves each process with the mean m_r and the variance v_r of its own batches. All
+    processes r get the statistics of the union::
+
+        m = mean_r(m_r),    v = mean_r(v_r) + mean_r((m_r - m)^2)
+
+    Batch norms without running statistics stay as they are.
+    """
+
+    def update_stats(self) -> None:
+        norms = norms_with_statistics(self._model)
+        others = [norm for norm in get_bn_modules(self._model) if norm.running_mean is None]
+        for norm in others:
+            norm.eval()  # where it computes the same, and is none of those to update
+        super().update_stats()
+        for norm in others:
+            norm.train()
+        own_means = [norm.running_mean.clone() for norm in norms]
+        average_over_processes([norm.running_mean for norm in norms])
+        for norm, own_mean in zip(norms, own_means, strict=True):
+            norm.running_var += (own_mean - norm.running_mean).square()
+        average_over_processes([norm.running_var for norm in norms])
+
+
+def average_over_processes(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its mean over all processes, in one transfer."""
+    if comm.get_world_size() == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= comm.get_world_size()
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, mean in zip(tensors, parts, strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def norms_with_statistics(model: nn.Module) -> list[Any]:
+    """Return the batch norms in training mode that have running statistics."""
+    return [norm for norm in get_bn_modules(model) if norm.running_mean is not None]
+
+
+class SaveOnSigterm(HookBase):
+    """On SIGTERM finish the iteration, save a checkpoint, and exit with status 143 (128 + 15).
+
+    All processes of a run stop after the same iteration, whichever of them has had the signal.
+    Further SIGTERMs are ignored. SIGTERM during an evaluation ends the process at once. If the
+    program has set its own handler for SIGTERM, that one is used.
+
+    Register it in all processes, after the hooks that step the schedule and save checkpoints, and
+    before those that evaluate; `insert_before_evaluation` finds the place.
+
+    Args:
+        checkpointer: of the run.
+        data_loader: of the training. Its workers outlive a first SIGTERM too, as batch systems
+            send it to all processes.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, data_loader: Iterable[Any]) -> None:
+        self._checkpointer = checkpointer
+        self._loader = DataOrder(data_loader).loader
+        self._received = False
+        self._installed = False
+
+    def before_train(self) -> None:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._handle)
+            self._installed = True
+            if self._loader is not None:
+                self._loader.worker_init_fn = _WorkerInit(self._loader.worker_init_fn)
+
+    def after_train(self) -> None:
+        if self._installed:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._installed = False
+
+    def after_step(self) -> None:
+        if not _any_process(self._received):
+            return
+        error: Exception | None = None
+        if comm.is_main_process():
+            try:
+                self._save()
+            except Exception as caught:
+                error = caught
+        _any_process(False)  # the others wait here, whether the main process could save or not
+        if error is not None:
+            raise error
+        # Ends the loader's workers. At its exit a process would send them the SIGTERM that they
+        # take for the batch system's, and wait for them without end.
+        self.trainer._trainer._data_loader_iter_obj = None
+        raise SystemExit(TERMINATED)
+
+    def _save(self) -> None:
+        iteration = self.trainer.iter
+        name = f"model_{iteration:07d}"
+        last = iteration + 1 == self.trainer.max_iter
+        newest = os.path.basename(self._checkpointer.get_checkpoint_file())
+        if not last and newest != f"{name}.pth":
+            check_weights(self._checkpointer.model, iteration)
+            self._checkpointer.save(name, iteration=iteration)
+        _write_stderr(
+            f"stopped by SIGTERM after iteration {iteration}: --resume continues from "
+            f"{self._checkpointer.get_checkpoint_file()}"
+        )
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._checkpointer.model.training:
+            _write_stderr(
+                "stopped by SIGTERM in an evaluation: --resume continues from the last checkpoint"
+            )
+            os._exit(TERMINATED)
+        self._received = True
+        # A further SIGTERM to all processes ends the workers, which must not stop the saving.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def insert_before_evaluation(hooks: list[HookBase | None], hook: HookBase) -> list[HookBase | None]:
+    """Return `hooks` with `hook` put before the first that evaluates."""
+    places = [place for place, h in enumerate(hooks) if isinstance(h, EvalHook)]
+    place = places[0] if places else len(hooks)
+    return [*hooks[:place], hook, *hooks[place:]]
+
+
+class _WorkerInit:
+    """Let a loader worker ignore one SIGTERM, then initialize it as it would have been."""
+
+    def __init__(self, init: Any) -> None:
+        self.init = init
+
+    def __call__(self, worker: int) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+        if self.init is not None:
+            self.init(worker)
+
+
+def _any_process(value: bool) -> bool:
+    """Whether `value` is true in any process; waits for all."""
+    if comm.get_world_size() == 1:
+        return value
+    flag = torch.tensor(int(value))
+    # On the CPU, beside NCCL: Detectron2 gathers its metrics there in every iteration too.
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
+    return bool(flag)
+
+
+def _write_stderr(message: str) -> None:
+    """Write a line to standard error, which a signal handler may do at any time."""
+    os.write(2, f"{message}\n".encode())
+
+
+class WandbRun(HookBase):
+    """Send to Weights & Biases what Detectron2 writes for TensorBoard.
+
+    A training that continues from a checkpoint continues the run of its folder, and skips the
+    iterations that the run already has; otherwise the run is a new one. Without network set
+    ``WANDB_MODE=offline``: ``wandb sync DIR`` sends the run later.
+
+    Register it after the hook that writes.
+
+    Args:
+        project: name of the project in Weights & Biases.
+        output_dir: the run's folder. Its ``wandb`` folder takes the files, its name is the run's.
+        writers: of the training.
+
+    Raises:
+        UserError: the package ``wandb`` is not installed.
+    """
+
+    def __init__(self, project: str, output_dir: str, writers: Iterable[EventWriter]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                f"Weights & Biases project '{project}' needs the package wandb: "
+                "pip install 'nl_detectron[wandb]'"
+            ) from error
+        self._start = wandb.init
+        self._project, self._folder = project, Path(output_dir).resolve()
+        self._writers = [writer for writer in writers if isinstance(writer, TensorboardXWriter)]
+
+    def before_train(self) -> None:
+        id_file, run_id = self._folder / "wandb_run_id", None
+        if self.trainer.start_iter > 0 and id_file.exists():
+            run_id = id_file.read_text(encoding="utf-8").strip()
+            for writer in self._writers:
+                writer._last_write = _last_iteration(self._folder / "metrics.json")
+        # Before the first write, which opens the file for TensorBoard.
+        self._run = self._start(
+            project=self._project,
+            name=self._folder.name,
+            dir=str(self._folder),
+            id=run_id,
+            resume="allow",
+            sync_tensorboard=True,
+        )
+        id_file.write_text(self._run.id, encoding="utf-8")
+
+    def after_train(self) -> None:
+        self._run.finish()
+
+
+def _last_iteration(metrics: Path) -> int:
+    """Return the last iteration in ``metrics.json``, -1 without one."""
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    return max((json.loads(line).get("iteration", -1) for line in lines), default=-1)

@@ -1,1 +1,0 @@
-"""What is of video alone: clips and views of videos, their loaders and evaluators."""
