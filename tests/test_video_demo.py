@@ -1,12 +1,10 @@
 """``demo/demo.py`` and `VideoPredictor` with a classifier of videos."""
 
-import importlib.util
 import itertools
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import av
@@ -20,7 +18,7 @@ from PIL import Image
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
-from nl_detectron.commands import video_demo
+from nl_detectron.commands import demo, video_demo
 from nl_detectron.config import load_config
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.windows import SlidingWindows
@@ -40,16 +38,6 @@ OPTS = (
 
 
 @pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_script", ROOT / "demo" / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def cfg(tmp_path_factory: pytest.TempPathFactory) -> CfgNode:
     folder = tmp_path_factory.mktemp("weights")
     cfg = load_config(CONFIG, OPTS)
@@ -66,7 +54,7 @@ def predictor(cfg: CfgNode) -> VideoPredictor:
 
 
 @pytest.fixture
-def run(demo: ModuleType, cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def run(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run the demo's main with arguments."""
 
     def run_main(*arguments: object) -> None:
@@ -255,7 +243,7 @@ def test_memory_does_not_grow_with_the_video(predictor: VideoPredictor) -> None:
 
 
 def test_the_camera_shows_and_writes_its_last_window(
-    run: Callable[..., None], demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = str(write_video(tmp_path / "in.avi", "mjpeg", 21, size=SIZE, pixels="yuvj420p"))
     real = cv2.VideoCapture
@@ -380,7 +368,7 @@ def test_what_cannot_work_is_one_line(run: Callable[..., None], tmp_path: Path, 
 
 
 def test_flags_of_the_other_task_are_errors(
-    run: Callable[..., None], demo: ModuleType, tmp_path: Path,
+    run: Callable[..., None], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
