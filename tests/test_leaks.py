@@ -33,11 +33,14 @@ def run_rounds(folder: Path, count: int) -> tuple[list[int], list[float]]:
     bad = folder / "images" / "half.png"
     bad.write_bytes(images[0].read_bytes()[:99])
     files = ([*images, bad] * count)[: count // ROUNDS]
-    arguments = argparse.Namespace(output=str(folder / "drawn"), json=None, batch_size=2)
+    drawn = folder / "drawn"
+    drawn.mkdir()
+    targets = {file: drawn / file.name for file in files}
+    arguments = argparse.Namespace(input=[], output=str(drawn), json=None, batch_size=2)
     process, open_files, memory = psutil.Process(), [], []
     for _ in range(ROUNDS):
         with pytest.raises(UserError, match=r"half\.png"):
-            demo.run_images(predictor, files, arguments, show=False)
+            demo.detect_in_images(predictor, dict.fromkeys(files, 0), targets, arguments, False)
         gc.collect()
         open_files.append(process.num_fds())
         memory.append(process.memory_info().rss / 2**20)

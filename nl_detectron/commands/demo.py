@@ -3,7 +3,12 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -11,6 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
+from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
 from ..config import load_config
@@ -33,18 +39,21 @@ from ..visualization import draw_instances
 WINDOW = "nl_detectron"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
+AnyFrame = TypeVar("AnyFrame", bound=Any)
+Show = Callable[[np.ndarray], bool]
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""examples:
-  demo.py --config-file output/quickstart/config.yaml --input photos/ more/*.jpg --output drawn \\
+  %(prog)s --config-file output/quickstart/config.yaml --input photos/ more/*.jpg --output drawn \\
       --opts MODEL.WEIGHTS output/quickstart/model_final.pth
-  demo.py --config-file F --video-input in.mp4 --output out.mp4 --opts MODEL.WEIGHTS W
-  demo.py --config-file configs/quickstart_video.yaml --video-input clips/ --output drawn \\
+  %(prog)s --config-file F --video-input in.mp4 --output out.mp4 --opts MODEL.WEIGHTS W
+  %(prog)s --config-file configs/quickstart_video.yaml --video-input clips/ --output drawn \\
       --json scores.json --opts MODEL.WEIGHTS W
-  demo.py --config-file F --input nl_shapes_val:4 --output drawn --json found.json \\
+  %(prog)s --config-file F --input nl_shapes_val:4 --output drawn --json found.json \\
       --opts MODEL.WEIGHTS W""",
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
@@ -99,9 +108,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Run the command line of this process."""
     args = parse_arguments()
     if args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: at least 1 is needed")
+        raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
     show = args.output is None
     if show and not has_screen() and (args.json is None or args.webcam):
         raise UserError("there is no display for a window; give --output or --json")
@@ -113,29 +123,28 @@ def main() -> None:
         write_json(args.json, [])  # so that a wrong path shows before the work, not after
     setup_logger(name="fvcore")
     cfg = load_config(args.config_file, args.opts)
-    if is_video(cfg):
-        run_classifier(cfg, args, show)
-        return
-    if args.window_step is not None:
-        raise UserError(
-            "--window-step is for classifiers of videos, and MODEL.META_ARCHITECTURE is "
-            f"'{cfg.MODEL.META_ARCHITECTURE}'"
-        )
+    check_flags(cfg, args)
     if args.input:
-        targets = (
-            output_files(list(files), args.output, [".png"], endings=IMAGE_ENDINGS)
-            if args.output
-            else []
-        )
-        drawn = dict(zip(files, targets, strict=False))
         numbers = number_images(files, read_coco(args.class_names) if args.class_names else None)
-        run_images(build_predictor(cfg, args), numbers, drawn, args, show)
+        targets = dict(zip(files, image_targets(list(files), args.output), strict=False))
+        detect_in_images(build_predictor(cfg, args), numbers, targets, args, show)
+    elif is_video(cfg):
+        classify_videos(cfg, args, show_window if show else None)
     else:
-        run_videos(cfg, args, show)
+        detect_in_videos(cfg, args, show_window if show else None)
 
 
-def build_predictor(cfg: CfgNode, args: argparse.Namespace) -> Predictor:
-    return Predictor(cfg, confidence_threshold=args.confidence_threshold, classes=args.class_names)
+def check_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Raise UserError for flags that mean nothing for the model of a config."""
+    kind = f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}"
+    if not is_video(cfg):
+        if args.window_step is not None:
+            raise UserError(f"--window-step is for video classifiers, and {kind}")
+        return
+    if args.input:
+        raise UserError(f"--input is for detectors, and {kind}: give --video-input")
+    if args.confidence_threshold != DEFAULT_CONFIDENCE:
+        raise UserError(f"--confidence-threshold is for detectors, and {kind}: remove it")
 
 
 def has_screen() -> bool:
@@ -145,44 +154,82 @@ def has_screen() -> bool:
     return True
 
 
-def run_images(
+@contextmanager
+def json_file(path: str | None, *, is_list: bool = True) -> Iterator[list[dict[str, Any]]]:
+    """Collect results, and write them or, if not `is_list`, the only one when the block ends."""
+    results: list[dict[str, Any]] = []
+    try:
+        yield results
+    finally:
+        if path:
+            write_json(path, results[0] if results and not is_list else results)
+
+
+def build_predictor(cfg: CfgNode, args: argparse.Namespace) -> Predictor:
+    return Predictor(cfg, confidence_threshold=args.confidence_threshold, classes=args.class_names)
+
+
+def predict(
+    predictor: Predictor, frames: Iterable[AnyFrame], batch_size: int
+) -> Iterator[tuple[AnyFrame, Instances]]:
+    """Yield frames, whose `pixels` are RGB, with the instances in them."""
+    frames = iter(frames)
+    while batch := list(islice(frames, batch_size)):
+        images = [frame.pixels[..., ::-1] for frame in batch]
+        yield from zip(batch, predictor(images, batch_size=batch_size), strict=True)
+
+
+@dataclass
+class ImageFile:
+    """An image, RGB uint8 ``(H, W, 3)``."""
+
+    path: Path
+    pixels: np.ndarray
+
+
+def read_images(files: Sequence[Path], bad: list[Path]) -> Iterator[ImageFile]:
+    """Yield the images; those that cannot be read are named and put into `bad`."""
+    for file in tqdm(files, unit="image"):
+        try:
+            image = ImageFile(file, read_image(file)[..., ::-1])
+        except UserError as error:
+            bad.append(file)
+            tqdm.write(f"skipped {error}", file=sys.stderr)
+        else:
+            yield image
+
+
+def image_targets(files: Sequence[Path], output: str | None) -> list[Path]:
+    """Return the files to draw images in, if any."""
+    return output_files(files, output, [".png"], endings=IMAGE_ENDINGS) if output else []
+
+
+def detect_in_images(
     predictor: Predictor,
-    numbers: dict[Path, ImageId],
-    targets: dict[Path, Path],
+    numbers: Mapping[Path, ImageId],
+    targets: Mapping[Path, Path],
     args: argparse.Namespace,
     show: bool,
 ) -> None:
-    """Predict, draw and write; UserError in the end if any file could not be read."""
-    files, metadata = list(numbers), result_metadata(predictor, args.input)
-    results, bad, instance_count = [], [], 0
-    progress = tqdm(total=len(files), unit="image")
-    for start in range(0, len(files), args.batch_size):
-        chunk = files[start : start + args.batch_size]
-        images: list[tuple[Path, np.ndarray]] = []
-        for file in chunk:
-            try:
-                images.append((file, read_image(file)))
-            except UserError as error:
-                bad.append(file)
-                progress.write(f"skipped {error}", file=sys.stderr)
-        found = predictor([image for _, image in images], batch_size=args.batch_size)
-        for (file, image), instances in zip(images, found, strict=True):
+    """Predict, draw and write; raise UserError in the end if any file could not be read."""
+    metadata = result_metadata(predictor, args.input)
+    bad: list[Path] = []
+    instance_count = 0
+    with json_file(args.json) as results:
+        images = read_images(list(numbers), bad)
+        for image, instances in predict(predictor, images, args.batch_size):
             instance_count += len(instances)
             if args.json:  # else they would only fill the memory
-                for result in to_coco_results(instances, numbers[file], metadata):
-                    results.append({**result, "file_name": str(file)})
+                found = to_coco_results(instances, numbers[image.path], metadata)
+                results += [{**result, "file_name": str(image.path)} for result in found]
             if targets or show:
-                drawn = draw_instances(image[..., ::-1], instances, predictor.metadata)
+                drawn = draw_instances(image.pixels, instances, predictor.metadata)
                 if targets:
-                    write_image(targets[file], drawn)
+                    write_image(targets[image.path], drawn)
                 show = show and show_window(drawn, wait=True)
-        progress.update(len(chunk))
-    progress.close()
-    if args.json:
-        write_json(args.json, results)
-    print(f"{len(files) - len(bad)} images, {instance_count} instances", end="")
+    print(f"{len(numbers) - len(bad)} images, {instance_count} instances", end="")
     print(f", drawn in {args.output}" if args.output else "")
-    report_bad(bad, len(files))
+    report_bad(bad, len(numbers))
 
 
 def result_metadata(predictor: Predictor, inputs: list[str]) -> Metadata:
@@ -195,59 +242,58 @@ def result_metadata(predictor: Predictor, inputs: list[str]) -> Metadata:
     return predictor.metadata
 
 
-def run_videos(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
+def detect_in_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
     """Detect in each frame of videos or of the first camera."""
-    from ..commands import video_demo  # needs PyAV, which images do not
+    from . import video_demo  # needs PyAV, which images do not
 
     videos, targets = video_demo.videos_and_targets(args.video_input, args.output)
     predictor = build_predictor(cfg, args)
-    results = []
 
-    def add(video: Path, number: int, instances: Instances) -> None:
-        for result in to_coco_results(instances, number, predictor.metadata) if args.json else ():
-            results.append({**result, "file_name": str(video)})
+    def detect(path: Path, target: Path | None) -> str:
+        count, visualizer = 0, VideoVisualizer(predictor.metadata)
+        with video_demo.DrawnVideo(path, target=target, show=show) as video:
+            try:
+                for frame, instances in predict(predictor, video, args.batch_size):
+                    if args.json:
+                        found = to_coco_results(instances, count, predictor.metadata)
+                        results.extend({**result, "file_name": str(path)} for result in found)
+                    count += 1
+                    if video.is_drawn:
+                        video.add(
+                            frame,
+                            draw_instances(frame.pixels, instances, predictor.metadata, visualizer),
+                        )
+            except KeyboardInterrupt:
+                if path != video_demo.CAMERA:
+                    raise
+            video.finish()
+        print(f"{path}: {count} frames" + (f", drawn in {target}" if target else ""))
+        return video.problem
 
-    try:
-        video_demo.detect_in_videos(
-            predictor,
-            videos,
-            add,
-            targets=targets,
-            batch_size=args.batch_size,
-            show=show_window if show else None,
-        )
-    finally:
-        if args.json:
-            write_json(args.json, results)
+    with json_file(args.json) as results:
+        video_demo.for_each(videos, targets, detect)
 
 
-def run_classifier(cfg: CfgNode, args: argparse.Namespace, show: bool) -> None:
+def classify_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
     """Classify windows of videos or of the first camera, and draw the scores."""
-    from ..commands import video_demo  # needs PyAV, which detection does not
     from ..engine.video_predictor import VideoPredictor
+    from . import video_demo  # needs PyAV, which detection does not
 
-    if args.input:
-        raise UserError(
-            f"--input is for images, and MODEL.META_ARCHITECTURE is "
-            f"'{cfg.MODEL.META_ARCHITECTURE}': give --video-input"
-        )
-    if args.confidence_threshold != DEFAULT_CONFIDENCE:
-        raise UserError(
-            "--confidence-threshold is for detectors, and MODEL.META_ARCHITECTURE is "
-            f"'{cfg.MODEL.META_ARCHITECTURE}': leave it out"
-        )
     video_demo.check_step(cfg, args.window_step)
     videos, targets = video_demo.videos_and_targets(args.video_input, args.output)
     predictor = VideoPredictor(cfg, views_at_once=args.batch_size, classes=args.class_names)
-    options = {
-        "json_file": args.json,
-        "step": args.window_step,
-        "show": show_window if show else None,
-    }
-    if args.webcam:
-        video_demo.draw_camera(predictor, target=targets[0] if targets else None, **options)
-    else:
-        video_demo.draw_videos(predictor, videos, targets=targets, **options)
+
+    def classify(path: Path, target: Path | None) -> str:
+        prediction, rate, problem = video_demo.classify(
+            predictor, path, target=target, step=args.window_step, show=show
+        )
+        results.append(video_demo.as_dict(path, prediction, rate))
+        best = ", ".join(f"{100 * score:.0f} % {name}" for name, score in prediction.top(3))
+        print(f"{path}: {best}" + (f", drawn in {target}" if target else ""))
+        return problem
+
+    with json_file(args.json, is_list=len(videos) > 1) as results:
+        video_demo.for_each(videos, targets, classify)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
