@@ -59,11 +59,11 @@ the first query, DIR/<video>.mp4 and DIR/<video>.gif; in DIR/index.html one drag
 clicks any place in any frame.
 
 examples:
-  visualize_attention.py --config-file output/quickstart/config.yaml --input photo.jpg \\
+  %(prog)s --config-file output/quickstart/config.yaml --input photo.jpg \\
       --output attention --opts MODEL.WEIGHTS output/quickstart/model_final.pth
-  visualize_attention.py --config-file F --input a.jpg b.jpg --output attention \\
+  %(prog)s --config-file F --input a.jpg b.jpg --output attention \\
       --query 120 80 --query 300 200 --block backbone.bottom_up.res4.nonlocal_after_4
-  visualize_attention.py --config-file output/quickstart-video/config.yaml --input clip.mp4 \\
+  %(prog)s --config-file output/quickstart-video/config.yaml --input clip.mp4 \\
       --output attention --query 6 86 20 \\
       --opts MODEL.WEIGHTS output/quickstart-video/model_final.pth""",
     )

@@ -36,13 +36,13 @@ without errors, 1 with errors, 2 for a wrong command line. --list says what is l
 
 examples:
   a file and the folder of its images:
-    check_dataset.py annotations/train.json images/train
+    %(prog)s annotations/train.json images/train
   a dataset that is registered, without decoding its images:
-    check_dataset.py coco_2017_val --no-images
+    %(prog)s coco_2017_val --no-images
   a list of videos and the folder that its paths are relative to:
-    check_dataset.py train.txt videos
+    %(prog)s train.txt videos
   all datasets of a config, and whether they fit the model and each other:
-    check_dataset.py --config-file configs/quickstart.yaml""",
+    %(prog)s --config-file configs/quickstart.yaml""",
     )
     new.add_argument(
         "dataset",

@@ -47,11 +47,11 @@ what Detectron2's own code does not let through:
   - detectors other than GeneralizedRCNN with StandardROIHeads: backbone only
 
 examples:
-  export_model.py --config-file output/quickstart/config.yaml --format onnx --output exported \\
+  %(prog)s --config-file output/quickstart/config.yaml --format onnx --output exported \\
       --opts MODEL.WEIGHTS output/quickstart/model_final.pth
-  export_model.py --config-file F --format torchscript --output DIR --part keypoint_head
-  export_model.py --config-file F --format safetensors --output DIR
-  export_model.py --config-file output/quickstart-video/config.yaml --format onnx \\
+  %(prog)s --config-file F --format torchscript --output DIR --part keypoint_head
+  %(prog)s --config-file F --format safetensors --output DIR
+  %(prog)s --config-file output/quickstart-video/config.yaml --format onnx \\
       --output exported --input clip.mp4 \\
       --opts MODEL.WEIGHTS output/quickstart-video/model_final.pth""",
     )

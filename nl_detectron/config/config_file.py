@@ -6,28 +6,37 @@ from pathlib import Path
 
 import torch
 
-from ..utils.errors import ConfigError, UserError
+from ..utils.errors import ConfigError
 
 _PACKAGE_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _CONFIG_SUFFIXES = (".yaml", ".py")
 _MAX_LENGTH = 60  # characters of a value
 
 
-def find_config_file(config_file: str | PathLike[str]) -> Path:
-    """Return the file's path; raise UserError, with the nearest name, if it does not exist."""
-    path = Path(config_file)
+def find_config_file(config_file: str | PathLike[str], folder: Path = Path()) -> Path:
+    """Return the path of a config: a file, or else the packaged config of that zoo name.
+
+    Args:
+        config_file: path, or name relative to ``configs/`` such as ``quickstart.yaml``.
+        folder: folder that a relative path starts from.
+
+    Raises:
+        ConfigError: there is neither; with the nearest name.
+    """
+    path = folder / Path(config_file).expanduser()
     if not str(config_file):
-        raise UserError("no config file given: --config-file FILE, e.g. configs/quickstart.yaml")
-    if path.is_file():
-        return path
+        raise ConfigError("no config file given: --config-file FILE, e.g. quickstart.yaml")
+    for file in (path, _PACKAGE_CONFIGS / config_file):
+        if file.is_file():
+            return file
     if path.is_dir():
-        raise UserError(f"{config_file} is a folder; give a .yaml or a LazyConfig .py file")
-    beside = [p for p in path.parent.glob("*") if p.suffix in _CONFIG_SUFFIXES]
-    ours = [p for p in _PACKAGE_CONFIGS.rglob("*") if p.suffix in _CONFIG_SUFFIXES]
-    by_name = {p.name: p for p in [*ours, *beside]}
-    match = get_close_matches(path.name, list(by_name), n=1)
-    hint = f" Did you mean '{by_name[match[0]]}'?" if match else ""
-    raise UserError(f"no config file {config_file}.{hint}")
+        raise ConfigError(f"{config_file} is a folder; give a .yaml or a LazyConfig .py file")
+    ours = {p.name: p.relative_to(_PACKAGE_CONFIGS) for p in _PACKAGE_CONFIGS.rglob("*")}
+    names = ours | {p.name: p for p in path.parent.glob("*")}
+    known = [name for name in names if name.endswith(_CONFIG_SUFFIXES)]
+    match = get_close_matches(path.name, known, n=1)
+    hint = f" Did you mean '{names[match[0]]}'?" if match else ""
+    raise ConfigError(f"no config file {config_file}.{hint}")
 
 
 def check_device(key: str, device: str, cpu_option: str) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import yaml
@@ -28,12 +29,12 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     cfg = get_cfg()
     add_nonlocal_config(cfg)
     cfg.MODEL.DEVICE = _DEVICE_NOT_SET
-    path = str(find_config_file(config_file))
+    path = find_config_file(config_file)
     opts = list(opts or ())
     if opts[:1] == ["--"]:
         opts = opts[1:]
-    with _errors(path, cfg):
-        cfg.merge_from_file(path, allow_unsafe=False)
+    with _errors(str(path), cfg):
+        _merge_file(cfg, path)
     with _errors("on the command line", cfg):
         known = set(_keys(cfg))
         for key in opts[::2]:
@@ -46,6 +47,19 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     check_config(cfg)
     check_detectron2_keys(cfg)
     return cfg
+
+
+def _merge_file(cfg: CfgNode, path: Path) -> None:
+    """Merge a YAML file, after its ``_BASE_``: one or several files, or packaged configs."""
+    with open(path, encoding="utf-8") as file:
+        content = yaml.safe_load(file)
+    bases = content.pop("_BASE_", [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        _merge_file(cfg, find_config_file(base, path.parent))
+    version = content.get("VERSION", cfg.VERSION)
+    if version != cfg.VERSION:
+        raise ValueError(f"VERSION must be {cfg.VERSION}, got {version!r}")
+    cfg.merge_from_other_cfg(CfgNode(content))
 
 
 @contextmanager
