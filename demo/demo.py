@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what a model finds in images, videos or a webcam, or the classes that it gives videos."""
+"""Draw predictions of a model on images, videos or a webcam."""
 
 from nl_detectron.commands.demo import main
 from nl_detectron.utils.errors import run_script

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Find the problems of datasets of images or videos before a run does."""
+"""Find problems in datasets of images or videos."""
 
 from nl_detectron.commands.check import main
 from nl_detectron.utils.errors import run_script

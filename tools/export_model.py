@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Write a trained model and its parts as TorchScript or ONNX, or its weights as safetensors, and
-check each file against it."""
+"""Export a model to TorchScript or ONNX, or its weights to safetensors, and check each file."""
 
 from nl_detectron.commands.export import main
 from nl_detectron.utils.errors import run_script

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw where a model's non-local blocks look, in images or in videos."""
+"""Draw the attention weights of a model's non-local blocks on images or videos."""
 
 from nl_detectron.commands.attention import main
 from nl_detectron.utils.errors import run_script

@@ -1,4 +1,4 @@
-"""Count a model's parameters and multiply-adds, part by part, with and without non-local blocks."""
+"""Count a model's parameters and multiply-adds, with and without its non-local blocks."""
 
 import argparse
 import json

@@ -1,6 +1,6 @@
-"""Draw where a model's non-local blocks look, in images or in videos.
+"""Draw the attention weights of a model's non-local blocks on images or videos.
 
-Heat maps and arrows, as PNGs and one HTML page; of a video also as an animation.
+Heat maps and arrows, as PNGs and one HTML page; for a video also as an animation.
 """
 
 import argparse

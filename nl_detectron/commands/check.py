@@ -1,4 +1,4 @@
-"""Find the problems of datasets of images or videos before a run does."""
+"""Find problems in datasets of images or videos."""
 
 import argparse
 import json
@@ -42,7 +42,7 @@ examples:
   a list of videos and the folder that its paths are relative to:
     %(prog)s train.txt videos
   all datasets of a config, and whether they fit the model and each other:
-    %(prog)s --config-file configs/quickstart.yaml""",
+    %(prog)s --config-file quickstart.yaml""",
     )
     new.add_argument(
         "dataset",

@@ -1,4 +1,4 @@
-"""Draw what a model finds in images, videos or a webcam, or the classes that it gives videos."""
+"""Draw predictions of a model on images, videos or a webcam."""
 
 import argparse
 import os
@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
   %(prog)s --config-file output/quickstart/config.yaml --input photos/ more/*.jpg --output drawn \\
       --opts MODEL.WEIGHTS output/quickstart/model_final.pth
   %(prog)s --config-file F --video-input in.mp4 --output out.mp4 --opts MODEL.WEIGHTS W
-  %(prog)s --config-file configs/quickstart_video.yaml --video-input clips/ --output drawn \\
+  %(prog)s --config-file quickstart_video.yaml --video-input clips/ --output drawn \\
       --json scores.json --opts MODEL.WEIGHTS W
   %(prog)s --config-file F --input nl_shapes_val:4 --output drawn --json found.json \\
       --opts MODEL.WEIGHTS W""",
@@ -79,11 +79,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--json",
         metavar="FILE",
-        help="write predictions in COCO's result format, with category ids of the data set that "
-        "was trained on, and image ids of the data set or the COCO file of --class-names; other "
+        help="write predictions in COCO's result format, with category ids of the "
+        "training dataset, and image ids of the dataset or the COCO file of --class-names; other "
         "images have the number that is their name, or are counted; frames of videos count from 0. "
-        "Of videos that are classified: the scores of the whole and of each window, with times in "
-        "seconds",
+        "Video classifiers: scores of the whole video and of each window, with times in seconds",
     )
     add_class_names(parser)
     add_confidence_threshold(parser)
@@ -95,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
         help="images, or views of a video, that go through the network at once (default: "
         "%(default)s)",
     )
-    videos = parser.add_argument_group("classifiers of videos")
+    videos = parser.add_argument_group("video classifiers")
     videos.add_argument(
         "--window-step",
         type=int,
@@ -126,7 +125,8 @@ def main() -> None:
     check_flags(cfg, args)
     if args.input:
         numbers = number_images(files, read_coco(args.class_names) if args.class_names else None)
-        targets = dict(zip(files, image_targets(list(files), args.output), strict=False))
+        drawn = output_files(list(files), args.output, [".png"], endings=IMAGE_ENDINGS)
+        targets = dict(zip(files, drawn, strict=False))
         detect_in_images(build_predictor(cfg, args), numbers, targets, args, show)
     elif is_video(cfg):
         classify_videos(cfg, args, show_window if show else None)
@@ -197,11 +197,6 @@ def read_images(files: Sequence[Path], bad: list[Path]) -> Iterator[ImageFile]:
             tqdm.write(f"skipped {error}", file=sys.stderr)
         else:
             yield image
-
-
-def image_targets(files: Sequence[Path], output: str | None) -> list[Path]:
-    """Return the files to draw images in, if any."""
-    return output_files(files, output, [".png"], endings=IMAGE_ENDINGS) if output else []
 
 
 def detect_in_images(

@@ -1,5 +1,4 @@
-"""Write a trained model and its parts as TorchScript or ONNX, or its weights as safetensors, and
-check each file against it."""
+"""Export a model to TorchScript or ONNX, or its weights to safetensors, and check each file."""
 
 import argparse
 from pathlib import Path

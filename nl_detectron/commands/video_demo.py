@@ -66,8 +66,6 @@ def videos_and_targets(
 ) -> tuple[list[Path], list[Path]]:
     """Return what to read, by default the camera, and the files to draw it in, if any."""
     videos = [CAMERA] if video_input is None else list_videos(video_input)
-    if output is None:
-        return videos, []
     return videos, file_io.output_files(videos, output, [".mp4"], endings=CODECS)
 
 
