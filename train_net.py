@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train and evaluate: Detectron2's command line, for YAML and LazyConfig files."""
+"""Train and evaluate a model from a YAML or LazyConfig (.py) file."""
 
 from nl_detectron.commands.train import main
 from nl_detectron.utils.errors import run_script

@@ -20,7 +20,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 # A command between the lines: it begins with what runs it.
-_INLINE = re.compile(r"`((?:make|pip|python|torchrun) [^`\n]+)`")
+_INLINE = re.compile(r"`((?:make|pip|python|torchrun|nl-detectron) [^`\n]+)`")
 
 # Run in one process, as importing torch takes longer than what is run. From standard input: a list
 # of command lines of Python scripts and of Python code, each of which has to end well.

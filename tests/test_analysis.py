@@ -4,7 +4,7 @@ import json
 import math
 from itertools import product
 
-import analyze_model
+import generate_model_zoo
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -21,9 +21,11 @@ from nl_detectron.analysis.cost import (
     build_on_meta,
     increase,
 )
+from nl_detectron.commands import analyze as command
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, nonlocal_block, pair_sum
 from nl_detectron.layers.nonlocal_block import KEYS, POSITIONS
 from nl_detectron.model_zoo import ENTRIES
+from nl_detectron.utils.errors import run_script
 
 aten = torch.ops.aten
 SCRIPT = ROOT / "tools" / "analyze_model.py"
@@ -247,20 +249,20 @@ def test_both_kinds_of_config_give_the_same(config) -> None:
     assert analyze(build_on_meta(lazy)) == analysis_of(config)
 
 
-@pytest.mark.parametrize("config", [*analyze_model.IN_PARTS, CONCATENATION])
+@pytest.mark.parametrize("config", [*generate_model_zoo.IN_PARTS, CONCATENATION])
 def test_the_committed_tables_are_true(config) -> None:
     result = analysis_of(config)
     entry = model_zoo.find_entry(config)
     assert entry.parameters == result.total.parameters
     assert entry.multiply_adds == result.total.multiply_adds
-    text = analyze_model.TABLE.read_text(encoding="utf-8")
+    text = generate_model_zoo.TABLE.read_text(encoding="utf-8")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    assert analyze_model.zoo_row(entry, result) in lines
+    assert generate_model_zoo.image_row(entry, result) in lines
     detectors = [entry for entry in ENTRIES if entry.task != "video"]
     assert all(any(f"../configs/{e.config})" in line[0] for line in lines) for e in detectors)
-    if config in analyze_model.IN_PARTS:
-        assert f"## {config}\n\n{analyze_model.as_text(result, 'github')}\n" in text
-    assert analyze_model.CONVENTIONS.strip() in text
+    if config in generate_model_zoo.IN_PARTS:
+        assert f"## {config}\n\n{command.as_text(result, 'github')}\n" in text
+    assert command.CONVENTIONS.strip() in text
 
 
 def test_the_script_prints_tables_or_json(tmp_path) -> None:
@@ -302,7 +304,7 @@ def test_errors_are_one_line(config, opts, complaint, capsys, monkeypatch) -> No
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["analyze_model.py", "--config-file", config, *opts])
     with pytest.raises(SystemExit) as stop:
-        analyze_model.run_script(analyze_model.main)
+        run_script(command.main)
     assert stop.value.code == 1
     error = capsys.readouterr().err.strip()
     assert "\n" not in error

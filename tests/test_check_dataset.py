@@ -17,6 +17,7 @@ from dirty import CASES, Files
 from omegaconf import OmegaConf
 
 import nl_detectron
+from nl_detectron.commands import check as command
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.data.validation import check_file, check_registered, check_run
 from nl_detectron.data.validation.annotations import run_lengths
@@ -26,7 +27,6 @@ from nl_detectron.data.validation.run import Run
 from nl_detectron.utils.errors import UserError
 
 sys.path.insert(0, str(tiny_run.ROOT / "tools"))
-import check_dataset
 
 DOCUMENT = tiny_run.ROOT / "docs" / "datasets.md"
 Tool = Callable[..., tuple[int, list[dict]]]
@@ -51,7 +51,7 @@ def written(folder: Path, **sections: list) -> Files:
 def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Tool:
     def run(*arguments: object) -> tuple[int, list[dict]]:
         monkeypatch.setattr(sys, "argv", ["check_dataset.py", "--json", *map(str, arguments)])
-        status = check_dataset.main()
+        status = command.main()
         return status, json.loads(capsys.readouterr().out)
 
     return run
@@ -341,4 +341,4 @@ def test_the_script_runs_as_a_user_runs_it(files: Files) -> None:
 
 
 def test_the_documented_table_is_that_of_the_code() -> None:
-    assert check_dataset.list_of_checks("github") in DOCUMENT.read_text(encoding="utf-8")
+    assert command.list_of_checks("github") in DOCUMENT.read_text(encoding="utf-8")

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import check_dataset
 import pytest
 from bad_videos import noise, write_frames, write_good
 from detectron2.config import CfgNode, get_cfg
@@ -15,6 +14,7 @@ from painted import remux
 from test_video_lists import write_charades
 
 import nl_detectron
+from nl_detectron.commands import check as command
 from nl_detectron.data import register_videos
 from nl_detectron.data.datasets.video_list import Entry
 from nl_detectron.data.validation.kinds import Report
@@ -114,7 +114,7 @@ def test_the_tool_checks_lists_names_and_charades(
     def tool(*arguments: object) -> tuple[int, list[str]]:
         """Return the exit status, and the kinds of the last report's problems."""
         monkeypatch.setattr(sys, "argv", ["check_dataset.py", "--json", *map(str, arguments)])
-        status = check_dataset.main()
+        status = command.main()
         *_, report = json.loads(capsys.readouterr().out)
         return status, [p["kind"] for p in report["problems"]]
 

@@ -1,15 +1,12 @@
 """Names and category ids of the classes travel with a run, and come out of every tool."""
 
-import importlib.util
 import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import export_model
 import pytest
 import tiny_run
 import torch
@@ -19,6 +16,8 @@ from pycocotools.coco import COCO
 from video_networks import build, video_cfg
 
 from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.commands import demo
+from nl_detectron.commands import export as export_command
 from nl_detectron.config import load_config
 from nl_detectron.data.catalog import class_metadata
 from nl_detectron.engine.predictor import Predictor
@@ -26,16 +25,6 @@ from nl_detectron.engine.video_predictor import VideoPredictor
 from nl_detectron.utils.errors import ConfigError, UserError
 
 NAMES = ["red cell", "platelet"]
-
-
-@pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_script", tiny_run.ROOT / "demo" / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(
-    demo: ModuleType, trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., list[dict[str, Any]]]:
+def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
     """Run the demo where nothing is registered, and return its JSON."""
 
     def run_main(*arguments: object) -> list[dict[str, Any]]:
@@ -129,7 +116,7 @@ def test_names_survive_an_export(
         line += ["--output", tmp_path, *(["--part", "backbone"] * (file_format != "safetensors"))]
         line += ["--opts", "MODEL.WEIGHTS", weights]
         monkeypatch.setattr("sys.argv", list(map(str, line)))
-        assert export_model.main() == 0
+        assert export_command.main() == 0
     exported = Predictor(config, weights=tmp_path / "model.safetensors")
     named = Predictor(config, weights=weights, classes=tmp_path / "classes.json")
     for predictor in (exported, named):
@@ -140,7 +127,7 @@ def test_names_survive_an_export(
     again += ["MODEL.WEIGHTS", tmp_path / "model.safetensors"]
     monkeypatch.setattr("sys.argv", list(map(str, again)))
     with pytest.raises(UserError, match=r"model\.safetensors"):
-        export_model.main()
+        export_command.main()
 
 
 def test_without_names_there_is_a_warning(

@@ -1,6 +1,5 @@
 """``demo/demo.py``: what it reads, what it writes, and how it says that something was wrong."""
 
-import importlib.util
 import io
 import json
 import os
@@ -9,7 +8,6 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -22,6 +20,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from nl_detectron.commands import demo
 from nl_detectron.config import load_config
 from nl_detectron.data import inputs
 from nl_detectron.data.detection_utils import read_image
@@ -33,16 +32,6 @@ from nl_detectron.visualization.detections import enlarge, without_foreign_keypo
 
 DEMO = tiny_run.ROOT / "demo" / "demo.py"
 NO_SCREEN = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
-
-
-@pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_script", DEMO)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +201,7 @@ def test_an_unusual_image_is_read_searched_and_drawn_on(
 
 
 def test_a_place_that_cannot_be_written_shows_before_the_work(
-    demo: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
@@ -227,7 +216,7 @@ def test_a_place_that_cannot_be_written_shows_before_the_work(
 
 
 def test_inputs_are_not_drawn_over(
-    demo: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.png").write_bytes((folder / "images" / "000.png").read_bytes())
     before = (tmp_path / "a.png").read_bytes()
@@ -280,7 +269,6 @@ def test_every_frame_of_a_video_is_written(folder: Path, tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_work_is_an_error(
-    demo: ModuleType,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from detectron2.modeling.roi_heads import build_mask_head
 from documentation import PAGES, ROOT, Block, blocks, commands, run_steps, words
 
 import nl_detectron
+from nl_detectron import __main__ as command_line
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.data.datasets.synthetic.clips import CLASSES
 from nl_detectron.layers import NonLocalBlock
@@ -75,25 +77,39 @@ class ParsedError(BaseException):
 
 
 def parse(
-    monkeypatch: pytest.MonkeyPatch, script: Path, arguments: list[str]
+    monkeypatch: pytest.MonkeyPatch, run: Callable[[], object], line: list[str]
 ) -> argparse.Namespace:
-    """Return what `script` makes of `arguments`; its own parser refuses wrong ones."""
+    """Return what a script makes of its command line; its own parser refuses wrong ones."""
     original = argparse.ArgumentParser.parse_args
 
     def parse_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> None:
         raise ParsedError(original(self, args, namespace))
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    monkeypatch.setattr(sys, "argv", line)
     with pytest.raises(ParsedError) as end:
-        runpy.run_path(str(script), run_name="__main__")
+        run()
     return end.value.arguments
 
 
 def check_python(monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
-    script = ROOT / SCRIPTS.get(line[0], line[0])
-    assert script.is_file(), f"there is no {script}"
-    args = parse(monkeypatch, script, line[1:])
+    if line[0] == "-c":
+        ast.parse(line[1])
+        return
+    if line[:2] == ["-m", "nl_detectron"]:
+        check_command(monkeypatch, line[2:])
+        return
+    script = str(ROOT / SCRIPTS.get(line[0], line[0]))
+    assert Path(script).is_file(), f"there is no {script}"
+    check_config(parse(monkeypatch, lambda: runpy.run_path(script, run_name="__main__"), line))
+
+
+def check_command(monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
+    if line not in ([], ["--help"]):
+        check_config(parse(monkeypatch, command_line.main, ["nl-detectron", *line]))
+
+
+def check_config(args: argparse.Namespace) -> None:
     if config := getattr(args, "config_file", None):
         path = ROOT / CONFIGS.get(config, config)
         (load_lazy_config if path.suffix == ".py" else load_config)(path, args.opts)
@@ -131,6 +147,8 @@ def test_commands_fit_what_they_call(monkeypatch, page, command):
         check_pip(line)
     elif program == "python":
         check_python(monkeypatch, line)
+    elif program == "nl-detectron":
+        check_command(monkeypatch, line)
     elif program == "torchrun":
         script = next(i for i, word in enumerate(line) if word.endswith(".py"))
         check_python(monkeypatch, line[script:])
@@ -145,6 +163,8 @@ def test_a_wrong_command_is_found(monkeypatch):
         check_python(monkeypatch, ["tools/plot_metrics.py", "RUN", "--out", "x", "--no-such-flag"])
     with pytest.raises(SystemExit):
         check_python(monkeypatch, ["tools/reproduce.py", "--table", "77"])
+    with pytest.raises(SystemExit):
+        check_command(monkeypatch, ["exprot", "--config-file", "hands.yaml"])
     with pytest.raises(nl_detectron.utils.errors.ConfigError, match=r"SOLVER\.LR"):
         check_python(monkeypatch, shlex.split("train_net.py --config-file hands.yaml SOLVER.LR 1"))
     with pytest.raises(AssertionError, match="no_such_target"):

@@ -3,7 +3,6 @@
 import sys
 
 import cv2
-import export_model
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +12,7 @@ from torch import nn
 
 from nl_detectron import export
 from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.commands import export as export_command
 from nl_detectron.export import api as files
 from nl_detectron.export import detector as detection
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
@@ -136,7 +136,7 @@ def command(cfg, tmp_path, monkeypatch):
 
     def run(*more):
         monkeypatch.setattr(sys, "argv", [*map(str, [*command, *more, *tail])])
-        return export_model.main()
+        return export_command.main()
 
     return run
 

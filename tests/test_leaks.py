@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import importlib.util
 from pathlib import Path
 
 import psutil
@@ -12,6 +11,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
+from nl_detectron.commands import demo
 from nl_detectron.config import load_config
 from nl_detectron.engine.predictor import Predictor
 from nl_detectron.utils.errors import UserError
@@ -25,9 +25,6 @@ def run_rounds(folder: Path, count: int) -> tuple[list[int], list[float]]:
     Every ninth file is no image, since a handle is lost most easily where something fails.
     """
     tiny_run.write_run(folder, heads=True)
-    spec = importlib.util.spec_from_file_location("demo_script", tiny_run.ROOT / "demo" / "demo.py")
-    demo = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(demo)  # type: ignore[union-attr]
     torch.manual_seed(3)
     DetectionCheckpointer(build_model(load_config(folder / "tiny.yaml")), str(folder)).save("w")
     predictor = Predictor(folder / "tiny.yaml", weights=folder / "w.pth", confidence_threshold=0)
@@ -36,11 +33,14 @@ def run_rounds(folder: Path, count: int) -> tuple[list[int], list[float]]:
     bad = folder / "images" / "half.png"
     bad.write_bytes(images[0].read_bytes()[:99])
     files = ([*images, bad] * count)[: count // ROUNDS]
-    arguments = argparse.Namespace(output=str(folder / "drawn"), json=None, batch_size=2)
+    drawn = folder / "drawn"
+    drawn.mkdir()
+    targets = {file: drawn / file.name for file in files}
+    arguments = argparse.Namespace(input=[], output=str(drawn), json=None, batch_size=2)
     process, open_files, memory = psutil.Process(), [], []
     for _ in range(ROUNDS):
         with pytest.raises(UserError, match=r"half\.png"):
-            demo.run_images(predictor, files, arguments, show=False)
+            demo.detect_in_images(predictor, dict.fromkeys(files, 0), targets, arguments, False)
         gc.collect()
         open_files.append(process.num_fds())
         memory.append(process.memory_info().rss / 2**20)

@@ -107,8 +107,8 @@ def test_a_model_that_nobody_trained_says_so_and_how_to(config: str) -> None:
     ):
         with pytest.raises(RuntimeError, match="not available!") as info:
             ask()
-        command = re.search(r"train_net\.py --config-file (\S+)", str(info.value))
-        assert (ROOT / command[1]).is_file()
+        command = re.search(r"nl-detectron train --config-file (\S+)", str(info.value))
+        assert model_zoo.get_config_file(command[1])
 
 
 @pytest.fixture

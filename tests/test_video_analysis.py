@@ -3,12 +3,14 @@
 import json
 import sys
 
-import analyze_model
+import generate_model_zoo
 import pytest
 from test_configs import CONFIGS, build
 
 from nl_detectron import model_zoo
-from nl_detectron.analysis.video_cost import analyze_video
+from nl_detectron.analysis.cost import build_on_meta
+from nl_detectron.analysis.video_cost import VideoAnalysis, analyze_video
+from nl_detectron.commands import analyze
 
 
 @pytest.mark.parametrize(
@@ -35,10 +37,16 @@ def test_costs_of_a_clip(config, billions, millions) -> None:
     ]
 
 
+def clip_of(config: str) -> VideoAnalysis:
+    cfg = model_zoo.get_config(config)
+    return analyze.count_clip(cfg, build_on_meta(cfg))
+
+
 def test_the_committed_table_is_true() -> None:
-    text = analyze_model.VIDEO_TABLE.read_text(encoding="utf-8")
+    text = generate_model_zoo.VIDEO_TABLE.read_text(encoding="utf-8")
     for name in ("c2d_R_50_32x2", "i3d_R_50_NL5_8x8"):
-        row = analyze_model.video_row(CONFIGS / "Kinetics" / f"{name}.yaml")
+        config = f"Kinetics/{name}.yaml"
+        row = generate_model_zoo.video_row(config, clip_of(config))
         (line,) = [line for line in text.splitlines() if f"[Kinetics/{name}]" in line]
         assert [cell.strip() for cell in line.strip("|").split("|")] == row
 
@@ -47,15 +55,15 @@ def test_the_committed_table_is_true() -> None:
     "config", ["Kinetics/i3d_R_50_NL5_8x8.yaml", "Charades/i3d_R_101_128x1.yaml"]
 )
 def test_the_zoos_figures_are_true(config) -> None:
-    entry, clip = model_zoo.find_entry(config), analyze_model.clip_of(model_zoo.get_config(config))
+    entry, clip = model_zoo.find_entry(config), clip_of(config)
     assert entry.parameters == clip.total.parameters
     assert entry.multiply_adds == clip.total.multiply_adds
 
 
 def run_tool(monkeypatch, capsys, *arguments: str) -> str:
     file = str(CONFIGS / "Kinetics" / "c2d_R_50_NL5_space_32x2.yaml")
-    monkeypatch.setattr(sys, "argv", ["analyze_model.py", "--config-file", file, *arguments])
-    analyze_model.main()
+    monkeypatch.setattr(sys, "argv", ["analyze", "--config-file", file, *arguments])
+    analyze.main()
     return capsys.readouterr().out
 
 

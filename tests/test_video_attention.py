@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import visualize_attention
 from detectron2.config import CfgNode
 from PIL import Image
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
+from nl_detectron.commands import attention as command
 from nl_detectron.data import video_file
 from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
@@ -464,7 +464,7 @@ def run_tool(
 ) -> tuple[int, str]:
     monkeypatch.setattr("sys.argv", ["visualize_attention.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        run_script(visualize_attention.main)
+        run_script(command.main)
     lines = capsys.readouterr().err.splitlines()
     return ended.value.code, lines[-1] if lines else ""
 

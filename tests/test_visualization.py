@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import visualize_attention
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch.nn import functional as F
 
 import nl_detectron
+from nl_detectron.commands import attention as command
 from nl_detectron.engine.predictor import Predictor
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.utils.errors import UserError, run_script
@@ -456,7 +456,7 @@ def test_block_in_an_unknown_place(predictor: Predictor, monkeypatch: pytest.Mon
 def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr("sys.argv", ["visualize_attention.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        run_script(visualize_attention.main)
+        run_script(command.main)
     return ended.value.code
 
 

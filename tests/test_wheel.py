@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
@@ -74,17 +75,38 @@ def test_a_wheel_made_from_the_sdist_is_the_same(wheel, tmp_path):
         assert sorted(one.namelist()) == sorted(other.namelist())
 
 
-def test_import_without_detectron2_says_what_to_do(wheel, tmp_path):
+@pytest.fixture
+def installed(wheel, tmp_path):
+    """Run Python in an empty folder, where nothing of the project is but the wheel."""
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path)
-    code = "import sys; sys.modules['detectron2'] = None; import nl_detectron"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+
+    def run(*line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *line],
+            cwd=tmp_path / "empty",
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_the_wheel_has_the_command_and_the_configs_it_takes(installed, tmp_path):
+    (metadata,) = (tmp_path / "site").glob("*.dist-info")
+    (command,) = Distribution.at(metadata).entry_points
+    assert (command.name, command.value) == ("nl-detectron", "nl_detectron.__main__:main")
+    (tmp_path / "empty/own.yaml").write_text("_BASE_: quickstart.yaml")
+    line = ("analyze", "--config-file", "own.yaml", "--input-size", "64", "64")
+    done = installed("-m", "nl_detectron", *line)
+    assert done.returncode == 0, done.stderr
+    assert "nonlocal_after" in done.stdout
+
+
+def test_import_without_detectron2_says_what_to_do(installed):
+    done = installed("-c", "import sys; sys.modules['detectron2'] = None; import nl_detectron")
     assert done.returncode != 0
     last_line = done.stderr.strip().splitlines()[-1]
     assert last_line.startswith("ImportError: ")

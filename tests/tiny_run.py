@@ -73,15 +73,15 @@ SCRIPT = """
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
-from nl_detectron.engine import Trainer, argument_parser, main
-from nl_detectron.utils.errors import run_script
+from nl_detectron.commands.train import run
+from nl_detectron.engine import Trainer
 
 people = _get_builtin_metadata("coco_person")
 keypoints = {{k: people[k] for k in ("keypoint_names", "keypoint_flip_map")}}
 register_coco_instances("tiny", keypoints, {json!r}, {images!r})
 trainer = Trainer
 if __name__ == "__main__":
-    run_script(lambda: main(argument_parser().parse_args(), trainer))
+    run(trainer)
 """
 
 

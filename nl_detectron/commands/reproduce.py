@@ -34,7 +34,7 @@ from ..utils.arguments import add_opts, add_traceback
 from ..utils.errors import UserError, nearest
 from ..utils.file_io import write_json, write_text
 
-TRAIN = (sys.executable, "-m", "nl_detectron.commands.train")
+TRAIN = (sys.executable, "-m", "nl_detectron", "train")
 TABLES = ("2", "2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4", "5", "6")
 REFERENCE_GPUS = 8  # of the batch, rate and schedule of every config
 FINAL_MODEL = "model_final.pth"

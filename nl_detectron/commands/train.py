@@ -1,14 +1,23 @@
-"""Train and evaluate: Detectron2's command line, for YAML and LazyConfig files."""
+"""Train and evaluate a model from a YAML or LazyConfig (.py) file."""
 
-from ..engine import argument_parser
+from ..engine import Trainer, argument_parser
 from ..engine import main as train
 from ..utils.errors import run_script
 
 
-def main() -> None:
+def main(trainer: type[Trainer] = Trainer) -> None:
     """Run the command line of this process."""
-    train(argument_parser().parse_args())
+    train(argument_parser().parse_args(), trainer)
 
 
-if __name__ == "__main__":
-    run_script(main)
+def run(trainer: type[Trainer] = Trainer) -> None:
+    """Run the command line of this process, and exit with its status.
+
+    A script of your own registers its datasets, then calls this under
+    ``if __name__ == "__main__"``.
+
+    Args:
+        trainer: replaces `Trainer`. Define the class at the top of a module, so that every process
+            finds it.
+    """
+    run_script(lambda: main(trainer))

@@ -1,37 +1,32 @@
-"""Videos of any length with detections, or the scores of sliding windows, drawn on the frames.
+"""Videos of any length, drawn frame by frame in constant memory.
 
-Memory is constant. For the scores a file is read twice: to compute them, and to draw them, so that
-each frame shows the window around it and the strip is whole from the first frame on. For
-detections, and from a camera, every frame is read once.
+For scores a file is read twice: to compute them, and to draw them, so that each frame shows the
+window around it and the strip is whole from the first frame on. For detections, and from a camera,
+every frame is read once.
 """
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.structures import Instances
-from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
 from ..data.datasets.video_list import VIDEO_SUFFIXES
 from ..data.video.info import IMAGE_SUFFIXES, VideoError
 from ..data.video.reading import resized
-from ..data.video.streaming import Camera, Frame, VideoStream
+from ..data.video.streaming import Camera, Frame, Scale, VideoStream
 from ..data.video.windows import SlidingWindows
 from ..data.video.writing import CODECS, VideoWriter
-from ..engine.predictor import Predictor
 from ..engine.video_predictor import VideoPrediction, VideoPredictor, WindowScores, best_classes
 from ..utils import file_io
 from ..utils.errors import UserError
-from ..visualization import draw_instances
 from ..visualization.video_scores import COUNT, ScoreOverlay
 
 CAMERA = Path("webcam")
@@ -71,8 +66,6 @@ def videos_and_targets(
 ) -> tuple[list[Path], list[Path]]:
     """Return what to read, by default the camera, and the files to draw it in, if any."""
     videos = [CAMERA] if video_input is None else list_videos(video_input)
-    if output is None:
-        return videos, []
     return videos, file_io.output_files(videos, output, [".mp4"], endings=CODECS)
 
 
@@ -86,151 +79,92 @@ def check_step(cfg: CfgNode, step: int | None) -> None:
         )
 
 
-def draw_videos(
-    predictor: VideoPredictor,
-    videos: Sequence[Path],
-    *,
-    targets: Sequence[Path] = (),
-    json_file: str | None = None,
-    step: int | None = None,
-    show: Show | None = None,
-) -> None:
-    """Classify videos, draw the scores on them, and write the scores.
-
-    What cannot be read is left out and named in the end; of a video that breaks off, what is
-    before that is drawn.
+class DrawnVideo(ExitStack):
+    """Frames of a video, and a video of them as they are drawn; a context manager.
 
     Args:
-        targets: a file for each video; () for none.
-        json_file: for an object, or for a folder of videos a list of them.
-        step: frames from a window to the next.
-        show: takes a drawn frame; returns whether the next one is wanted.
+        video: file, folder of frames, or `CAMERA`.
+        target: file to write; None for none.
+        show: takes a drawn frame and returns whether to continue; None for no window.
+        scale: from height and width of the frames to those that are wanted.
+        title: title of the progress bar.
+
+    Attributes:
+        rate: frames a second.
+        problem: reason why the video cannot be read to its end, or "".
 
     Raises:
-        UserError: one of the videos cannot be read, or not to its end; the others are done.
-    """
-    with _JsonFile(json_file, is_list=len(videos) > 1) as results:
-
-        def draw_one(video: Path, target: Path | None) -> str:
-            prediction, rate, problem = classify(predictor, video, step=step)
-            results.add(video, prediction, rate)
-            if target or show:
-                draw(video, prediction, target=target, show=show)
-            best = ", ".join(f"{100 * score:.0f} % {name}" for name, score in prediction.top(3))
-            print(f"{video}: {best}" + (f", drawn in {target}" if target else ""))
-            return problem
-
-        _each(videos, targets, draw_one)
-
-
-def detect_in_videos(
-    predictor: Predictor,
-    videos: Sequence[Path],
-    add: Callable[[Path, int, Instances], None],
-    *,
-    targets: Sequence[Path] = (),
-    batch_size: int = 1,
-    show: Show | None = None,
-) -> None:
-    """Draw what a detector finds in each frame of videos.
-
-    Args:
-        videos: files or folders of frames; `CAMERA` is the first camera, which ends at an interrupt
-            as well.
-        add: takes a video, the number of a frame from 0, and what is found in it.
-        targets: a file for each video; () for none.
-        batch_size: frames that go through the network at once.
-        show: takes a drawn frame; returns whether the next one is wanted.
-
-    Raises:
-        UserError: one of the videos cannot be read, or not to its end; the others are done.
+        VideoError: the video cannot be opened.
     """
 
-    def detect(video: Path, target: Path | None) -> str:
-        count, wants_more = 0, True
-        problems: list[str] = []
-        visualizer = VideoVisualizer(predictor.metadata)
-        with ExitStack() as closing:
-            stream = _opened(video, closing)
-            writer: VideoWriter | None = None
-            bar = tqdm(_readable(stream, problems), total=stream.expected, unit="frame")
-            frames = iter(closing.enter_context(bar))
-            try:
-                while wants_more and (chunk := list(islice(frames, batch_size))):
-                    pixels = [frame.pixels[..., ::-1] for frame in chunk]
-                    found = predictor(pixels, batch_size=batch_size)
-                    for frame, instances in zip(chunk, found, strict=True):
-                        add(video, count, instances)
-                        count += 1
-                        if not (target or show):
-                            continue
-                        drawn = draw_instances(
-                            frame.pixels, instances, predictor.metadata, visualizer
-                        )
-                        if target:
-                            size = drawn.shape[:2]
-                            writer = writer or _writer(target, video, stream, size, closing)
-                            writer.write(replace(frame, pixels=drawn))
-                        wants_more = wants_more and (show is None or show(drawn))
-            except KeyboardInterrupt:
-                if video != CAMERA:
-                    raise
-            if writer:
-                _finish(writer, is_whole=wants_more and not problems)
+    def __init__(
+        self,
+        video: Path,
+        *,
+        target: Path | None = None,
+        show: Show | None = None,
+        scale: Scale | None = None,
+        title: str = "",
+    ) -> None:
+        super().__init__()
+        self.is_drawn, self.problem = target is not None or show is not None, ""
+        self._video, self._target, self._show, self._title = video, target, show, title
+        self._stream = Camera() if video == CAMERA else VideoStream(video, scale=scale)
+        if isinstance(self._stream, Camera):
+            self.callback(self._stream.close)
+        self.rate = self._stream.rate
+        self._writer: VideoWriter | None = None
+        self._is_stopped = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames until one cannot be read, or until the window is closed."""
+        total = self._stream.expected
+        count = 0
+        try:
+            for frame in tqdm(self._stream, total=total, unit="frame", desc=self._title):
+                yield frame
+                count += 1
+                if self._is_stopped:
+                    return
+        except VideoError as error:
+            self.problem = str(error)
         if count == 0:
-            return "".join(problems) or "it has no frame that can be read"
-        print(f"{video}: {count} frames" + (f", drawn in {target}" if target else ""))
-        return "".join(problems)
+            raise VideoError(self.problem or "it has no frame that can be read")
 
-    _each(videos, targets, detect)
+    def add(self, frame: Frame, drawn: np.ndarray) -> None:
+        """Write and show a frame as it is drawn, RGB uint8 ``(H, W, 3)``."""
+        if self._target:
+            height, width = drawn.shape[:2]
+            self._writer = self._writer or self.enter_context(
+                VideoWriter(
+                    self._target,
+                    size=(height, width),
+                    rate=self.rate,
+                    sound_of=self._video if self._video.is_file() else None,
+                    origin=self._stream.origin,
+                )
+            )
+            self._writer.write(replace(frame, pixels=drawn))
+        if self._show and not self._is_stopped:
+            self._is_stopped = not self._show(drawn)
 
-
-def _opened(video: Path, closing: ExitStack) -> VideoStream | Camera:
-    if video != CAMERA:
-        return VideoStream(video)
-    camera = Camera()
-    closing.callback(camera.close)
-    return camera
-
-
-def _readable(stream: Iterable[Frame], problems: list[str]) -> Iterator[Frame]:
-    """Yield the frames until one cannot be read, and put the reason into `problems`."""
-    try:
-        yield from stream
-    except VideoError as error:
-        problems.append(str(error))
-
-
-def _writer(
-    target: Path,
-    video: Path,
-    stream: VideoStream | Camera,
-    size: tuple[int, ...],
-    closing: ExitStack,
-) -> VideoWriter:
-    """Open `target` for drawn frames of a video, with its sound."""
-    height, width = size
-    return closing.enter_context(
-        VideoWriter(
-            target,
-            size=(height, width),
-            rate=stream.rate,
-            sound_of=video if video.is_file() else None,
-            origin=stream.origin,
-        )
-    )
+    def finish(self) -> None:
+        """Write the end of the video."""
+        if self._writer:
+            self._writer.finish(is_whole=not (self.problem or self._is_stopped))
+            if self._writer.lost_sound:
+                lost = f"{self._target} has no sound: {self._writer.lost_sound}"
+                tqdm.write(lost, file=sys.stderr)
 
 
-def _finish(writer: VideoWriter, *, is_whole: bool) -> None:
-    writer.finish(is_whole=is_whole)
-    if writer.lost_sound:
-        tqdm.write(f"{writer.path} has no sound: {writer.lost_sound}", file=sys.stderr)
-
-
-def _each(
+def for_each(
     videos: Sequence[Path], targets: Sequence[Path], run: Callable[[Path, Path | None], str]
 ) -> None:
-    """Call `run` with each video and its file to write; raise UserError for those that fail."""
+    """Call `run` with each video and its target, if any; it returns a problem or "".
+
+    Raises:
+        UserError: at least one of the videos had a problem; all others are done.
+    """
     bad = []
     for video, target in zip_longest(videos, targets):
         try:
@@ -246,117 +180,81 @@ def _each(
 
 
 def classify(
-    predictor: VideoPredictor, video: Path, *, step: int | None = None
+    predictor: VideoPredictor,
+    video: Path,
+    *,
+    target: Path | None = None,
+    step: int | None = None,
+    show: Show | None = None,
 ) -> tuple[VideoPrediction, float, str]:
-    """Return what the model says of all windows of a video, its rate, and why it breaks off, or "".
+    """Classify all windows of a video and draw the scores on its frames.
+
+    Returns:
+        prediction, frames a second, and the reason why the video ends early, or "".
 
     Raises:
         VideoError: not even its first frame can be read.
-    """
-    stream = VideoStream(video, scale=predictor.scaled_size)
-    problems: list[str] = []
-    frames = tqdm(
-        _readable(stream, problems),
-        total=stream.expected,
-        unit="frame",
-        desc=f"{video.name}: scores",
-    )
-    windows = list(predictor.slide(frames, step=step))
-    if not windows:
-        raise VideoError("".join(problems) or "it has no frame that can be read")
-    return _prediction(predictor, windows), float(stream.rate), "".join(problems)
-
-
-def draw(
-    video: Path, prediction: VideoPrediction, *, target: Path | None, show: Show | None = None
-) -> None:
-    """Draw each frame's window and the strip of all of them on a video.
-
-    Raises:
         UserError: `target` cannot be written.
     """
+    if video == CAMERA:
+        windows, source = _classify_camera(predictor, target=target, step=step, show=show)
+    else:
+        title = f"{video.name}: scores"
+        with DrawnVideo(video, scale=predictor.scaled_size, title=title) as source:
+            windows = list(predictor.slide(source, step=step))
+    scores = predictor.pool(np.stack([window.scores for window in windows]))
+    prediction = VideoPrediction(scores=scores, classes=predictor.classes, windows=windows)
+    if video != CAMERA and (target or show):
+        title = f"{video.name}: drawing"
+        with DrawnVideo(video, target=target, show=show, title=title) as drawn:
+            _draw_scores(drawn, prediction)
+    return prediction, float(source.rate), source.problem
+
+
+def _draw_scores(video: DrawnVideo, prediction: VideoPrediction) -> None:
+    """Draw each frame's window and the strip of all of them on a video."""
     windows = prediction.windows
     count = windows[-1].last_frame + 1
     middles = np.array([(w.first_frame + w.last_frame + 1) / 2 for w in windows])
     table = np.stack([w.scores for w in windows])
     overlay: ScoreOverlay | None = None
-    stream = VideoStream(video)
-    with ExitStack() as closing:
-        writer: VideoWriter | None = None
-        progress = closing.enter_context(
-            tqdm(total=count, unit="frame", desc=f"{video.name}: drawing")
-        )
-        for number, frame in enumerate(stream):
-            if overlay is None:
-                size = frame.pixels.shape[:2]
-                overlay = ScoreOverlay(
-                    size, prediction.classes, best_classes(prediction.scores, COUNT)
-                )
-                overlay.set_curves(middles / count, table)
-                if target:
-                    writer = _writer(target, video, stream, size, closing)
-            nearest = int(np.abs(middles - number - 0.5).argmin())
-            drawn = overlay.draw(frame.pixels, table[nearest], (number + 0.5) / count)
-            if writer:
-                writer.write(replace(frame, pixels=drawn))
-            progress.update()
-            wants_more = show is None or show(drawn)
-            if number + 1 == count or not wants_more:
-                break
-        if writer:
-            _finish(writer, is_whole=number + 1 == count)
+    for number, frame in enumerate(islice(video, count)):
+        if overlay is None:
+            size = frame.pixels.shape[:2]
+            overlay = ScoreOverlay(size, prediction.classes, best_classes(prediction.scores, COUNT))
+            overlay.set_curves(middles / count, table)
+        nearest = int(np.abs(middles - number - 0.5).argmin())
+        video.add(frame, overlay.draw(frame.pixels, table[nearest], (number + 0.5) / count))
+    video.finish()
 
 
-def draw_camera(
-    predictor: VideoPredictor,
-    *,
-    target: Path | None,
-    json_file: str | None = None,
-    step: int | None = None,
-    show: Show | None = None,
-) -> None:
-    """The same for the first camera: every frame shows the last window that is complete.
+def _classify_camera(
+    predictor: VideoPredictor, *, target: Path | None, step: int | None, show: Show | None
+) -> tuple[list[WindowScores], DrawnVideo]:
+    """Classify and draw the frames of the first camera: each shows the last complete window.
 
-    It ends when `show` returns False, at an interrupt, or with the camera.
-
-    Raises:
-        UserError: there is no camera.
+    This ends when `show` returns False, at an interrupt, or with the camera.
     """
     windows = SlidingWindows.from_config(predictor.cfg, step=step)
     found: list[WindowScores] = []
-    writer: VideoWriter | None = None
-    with _JsonFile(json_file, is_list=False) as results, ExitStack() as closing:
+    with DrawnVideo(CAMERA, target=target, show=show) as camera:
         try:
-            camera = _opened(CAMERA, closing)
-        except VideoError as error:
-            raise UserError(str(error)) from error
-        try:
-            for frame in tqdm(camera, unit="frame"):
+            for frame in camera:
                 size = frame.pixels.shape[:2]
                 small = resized(frame.pixels, predictor.scaled_size(*size))
                 if window := windows.push(replace(frame, pixels=small)):
                     found += predictor.score_windows([window])
-                if target and writer is None:
-                    writer = _writer(target, CAMERA, camera, size, closing)
                 drawn = frame.pixels
                 if found:
-                    drawn = _live_overlay(predictor, found[-LIVE_WINDOWS:], size).draw(
-                        drawn, found[-1].scores, 1.0
-                    )
-                if writer:
-                    writer.write(replace(frame, pixels=drawn))
-                if show is not None and not show(drawn):
-                    break
+                    overlay = _live_overlay(predictor, found[-LIVE_WINDOWS:], size)
+                    drawn = overlay.draw(drawn, found[-1].scores, 1.0)
+                camera.add(frame, drawn)
         except KeyboardInterrupt:
             pass
         if window := windows.finish():
             found += predictor.score_windows([window])
-        if writer:
-            writer.finish()
-        if not found:
-            raise UserError("the camera gave no frame")
-        results.add("webcam", _prediction(predictor, found), float(camera.rate))
-    print(f"{found[-1].last_frame + 1} frames" + (f", drawn in {target}" if target else ""))
+        camera.finish()
+    return found, camera
 
 
 def _live_overlay(
@@ -368,66 +266,29 @@ def _live_overlay(
     return overlay
 
 
-def _prediction(predictor: VideoPredictor, windows: Sequence[WindowScores]) -> VideoPrediction:
-    scores = predictor.pool(np.stack([window.scores for window in windows]))
-    return VideoPrediction(scores=scores, classes=predictor.classes, windows=windows)
-
-
-class _JsonFile:
-    """Predictions as JSON, written window by window; nothing without a path.
-
-    Raises:
-        UserError: it cannot be written, which shows before the work.
-    """
-
-    def __init__(self, path: str | None, *, is_list: bool) -> None:
-        self._path, self._is_list, self._count = path, is_list, 0
-        self._file: IO[str] | None = None
-        if path is not None:
-            try:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (closed on exit)
-            except OSError as error:
-                raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-    def __enter__(self) -> Self:
-        self._write("[" if self._is_list else "")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._write("]\n" if self._is_list else "\n")
-        if self._file is not None:
-            self._file.close()
-
-    def add(self, name: str | os.PathLike[str], prediction: VideoPrediction, rate: float) -> None:
-        last = prediction.windows[-1]
-        top = [{"class": name, "score": _short(score)} for name, score in prediction.top()]
-        video: dict[str, Any] = {
-            "file_name": os.fspath(name),
-            "frames": last.last_frame + 1,
-            "rate": rate,
-            "seconds": _short(last.end),
-            "top": top,
-            "classes": list(prediction.classes),
-            "scores": [_short(score) for score in prediction.scores],
-        }
-        self._write(",\n" if self._count else "")
-        self._write(json.dumps(video)[:-1] + ', "windows": [')
-        for i, window in enumerate(prediction.windows):
-            record = asdict(window) | {"scores": [_short(score) for score in window.scores]}
-            record |= {"start": _short(window.start), "end": _short(window.end)}
-            self._write((",\n" if i else "\n") + json.dumps(record))
-        self._write("]}")
-        self._count += 1
-
-    def _write(self, text: str) -> None:
-        if self._file is None:
-            return
-        try:
-            self._file.write(text)
-            self._file.flush()
-        except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror}") from error
+def as_dict(
+    name: str | os.PathLike[str], prediction: VideoPrediction, rate: float
+) -> dict[str, Any]:
+    """Return a prediction, ready for JSON."""
+    last = prediction.windows[-1]
+    return {
+        "file_name": os.fspath(name),
+        "frames": last.last_frame + 1,
+        "rate": rate,
+        "seconds": _short(last.end),
+        "top": [{"class": name, "score": _short(score)} for name, score in prediction.top()],
+        "classes": list(prediction.classes),
+        "scores": [_short(score) for score in prediction.scores],
+        "windows": [
+            {
+                **asdict(window),
+                "start": _short(window.start),
+                "end": _short(window.end),
+                "scores": [_short(score) for score in window.scores],
+            }
+            for window in prediction.windows
+        ],
+    }
 
 
 def _short(number: float) -> float:

@@ -13,7 +13,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from omegaconf import DictConfig, OmegaConf
 
-from ..utils.errors import ConfigError, UserError, nearest, one_line, short_repr
+from ..utils.errors import ConfigError, nearest, one_line, short_repr
 from .checks import check_config, check_detectron2_keys
 from .defaults import add_nonlocal_config
 
@@ -57,12 +57,12 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     cfg = get_cfg()
     add_nonlocal_config(cfg)
     cfg.MODEL.DEVICE = _DEVICE_NOT_SET
-    path = str(find_config_file(config_file))
+    path = find_config_file(config_file)
     opts = list(opts or ())
     if opts[:1] == ["--"]:
         opts = opts[1:]
-    with _errors(path, cfg):
-        cfg.merge_from_file(path, allow_unsafe=False)
+    with _errors(str(path), cfg):
+        _merge_file(cfg, path)
     with _errors("on the command line", cfg):
         known = set(_keys(cfg))
         for key in opts[::2]:
@@ -75,6 +75,19 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     check_config(cfg)
     check_detectron2_keys(cfg)
     return cfg
+
+
+def _merge_file(cfg: CfgNode, path: Path) -> None:
+    """Merge a YAML file, after its ``_BASE_``: one or several files, or packaged configs."""
+    with open(path, encoding="utf-8") as file:
+        content = yaml.safe_load(file)
+    bases = content.pop("_BASE_", [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        _merge_file(cfg, find_config_file(base, path.parent))
+    version = content.get("VERSION", cfg.VERSION)
+    if version != cfg.VERSION:
+        raise ValueError(f"VERSION must be {cfg.VERSION}, got {version!r}")
+    cfg.merge_from_other_cfg(CfgNode(content))
 
 
 def is_video(cfg: Config) -> bool:
@@ -107,20 +120,30 @@ def dataset_names(cfg: Config, part: str) -> tuple[str, ...]:
     return (found,) if isinstance(found, str) else tuple(found)
 
 
-def find_config_file(config_file: str | os.PathLike[str]) -> Path:
-    """Return the file's path; raise UserError, with the nearest name, if it does not exist."""
-    path = Path(config_file)
+def find_config_file(config_file: str | os.PathLike[str], folder: Path = Path()) -> Path:
+    """Return the path of a config: a file, or else the packaged config of that zoo name.
+
+    Args:
+        config_file: path, or name relative to ``configs/`` such as ``quickstart.yaml``.
+        folder: folder that a relative path starts from.
+
+    Raises:
+        ConfigError: there is neither; with the nearest name.
+    """
+    path = folder / Path(config_file).expanduser()
     if not str(config_file):
-        raise UserError("no config file given: --config-file FILE, e.g. configs/quickstart.yaml")
-    if path.is_file():
-        return path
+        raise ConfigError("no config file given: --config-file FILE, e.g. quickstart.yaml")
+    for file in (path, _PACKAGE_CONFIGS / config_file):
+        if file.is_file():
+            return file
     if path.is_dir():
-        raise UserError(f"{config_file} is a folder; give a .yaml or a LazyConfig .py file")
-    files = [*_PACKAGE_CONFIGS.rglob("*"), *path.parent.glob("*")]
-    by_name = {file.name: file for file in files if file.suffix in _CONFIG_SUFFIXES}
-    match = get_close_matches(path.name, list(by_name), n=1)
-    hint = f" Did you mean '{by_name[match[0]]}'?" if match else ""
-    raise UserError(f"no config file {config_file}.{hint}")
+        raise ConfigError(f"{config_file} is a folder; give a .yaml or a LazyConfig .py file")
+    ours = {p.name: p.relative_to(_PACKAGE_CONFIGS) for p in _PACKAGE_CONFIGS.rglob("*")}
+    names = ours | {p.name: p for p in path.parent.glob("*")}
+    known = [name for name in names if name.endswith(_CONFIG_SUFFIXES)]
+    match = get_close_matches(path.name, known, n=1)
+    hint = f" Did you mean '{names[match[0]]}'?" if match else ""
+    raise ConfigError(f"no config file {config_file}.{hint}")
 
 
 def check_device(key: str, device: str, cpu_option: str) -> None:

@@ -46,13 +46,13 @@ def argument_parser() -> argparse.ArgumentParser:
         epilog=f"""
 examples:
   train on the data set that needs no download:
-    {program} --config-file configs/quickstart.yaml
+    {program} --config-file quickstart.yaml
   other values, as KEY VALUE (for a .py config: key=value):
-    {program} --config-file configs/quickstart.yaml SOLVER.BASE_LR 0.01 OUTPUT_DIR output/mine
+    {program} --config-file quickstart.yaml SOLVER.BASE_LR 0.01 OUTPUT_DIR output/mine
   go on after an interruption:
-    {program} --config-file configs/quickstart.yaml --resume
+    {program} --config-file quickstart.yaml --resume
   evaluate a checkpoint:
-    {program} --config-file configs/quickstart.yaml --eval-only MODEL.WEIGHTS model_final.pth
+    {program} --config-file quickstart.yaml --eval-only MODEL.WEIGHTS model_final.pth
   8 GPUs; 2 processes on the CPU:
     {program} --config-file FILE --num-gpus 8
     {program} --config-file FILE --num-gpus 2 MODEL.DEVICE cpu

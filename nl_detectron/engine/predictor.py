@@ -199,7 +199,7 @@ def _in_full_precision(instances: Instances) -> Instances:
 
 
 def to_coco_results(
-    instances: Instances, image_id: int, metadata: Metadata | None = None
+    instances: Instances, image_id: int | str, metadata: Metadata | None = None
 ) -> list[dict[str, Any]]:
     """Return predictions in COCO's result format: one dict per instance, ready for JSON.
 

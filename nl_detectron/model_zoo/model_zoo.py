@@ -173,14 +173,9 @@ def get_checkpoint_url(config_path: str) -> str:
     """
     entry = find_entry(config_path)
     if entry is None or not entry.checkpoint:
-        hint = (
-            ""
-            if entry is None
-            else (
-                " It has not been trained yet; to train it: python train_net.py --config-file "
-                f"configs/{config_path} --num-gpus 8"
-            )
-        )
+        hint = ""
+        if entry is not None:
+            hint = f" To train it: nl-detectron train --config-file {config_path} --num-gpus 8"
         raise ModelZooError(f"Pretrained model for {config_path} is not available!{hint}")
     return entry.checkpoint
 

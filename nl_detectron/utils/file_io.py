@@ -52,7 +52,7 @@ def make_folder(path: Path) -> None:
 
 def output_files(
     sources: Sequence[Path],
-    output: _Path,
+    output: _Path | None,
     suffixes: Sequence[str],
     *,
     endings: Collection[str] = (),
@@ -64,13 +64,15 @@ def output_files(
 
     Args:
         sources: files, or folders of frames, that are read.
-        output: a folder or, for a single source, a file with one of `endings`.
+        output: a folder or, for a single source, a file with one of `endings`; None for no files.
         suffixes: of the files that are written for a source; the first is returned.
         endings: of a file as `output`; () if `output` is always a folder.
 
     Raises:
         UserError: a file cannot be written, or is one of those that are read.
     """
+    if output is None:
+        return []
     target = Path(output)
     is_file = bool(endings) and len(sources) == 1 and target.suffix != "" and not target.is_dir()
     if is_file and target.suffix.lower() not in endings:

@@ -1,0 +1,209 @@
+"""Count a model's parameters and multiply-adds, with and without its non-local blocks."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+
+from detectron2.config import CfgNode
+from omegaconf import DictConfig
+from tabulate import tabulate
+
+from ..analysis import cost as analysis
+from ..analysis.cost import (
+    Analysis,
+    BlockCost,
+    Costs,
+    PartCost,
+    analyze,
+    build_on_meta,
+    increase,
+)
+from ..analysis.video_cost import VideoAnalysis, analyze_video
+from ..config import load_config, load_lazy_config
+from ..modeling import VideoClassifier
+from ..utils.arguments import add_traceback
+from ..utils.errors import UserError
+
+TEXT = ("part", "block", "form", "order", "input", "config", "blocks")  # columns of words
+
+CONVENTIONS = (analysis.__doc__ or "").partition("\n\n")[2]
+
+
+def parser() -> argparse.ArgumentParser:
+    new = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=CONVENTIONS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    new.add_argument(
+        "--config-file", required=True, metavar="FILE", help="a .yaml or a LazyConfig .py file"
+    )
+    new.add_argument(
+        "--input-size",
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the image or clip in pixels (default: "
+        f"{analysis.HEIGHT} {analysis.WIDTH}; for a video config INPUT.CROP.SIZE)",
+    )
+    new.add_argument(
+        "--proposals",
+        type=int,
+        metavar="N",
+        default=analysis.PROPOSALS,
+        help="regions for the box head (default: %(default)s)",
+    )
+    new.add_argument(
+        "--detections",
+        type=int,
+        metavar="N",
+        default=analysis.DETECTIONS,
+        help="regions for the mask and keypoint heads (default: %(default)s)",
+    )
+    new.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_traceback(new)
+    new.add_argument("opts", nargs="*", help="KEY VALUE ... (for a .py config: key=value ...)")
+    return new
+
+
+def main() -> None:
+    args = parser().parse_args()
+    if min(*(args.input_size or ()), args.proposals, args.detections) < 1:
+        raise UserError("--input-size, --proposals and --detections need numbers above 0")
+    cfg = load(args.config_file, args.opts)
+    model = build_on_meta(cfg)
+    if isinstance(model, VideoClassifier):
+        print_video(cfg, model, args)
+        return
+    height, width = args.input_size or (analysis.HEIGHT, analysis.WIDTH)
+    result = analyze(
+        model,
+        height=height,
+        width=width,
+        proposals=args.proposals,
+        detections=args.detections,
+    )
+    print(json.dumps(as_dict(result), indent=2) if args.json else as_text(result))
+
+
+def print_video(cfg: CfgNode, model: VideoClassifier, args: argparse.Namespace) -> None:
+    """Print the cost of a clip, and of the views that the test of a video takes."""
+    clip, view = count_clip(cfg, model, args.input_size), count_view(cfg, model)
+    views, cost = cfg.TEST.CLIPS * cfg.TEST.CROPS, view.total.multiply_adds
+    if args.json:
+        test = {
+            "height": view.height,
+            "width": view.width,
+            "views": views,
+            "multiply_adds_of_view": cost,
+            "multiply_adds": views * cost,
+        }
+        print(json.dumps({**as_dict(clip), "test": test}, indent=2))
+        return
+    print(f"One clip of {clip.frames} frames of {clip.height} x {clip.width} pixels:\n")
+    print(as_text(clip))
+    if clip.total.blocks:
+        print(
+            f"\nWith blocks in the paper's order of multiplication: {clip.papers_order / 1e9:.2f} G"
+        )
+    print(
+        f"\nA test of one video: {cfg.TEST.CLIPS} clips x {cfg.TEST.CROPS} crops of "
+        f"{view.height} x {view.width} pixels, {cost / 1e9:.2f} G x {views} views = "
+        f"{views * cost / 1e9:.1f} G"
+    )
+
+
+def count_clip(
+    cfg: CfgNode, model: VideoClassifier, size: Sequence[int] | None = None
+) -> VideoAnalysis:
+    """Count a clip of a size in pixels, by default that of the crops in training."""
+    test_size = [cfg.INPUT.MIN_SIZE_TEST] * 2
+    height, width = size or (cfg.INPUT.CROP.SIZE if cfg.INPUT.CROP.ENABLED else test_size)
+    return analyze_video(model, frames=cfg.INPUT.CLIP.FRAMES, height=height, width=width)
+
+
+def count_view(cfg: CfgNode, model: VideoClassifier) -> VideoAnalysis:
+    """Count a view of the test."""
+    return count_clip(cfg, model, [cfg.INPUT.MIN_SIZE_TEST] * 2)
+
+
+def load(config_file: str, opts: list[str]) -> CfgNode | DictConfig:
+    # Nothing is computed, so a config for a GPU can be counted without one.
+    if config_file.endswith(".py"):
+        return load_lazy_config(config_file, [*opts, "train.device=cpu"])
+    return load_config(config_file, [*opts, "MODEL.DEVICE", "cpu"])
+
+
+def as_dict(result: Analysis | VideoAnalysis) -> dict:
+    """What ``--json`` prints: parameters and multiply-adds are numbers, increases per cent."""
+
+    def part(cost: PartCost) -> dict:
+        return {
+            "name": cost.name,
+            "parameters": cost.parameters,
+            "parameters_without_blocks": cost.parameters_without,
+            "parameters_increase": increase(cost.parameters, cost.parameters_without),
+            "multiply_adds": cost.multiply_adds,
+            "multiply_adds_without_blocks": cost.multiply_adds_without,
+            "multiply_adds_increase": increase(cost.multiply_adds, cost.multiply_adds_without),
+        }
+
+    total = result.total
+    return {
+        "input": {
+            field.name: getattr(result, field.name)
+            for field in fields(result)
+            if field.name != "parts"
+        },
+        "parts": [part(cost) for cost in result.parts],
+        "total": part(total),
+        "blocks": [{**asdict(b), "multiply_adds": b.multiply_adds} for b in total.blocks],
+    }
+
+
+def as_text(result: Costs, table_format: str = "simple") -> str:
+    """The parts and the blocks as tables."""
+    parts = [[part.name, *with_and_without(part)] for part in (*result.parts, result.total)]
+    headers = ["part", "parameters, M", "with blocks", "increase"]
+    headers += ["multiply-adds, G", "with blocks", "increase"]
+    text = table(parts, headers, table_format)
+    if result.total.blocks:
+        blocks = [block_row(block) for block in result.total.blocks]
+        headers = ["block", "form", "order", "input", "parameters, M", "multiply-adds, G"]
+        headers += ["convolutions", "equation 1"]
+        text += "\n\n" + table(blocks, headers, table_format)
+    return text
+
+
+def with_and_without(part: PartCost) -> list[str]:
+    return [
+        f"{part.parameters_without / 1e6:.2f}",
+        f"{part.parameters / 1e6:.2f}",
+        per_cent(part.parameters, part.parameters_without),
+        f"{part.multiply_adds_without / 1e9:.2f}",
+        f"{part.multiply_adds / 1e9:.2f}",
+        per_cent(part.multiply_adds, part.multiply_adds_without),
+    ]
+
+
+def block_row(block: BlockCost) -> list[str]:
+    return [
+        block.name,
+        block.pairwise,
+        block.order,
+        " x ".join(map(str, block.input_shape)),
+        f"{block.parameters / 1e6:.2f}",
+        f"{block.multiply_adds / 1e9:.2f}",
+        f"{block.convolutions / 1e9:.2f}",
+        f"{block.operation / 1e9:.3f}",
+    ]
+
+
+def per_cent(with_blocks: int, without: int) -> str:
+    return f"+{increase(with_blocks, without):.2f}%" if with_blocks != without else "="
+
+
+def table(rows: list[list[str]], headers: list[str], table_format: str) -> str:
+    align = ["left" if headers[i] in TEXT else "right" for i in range(len(headers))]
+    return tabulate(rows, headers, tablefmt=table_format, disable_numparse=True, colalign=align)

@@ -1,0 +1,144 @@
+"""Find problems in datasets of images or videos."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog
+from tabulate import tabulate
+
+from ..config import is_video, load_config, load_lazy_config
+from ..data import check_datasets
+from ..data.validation import check_file, check_registered, check_run
+from ..data.validation.coco import Expected
+from ..data.validation.kinds import KINDS, Report, Severity
+from ..data.validation.run import Run
+from ..data.validation.videos import (
+    VideoSet,
+    check_video_run,
+    check_videos,
+    is_video_set,
+)
+from ..utils.arguments import add_opts, add_traceback
+from ..utils.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    new = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""
+Errors stop training or evaluation, or silently lose data; warnings do not. The exit status is 0
+without errors, 1 with errors, 2 for a wrong command line. --list says what is looked for.
+
+examples:
+  a file and the folder of its images:
+    %(prog)s annotations/train.json images/train
+  a dataset that is registered, without decoding its images:
+    %(prog)s coco_2017_val --no-images
+  a list of videos and the folder that its paths are relative to:
+    %(prog)s train.txt videos
+  all datasets of a config, and whether they fit the model and each other:
+    %(prog)s --config-file quickstart.yaml""",
+    )
+    new.add_argument(
+        "dataset",
+        nargs="?",
+        metavar="DATASET",
+        help="annotation file, list of videos, or a dataset's name",
+    )
+    new.add_argument(
+        "images", nargs="?", metavar="IMAGE_DIR", help="folder of the file's images or videos"
+    )
+    new.add_argument("--config-file", metavar="FILE", help="check the datasets of a config instead")
+    new.add_argument(
+        "--no-images",
+        action="store_true",
+        help="do not decode images and videos, only see whether they are there (in seconds)",
+    )
+    new.add_argument(
+        "--mask-format",
+        choices=("polygon", "bitmask"),
+        default="polygon",
+        help="INPUT.MASK_FORMAT of the training to come (default: %(default)s)",
+    )
+    new.add_argument(
+        "--examples",
+        type=int,
+        default=3,
+        metavar="N",
+        help="name the first N of each problem (default: %(default)s)",
+    )
+    new.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    new.add_argument("--list", action="store_true", help="list what is looked for, and stop")
+    add_traceback(new)
+    add_opts(new)
+    return new
+
+
+def main() -> int:
+    command_line = parser()
+    args = command_line.parse_args()
+    if args.list:
+        print(list_of_checks())
+        return 0
+    if (args.dataset is None) == (args.config_file is None):
+        command_line.error("give an annotation file and its images, a name, or --config-file")
+    if args.examples < 1:
+        raise UserError(f"--examples must be at least 1, got {args.examples}")
+    options = {"decode": not args.no_images, "progress": sys.stderr.isatty() or not args.json}
+    if args.config_file is not None:
+        reports = check_config(args.config_file, args.opts, options)
+    else:
+        reports = [check_dataset(args, options)]
+    if args.json:
+        print(json.dumps([report.as_dict(args.examples) for report in reports], indent=2))
+    else:
+        print("\n\n".join(report.as_text(args.examples) for report in reports))
+    return int(any(report.count(Severity.ERROR) for report in reports))
+
+
+def check_config(file: str, opts: list[str], options: dict[str, Any]) -> list[Report]:
+    if file.endswith(".py"):
+        cfg = load_lazy_config(file, [*opts, "train.device=cpu"])
+    else:
+        cfg = load_config(file, [*opts, "MODEL.DEVICE", "cpu"])
+        if is_video(cfg):
+            check_datasets(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
+            return check_video_run(cfg, **options)
+    run = Run.of(cfg)
+    check_datasets(run.train + run.test)
+    return check_run(run, **options)
+
+
+def check_dataset(args: argparse.Namespace, options: dict[str, Any]) -> Report:
+    name, expected = args.dataset, Expected(mask_format=args.mask_format)
+    if name in DatasetCatalog:
+        check_datasets([name])
+        if is_video_set(name):
+            return check_videos(VideoSet.registered(name), **options)
+        return check_registered(name, expected=expected, **options)
+    if not Path(name).exists():
+        known = [n for n in DatasetCatalog if n.startswith(("nl_", "coco_2017"))]
+        raise UserError(
+            f"expected a file or a registered dataset ({', '.join(known)}, ...), got '{name}'"
+        )
+    if args.images is None and not args.no_images:
+        raise UserError(
+            f"give the folder of the images after '{name}', or --no-images to check only the "
+            "annotations"
+        )
+    if args.images is not None and not Path(args.images).is_dir():
+        raise UserError(f"IMAGE_DIR must be the folder of the images, got '{args.images}'")
+    folder = None if args.images is None else Path(args.images)
+    if name.endswith((".txt", ".csv")):
+        return check_videos(VideoSet.of_list(Path(name), folder or Path(name).parent), **options)
+    return check_file(Path(name), folder, expected=expected, **options)
+
+
+def list_of_checks(table_format: str = "simple") -> str:
+    """Return the table of all kinds of problems, errors first."""
+    rows = [[kind.severity, kind.name, kind.meaning, kind.fix] for kind in KINDS.values()]
+    return tabulate(rows, ["", "problem", "meaning", "fix"], tablefmt=table_format)

@@ -1,0 +1,305 @@
+"""Draw predictions of a model on images, videos or a webcam."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.structures import Instances
+from detectron2.utils.logger import setup_logger
+from detectron2.utils.video_visualizer import VideoVisualizer
+from tqdm import tqdm
+
+from ..config import is_video, load_config
+from ..data.catalog import read_coco
+from ..data.detection_utils import read_image
+from ..data.inputs import WHAT, ImageId, list_images, number_images, report_bad
+from ..engine.predictor import Predictor, to_coco_results
+from ..utils.arguments import (
+    DEFAULT_CONFIDENCE,
+    add_class_names,
+    add_confidence_threshold,
+    add_opts,
+    add_traceback,
+)
+from ..utils.errors import UserError
+from ..utils.file_io import check_overwriting, output_files, write_json
+from ..visualization import draw_instances
+
+WINDOW = "nl_detectron"
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+
+AnyFrame = TypeVar("AnyFrame", bound=Any)
+Show = Callable[[np.ndarray], bool]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""examples:
+  %(prog)s --config-file output/quickstart/config.yaml --input photos/ more/*.jpg --output drawn \\
+      --opts MODEL.WEIGHTS output/quickstart/model_final.pth
+  %(prog)s --config-file F --video-input in.mp4 --output out.mp4 --opts MODEL.WEIGHTS W
+  %(prog)s --config-file quickstart_video.yaml --video-input clips/ --output drawn \\
+      --json scores.json --opts MODEL.WEIGHTS W
+  %(prog)s --config-file F --input nl_shapes_val:4 --output drawn --json found.json \\
+      --opts MODEL.WEIGHTS W""",
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input",
+        nargs="+",
+        metavar="WHAT",
+        help=WHAT,
+    )
+    source.add_argument(
+        "--video-input",
+        metavar="FILE",
+        help="a video, a folder of videos, or a folder of a video's frames",
+    )
+    source.add_argument("--webcam", action="store_true", help="the first camera; ESC ends it")
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="folder (or, for one input, file) to write drawn images or videos to, never one that "
+        "is read; default: a window",
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write predictions in COCO's result format, with category ids of the "
+        "training dataset, and image ids of the dataset or the COCO file of --class-names; other "
+        "images have the number that is their name, or are counted; frames of videos count from 0. "
+        "Video classifiers: scores of the whole video and of each window, with times in seconds",
+    )
+    add_class_names(parser)
+    add_confidence_threshold(parser)
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images, or views of a video, that go through the network at once (default: "
+        "%(default)s)",
+    )
+    videos = parser.add_argument_group("video classifiers")
+    videos.add_argument(
+        "--window-step",
+        type=int,
+        metavar="FRAMES",
+        help="frames from a window to the next; default: half a window",
+    )
+    add_traceback(parser)
+    add_opts(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    args = parse_arguments()
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
+    show = args.output is None
+    if show and not has_screen() and (args.json is None or args.webcam):
+        raise UserError("there is no display for a window; give --output or --json")
+    show = show and has_screen()
+    files = list_images(args.input) if args.input else {}
+    if args.json:
+        read = [*files, args.video_input or "", args.config_file, args.class_names or ""]
+        check_overwriting([args.json], read)
+        write_json(args.json, [])  # so that a wrong path shows before the work, not after
+    setup_logger(name="fvcore")
+    cfg = load_config(args.config_file, args.opts)
+    check_flags(cfg, args)
+    if args.input:
+        numbers = number_images(files, read_coco(args.class_names) if args.class_names else None)
+        drawn = output_files(list(files), args.output, [".png"], endings=IMAGE_ENDINGS)
+        targets = dict(zip(files, drawn, strict=False))
+        detect_in_images(build_predictor(cfg, args), numbers, targets, args, show)
+    elif is_video(cfg):
+        classify_videos(cfg, args, show_window if show else None)
+    else:
+        detect_in_videos(cfg, args, show_window if show else None)
+
+
+def check_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Raise UserError for flags that mean nothing for the model of a config."""
+    kind = f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}"
+    if not is_video(cfg):
+        if args.window_step is not None:
+            raise UserError(f"--window-step is for video classifiers, and {kind}")
+        return
+    if args.input:
+        raise UserError(f"--input is for detectors, and {kind}: give --video-input")
+    if args.confidence_threshold != DEFAULT_CONFIDENCE:
+        raise UserError(f"--confidence-threshold is for detectors, and {kind}: remove it")
+
+
+def has_screen() -> bool:
+    """Whether OpenCV could open a window here."""
+    if sys.platform.startswith("linux"):
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return True
+
+
+@contextmanager
+def json_file(path: str | None, *, is_list: bool = True) -> Iterator[list[dict[str, Any]]]:
+    """Collect results, and write them or, if not `is_list`, the only one when the block ends."""
+    results: list[dict[str, Any]] = []
+    try:
+        yield results
+    finally:
+        if path:
+            write_json(path, results[0] if results and not is_list else results)
+
+
+def build_predictor(cfg: CfgNode, args: argparse.Namespace) -> Predictor:
+    return Predictor(cfg, confidence_threshold=args.confidence_threshold, classes=args.class_names)
+
+
+def predict(
+    predictor: Predictor, frames: Iterable[AnyFrame], batch_size: int
+) -> Iterator[tuple[AnyFrame, Instances]]:
+    """Yield frames, whose `pixels` are RGB, with the instances in them."""
+    frames = iter(frames)
+    while batch := list(islice(frames, batch_size)):
+        images = [frame.pixels[..., ::-1] for frame in batch]
+        yield from zip(batch, predictor(images, batch_size=batch_size), strict=True)
+
+
+@dataclass
+class ImageFile:
+    """An image, RGB uint8 ``(H, W, 3)``."""
+
+    path: Path
+    pixels: np.ndarray
+
+
+def read_images(files: Sequence[Path], bad: list[Path]) -> Iterator[ImageFile]:
+    """Yield the images; those that cannot be read are named and put into `bad`."""
+    for file in tqdm(files, unit="image"):
+        try:
+            image = ImageFile(file, read_image(file)[..., ::-1])
+        except UserError as error:
+            bad.append(file)
+            tqdm.write(f"skipped {error}", file=sys.stderr)
+        else:
+            yield image
+
+
+def detect_in_images(
+    predictor: Predictor,
+    numbers: Mapping[Path, ImageId],
+    targets: Mapping[Path, Path],
+    args: argparse.Namespace,
+    show: bool,
+) -> None:
+    """Predict, draw and write; raise UserError in the end if any file could not be read."""
+    metadata = result_metadata(predictor, args.input)
+    bad: list[Path] = []
+    instance_count = 0
+    with json_file(args.json) as results:
+        images = read_images(list(numbers), bad)
+        for image, instances in predict(predictor, images, args.batch_size):
+            instance_count += len(instances)
+            if args.json:  # else they would only fill the memory
+                found = to_coco_results(instances, numbers[image.path], metadata)
+                results += [{**result, "file_name": str(image.path)} for result in found]
+            if targets or show:
+                drawn = draw_instances(image.pixels, instances, predictor.metadata)
+                if targets:
+                    write_image(targets[image.path], drawn)
+                show = show and show_window(drawn, wait=True)
+    print(f"{len(numbers) - len(bad)} images, {instance_count} instances", end="")
+    print(f", drawn in {args.output}" if args.output else "")
+    report_bad(bad, len(numbers))
+
+
+def result_metadata(predictor: Predictor, inputs: list[str]) -> Metadata:
+    """Return the metadata of the first data set among `inputs` that has the model's classes."""
+    for name in (item.partition(":")[0] for item in inputs):
+        if name in DatasetCatalog:
+            metadata = MetadataCatalog.get(name)
+            if metadata.get("thing_classes") == predictor.metadata.thing_classes:
+                return metadata
+    return predictor.metadata
+
+
+def detect_in_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
+    """Detect in each frame of videos or of the first camera."""
+    from . import video_demo  # needs PyAV, which images do not
+
+    videos, targets = video_demo.videos_and_targets(args.video_input, args.output)
+    predictor = build_predictor(cfg, args)
+
+    def detect(path: Path, target: Path | None) -> str:
+        count, visualizer = 0, VideoVisualizer(predictor.metadata)
+        with video_demo.DrawnVideo(path, target=target, show=show) as video:
+            try:
+                for frame, instances in predict(predictor, video, args.batch_size):
+                    if args.json:
+                        found = to_coco_results(instances, count, predictor.metadata)
+                        results.extend({**result, "file_name": str(path)} for result in found)
+                    count += 1
+                    if video.is_drawn:
+                        video.add(
+                            frame,
+                            draw_instances(frame.pixels, instances, predictor.metadata, visualizer),
+                        )
+            except KeyboardInterrupt:
+                if path != video_demo.CAMERA:
+                    raise
+            video.finish()
+        print(f"{path}: {count} frames" + (f", drawn in {target}" if target else ""))
+        return video.problem
+
+    with json_file(args.json) as results:
+        video_demo.for_each(videos, targets, detect)
+
+
+def classify_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
+    """Classify windows of videos or of the first camera, and draw the scores."""
+    from ..engine.video_predictor import VideoPredictor
+    from . import video_demo  # needs PyAV, which detection does not
+
+    video_demo.check_step(cfg, args.window_step)
+    videos, targets = video_demo.videos_and_targets(args.video_input, args.output)
+    predictor = VideoPredictor(cfg, views_at_once=args.batch_size, classes=args.class_names)
+
+    def classify(path: Path, target: Path | None) -> str:
+        prediction, rate, problem = video_demo.classify(
+            predictor, path, target=target, step=args.window_step, show=show
+        )
+        results.append(video_demo.as_dict(path, prediction, rate))
+        best = ", ".join(f"{100 * score:.0f} % {name}" for name, score in prediction.top(3))
+        print(f"{path}: {best}" + (f", drawn in {target}" if target else ""))
+        return problem
+
+    with json_file(args.json, is_list=len(videos) > 1) as results:
+        video_demo.for_each(videos, targets, classify)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), image[..., ::-1]):
+        raise UserError(f"cannot write {path}")
+
+
+def show_window(image: np.ndarray, *, wait: bool = False) -> bool:
+    """Show an image in RGB; return whether the user wants more (ESC: no)."""
+    try:
+        cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
+        cv2.imshow(WINDOW, image[..., ::-1])
+        return cv2.waitKey(0 if wait else 1) != 27
+    except cv2.error as error:
+        raise UserError("this OpenCV cannot open a window: give --output") from error

@@ -1,0 +1,125 @@
+"""Export a model to TorchScript or ONNX, or its weights to safetensors, and check each file."""
+
+import argparse
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from tabulate import tabulate
+from torch import nn
+from tqdm import tqdm
+
+from .. import export
+from ..data.catalog import categories_of
+from ..engine.predictor import complete_config, load_model
+from ..utils.arguments import add_class_names, add_opts, add_traceback
+from ..utils.file_io import check_overwriting, make_folder, write_json
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"""
+Written are DIR/backbone, DIR/keypoint_head and DIR/detector, or of a video config DIR/classifier,
+.ts or .onnx. Each is loaded again, ONNX in onnxruntime, and run next to the model: the backbone on
+three sizes, the head on 0, 1 and 20 regions, the detector on images and with no detection at all,
+the classifier on random clips of three sizes and on --input. A table says what was compared, and
+the seconds of each on the CPU, with as many threads; the exit status is 0 only if all agree to
+{export.TOLERANCE:g} of the largest value.
+DIR/classes.json has names and ids of the classes, as COCO's categories. With --format safetensors
+it is DIR/model.safetensors alone, which MODEL.WEIGHTS takes: bit by bit the weights, with the
+classes, and nothing that could run code.
+
+inputs and outputs, with any H, W, N, T and R:
+  backbone       image (N, 3, H, W), normalised and padded -> its maps by name
+  keypoint_head  regions (R, C, S, S) -> heatmaps (R, keypoints, 4S, 4S), logits
+  detector       image (3, H, W), resized, values 0 to 255 -> pred_boxes (R, 4) in its pixels,
+                 scores, pred_classes, pred_masks (R, 1, 28, 28) inside the boxes, ...
+  classifier     clips (N, 3, T, H, W), uint8 in RGB, scaled -> scores (N, classes), probabilities
+                 of each clip; with INPUT.CROP, frames are at least as large as the crop, and with
+                 GROUP_FRAMES T is in whole groups
+
+what Detectron2's own code does not let through:
+  - a detector takes one image at a time: a trace fixes the number
+  - a detector in ONNX ends at pred_keypoint_heatmaps; its pred_keypoints come from a loop over
+    the regions that no ONNX exporter takes (detectron2.structures.heatmaps_to_keypoints does it)
+  - detectors other than GeneralizedRCNN with StandardROIHeads: backbone only
+
+examples:
+  %(prog)s --config-file output/quickstart/config.yaml --format onnx --output exported \\
+      --opts MODEL.WEIGHTS output/quickstart/model_final.pth
+  %(prog)s --config-file F --format torchscript --output DIR --part keypoint_head
+  %(prog)s --config-file F --format safetensors --output DIR
+  %(prog)s --config-file output/quickstart-video/config.yaml --format onnx \\
+      --output exported --input clip.mp4 \\
+      --opts MODEL.WEIGHTS output/quickstart-video/model_final.pth""",
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=[*export.SUFFIXES, export.WEIGHTS_FORMAT],
+        help="kind of files to write",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=export.PARTS,
+        help="what to export, may be repeated; default: all that the model has",
+    )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        metavar="FILE",
+        help="images to check the detector on (default: three of the embedded data set), or videos "
+        "to check the classifier on (default: an embedded one)",
+    )
+    add_class_names(parser)
+    add_opts(parser)
+    add_traceback(parser)
+    arguments = parser.parse_args()
+    if arguments.format == export.WEIGHTS_FORMAT and arguments.part:
+        parser.error("safetensors hold the weights of the whole model: leave --part away")
+    return arguments
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    cfg = complete_config(arguments.config_file, device="cpu", opts=arguments.opts)
+    model, metadata = load_model(cfg, arguments.class_names)
+    folder = Path(arguments.output)
+    make_folder(folder)
+    is_weights = arguments.format == export.WEIGHTS_FORMAT
+    path = folder / ("model.safetensors" if is_weights else "classes.json")
+    check_overwriting([path], [cfg.MODEL.WEIGHTS, arguments.class_names or ""])
+    if is_weights:
+        checks = export.export_weights(model, path=path, metadata=metadata.as_dict())
+    else:
+        checks = _export_parts(model, cfg, arguments, folder)
+        write_json(path, {"categories": categories_of(metadata.as_dict())})
+    headers = ["part", "input", "", "difference", "", "eager, s", "file, s"]
+    rows = [
+        (c.part, c.input, c.found, c.error, "ok" if c.passed else "DIFFERS", c.eager, c.file)
+        for c in checks
+    ]
+    print(tabulate(rows, headers, floatfmt=("", "", "", ".1e", "", ".4f", ".4f")))
+    print(f"written to {folder}")
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def _export_parts(
+    model: nn.Module, cfg: CfgNode, arguments: argparse.Namespace, folder: Path
+) -> list[export.Check]:
+    parts = arguments.part or export.parts_of(model)
+    checks = []
+    for part in tqdm(parts, unit="file"):
+        load = export.PARTS[part].inputs
+        checks += export.export_part(
+            model,
+            part=part,
+            file_format=arguments.format,
+            path=folder / (part + export.SUFFIXES[arguments.format]),
+            inputs=load(cfg, arguments.input) if load else (),
+        )
+    return checks
