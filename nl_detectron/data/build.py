@@ -30,7 +30,7 @@ from .validation.run import Run, problems_of_metadata
 
 Mapper = Callable[[dict], Any]
 
-_CHECK = "tools/check_dataset.py finds all that is wrong with a data set"
+_CHECK = "`nl-detectron check` finds all problems of a dataset"
 
 
 class DataErrorMapper:

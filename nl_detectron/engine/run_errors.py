@@ -35,7 +35,7 @@ class DivergedError(UserError, FloatingPointError):
         super().__init__(
             f"{what}; try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or "
             f"SOLVER.CLIP_GRADIENTS.ENABLED True{', or SOLVER.AMP.ENABLED False' if amp else ''}, "
-            "and look for bad annotations with tools/check_dataset.py"
+            "and look for bad annotations with `nl-detectron check`"
         )
 
 

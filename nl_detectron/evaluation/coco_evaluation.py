@@ -203,7 +203,7 @@ def _complete_annotations(
         if fault := _fault(annotation, tasks, num_keypoints):
             raise DataError(
                 f"{where}: annotation {annotation['id']} of image {annotation['image_id']}: {fault}"
-                "; tools/check_dataset.py finds all that is wrong with a dataset"
+                "; `nl-detectron check` finds all problems of a dataset"
             )
         missing: dict[str, Any] = {}
         if annotation.get("iscrowd") is None:

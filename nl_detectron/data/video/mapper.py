@@ -17,7 +17,7 @@ from .info import VideoError, VideoInfo
 from .reading import WHOLE, Window, read_frames, resized
 
 _WAY_OUT = (
-    "tools/check_dataset.py lists all files like it, and DATALOADER.SKIP_BAD_VIDEOS True leaves "
+    "`nl-detectron check` lists all files like it, and DATALOADER.SKIP_BAD_VIDEOS True leaves "
     "them out"
 )
 
