@@ -11,9 +11,11 @@ import torch
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
+from nl_detectron.analysis.attention import compute_clip_attention
+from nl_detectron.analysis.clip import read_clip
 from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.utils.errors import run_script
-from nl_detectron.visualization import look_at_clip, partner_shares, read_clip
+from nl_detectron.visualization.partners import partner_shares
 
 NUM_VIDEOS = 2 * len(clips.CLASSES) - 6  # each class once, those told by a relation twice
 Run = Callable[..., tuple[int, str, str]]
@@ -74,7 +76,9 @@ def test_rows_are_means_over_the_clips_of_a_class(run: Run, folder: Path, tmp_pa
         if clips.CLASSES[label].name == "banners match":
             file = folder / f"val/{index + 1:06d}.mp4"
             clip = read_clip(file, frames=8, stride=3, short_side=48)
-            found.append(next(partner_shares(look_at_clip(model, clip), clips.signals(scene))))
+            found.append(
+                next(partner_shares(compute_clip_attention(model, clip), clips.signals(scene)))
+            )
     (row,) = (r for r in rows if (r["class"], r["from"]) == ("banners match", "left"))
     for key, shares in (
         ("partner", [one.partner for one in found]),
