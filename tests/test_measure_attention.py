@@ -69,7 +69,7 @@ def test_rows_are_means_over_the_clips_of_a_class(run: Run, folder: Path, tmp_pa
     assert all(row["points"] == 2 and row["class"] in printed for row in rows)
 
     cfg = measure_attention.complete_config(str(folder / "config.yaml"))
-    model = measure_attention.load_model(cfg)
+    model, _ = measure_attention.load_model(cfg)
     found = []
     for index in range(NUM_VIDEOS):
         label, scene = clips.make_scene("val", index)
@@ -101,12 +101,12 @@ def test_what_cannot_work_is_one_line(run: Run, folder: Path, tmp_path: Path) ->
     (tmp_path / "rows").mkdir()
     (tmp_path / "w.pth").write_text("no weights")
     for _what, arguments, config, said in (
-        ("--json is a folder", ("--json", tmp_path / "rows"), None, "Is a directory"),
-        ("--json below a file", ("--json", text / "a.json"), None, "File exists"),
-        ("--count 0", ("--count", 0), None, "at least 1"),
-        ("--count -3", ("--count", -3), None, "at least 1"),
-        ("--count before the first relation", ("--count", 2), None, "told by a relation"),
-        ("no blocks", no_blocks, None, "no non-local block"),
+        ("--json is a folder", ("--json", tmp_path / "rows"), None, "rows"),
+        ("--json below a file", ("--json", text / "a.json"), None, "text.yaml"),
+        ("--count 0", ("--count", 0), None, "--count"),
+        ("--count -3", ("--count", -3), None, "--count"),
+        ("--count before the first relation", ("--count", 2), None, "relation"),
+        ("no blocks", no_blocks, None, "NON_LOCAL"),
         ("weights that are text", (*weights, tmp_path / "w.pth"), None, "w.pth"),
         ("weights that are missing", (*weights, tmp_path / "no.pth"), None, "no.pth"),
         ("a misspelt key", ("--opts", "INPUT.CLIP.FRAME", 8), None, "FRAMES"),

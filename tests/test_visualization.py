@@ -39,37 +39,44 @@ def make_config(**nonlocal_keys: object) -> CfgNode:
     """A small box and keypoint R-CNN with a block in the backbone and one in the head."""
     cfg = get_cfg()
     nl_detectron.add_nonlocal_config(cfg)
-    model = cfg.MODEL
-    model.DEVICE = "cpu"
-    model.PIXEL_STD = [60.0, 60.0, 60.0]
-    model.KEYPOINT_ON = True
-    model.BACKBONE.NAME = "build_nonlocal_resnet_fpn_backbone"
-    model.RESNETS.DEPTH = 18
-    model.RESNETS.RES2_OUT_CHANNELS = 64
-    model.RESNETS.NORM = "GN"
-    model.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[], [], [-2], []]
-    model.RESNETS.OUT_FEATURES = model.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    model.FPN.OUT_CHANNELS = 8
-    model.RPN.IN_FEATURES = model.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
-    model.RPN.POST_NMS_TOPK_TEST = 20
-    model.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256]]
-    model.ROI_HEADS.NAME = "StandardROIHeads"
-    model.ROI_HEADS.NUM_CLASSES = 1
-    model.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    model.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    model.ROI_BOX_HEAD.NUM_FC = 1
-    model.ROI_BOX_HEAD.FC_DIM = 16
-    model.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
-    model.ROI_KEYPOINT_HEAD.NAME = "NonLocalKRCNNConvDeconvUpsampleHead"
-    model.ROI_KEYPOINT_HEAD.CONV_DIMS = [8]
-    model.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS = 1
-    for node in (model.RESNETS.NON_LOCAL, model.ROI_KEYPOINT_HEAD.NON_LOCAL):
-        node.NORM = ""
-        for key, value in nonlocal_keys.items():
-            node[key] = value
-    cfg.INPUT.MIN_SIZE_TEST = SEEN_HEIGHT
-    cfg.TEST.DETECTIONS_PER_IMAGE = 3
-    cfg.DATASETS.TEST = ()
+    stages, levels = ["res2", "res3", "res4", "res5"], ["p2", "p3", "p4", "p5"]
+    blocks = {"NORM": "", **nonlocal_keys}
+    cfg.merge_from_list([
+        "MODEL.DEVICE", "cpu",
+        "MODEL.PIXEL_STD", [60.0, 60.0, 60.0],
+        "MODEL.KEYPOINT_ON", True,
+        "MODEL.BACKBONE.NAME", "build_nonlocal_resnet_fpn_backbone",
+        "MODEL.RESNETS.DEPTH", 18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
+        "MODEL.RESNETS.NORM", "GN",
+        "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", [[], [], [-2], []],
+        "MODEL.RESNETS.OUT_FEATURES", stages,
+        "MODEL.FPN.IN_FEATURES", stages,
+        "MODEL.FPN.OUT_CHANNELS", 8,
+        "MODEL.RPN.IN_FEATURES", levels,
+        "MODEL.RPN.POST_NMS_TOPK_TEST", 20,
+        "MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256]],
+        "MODEL.ROI_HEADS.IN_FEATURES", levels,
+        "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
+        "MODEL.ROI_HEADS.NUM_CLASSES", 1,
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0,
+        "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead",
+        "MODEL.ROI_BOX_HEAD.NUM_FC", 1,
+        "MODEL.ROI_BOX_HEAD.FC_DIM", 16,
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7,
+        "MODEL.ROI_KEYPOINT_HEAD.NAME", "NonLocalKRCNNConvDeconvUpsampleHead",
+        "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", [8],
+        "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS", 1,
+        "INPUT.MIN_SIZE_TEST", SEEN_HEIGHT,
+        "TEST.DETECTIONS_PER_IMAGE", 3,
+        "DATASETS.TEST", [],
+        *(
+            part
+            for key, value in blocks.items()
+            for node in ("RESNETS", "ROI_KEYPOINT_HEAD")
+            for part in (f"MODEL.{node}.NON_LOCAL.{key}", value)
+        ),
+    ])  # fmt: skip
     return cfg
 
 

@@ -54,7 +54,7 @@ def main() -> None:
             f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model of images"
         )
     model, _ = load_model(cfg)
-    files = list_images([f"nl_clips_{args.split}"])[: args.count]
+    files = list(list_images([f"nl_clips_{args.split}"]))[: args.count]
     found: dict[tuple[str, str, str], list[PartnerShare]] = defaultdict(list)
     for index, file in enumerate(tqdm(files, unit="video")):
         label, scene = clips.make_scene(args.split, index)

@@ -1,7 +1,6 @@
 """Images of attention: heat map, arrows, and a sheet with all of them."""
 
 import math
-from collections.abc import Sequence
 from itertools import groupby
 from textwrap import fill
 
@@ -150,8 +149,9 @@ def draw_sheet(
         arrows: to how many of the strongest positions above an even share, at most.
     """
     groups = [
-        (block, _some(list(group), MAX_PANELS))
+        (block, every[:: math.ceil(len(every) / MAX_PANELS)])  # evenly from all
         for block, group in groupby(seen.attentions, key=lambda attention: attention.block)
+        for every in [list(group)]
     ]
     rows = [1, *(math.ceil(len(group) / COLUMNS) for _, group in groups)]
     height, width = seen.image.shape[:2]
@@ -186,11 +186,6 @@ def draw_sheet(
             bar.ax.set_facecolor(BELOW_SCALE)
             axes.set_xlabel(fill(explain(attention), NOTE_WIDTH), fontsize=8)
     return figure
-
-
-def _some(attentions: Sequence[Attention], count: int) -> Sequence[Attention]:
-    """At most `count`, evenly from the whole list."""
-    return attentions[:: math.ceil(len(attentions) / count)]
 
 
 def _draw_panel(
