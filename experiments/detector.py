@@ -15,9 +15,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
+from nl_detectron.analysis.attention import Attention, compute_attention
 from nl_detectron.analysis.cost import PartCost
 from nl_detectron.engine.predictor import Predictor
-from nl_detectron.visualization import Attention, look
 
 from . import modules as _modules  # noqa: F401  registers them
 from .blocks import measure_blocks
@@ -86,7 +86,7 @@ def run_detector(
     shares = (
         (attention.block, *cue_share(attention, scene.cue))
         for scene in val[:_LOOKED_AT]
-        for attention in look(predictor, scene.image, points=[scene.point]).attentions
+        for attention in compute_attention(predictor, scene.image, points=[scene.point]).attentions
     )
     return Outcome(runs=[run], curves=curve, blocks=measure_blocks(predictor.model, shares))
 
@@ -100,7 +100,7 @@ def cue_share(attention: Attention, cue: Box) -> tuple[float, float]:
     in_x = (columns[:, 0] < x1) & (columns[:, 1] > x0)
     in_y = (rows[:, 0] < y1) & (rows[:, 1] > y0)
     inside = np.outer(in_y, in_x)
-    weights = np.abs(attention.weights)
+    weights = np.abs(attention.weights[0])
     total = weights.sum()
     return float(weights[inside].sum() / total) if total else 0.0, float(inside.mean())
 

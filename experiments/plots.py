@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from nl_detectron.analysis.attention import ImageAttention, compute_attention
 from nl_detectron.engine.predictor import Predictor
-from nl_detectron.visualization import Look, look
 
 from .drawing import Scene
 
@@ -76,7 +76,7 @@ def add_legend(figure: Figure, panel: Axes, *, columns: int) -> None:
     )
 
 
-def look_from(cfg: CfgNode, weights: Path, scene: Scene) -> Look:
+def look_from(cfg: CfgNode, weights: Path, scene: Scene) -> ImageAttention:
     """Return the attention from the point that `scene` asks about."""
-    seen = look(Predictor(cfg, weights=weights), scene.image, points=[scene.point])
-    return replace(seen, image=scene.image)  # `look` takes the colors for BGR
+    seen = compute_attention(Predictor(cfg, weights=weights), scene.image, points=[scene.point])
+    return replace(seen, image=scene.image)  # `compute_attention` takes the colors for BGR

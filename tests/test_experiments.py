@@ -24,10 +24,11 @@ from experiments.results import Outcome, add, load
 from experiments.run import PLANS
 from experiments.statistics import Interval, difference, judge
 from experiments.video import trial as video_trial
+from nl_detectron.analysis.attention import Attention
+from nl_detectron.analysis.clip import Query
+from nl_detectron.analysis.grid import Grid
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.utils.errors import UserError
-from nl_detectron.visualization import Attention, Query
-from nl_detectron.visualization.geometry import Grid
 
 DOCS = tiny_run.ROOT / "docs"
 RESULTS = {name: load(DOCS / "experiments", name) for name in PLANS}
@@ -264,14 +265,15 @@ def test_the_page_is_the_template_with_the_results():
 
 
 def test_share_on_the_cue_counts_the_windows_that_it_overlaps():
-    grid = Grid.of_image(
-        (4, 8), stride=16, subsample=2, network_size=(64, 128), size=(64, 128)
+    grid = Grid.of_frames(
+        (1, 4, 8), strides=(1, 16, 16), subsample=2, network_size=(1, 64, 128), size=(1, 64, 128)
     )  # 2 x 4 windows of 32 pixels
     attention = Attention(
         block="b",
         query=Query(x=1, y=1, label=""),
         grid=grid,
-        weights=np.array([[1.0, 2.0, -3.0, 4.0], [0.0, 0.0, 10.0, 0.0]]),
+        weights=np.array([[[1.0, 2.0, -3.0, 4.0], [0.0, 0.0, 10.0, 0.0]]]),
+        sees=np.ones((1, 2, 4), dtype=bool),
         signed=True,
         even=1 / 8,
         padding=0.0,

@@ -11,9 +11,11 @@ import torch
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
+from nl_detectron.analysis.attention import compute_clip_attention
+from nl_detectron.analysis.clip import read_clip
 from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.utils.errors import run_script
-from nl_detectron.visualization import look_at_clip, partner_shares, read_clip
+from nl_detectron.visualization.partners import partner_shares
 
 NUM_VIDEOS = 2 * len(clips.CLASSES) - 6  # each class once, those told by a relation twice
 Run = Callable[..., tuple[int, str, str]]
@@ -67,14 +69,16 @@ def test_rows_are_means_over_the_clips_of_a_class(run: Run, folder: Path, tmp_pa
     assert all(row["points"] == 2 and row["class"] in printed for row in rows)
 
     cfg = measure_attention.complete_config(str(folder / "config.yaml"))
-    model = measure_attention.load_model(cfg)
+    model, _ = measure_attention.load_model(cfg)
     found = []
     for index in range(NUM_VIDEOS):
         label, scene = clips.make_scene("val", index)
         if clips.CLASSES[label].name == "banners match":
             file = folder / f"val/{index + 1:06d}.mp4"
             clip = read_clip(file, frames=8, stride=3, short_side=48)
-            found.append(next(partner_shares(look_at_clip(model, clip), clips.signals(scene))))
+            found.append(
+                next(partner_shares(compute_clip_attention(model, clip), clips.signals(scene)))
+            )
     (row,) = (r for r in rows if (r["class"], r["from"]) == ("banners match", "left"))
     for key, shares in (
         ("partner", [one.partner for one in found]),
@@ -97,12 +101,12 @@ def test_what_cannot_work_is_one_line(run: Run, folder: Path, tmp_path: Path) ->
     (tmp_path / "rows").mkdir()
     (tmp_path / "w.pth").write_text("no weights")
     for _what, arguments, config, said in (
-        ("--json is a folder", ("--json", tmp_path / "rows"), None, "Is a directory"),
-        ("--json below a file", ("--json", text / "a.json"), None, "File exists"),
-        ("--count 0", ("--count", 0), None, "at least 1"),
-        ("--count -3", ("--count", -3), None, "at least 1"),
-        ("--count before the first relation", ("--count", 2), None, "told by a relation"),
-        ("no blocks", no_blocks, None, "no non-local block"),
+        ("--json is a folder", ("--json", tmp_path / "rows"), None, "rows"),
+        ("--json below a file", ("--json", text / "a.json"), None, "text.yaml"),
+        ("--count 0", ("--count", 0), None, "--count"),
+        ("--count -3", ("--count", -3), None, "--count"),
+        ("--count before the first relation", ("--count", 2), None, "relation"),
+        ("no blocks", no_blocks, None, "NON_LOCAL"),
         ("weights that are text", (*weights, tmp_path / "w.pth"), None, "w.pth"),
         ("weights that are missing", (*weights, tmp_path / "no.pth"), None, "no.pth"),
         ("a misspelt key", ("--opts", "INPUT.CLIP.FRAME", 8), None, "FRAMES"),

@@ -8,7 +8,7 @@ import pytest
 from documentation import ROOT, blocks, commands, page_file, run_steps, words
 
 from nl_detectron.config import load_config
-from nl_detectron.data import video_file
+from nl_detectron.data.video.writing import write_video
 
 README, PAGE = ROOT / "README.md", ROOT / "docs/own_videos.md"
 SCRIPTS = ("train_gestures.py", "train_tags.py")
@@ -41,7 +41,7 @@ def make_videos(folder: Path, lines: list[str]) -> None:
         path = folder / line.split()[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         frames = rng.integers(0, 256, (9, 48, 64, 3), np.uint8)
-        video_file.write(path, frames, rate=10)
+        write_video(path, frames, rate=10)
     for split in ("train", "val"):
         (folder / f"{split}.txt").write_text("\n".join(lines), encoding="utf-8")
 

@@ -12,7 +12,7 @@ from test_video_lists import write_charades
 from test_video_weights import official_blobs, official_scores, write_official
 
 from nl_detectron.commands.reproduce import FILES
-from nl_detectron.data import video_file
+from nl_detectron.data.video.writing import write_video
 from nl_detectron.model_zoo import find_entry
 
 NARROW = """
@@ -41,7 +41,7 @@ def datasets(tmp_path: Path) -> Path:
     def write(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         small = random.integers(0, 256, (int(random.integers(12, 25)), 8, 9, 3), np.uint8)
-        video_file.write(path, small.repeat(8, axis=1).repeat(8, axis=2), rate=20)
+        write_video(path, small.repeat(8, axis=1).repeat(8, axis=2), rate=20)
 
     kinetics, charades = tmp_path / "kinetics400", tmp_path / "charades"
     for split, labels in KINETICS_LABELS.items():

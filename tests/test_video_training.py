@@ -22,8 +22,9 @@ from sklearn.metrics import average_precision_score
 from test_video_lists import write_charades
 
 from nl_detectron.config import load_config
-from nl_detectron.data import register_videos, video_file
+from nl_detectron.data import register_videos
 from nl_detectron.data.video.skipping import read_skipped, skipped_file
+from nl_detectron.data.video.writing import write_video
 from nl_detectron.engine import Trainer
 from nl_detectron.engine.defaults import run_config
 from nl_detectron.utils.errors import UserError
@@ -46,7 +47,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory):
         folder.mkdir(exist_ok=True)
         path = folder / f"Ab-{number:09d}_000010_000020.mp4"
         frames = random.integers(0, 256, (int(random.integers(5, 14)), 16, 20, 3), np.uint8)
-        video_file.write(path, frames, rate=10)
+        write_video(path, frames, rate=10)
         lines.append(f"{path.relative_to(root)} {label}")
     (root / "train.txt").write_text("\n".join(lines))
     register_videos(root.name, root / "train.txt", root, classes=list(CLASSES))

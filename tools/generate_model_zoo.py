@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from nl_detectron import model_zoo
 from nl_detectron.analysis.cost import Analysis, analyze, build_on_meta
-from nl_detectron.analysis.video_cost import VideoAnalysis
 from nl_detectron.commands.analyze import (
     CONVENTIONS,
     as_text,
@@ -61,7 +60,7 @@ def write(path: Path, text: str) -> None:
 
 def count() -> None:
     images: dict[str, Analysis] = {}
-    clips: dict[str, VideoAnalysis] = {}
+    clips: dict[str, Analysis] = {}
     for entry in tqdm(ENTRIES, unit="config"):
         cfg = model_zoo.get_config(entry.config)
         if entry.task == "video":
@@ -75,7 +74,7 @@ def count() -> None:
     write(ZOO_TABLE, tables.with_values(values))
 
 
-def zoo_values(result: Analysis | VideoAnalysis, frames: int) -> dict[str, object]:
+def zoo_values(result: Analysis, frames: int) -> dict[str, object]:
     """Return the columns of the zoo's table."""
     return {
         "input": f"{frames}x{result.height}x{result.width}",
@@ -118,7 +117,7 @@ def image_row(entry: Entry, result: Analysis) -> list[str]:
     return row
 
 
-def video_page(clips: dict[str, VideoAnalysis]) -> str:
+def video_page(clips: dict[str, Analysis]) -> str:
     """Return the text of ``docs/complexity_video.md``."""
     headers = ["config", "parameters, M", "clip", "multiply-adds, G", "in the paper's order, G"]
     headers += ["test of a video"]
@@ -136,7 +135,7 @@ def video_page(clips: dict[str, VideoAnalysis]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def video_row(config: str, clip: VideoAnalysis) -> list[str]:
+def video_row(config: str, clip: Analysis) -> list[str]:
     cfg = model_zoo.get_config(config)
     view = count_view(cfg, build_on_meta(cfg)).total.multiply_adds
     return [
@@ -144,7 +143,7 @@ def video_row(config: str, clip: VideoAnalysis) -> list[str]:
         f"{clip.total.parameters / 1e6:.1f}",
         f"{clip.frames} x {clip.height} x {clip.width}",
         f"{clip.total.multiply_adds / 1e9:.1f}",
-        f"{clip.papers_order / 1e9:.1f}",
+        f"{clip.total.papers_order / 1e9:.1f}",
         f"{view / 1e9:.1f} G x {cfg.TEST.CLIPS * cfg.TEST.CROPS} views",
     ]
 

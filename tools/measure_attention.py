@@ -16,6 +16,8 @@ from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 from tqdm import tqdm
 
+from nl_detectron.analysis.attention import compute_clip_attention
+from nl_detectron.analysis.clip import read_clip
 from nl_detectron.config import is_video
 from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.data.inputs import list_images
@@ -23,8 +25,7 @@ from nl_detectron.engine.predictor import complete_config, load_model
 from nl_detectron.utils.arguments import add_opts, add_traceback
 from nl_detectron.utils.errors import UserError, run_script
 from nl_detectron.utils.file_io import write_json
-from nl_detectron.visualization import PartnerShare, look_at_clip, partner_shares, read_clip
-from nl_detectron.visualization.partners import Share
+from nl_detectron.visualization.partners import PartnerShare, Share, partner_shares
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,7 +54,7 @@ def main() -> None:
             f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model of images"
         )
     model, _ = load_model(cfg)
-    files = list_images([f"nl_clips_{args.split}"])[: args.count]
+    files = list(list_images([f"nl_clips_{args.split}"]))[: args.count]
     found: dict[tuple[str, str, str], list[PartnerShare]] = defaultdict(list)
     for index, file in enumerate(tqdm(files, unit="video")):
         label, scene = clips.make_scene(args.split, index)
@@ -66,8 +67,8 @@ def main() -> None:
             stride=cfg.INPUT.CLIP.STRIDE,
             short_side=cfg.INPUT.MIN_SIZE_TEST,
         )
-        look = look_at_clip(model, clip)
-        for share in partner_shares(look, clips.signals(scene)):
+        seen = compute_clip_attention(model, clip)
+        for share in partner_shares(seen, clips.signals(scene)):
             found[share.block, clip_class.name, share.side].append(share)
     if not found:
         raise UserError("no video is told by a relation with both signals in its clip")

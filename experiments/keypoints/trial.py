@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from pycocotools.coco import COCO
 
-from nl_detectron.analysis.cost import Costs, PartCost, analyze, build_on_meta
+from nl_detectron.analysis.cost import PartCost, analyze, build_on_meta, total
 
 from ..detector import Draw, Score, average_precision, coco_truth, run_detector
 from ..drawing import Scene
@@ -63,4 +63,4 @@ def cost_of(cfg: CfgNode) -> PartCost:
     cfg = cfg.clone()
     cfg.merge_from_list(["MODEL.PROPOSAL_GENERATOR.NAME", "RPN", "MODEL.RPN.IN_FEATURES", ["stem"]])
     costs = analyze(build_on_meta(cfg), height=SIZE, width=SIZE, proposals=1, detections=1)
-    return Costs(parts=tuple(part for part in costs.parts if part.name != "RPN")).total
+    return total("total", [part for part in costs.parts if part.name != "RPN"])

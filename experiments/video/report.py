@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling import build_model
 from matplotlib.figure import Figure
 
-from nl_detectron.visualization.clip_attention import look_at_clip
+from nl_detectron.analysis.attention import compute_clip_attention
 from nl_detectron.visualization.clip_drawing import draw_strip
 
 from ..plan import Trial
@@ -115,8 +115,8 @@ def plot_attention(output: Path) -> Figure:
     model.load_state_dict(torch.load(SHOWN.weights(output), weights_only=True)["model"])
     val = validation_set(SHOWN.task)
     index = int(np.flatnonzero((val.kinds == KINDS.index("st")) & (val.labels == 1))[0])
-    look = look_at_clip(model, as_clip(val, index), class_names=_ANSWERS)
+    seen = compute_clip_attention(model, as_clip(val, index), class_names=_ANSWERS)
     rows = []
     for t, y, x in val.places[index].tolist():
-        rows += look.attend(look.clip.point(t, x + SIDE / 2, y + SIDE / 2))
-    return draw_strip(look, rows)
+        rows += seen.attend(seen.clip.point(t, x + SIDE / 2, y + SIDE / 2))
+    return draw_strip(seen, rows)

@@ -13,11 +13,10 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor
 from torch.nn import functional as F
 
-from nl_detectron.analysis.cost import PartCost, build_on_meta
-from nl_detectron.analysis.video_cost import analyze_video
+from nl_detectron.analysis.attention import compute_clip_attention
+from nl_detectron.analysis.clip import Clip
+from nl_detectron.analysis.cost import PartCost, analyze_video, build_on_meta
 from nl_detectron.modeling import VideoClassifier
-from nl_detectron.visualization.clip import Clip
-from nl_detectron.visualization.clip_attention import look_at_clip
 
 from ..blocks import Share, measure_blocks
 from ..plan import Trial
@@ -92,13 +91,13 @@ def _score(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
 def _shares(model: VideoClassifier, val: Clips) -> Iterator[Share]:
     """Yield the share of the attention of the first object on the second one."""
     for index in range(_LOOKED_AT):
-        look = look_at_clip(model, as_clip(val, index))
+        seen = compute_clip_attention(model, as_clip(val, index))
         (t, y, x), (other_t, top, left) = val.places[index].tolist()
         pixels = product([other_t], np.arange(SIDE) + left + 0.5, np.arange(SIDE) + top + 0.5)
-        query = look.clip.point(t, x + SIDE / 2, y + SIDE / 2)
+        query = seen.clip.point(t, x + SIDE / 2, y + SIDE / 2)
         partner = list(pixels)
-        for seen, attention in zip(look.blocks, look.attend(query), strict=True):
-            yield seen.name, *attention.share_at(partner)
+        for attention in seen.attend(query):
+            yield attention.block, *attention.share_at(partner)
 
 
 def as_clip(clips: Clips, index: int) -> Clip:

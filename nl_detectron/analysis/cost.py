@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a detector, part by part, with and without non-local blocks.
+"""Parameters and multiply-adds of a model, part by part, with and without non-local blocks.
 
 A multiply-add is one product with its addition. Counted are convolutions, linear layers and the
 non-local operation; not norms, activations, sums, pooling, RoIAlign and post-processing. The
@@ -8,8 +8,8 @@ frozen stages too; the statistics and scales of a frozen batch norm are buffers 
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..layers import NonLocalBlock, nonlocal_block
+from ..modeling import VideoClassifier
 from ..utils.errors import UserError
+from .attention import record_inputs
 
 # The size to which Detectron2 enlarges a COCO image of 3:5, in pixels, and how many regions its
 # heads get there: MODEL.RPN.POST_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE.
@@ -34,10 +36,11 @@ PROPOSALS, DETECTIONS = 1000, 100
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCost:
-    """A non-local block: its `name` in the model, its form, its input (N, C, H, W), its cost.
+    """A non-local block: its `name` in the model, its form, its input (N, C, *spatial), its cost.
 
     `convolutions` are the multiply-adds of theta, phi, g and W_z, `operation` those of
-    equation 1, in the `order` of multiplication that the block takes (`NonLocalBlock.orders`).
+    equation 1, in the `order` of multiplication that the block takes (`NonLocalBlock.orders`);
+    `papers_order` are both in the order of the paper.
     """
 
     name: str
@@ -47,6 +50,7 @@ class BlockCost:
     parameters: int
     convolutions: int
     operation: int
+    papers_order: int
 
     @property
     def multiply_adds(self) -> int:
@@ -55,12 +59,12 @@ class BlockCost:
 
 @dataclass(frozen=True, kw_only=True)
 class PartCost:
-    """A part of a model: what it costs without its non-local blocks, and the blocks."""
+    """A part of a model: its cost without its non-local blocks, and the blocks."""
 
     name: str
     parameters_without: int
     multiply_adds_without: int
-    blocks: tuple[BlockCost, ...]
+    blocks: tuple[BlockCost, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -70,31 +74,36 @@ class PartCost:
     def multiply_adds(self) -> int:
         return self.multiply_adds_without + sum(block.multiply_adds for block in self.blocks)
 
+    @property
+    def papers_order(self) -> int:
+        """The multiply-adds with every block in the paper's order, as the paper counts them."""
+        return self.multiply_adds_without + sum(block.papers_order for block in self.blocks)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Costs:
-    """The parts of a model."""
+class Analysis:
+    """The parts of a model for one image, which is a clip of one frame, or one clip."""
 
     parts: tuple[PartCost, ...]
+    height: int
+    width: int
+    frames: int = 1
+    proposals: int = 0
+    detections: int = 0
 
     @property
     def total(self) -> PartCost:
-        return PartCost(
-            name="total",
-            parameters_without=sum(part.parameters_without for part in self.parts),
-            multiply_adds_without=sum(part.multiply_adds_without for part in self.parts),
-            blocks=tuple(block for part in self.parts for block in part.blocks),
-        )
+        return total("total", self.parts)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Analysis(Costs):
-    """The parts of a detector, for one image of `height` x `width` pixels."""
-
-    height: int
-    width: int
-    proposals: int
-    detections: int
+def total(name: str, parts: Sequence[PartCost]) -> PartCost:
+    """Return the sum of some parts."""
+    return PartCost(
+        name=name,
+        parameters_without=sum(part.parameters_without for part in parts),
+        multiply_adds_without=sum(part.multiply_adds_without for part in parts),
+        blocks=tuple(block for part in parts for block in part.blocks),
+    )
 
 
 def increase(with_blocks: int, without: int) -> float:
@@ -121,7 +130,7 @@ def analyze(
     proposals: int = PROPOSALS,
     detections: int = DETECTIONS,
 ) -> Analysis:
-    """Count an R-CNN or RetinaNet on a ResNet, with or without FPN, in a second on the meta device.
+    """Count an R-CNN or RetinaNet on a ResNet, with or without FPN, for one image.
 
     Raises:
         UserError: for another architecture: its parts are not known.
@@ -131,63 +140,101 @@ def analyze(
     resnet = getattr(backbone, "bottom_up", backbone)
     divisor = max(backbone.size_divisibility, 1)
     padded = [math.ceil(side / divisor) * divisor for side in (height, width)]
-    image = torch.empty(1, len(model.pixel_mean), *padded, device=model.device)
-
-    def regions(number: int, pooler: Any) -> Tensor:
-        channels = backbone.output_shape()[model.roi_heads.box_in_features[0]].channels
-        return torch.empty(number, channels, *pooler.output_size, device=model.device)
-
-    names = {module: name for name, module in model.named_modules()}
-    costs: list[PartCost] = []
-    with torch.no_grad(), bypassed_blocks(model) as inputs:
-
-        def add(name: str, modules: list[nn.Module], multiply_adds: int) -> None:
-            inside = {module for part in modules for module in part.modules()}
-            blocks = [block for block in inputs if block in inside]
-            costs.append(
-                PartCost(
-                    name=name,
-                    parameters_without=parameters(*modules) - parameters(*blocks),
-                    multiply_adds_without=multiply_adds,
-                    blocks=tuple(block_cost(b, inputs[b], name=names[b]) for b in blocks),
-                )
+    image = model.pixel_mean.new_empty(1, len(model.pixel_mean), *padded)
+    counter = _Counter(model)
+    counter.count_resnet(resnet, image)
+    trunk = total("ResNet", counter.parts)
+    features = counter.count("FPN", backbone, image)
+    whole = counter.parts.pop()
+    if backbone is not resnet:
+        counter.parts.append(
+            PartCost(
+                name="FPN",
+                parameters_without=whole.parameters_without - trunk.parameters_without,
+                multiply_adds_without=whole.multiply_adds_without - trunk.multiply_adds_without,
             )
+        )
+    if isinstance(model, RetinaNet):
+        counter.count("head", model.head, [features[name] for name in model.head_in_features])
+    else:
+        rpn, heads = model.proposal_generator, model.roi_heads
+        counter.count("RPN", rpn.rpn_head, [features[name] for name in rpn.in_features])
+        channels = backbone.output_shape()[heads.box_in_features[0]].channels
 
-        x = image
-        for name in ("stem", *resnet.stage_names):
-            module = getattr(resnet, name)
-            multiply_adds, x = count(module, x)
-            add(name, [module], multiply_adds)
-        total, features = count(backbone, image)
-        if backbone is not resnet:
-            pyramid = [m for name, m in backbone.named_children() if m is not resnet]
-            add("FPN", pyramid, total - sum(part.multiply_adds_without for part in costs))
-        if isinstance(model, RetinaNet):
-            levels = [features[name] for name in model.head_in_features]
-            add("head", [model.head], count(model.head, levels)[0])
-        else:
-            rpn, heads = model.proposal_generator, model.roi_heads
-            multiply_adds, _ = count(rpn.rpn_head, [features[name] for name in rpn.in_features])
-            add("RPN", [rpn], multiply_adds)
-            box = nn.Sequential(heads.box_head, heads.box_predictor)
-            add("box head", [box], count(box, regions(proposals, heads.box_pooler))[0])
-            if heads.mask_on:
-                x = regions(detections, heads.mask_pooler)
-                add("mask head", [heads.mask_head], count(heads.mask_head.layers, x)[0])
-            if heads.keypoint_on:
-                x = regions(detections, heads.keypoint_pooler)
-                add("keypoint head", [heads.keypoint_head], count(heads.keypoint_head.layers, x)[0])
+        def regions(number: int, pooler: Any) -> Tensor:
+            return image.new_empty(number, channels, *pooler.output_size)
 
+        box = nn.Sequential(heads.box_head, heads.box_predictor)
+        counter.count("box head", box, regions(proposals, heads.box_pooler))
+        for kind in ("mask", "keypoint"):
+            if getattr(heads, f"{kind}_on"):
+                head = getattr(heads, f"{kind}_head")
+                x = regions(detections, getattr(heads, f"{kind}_pooler"))
+                counter.count(f"{kind} head", head, x, run=head.layers)
     analysis = Analysis(
-        height=height, width=width, proposals=proposals, detections=detections, parts=tuple(costs)
+        parts=tuple(counter.parts),
+        height=height,
+        width=width,
+        proposals=proposals,
+        detections=detections,
     )
     if analysis.total.parameters != parameters(model):
         raise UserError(f"{type(model).__name__} has parameters outside of the known parts")
     return analysis
 
 
+def analyze_video(model: VideoClassifier, *, frames: int, height: int, width: int) -> Analysis:
+    """Count a video network for one clip, of which a test takes several from each video."""
+    channels = model.backbone.stem.in_channels
+    counter = _Counter(model)
+    clip = model.pixel_mean.new_empty(1, channels, frames, height, width)
+    x = counter.count_resnet(model.backbone, clip)
+    counter.count("classifier", model.classifier, x, run=model.classify)
+    return Analysis(parts=tuple(counter.parts), height=height, width=width, frames=frames)
+
+
+class _Counter:
+    """Count `parts` of a model by running them one by one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names = {module: name for name, module in model.named_modules()}
+        self.parts: list[PartCost] = []
+
+    @torch.no_grad()
+    def count(
+        self, name: str, part: nn.Module, x: Any, *, run: Callable[[Any], Any] | None = None
+    ) -> Any:
+        """Append a part and return its output; `run` stands for its ``forward``."""
+        blocks = {self.names[m]: m for m in part.modules() if isinstance(m, NonLocalBlock)}
+        with record_inputs(blocks) as inputs, ExitStack() as skipped:
+            # Blocks pass their input on: their cost is a formula, and they do not run on meta.
+            for block in blocks.values():
+                block.forward = nn.Identity().forward  # type: ignore[assignment, method-assign]
+                skipped.callback(delattr, block, "forward")
+            with FlopCounterMode(display=False) as counter:
+                output = (run or part)(x)
+        costs = tuple(block_cost(blocks[n], seen.shape, name=n) for n, seen in inputs.items())
+        self.parts.append(
+            PartCost(
+                name=name,
+                parameters_without=parameters(part) - sum(cost.parameters for cost in costs),
+                multiply_adds_without=counter.get_total_flops() // 2,
+                blocks=costs,
+            )
+        )
+        return output
+
+    def count_resnet(self, resnet: Any, x: Tensor) -> Tensor:
+        """Append the stem and the stages, for images or for video."""
+        for name in ("stem", *resnet.stage_names):
+            if name == "res3" and hasattr(resnet, "pool2"):
+                x = resnet.pool2(x)
+            x = self.count(name, getattr(resnet, name), x)
+        return x
+
+
 def block_cost(block: NonLocalBlock, input_shape: tuple[int, ...], *, name: str = "") -> BlockCost:
-    """What `block` costs for an input (N, C, *spatial), in the order that it takes."""
+    """Count `block` for an input (N, C, *spatial), in the order that it takes."""
     orders = block.orders(input_shape)
     order = nonlocal_block.cheapest_order(orders)
     convolutions, operation = orders[order]
@@ -199,51 +246,24 @@ def block_cost(block: NonLocalBlock, input_shape: tuple[int, ...], *, name: str 
         parameters=parameters(block),
         convolutions=convolutions,
         operation=operation,
+        papers_order=sum(orders[nonlocal_block.POSITIONS]),
     )
 
 
-@contextmanager
-def bypassed_blocks(model: nn.Module) -> Iterator[dict[NonLocalBlock, tuple[int, ...]]]:
-    """Let every block hand on its input; yields the shapes of the inputs, as they come."""
-    inputs: dict[NonLocalBlock, tuple[int, ...]] = {}
-
-    def bypass(block: NonLocalBlock) -> Callable[[Tensor], Tensor]:
-        def forward(x: Tensor) -> Tensor:
-            inputs[block] = tuple(x.shape)
-            return x
-
-        return forward
-
-    blocks = [module for module in model.modules() if isinstance(module, NonLocalBlock)]
-    for block in blocks:
-        block.forward = bypass(block)  # type: ignore[assignment, method-assign]
-    try:
-        yield inputs
-    finally:
-        for block in blocks:
-            del block.forward
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
-def count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
-    with FlopCounterMode(display=False) as counter:
-        result = run(*inputs)
-    return counter.get_total_flops() // 2, result
-
-
-def parameters(*modules: nn.Module) -> int:
-    return sum(p.numel() for module in modules for p in module.parameters())
-
-
-def _check_architecture(model: GeneralizedRCNN | RetinaNet) -> None:
-    if not isinstance(model, GeneralizedRCNN | RetinaNet):
-        name = type(model).__name__
-        raise UserError(f"expected GeneralizedRCNN or RetinaNet, got {name}, which is not counted")
-    parts = [("MODEL.BACKBONE", getattr(model.backbone, "bottom_up", model.backbone), ResNet)]
+def _check_architecture(model: nn.Module) -> None:
+    backbone = getattr(model, "backbone", None)
+    parts = [
+        ("MODEL.META_ARCHITECTURE", model, GeneralizedRCNN | RetinaNet),
+        ("MODEL.BACKBONE", getattr(backbone, "bottom_up", backbone), ResNet),
+    ]
     if isinstance(model, GeneralizedRCNN):
         parts.append(("MODEL.PROPOSAL_GENERATOR", model.proposal_generator, RPN))
         parts.append(("MODEL.ROI_HEADS", model.roi_heads, StandardROIHeads))
-    for what, part, known in parts:
+    for key, part, known in parts:
         if not isinstance(part, known) or isinstance(part, CascadeROIHeads):
-            raise UserError(
-                f"{what}: {type(part).__name__} cannot be counted, only {known.__name__}"
-            )
+            expected = getattr(known, "__name__", "GeneralizedRCNN or RetinaNet")
+            raise UserError(f"{key}: expected {expected}, got {type(part).__name__}")

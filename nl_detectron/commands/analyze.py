@@ -13,13 +13,12 @@ from ..analysis import cost as analysis
 from ..analysis.cost import (
     Analysis,
     BlockCost,
-    Costs,
     PartCost,
     analyze,
+    analyze_video,
     build_on_meta,
     increase,
 )
-from ..analysis.video_cost import VideoAnalysis, analyze_video
 from ..config import load_config, load_lazy_config
 from ..modeling import VideoClassifier
 from ..utils.arguments import add_traceback
@@ -104,9 +103,8 @@ def print_video(cfg: CfgNode, model: VideoClassifier, args: argparse.Namespace) 
     print(f"One clip of {clip.frames} frames of {clip.height} x {clip.width} pixels:\n")
     print(as_text(clip))
     if clip.total.blocks:
-        print(
-            f"\nWith blocks in the paper's order of multiplication: {clip.papers_order / 1e9:.2f} G"
-        )
+        papers_order = clip.total.papers_order / 1e9
+        print(f"\nWith blocks in the paper's order of multiplication: {papers_order:.2f} G")
     print(
         f"\nA test of one video: {cfg.TEST.CLIPS} clips x {cfg.TEST.CROPS} crops of "
         f"{view.height} x {view.width} pixels, {cost / 1e9:.2f} G x {views} views = "
@@ -114,16 +112,14 @@ def print_video(cfg: CfgNode, model: VideoClassifier, args: argparse.Namespace) 
     )
 
 
-def count_clip(
-    cfg: CfgNode, model: VideoClassifier, size: Sequence[int] | None = None
-) -> VideoAnalysis:
+def count_clip(cfg: CfgNode, model: VideoClassifier, size: Sequence[int] | None = None) -> Analysis:
     """Count a clip of a size in pixels, by default that of the crops in training."""
     test_size = [cfg.INPUT.MIN_SIZE_TEST] * 2
     height, width = size or (cfg.INPUT.CROP.SIZE if cfg.INPUT.CROP.ENABLED else test_size)
     return analyze_video(model, frames=cfg.INPUT.CLIP.FRAMES, height=height, width=width)
 
 
-def count_view(cfg: CfgNode, model: VideoClassifier) -> VideoAnalysis:
+def count_view(cfg: CfgNode, model: VideoClassifier) -> Analysis:
     """Count a view of the test."""
     return count_clip(cfg, model, [cfg.INPUT.MIN_SIZE_TEST] * 2)
 
@@ -135,7 +131,7 @@ def load(config_file: str, opts: list[str]) -> CfgNode | DictConfig:
     return load_config(config_file, [*opts, "MODEL.DEVICE", "cpu"])
 
 
-def as_dict(result: Analysis | VideoAnalysis) -> dict:
+def as_dict(result: Analysis) -> dict:
     """What ``--json`` prints: parameters and multiply-adds are numbers, increases per cent."""
 
     def part(cost: PartCost) -> dict:
@@ -157,12 +153,12 @@ def as_dict(result: Analysis | VideoAnalysis) -> dict:
             if field.name != "parts"
         },
         "parts": [part(cost) for cost in result.parts],
-        "total": part(total),
+        "total": {**part(total), "multiply_adds_in_papers_order": total.papers_order},
         "blocks": [{**asdict(b), "multiply_adds": b.multiply_adds} for b in total.blocks],
     }
 
 
-def as_text(result: Costs, table_format: str = "simple") -> str:
+def as_text(result: Analysis, table_format: str = "simple") -> str:
     """The parts and the blocks as tables."""
     parts = [[part.name, *with_and_without(part)] for part in (*result.parts, result.total)]
     headers = ["part", "parameters, M", "with blocks", "increase"]

@@ -11,6 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
+from ..analysis.attention import compute_attention, compute_clip_attention, find_blocks
+from ..analysis.clip import check_point, plan_clip, read_clip
 from ..config import is_video
 from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, list_images, report_bad
@@ -23,21 +25,7 @@ from ..utils.arguments import (
 )
 from ..utils.errors import DataError, UserError
 from ..utils.file_io import output_files
-from ..visualization import (
-    ClipPage,
-    Page,
-    animate,
-    check_point,
-    draw_detections,
-    draw_sheet,
-    draw_strip,
-    find_blocks,
-    look,
-    look_at_clip,
-    plan_clip,
-    read_clip,
-    write_animation,
-)
+from ..visualization import ClipPage, Page, animate, draw_instances, draw_sheet, draw_strip
 
 TITLE = "Where non-local blocks look"
 
@@ -159,7 +147,7 @@ def visualize_images(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
             bad.append(file)
             progress.write(f"skipped {error}", file=sys.stderr)
             continue
-        seen = look(
+        seen = compute_attention(
             predictor,
             image,
             points=[(x + 0.5, y + 0.5) for x, y in args.query],
@@ -169,7 +157,7 @@ def visualize_images(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
         if not seen.attentions:
             reason = "no query is in a person's box" if args.query else "nothing was detected"
             progress.write(f"{file}: {reason}, so there is nowhere to look from", file=sys.stderr)
-        detections = draw_detections(seen, predictor.metadata)
+        detections = draw_instances(seen.image, seen.instances, predictor.metadata)
         sheet = draw_sheet(seen, detections=detections, arrows=args.arrows, title=file.name)
         sheet.savefig(target)
         page.add(file.name, seen, detections=detections)
@@ -177,6 +165,8 @@ def visualize_images(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
 
 
 def visualize_videos(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
+    from ..data.video.writing import write_video  # needs PyAV, and images do not
+
     model, metadata = load_model(cfg, args.class_names)
     find_blocks(model, args.block)
     clip_keys = {"frames": cfg.INPUT.CLIP.FRAMES, "stride": cfg.INPUT.CLIP.STRIDE}
@@ -196,7 +186,8 @@ def visualize_videos(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
             progress.write(f"skipped {error}", file=sys.stderr)
             continue
         queries = [clip.query(frame, x + 0.5, y + 0.5) for frame, x, y in args.query]
-        seen = look_at_clip(model, clip, blocks=args.block, class_names=metadata.thing_classes)
+        names = metadata.thing_classes
+        seen = compute_clip_attention(model, clip, blocks=args.block, class_names=names)
         first, *others = queries or [seen.evidence]
         attentions = seen.attend(first)
         rest = [attention for query in others for attention in seen.attend(query)]
@@ -204,7 +195,7 @@ def visualize_videos(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
         strip.savefig(target)
         images = animate(seen, attentions, arrows=args.arrows)
         for suffix in (".mp4", ".gif"):
-            write_animation(images, target.with_suffix(suffix), rate=clip.rate)
+            write_video(target.with_suffix(suffix), images, rate=max(1, round(clip.rate)))
         page.add(seen, query=first)
     finish(page, args.output, files, bad, what="videos")
 

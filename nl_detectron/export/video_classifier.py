@@ -83,7 +83,7 @@ def _clips(cfg: CfgNode, files: Sequence[str] | None) -> list[Tensor]:
     """A clip of each video as the network takes it; by default one of an embedded video."""
     frames, stride, side = cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.STRIDE, cfg.INPUT.MIN_SIZE_TEST
     if files is not None:
-        from ..visualization.clip import read_clip  # to draw takes longer to import than all else
+        from ..analysis.clip import read_clip
 
         clips = (read_clip(f, frames=frames, stride=stride, short_side=side) for f in files)
         return [clip.pixels[None] for clip in clips]

@@ -2,29 +2,26 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import chain
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from PIL import Image
 
-from ..data import video_file
-from .clip_attention import ClipAttention, ClipLook
+from ..analysis.attention import Attention, ClipAttention
+from ..analysis.clip import Clip
 from .drawing import (
     DPI,
+    EMPTY,
     LEAST_SHARE,
     QUERY_COLOUR,
-    colour_numbers,
     draw_arrow,
+    draw_frame,
     draw_query,
     explain,
     format_weight,
-    palette,
-    veiled,
+    pixels,
 )
 
 COLUMNS = 8  # of a strip, at most
@@ -33,204 +30,127 @@ LABEL = 0.14  # above each, in heights of a frame
 FRAME_INCHES = 2.0
 PANEL_INCHES = 3.0
 PANEL_COLUMNS = 3  # of an animation, at most
-Extent = tuple[float, float, float, float]  # left, right, bottom, top
-HEAT_OPACITY = 0.7  # what is looked at, often as small as a window, stays visible below it
-HEAT_SIDE = 96  # of a heat map, which is then scaled
+OPACITY = 0.7  # objects, often as small as a window, stay visible below the heat
 
 
 def draw_strip(
-    look: ClipLook, attentions: Sequence[ClipAttention], *, arrows: int = 8, title: str = ""
+    seen: ClipAttention, attentions: Sequence[Attention], *, arrows: int = 8, title: str = ""
 ) -> Figure:
     """For each attention a strip: a frame for each time step, heat, and arrows from the query.
 
     Args:
         arrows: to how many of the strongest positions above an even share, at most.
     """
-    height, width = look.clip.size
-    strips = [_Strip(attention, height=height, width=width) for attention in attentions]
-    columns = max(strip.columns for strip in strips)
+    height, width = seen.clip.size
+    columns = min(COLUMNS, max(len(attention.weights) for attention in attentions))
+    sides = [
+        math.ceil(len(attention.weights) / columns) * height * (1 + LABEL)
+        for attention in attentions
+    ]
     scale = FRAME_INCHES / (width * (1 + GAP))
-    heights = [strip.height * scale + 0.55 for strip in strips]
-    figure = Figure(figsize=(columns * FRAME_INCHES + 0.3, sum(heights) + 0.45), dpi=DPI)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
-    guess = ", ".join(f"{name} {score:.0%}" for name, score in look.best(3))
-    figure.suptitle(f"{title or look.clip.file.name}: {guess}", fontsize=11, x=0.01, ha="left")
-    every = figure.subplots(len(strips), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, strip in zip(every, strips, strict=True):
-        strip.draw(axes, look, arrows=arrows)
-        axes.set(xlim=(0, columns * width * (1 + GAP)), ylim=(strip.height, 0))
-        axes.set(aspect="equal", xticks=[], yticks=[], frame_on=False, anchor="W")
-        attention = strip.attention
+    heights = [side * scale + 0.55 for side in sides]
+    figure = Figure(
+        figsize=(columns * FRAME_INCHES + 0.3, sum(heights) + 0.45), dpi=DPI, layout="constrained"
+    )
+    guess = ", ".join(f"{name} {score:.0%}" for name, score in seen.best(3))
+    figure.suptitle(f"{title or seen.clip.file.name}: {guess}", fontsize=11, x=0.01, ha="left")
+    every = figure.subplots(len(sides), 1, squeeze=False, height_ratios=heights, subplot_kw=EMPTY)
+    for axes, attention, side in zip(every[:, 0], attentions, sides, strict=True):
+        _draw_frames(axes, seen.clip, attention, columns=columns, arrows=arrows)
+        axes.set(xlim=(0, columns * width * (1 + GAP)), ylim=(side, 0))
+        axes.set(aspect="equal", xticks=[], yticks=[], anchor="W")
         text = f"{attention.block} from {attention.query.label}; {explain(attention)}"
         axes.set_title(text, fontsize=8, loc="left", wrap=True)
     return figure
 
 
-class _Strip:
-    """Where the frames of one attention stand in its strip, row by row.
+def _draw_frames(
+    axes: Axes, clip: Clip, attention: Attention, *, columns: int, arrows: int
+) -> None:
+    """Draw a time step by its middle frame, and that of the query by the query's own."""
+    (height, width), query = clip.size, attention.query
+    own = attention.grid.step(query.frame)
+    shown = attention.grid.time.centres().astype(int)
+    shown[own] = query.frame
 
-    Its time steps are as many as the block's; a step is shown by its middle frame, and that of
-    the query by the query's own.
-    """
+    def place(step: int, x: float = 0.0, y: float = 0.0) -> tuple[float, float]:
+        row, column = divmod(step, columns)
+        left = (column * (1 + GAP) + GAP / 2) * width
+        return left + x, (row * (1 + LABEL) + LABEL) * height + y
 
-    def __init__(self, attention: ClipAttention, *, height: int, width: int) -> None:
-        self.attention = attention
-        self.frame_height, self.frame_width = height, width
-        self.shown = attention.grid.time.windows().mean(axis=1).astype(int)
-        self.shown[attention.grid.step(attention.query.frame)] = attention.query.frame
-        self.columns = min(COLUMNS, len(self.shown))
-
-    @property
-    def height(self) -> float:
-        return math.ceil(len(self.shown) / self.columns) * self.frame_height * (1 + LABEL)
-
-    def place(self, step: int, x: float, y: float) -> tuple[float, float]:
-        """Where (x, y) of the frame of a time step is in the strip."""
-        row, column = divmod(step, self.columns)
-        return (
-            x + (column * (1 + GAP) + GAP / 2) * self.frame_width,
-            y + row * self.frame_height * (1 + LABEL) + LABEL * self.frame_height,
+    for step, frame in enumerate(shown):
+        draw_frame(
+            axes,
+            clip.frames[frame],
+            attention,
+            step=step,
+            size=clip.size,
+            offset=place(step),
+            opacity=OPACITY,
         )
-
-    def draw(self, axes: Axes, look: ClipLook, *, arrows: int) -> None:
-        attention = self.attention
-        own = attention.grid.step(attention.query.frame)
-        for step, frame in enumerate(self.shown):
-            left, top = self.place(step, 0, 0)
-            right, bottom = self.place(step, self.frame_width, self.frame_height)
-            extent = (left, right, bottom, top)
-            axes.imshow(veiled(look.clip.frames[frame]), extent=extent, interpolation="bilinear")
-            _show_heat(axes, attention, step, extent)
-            weight = float(attention.weights[step].sum())
-            label = f"frame {look.clip.numbers[frame]}"
-            if not attention.sees[step].any():
-                label += ": not seen"
-            elif not attention.signed:
-                is_little = weight < LEAST_SHARE
-                shown = f"<{LEAST_SHARE:.1%}" if is_little else format_weight(attention, weight)
-                label += f": {shown}"
-            axes.text(
-                left,
-                top - 0.03 * self.frame_height,
-                label,
-                fontsize=8,
-                color="#007d8a" if step == own else "black",
-                fontweight="bold" if step == own else "normal",
-            )
-        query = self.place(own, attention.query.x, attention.query.y)
-        for step, x, y, weight in attention.strongest(arrows):
-            draw_arrow(axes, query, self.place(step, x, y), weight / attention.peak)
-        draw_query(axes, *query)
+        axes.text(
+            *place(step, y=-0.03 * height),
+            f"frame {clip.numbers[frame]}{_share(attention, step)}",
+            fontsize=8,
+            color="#007d8a" if step == own else "black",
+            fontweight="bold" if step == own else "normal",
+        )
+    start = place(own, query.x, query.y)
+    for step, x, y, weight in attention.strongest(arrows):
+        draw_arrow(axes, start, place(step, x, y), weight / attention.peak)
+    draw_query(axes, *start)
 
 
-def _show_heat(axes: Axes, attention: ClipAttention, step: int, extent: Extent) -> AxesImage:
-    return axes.imshow(
-        _heat(attention, step),
-        cmap=ListedColormap(palette(signed=attention.signed, opacity=HEAT_OPACITY)),
-        vmin=0,
-        vmax=255,
-        extent=extent,
-        interpolation="bilinear",
-    )
+def _share(attention: Attention, step: int) -> str:
+    """The share of a time step, after its name."""
+    if not attention.sees[step].any():
+        return ": not seen"
+    if attention.signed:
+        return ""
+    weight = float(attention.weights[step].sum())
+    is_little = weight < LEAST_SHARE
+    return f": <{LEAST_SHARE:.1%}" if is_little else f": {format_weight(attention, weight)}"
 
 
-def _heat(attention: ClipAttention, step: int) -> np.ndarray:
-    """The weights of a time step over a frame, as numbers of `palette`."""
-    values = attention.grid.space.sample(attention.weights[step], height=HEAT_SIDE, width=HEAT_SIDE)
-    return colour_numbers(attention, values)
-
-
-def animate(look: ClipLook, attentions: Sequence[ClipAttention], *, arrows: int = 8) -> np.ndarray:
+def animate(seen: ClipAttention, attentions: Sequence[Attention], *, arrows: int = 8) -> np.ndarray:
     """The clip, with heat and arrows of each block as its frames pass: RGB uint8 (T, H, W, 3).
 
     Arrows go to the positions in the frame that is shown, from the place of the query, whose dot
-    is filled in its own frame. H and W are even, as video files want it.
+    is filled in its own frame.
     """
-    height, width = look.clip.size
-    panels = 1 + len(attentions)
-    columns = min(PANEL_COLUMNS, panels)
-    rows = math.ceil(panels / columns)
+    clip = seen.clip
+    height, width = clip.size
+    columns = min(PANEL_COLUMNS, 1 + len(attentions))
+    rows = math.ceil((1 + len(attentions)) / columns)
     side = PANEL_INCHES / max(height, width)
-    size = (columns * width * side, rows * (height * side + 0.3) + 0.25)
-    wide, high = (math.ceil(inches * DPI / 2) * 2 / DPI for inches in size)  # even in pixels
-    figure = Figure(figsize=(wide, high), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
+    figure = Figure(figsize=(columns * width * side, rows * (height * side + 0.3) + 0.25), dpi=DPI)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
-    every = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in every:
-        axes.set(xticks=[], yticks=[], frame_on=False)
+    first, *others = figure.subplots(rows, columns, squeeze=False, subplot_kw=EMPTY).ravel()
+    name, score = seen.best(1)[0]
+    first.set_title(f"{name} {score:.0%}", fontsize=8)
     extent = (0, width, height, 0)
-    name, score = look.best(1)[0]
-    every[0].set_title(f"{name} {score:.0%}", fontsize=8)
-    plain = every[0].imshow(look.clip.frames[0], extent=extent)
-    moving = [
-        _Panel(axes, look, attention, arrows=arrows, extent=extent)
-        for axes, attention in zip(every[1:], attentions, strict=False)
-    ]
-    images = []
-    for frame, number in enumerate(look.clip.numbers):
-        figure.suptitle(f"{look.clip.file.name}, frame {number}", fontsize=9)
-        plain.set_data(look.clip.frames[frame])
-        for panel in moving:
-            panel.show(frame)
-        canvas.draw()
-        if not frame:  # what is laid out once does not move
-            figure.set_layout_engine("none")
-        images.append(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
-    return np.stack(images)
-
-
-class _Panel:
-    """One block's part of an animation."""
-
-    def __init__(
-        self,
-        axes: Axes,
-        look: ClipLook,
-        attention: ClipAttention,
-        *,
-        arrows: int,
-        extent: Extent,
-    ) -> None:
-        self.attention = attention
-        self.frames = np.stack([veiled(frame) for frame in look.clip.frames])
-        query = attention.query
+    shown: list[list[Artist]] = [[first.imshow(frame, extent=extent)] for frame in clip.frames]
+    for axes, attention in zip(others, attentions, strict=False):
         axes.set_title(".".join(attention.block.split(".")[-2:]), fontsize=8)
-        self.image = axes.imshow(self.frames[0], extent=extent)
-        self.heat = _show_heat(axes, attention, 0, extent)
-        self.arrows = [
-            (step, draw_arrow(axes, (query.x, query.y), (x, y), weight / attention.peak))
-            for step, x, y, weight in attention.strongest(arrows)
-        ]
-        self.dot = draw_query(axes, query.x, query.y)
+        query = attention.query
+        for frame, artists in enumerate(shown):
+            step = attention.grid.step(frame)
+            artists += draw_frame(
+                axes, clip.frames[frame], attention, step=step, size=clip.size, opacity=OPACITY
+            )
+            artists += [
+                draw_arrow(axes, (query.x, query.y), (x, y), weight / attention.peak)
+                for at, x, y, weight in attention.strongest(arrows)
+                if at == step
+            ]
+            colour = QUERY_COLOUR if frame == query.frame else "none"
+            artists.append(draw_query(axes, query.x, query.y, colour=colour))
         axes.set(xlim=extent[:2], ylim=extent[2:])
-
-    def show(self, frame: int) -> None:
-        step = self.attention.grid.step(frame)
-        self.image.set_data(self.frames[frame])
-        self.heat.set_data(_heat(self.attention, step))
-        for at, arrow in self.arrows:
-            arrow.set_visible(at == step)
-        self.dot.set_markerfacecolor(
-            QUERY_COLOUR if frame == self.attention.query.frame else "none"
-        )
-
-
-def write_animation(images: np.ndarray, file: Path, *, rate: float) -> None:
-    """Write `file` with the suffix .mp4 (H.264, by PyAV) or .gif, which repeats.
-
-    Args:
-        images: RGB uint8 (T, H, W, 3), H and W even.
-        rate: frames a second; in a file a whole number, at least 1.
-
-    Raises:
-        UserError: PyAV is not installed.
-        OSError: `file` cannot be written.
-    """
-    whole = max(1, round(rate))
-    if file.suffix == ".mp4":
-        video_file.write(file, images, rate=whole)
-        return
-    first, *rest = (Image.fromarray(image) for image in images)
-    first.save(file, save_all=True, append_images=rest, duration=round(1000 / whole), loop=0)
+    images = []
+    for artists, number in zip(shown, clip.numbers, strict=True):
+        for artist in chain(*shown):
+            artist.set_visible(artist in artists)
+        figure.suptitle(f"{clip.file.name}, frame {number}", fontsize=9)
+        images.append(pixels(figure))
+        figure.set_layout_engine("none")  # the first layout holds for all frames
+    return np.stack(images)

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..analysis.attention import BlockInput, ClipAttention
+from ..analysis.clip import Query
+from ..analysis.grid import Axis
 from ..layers import NonLocalBlock
 from ..layers.nonlocal_ops import SOFTMAX_FORMS
-from .attention import embeddings
-from .clip import ClipQuery
-from .clip_attention import ClipLook, SeenBlock
 from .drawing import LEAST_PEAK, LEAST_SHARE, palette
-from .geometry import Axis
 from .page import fill_template, jpeg, legend
 
 NUM_CLASSES = 5  # of a clip, whose scores are shown
@@ -37,7 +36,7 @@ class ClipPage:
         self.arrows = arrows
         self._clips: list[dict[str, Any]] = []
 
-    def add(self, look: ClipLook, *, query: ClipQuery | None = None) -> None:
+    def add(self, look: ClipAttention, *, query: Query | None = None) -> None:
         """Add a clip, looked at from `query` at first; default: the strongest evidence."""
         height, width = look.clip.size
         first = query or look.evidence
@@ -72,12 +71,12 @@ class ClipPage:
         return fill_template("clip_page.html", title=self.title, subtitle=self.subtitle, data=data)
 
 
-def _place(query: ClipQuery) -> list[float]:
+def _place(query: Query) -> list[float]:
     return [query.frame, query.x, query.y]
 
 
 @torch.no_grad()
-def _block(seen: SeenBlock) -> dict[str, Any]:
+def _block(seen: BlockInput) -> dict[str, Any]:
     block = seen.block
     theta, phi = _factors(block, seen.features)
     return {
@@ -87,8 +86,8 @@ def _block(seen: SeenBlock) -> dict[str, Any]:
         "axes": block.axes,
         "group": block.frames,
         "time": _axis(seen.grid.time),
-        "y": _axis(seen.grid.space.y),
-        "x": _axis(seen.grid.space.x),
+        "y": _axis(seen.grid.y),
+        "x": _axis(seen.grid.x),
         "width": theta.shape[1],
         "theta": _floats(theta),
         "phi": _floats(phi),
@@ -99,10 +98,11 @@ def _factors(block: NonLocalBlock, features: Tensor) -> tuple[Tensor, Tensor]:
     """theta (P, D) and phi (M, D) of ``f = exp(theta_i . phi_j)`` or ``theta_i . phi_j``; for the
     concatenation scalars, D = 1, of ``f = ReLU(theta_i + phi_j)``."""
     x = features.to(block.g.weight.dtype).unsqueeze(0)
-    theta, phi = (rows[0].float() for rows in embeddings(block, x, block._pool(x)))
-    if block.pairwise == "concatenation":
-        w_theta, w_phi = block.w_f.float().view(2, -1, 1)
-        return theta @ w_theta, phi @ w_phi
+    x_hat = block._pool(x)
+    theta, phi = (
+        block._unfold(rows.transpose(1, 2), v)[0].flatten(1).t().float()
+        for rows, v in zip(block._embed(x, x_hat), (x, x_hat), strict=True)
+    )
     if block.pairwise in SOFTMAX_FORMS and block.scale:
         theta = theta * theta.shape[1] ** -0.5
     return theta, phi

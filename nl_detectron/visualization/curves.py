@@ -3,6 +3,7 @@
 import fnmatch
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,22 +31,20 @@ class Run:
 
 
 def read_runs(paths: Sequence[str | Path]) -> list[Run]:
-    """Read a run's folder or ``metrics.json`` each; names are the folders', as far as they differ.
+    """Read a run's folder or ``metrics.json`` each; names are the folders below a common one.
 
-    Lines that are no JSON (a killed run leaves half of one) are counted and left out. A run that
-    was started again at an earlier iteration has written some of them twice: the later ones count.
+    Lines that are no JSON (a killed run leaves half of one) are counted and skipped. A run that
+    resumed at an earlier iteration has written some of them twice: the later ones count.
 
     Raises:
         UserError: a file is missing, or no line of it can be read.
     """
     files = [path / "metrics.json" if path.is_dir() else path for path in map(Path, paths)]
-    folders = [file.resolve().parent.parts for file in files]
-    depth = 1
-    while depth < max(map(len, folders)) and len({f[-depth:] for f in folders}) < len(set(folders)):
-        depth += 1
+    folders = [file.resolve().parent for file in files]
+    common = os.path.commonpath([folder.parent for folder in folders])
     runs = []
     for file, folder in zip(files, folders, strict=True):
-        run = Run("/".join(folder[-depth:]))
+        run = Run(folder.relative_to(common).as_posix())
         try:
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
@@ -72,10 +71,9 @@ def _add(run: Run, record: dict, iteration: int) -> None:
         if key == "iteration" or not isinstance(value, int | float):
             continue
         curve = run.curves.setdefault(key, {})
-        # Older ones of a run that went back. Curves differ in when they are written, so each
-        # is looked at by itself.
-        for replaced in [i for i in reversed(curve) if i >= iteration]:
-            del curve[replaced]
+        # A run that went back replaces its later points; each curve has its own iterations.
+        while curve and next(reversed(curve)) >= iteration:
+            curve.popitem()
         curve[iteration] = float(value)
 
 
@@ -91,7 +89,9 @@ def plot_runs(
     Raises:
         UserError: no run has a finite value for any of `keys`.
     """
-    known = {key for run in runs for key, c in run.curves.items() if _any_finite(c)}
+    known = {
+        key for run in runs for key, c in run.curves.items() if np.isfinite(list(c.values())).any()
+    }
     shown = list(dict.fromkeys(k for p in keys for k in sorted(fnmatch.filter(known, p))))
     if not shown:
         raise UserError(f"no run has {' '.join(keys)}.{nearest(keys[0], sorted(known))}")
@@ -129,7 +129,9 @@ def _draw(panel, key: str, run: Run, number: int, smooth: int) -> None:
     evaluated = "/AP" in key
     if smooth > 1 and not evaluated:
         panel.plot(iterations, values, alpha=0.3, label="_as logged", **style)
-        values = _mean_of_last(values, smooth)
+        values = np.array(
+            [values[max(0, i - smooth) : i].mean() for i in range(1, len(values) + 1)]
+        )
     # A single point makes no line, and evaluations are few: both want a mark.
     marker = "o" if evaluated or len(values) == 1 else None
     panel.plot(iterations, values, label=run.name, marker=marker, markersize=3, **style)
@@ -138,11 +140,3 @@ def _draw(panel, key: str, run: Run, number: int, smooth: int) -> None:
 def _style(number: int) -> dict:
     line = _LINE_STYLES[number // 10 % len(_LINE_STYLES)]
     return {"color": f"C{number % 10}", "linestyle": line, "linewidth": 1.3}
-
-
-def _mean_of_last(values: np.ndarray, count: int) -> np.ndarray:
-    return np.array([values[max(0, i + 1 - count) : i + 1].mean() for i in range(len(values))])
-
-
-def _any_finite(curve: dict[int, float]) -> bool:
-    return any(math.isfinite(value) for value in curve.values())

@@ -2,12 +2,13 @@
 
 import cv2
 import numpy as np
-import torch
 import torch.nn.functional as F
 from detectron2.data import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import Visualizer
+
+from ..analysis.attention import is_person
 
 SHORT_SIDE = 480  # pixels of the shorter side, below which labels would cover the image
 LONG_SIDE = 4096  # of an enlarged one: a strip of 3000 x 1 pixels would fill the memory
@@ -31,14 +32,6 @@ def draw_instances(
     if video is not None:
         return video.draw_instance_predictions(large, shown).get_image()
     return Visualizer(large, metadata).draw_instance_predictions(shown).get_image()
-
-
-def is_person(instances: Instances, metadata: Metadata) -> torch.Tensor:
-    """Which instances (R,) the keypoint head means something for: it answers for cars as well."""
-    names = metadata.get("thing_classes", [])
-    if len(names) < 2 or "person" not in names:
-        return torch.ones(len(instances), dtype=torch.bool)
-    return instances.pred_classes == names.index("person")
 
 
 def without_foreign_keypoints(instances: Instances, metadata: Metadata) -> Instances:

@@ -1,35 +1,34 @@
 """Images of attention: heat map, arrows, and a sheet with all of them."""
 
 import math
-from collections.abc import Sequence
 from itertools import groupby
 from textwrap import fill
 
 import numpy as np
-from detectron2.data import Metadata
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.text import Annotation
 
-from .attention import Attention, Look, Row
-from .detections import draw_instances
+from ..analysis.attention import Attention, ImageAttention
 
 QUERY_COLOUR = "#00e5ff"
 VEIL = 0.4  # how much the image is darkened and greyed below a heat map
 BELOW_SCALE = "#3a3d42"  # a dark image's colour, below the transparent end of the colour bar
 LEAST_PEAK = 4  # the colour scale goes at least to so many times an even share
 LEAST_SHARE = 0.001  # of a time step, that is written out
+HEAT_SIDE = 256  # of a heat map, which is then scaled
 COLUMNS = 4  # of a sheet, at most
 MAX_PANELS = 8  # of each block in a sheet
 PANEL_INCHES = 4.0
 NOTE_WIDTH = 40  # characters below a panel
 DPI = 110
+EMPTY = {"xticks": [], "yticks": [], "frame_on": False}
+"""Axes of a panel."""
 
 
 def palette(*, signed: bool, opacity: float = 0.9) -> np.ndarray:
@@ -48,7 +47,7 @@ def palette(*, signed: bool, opacity: float = 0.9) -> np.ndarray:
     return colours
 
 
-def scale_end(attention: Row) -> float:
+def scale_end(attention: Attention) -> float:
     """The weight of the strongest colour: the peak, unless attention is nearly even.
 
     A map that is even to a few per cent must look flat, not full of peaks.
@@ -58,33 +57,58 @@ def scale_end(attention: Row) -> float:
     return max(attention.peak, LEAST_PEAK * attention.even)
 
 
-def heat_map(attention: Attention, *, height: int, width: int) -> np.ndarray:
-    """The weights over the grid's box as numbers of `palette`: (height, width), uint8."""
-    return colour_numbers(
-        attention, attention.grid.sample(attention.weights, height=height, width=width)
-    )
+def heat_map(attention: Attention, *, height: int, width: int, step: int = 0) -> np.ndarray:
+    """The weights of a time step over the grid's box as numbers of `palette`.
 
-
-def colour_numbers(attention: Row, weights: np.ndarray) -> np.ndarray:
-    """Weights of the row, or values between them, as numbers of `palette`: uint8."""
-    values = weights / scale_end(attention)
+    Returns (height, width), uint8.
+    """
+    values = attention.grid.sample(attention.weights[step], height=height, width=width)
+    values = values / scale_end(attention)
     if attention.signed:
         values = (values + 1) / 2
     return np.round(255 * values).clip(0, 255).astype(np.uint8)
 
 
-def veiled(image: np.ndarray) -> np.ndarray:
-    """`image` (H, W, 3) as it is below a heat map: greyer and darker."""
+def draw_frame(
+    axes: Axes,
+    image: np.ndarray,
+    attention: Attention,
+    *,
+    step: int = 0,
+    size: tuple[int, int],
+    offset: tuple[float, float] = (0.0, 0.0),
+    opacity: float = 0.9,
+) -> tuple[AxesImage, AxesImage]:
+    """Draw a frame, darkened, and over it the weights of a time step.
+
+    Args:
+        image: RGB uint8, of any size.
+        size: height and width in the coordinates of `axes`.
+        offset: x and y of the frame's upper left corner there.
+    """
+    (height, width), (left, top), (x0, y0, x1, y1) = size, offset, attention.grid.box
     grey = image.mean(axis=2, keepdims=True)
-    return np.round((1 - VEIL) * (0.5 * image + 0.5 * grey)).astype(np.uint8)
+    veiled = np.round((1 - VEIL) * (0.5 * image + 0.5 * grey)).astype(np.uint8)
+    frame = axes.imshow(
+        veiled, extent=(left, left + width, top + height, top), interpolation="bilinear"
+    )
+    heat = axes.imshow(
+        heat_map(attention, height=HEAT_SIDE, width=HEAT_SIDE, step=step),
+        cmap=ListedColormap(palette(signed=attention.signed, opacity=opacity)),
+        vmin=0,
+        vmax=255,
+        extent=(left + x0, left + x1, top + y1, top + y0),
+        interpolation="bilinear",
+    )
+    return frame, heat
 
 
-def format_weight(attention: Row, weight: float) -> str:
+def format_weight(attention: Attention, weight: float) -> str:
     """A weight for people: a share in per cent, or a signed number."""
     return f"{weight:.3g}" if attention.signed else f"{100 * weight:.3g}%"
 
 
-def explain(attention: Row) -> str:
+def explain(attention: Attention) -> str:
     """One line on the colour scale, with the numbers at its ends."""
     if attention.signed:
         text = f"signed weights f/C (no softmax), on a symmetric scale, ±{attention.peak:.3g}"
@@ -96,106 +120,91 @@ def explain(attention: Row) -> str:
     return text
 
 
-def draw_attention(look: Look, attention: Attention, *, arrows: int = 8) -> np.ndarray:
-    """The image with heat map, arrows and query: (H, W, 3), RGB, uint8, of the image's size."""
-    height, width = look.image.shape[:2]
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+def pixels(figure: Figure) -> np.ndarray:
+    """Draw a figure: (H, W, 3), RGB, uint8."""
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    _draw_panel(axes, look, attention, arrows=arrows, zoom=False)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def draw_detections(look: Look, metadata: Metadata) -> np.ndarray:
-    """The image with boxes, masks, skeletons and labels, enlarged if small: (H', W', 3), RGB."""
-    return draw_instances(look.image, look.instances, metadata)
+def draw_attention(seen: ImageAttention, attention: Attention, *, arrows: int = 8) -> np.ndarray:
+    """The image with heat map, arrows and query: (H, W, 3), RGB, uint8, of the image's size."""
+    height, width = seen.image.shape[:2]
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    _draw_panel(figure.add_axes((0, 0, 1, 1)), seen, attention, arrows=arrows)
+    return pixels(figure)
 
 
 def draw_sheet(
-    look: Look, *, detections: np.ndarray | None = None, arrows: int = 8, title: str = ""
+    seen: ImageAttention,
+    *,
+    detections: np.ndarray | None = None,
+    arrows: int = 8,
+    title: str = "",
 ) -> Figure:
     """A sheet with the image, its detections, and for each block up to MAX_PANELS queries.
 
     Args:
-        detections: what `draw_detections` gives; None leaves that panel out.
+        detections: the image of `draw_instances`; None skips that panel.
         arrows: to how many of the strongest positions above an even share, at most.
     """
     groups = [
-        (block, _some(list(group), MAX_PANELS))
-        for block, group in groupby(look.attentions, key=lambda attention: attention.block)
+        (block, every[:: math.ceil(len(every) / MAX_PANELS)])  # evenly from all
+        for block, group in groupby(seen.attentions, key=lambda attention: attention.block)
+        for every in [list(group)]
     ]
     rows = [1, *(math.ceil(len(group) / COLUMNS) for _, group in groups)]
-    height, width = look.image.shape[:2]
+    height, width = seen.image.shape[:2]
     panel_height = PANEL_INCHES * min(max(height / width, 0.5), 1.5) + 0.7
     columns = min(COLUMNS, max([2, *(len(group) for _, group in groups)]))
-    figure = Figure(figsize=(columns * PANEL_INCHES, sum(rows) * panel_height + 0.4), dpi=DPI)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
+    figure = Figure(
+        figsize=(columns * PANEL_INCHES, sum(rows) * panel_height + 0.4),
+        dpi=DPI,
+        layout="constrained",
+    )
     parts = figure.subfigures(len(rows), squeeze=False, height_ratios=rows)[:, 0]
-
-    panels = [(title or "image", look.image)]
+    panels = [
+        part.subplots(count, columns, squeeze=False, subplot_kw=EMPTY).ravel()
+        for part, count in zip(parts, rows, strict=True)
+    ]
+    panels[0][0].imshow(seen.image)
+    panels[0][0].set_title(title or "image", fontsize=10)
     if detections is not None:
-        panels.append((f"{len(look.instances)} detections", detections))
-    for axes, (name, image) in zip(_axes(parts[0], 1, columns), panels, strict=False):
-        axes.imshow(image)
-        axes.set_title(name, fontsize=10)
-    for part, count, (block, group) in zip(parts[1:], rows[1:], groups, strict=True):
+        panels[0][1].imshow(detections)
+        panels[0][1].set_title(f"{len(seen.instances)} detections", fontsize=10)
+    for part, every, (block, group) in zip(parts[1:], panels[1:], groups, strict=True):
         part.suptitle(block, fontsize=12, fontweight="bold", x=0.01, ha="left")
-        for axes, attention in zip(_axes(part, count, columns), group, strict=False):
-            heat = _draw_panel(axes, look, attention, arrows=arrows, zoom=True)
+        for axes, attention in zip(every, group, strict=False):
+            heat = _draw_panel(axes, seen, attention, arrows=arrows)
+            left, top, right, bottom = zoomed(attention, width, height)
+            axes.set(xlim=(left, right), ylim=(bottom, top))
             axes.set_title(attention.query.label, fontsize=10)
             bar = part.colorbar(heat, ax=axes, fraction=0.04, pad=0.02)
             ends = [-1, 0, 1] if attention.signed else [0, 1]
-            bar.set_ticks([0, 127.5, 255] if attention.signed else [0, 255])
             labels = [format_weight(attention, end * scale_end(attention)) for end in ends]
-            bar.set_ticklabels(labels, fontsize=8)
+            bar.set_ticks(np.linspace(0, 255, len(ends)), labels=labels, fontsize=8)
             bar.ax.set_facecolor(BELOW_SCALE)
             axes.set_xlabel(fill(explain(attention), NOTE_WIDTH), fontsize=8)
     return figure
 
 
-def _axes(part: SubFigure, rows: int, columns: int) -> list[Axes]:
-    """Empty panels without ticks and frame, row by row."""
-    axes = list(part.subplots(rows, columns, squeeze=False).ravel())
-    for one in axes:
-        one.set(xticks=[], yticks=[], frame_on=False)
-    return axes
-
-
-def _some(attentions: Sequence[Attention], count: int) -> Sequence[Attention]:
-    """At most `count`, evenly from the whole list."""
-    return attentions[:: math.ceil(len(attentions) / count)]
-
-
 def _draw_panel(
-    axes: Axes, look: Look, attention: Attention, *, arrows: int, zoom: bool
+    axes: Axes, seen: ImageAttention, attention: Attention, *, arrows: int
 ) -> AxesImage:
-    """Draw into `axes`, whose coordinates become the image's; return what a colour bar needs."""
-    height, width = look.image.shape[:2]
-    x0, y0, x1, y1 = attention.grid.box
-    axes.imshow(veiled(look.image), extent=(0, width, height, 0), interpolation="bilinear")
-    columns, rows = max(1, math.ceil(x1 - x0)), max(1, math.ceil(y1 - y0))
-    shown = axes.imshow(
-        heat_map(attention, height=max(rows, 64), width=max(columns, 64)),
-        cmap=ListedColormap(palette(signed=attention.signed)),
-        vmin=0,
-        vmax=255,
-        extent=(x0, x1, y1, y0),
-        interpolation="nearest",
-    )
+    """Draw into `axes`, whose coordinates become the image's; return the heat map."""
+    height, width = size = seen.image.shape[:2]
+    _, heat = draw_frame(axes, seen.image, attention, size=size)
     query = attention.query
-    for x, y, weight in attention.strongest(arrows):
+    for _, x, y, weight in attention.strongest(arrows):
         draw_arrow(axes, (query.x, query.y), (x, y), weight / attention.peak)
     draw_query(axes, query.x, query.y)
-    left, top, right, bottom = zoomed(attention, width, height) if zoom else (0, 0, width, height)
-    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
-    return shown
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[])
+    return heat
 
 
 def draw_arrow(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], strength: float
-) -> Annotation:
+) -> Artist:
     """An arrow of a weight that is `strength` times the peak; blue where that is negative."""
     return axes.annotate(
         "",
@@ -214,10 +223,10 @@ def draw_arrow(
     )
 
 
-def draw_query(axes: Axes, x: float, y: float) -> Line2D:
-    """The dot of the point that is looked from."""
+def draw_query(axes: Axes, x: float, y: float, *, colour: str = QUERY_COLOUR) -> Artist:
+    """The dot of the query."""
     outline = [withStroke(linewidth=2.5, foreground="black")]
-    return axes.plot(x, y, "o", ms=6, mfc=QUERY_COLOUR, mec="black", path_effects=outline)[0]
+    return axes.plot(x, y, "o", ms=6, mfc=colour, mec="black", path_effects=outline)[0]
 
 
 def zoomed(attention: Attention, width: int, height: int) -> tuple[float, float, float, float]:

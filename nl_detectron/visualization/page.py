@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .attention import Attention, Look
+from ..analysis.attention import Attention, ImageAttention
 from .drawing import explain, format_weight, heat_map, palette, scale_end, zoomed
 
 LONGEST_SIDE = 1280  # of an image inside the page
@@ -34,18 +34,18 @@ class Page:
         self.arrows = arrows
         self._images: list[dict[str, Any]] = []
 
-    def add(self, name: str, look: Look, *, detections: np.ndarray) -> None:
-        """Add an image under `name`; `detections` is what `draw_detections` gives."""
-        height, width = look.image.shape[:2]
+    def add(self, name: str, seen: ImageAttention, *, detections: np.ndarray) -> None:
+        """Add an image under `name`; `detections` is the image of `draw_instances`."""
+        height, width = seen.image.shape[:2]
         self._images.append(
             {
                 "name": name,
                 "width": width,
                 "height": height,
-                "original": jpeg(look.image),
+                "original": jpeg(seen.image),
                 "detections": jpeg(detections),
-                "found": len(look.instances),
-                "views": [self._view(a, width=width, height=height) for a in look.attentions],
+                "found": len(seen.instances),
+                "views": [self._view(a, width=width, height=height) for a in seen.attentions],
             }
         )
 
@@ -71,7 +71,7 @@ class Page:
                     round(weight / attention.peak, 3),
                     format_weight(attention, weight),
                 ]
-                for x, y, weight in attention.strongest(self.arrows)
+                for _, x, y, weight in attention.strongest(self.arrows)
             ],
             "signed": attention.signed,
             "end": format_weight(attention, scale_end(attention)),

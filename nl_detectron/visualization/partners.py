@@ -7,8 +7,8 @@ other (see `nl_detectron.data.datasets.synthetic.clips`).
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .clip import Clip
-from .clip_attention import ClipAttention, ClipLook
+from ..analysis.attention import Attention, ClipAttention
+from ..analysis.clip import Clip
 
 Signal = dict[int, list[tuple[float, float]]]
 """Where a signal is: the points (x, y) of its parts, by the number of the video's frame."""
@@ -53,7 +53,7 @@ class PartnerShare:
     around_itself: Share
 
 
-def partner_shares(look: ClipLook, signals: tuple[Signal, Signal]) -> Iterator[PartnerShare]:
+def partner_shares(look: ClipAttention, signals: tuple[Signal, Signal]) -> Iterator[PartnerShare]:
     """For each of the two signals and each block, from the middle of the time that it is seen.
 
     A clip that misses one of the signals gives nothing.
@@ -72,7 +72,7 @@ def partner_shares(look: ClipLook, signals: tuple[Signal, Signal]) -> Iterator[P
             )
 
 
-def _share(attention: ClipAttention, points: Points, *, margin: int = 0) -> Share:
+def _share(attention: Attention, points: Points, *, margin: int = 0) -> Share:
     share, even = attention.share_at(points, margin=margin)
     strongest = attention.windows_of(points, margin=margin)[attention.largest(1)]
     return Share(share=share, even=even, is_strongest=bool(strongest.any()))

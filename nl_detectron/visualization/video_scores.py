@@ -43,7 +43,6 @@ class ScoreOverlay:
         self.bars_width = min(width, max(16 * self.row_height, width // 3))
         self.width = width
         self._font = ImageFont.truetype(str(_FONT), round(0.72 * self.row_height))
-        self._bars: tuple[bytes, np.ndarray] = (b"", np.zeros((0, 0, 3), np.uint8))
         self._strip = np.zeros((self.strip_height, width, 3), np.uint8)
 
     def set_curves(self, times: np.ndarray, scores: np.ndarray) -> None:
@@ -70,19 +69,12 @@ class ScoreOverlay:
             position: of the frame in the strip, 0 to 1.
         """
         drawn = frame.copy()
-        bars = self._bars_of(scores)
+        bars = self._draw_bars(scores)
         _blend(drawn[: bars.shape[0], : bars.shape[1]], bars)
         _blend(drawn[-self.strip_height :], self._strip[-len(drawn) :])
         column = min(self.width - 1, int(position * self.width))
         drawn[-self.strip_height :, column] = _CURSOR
         return drawn
-
-    def _bars_of(self, scores: np.ndarray) -> np.ndarray:
-        """Return the bars (h, w, 3), the same as before as long as the scores are the same."""
-        key = scores.tobytes()
-        if self._bars[0] != key:
-            self._bars = (key, self._draw_bars(scores))
-        return self._bars[1]
 
     def _draw_bars(self, scores: np.ndarray) -> np.ndarray:
         best = np.argsort(-scores, kind="stable")[: self.rows].tolist()

@@ -1,4 +1,4 @@
-"""Writing frames with the times of another video, and its sound."""
+"""Writing frames as a video or an animation, also with the times and the sound of another video."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self, cast
 
 import numpy as np
+from PIL import Image
 
 from ...utils.errors import UserError
 from .decoding import av, opened
@@ -35,6 +36,8 @@ class VideoWriter:
         rate: frames a second, on average.
         sound_of: file whose first audio stream is copied as it is; None for none.
         origin: time of the first frame in that file's own clock, in seconds.
+        is_constant: frames come at exactly `rate`, and with the same libraries the same frames give
+            the same bytes; the file is larger.
 
     Attributes:
         lost_sound: why there is no sound though `sound_of` has one; "" otherwise.
@@ -51,8 +54,14 @@ class VideoWriter:
         rate: Fraction,
         sound_of: str | os.PathLike[str] | None = None,
         origin: Fraction = Fraction(0),
+        is_constant: bool = False,
     ) -> None:
         codec = codec_for(path)
+        options = _OPTIONS[codec]
+        if is_constant:
+            # x264's slower presets read memory that they have not set: their bytes differ at times.
+            options = options | {"preset": "ultrafast", "threads": "1"}
+        self._tick = 1 / (1024 * rate) if is_constant else _TICK
         self.path, self.lost_sound = path, ""
         self._end = Fraction(0)
         self._next = 0  # the first tick that is free
@@ -63,12 +72,12 @@ class VideoWriter:
             self._stream = cast(
                 av.VideoStream,
                 self._container.add_stream(
-                    codec, rate=rate.limit_denominator(1001), options=_OPTIONS[codec]
+                    codec, rate=rate.limit_denominator(1001), options=options
                 ),
             )
             self._stream.height, self._stream.width = (side + side % 2 for side in size)
             self._stream.pix_fmt = "yuv420p"
-            self._stream.codec_context.time_base = _TICK
+            self._stream.codec_context.time_base = self._tick
             self._sound = self._open_sound(sound_of, origin) if sound_of else iter(())
             self._next_sound = next(self._sound, None)
 
@@ -77,10 +86,10 @@ class VideoWriter:
         with self._errors():
             self._copy_sound(until=frame.start)
             encoded = av.VideoFrame.from_ndarray(np.pad(frame.pixels, self._padding, "edge"))
-            encoded.pts = max(round(frame.start / _TICK), self._next)
-            encoded.duration = max(round(frame.end / _TICK) - encoded.pts, 1)
+            encoded.pts = max(round(frame.start / self._tick), self._next)
+            encoded.duration = max(round(frame.end / self._tick) - encoded.pts, 1)
             self._next = encoded.pts + 1
-            encoded.time_base = _TICK
+            encoded.time_base = self._tick
             self._container.mux(self._stream.encode(encoded))
             self._end = frame.end
 
@@ -134,6 +143,29 @@ class VideoWriter:
             raise UserError(
                 f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}"
             ) from error
+
+
+def write_video(path: Path, frames: np.ndarray, *, rate: int) -> None:
+    """Write frames at a constant rate; the same frames give the same bytes.
+
+    Args:
+        path: a format of `CODECS`, or a .gif, which repeats.
+        frames: RGB uint8 ``(T, H, W, 3)``.
+        rate: frames per second.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    if path.suffix == ".gif":
+        first, *rest = (Image.fromarray(frame) for frame in frames)
+        first.save(path, save_all=True, append_images=rest, duration=round(1000 / rate), loop=0)
+        return
+    size, seconds = (frames.shape[1], frames.shape[2]), Fraction(1, rate)
+    with VideoWriter(path, size=size, rate=Fraction(rate), is_constant=True) as writer:
+        for number, pixels in enumerate(frames):
+            start = number * seconds
+            writer.write(Frame(pixels=pixels, start=start, end=start + seconds))
+        writer.finish()
 
 
 def codec_for(path: Path) -> str:

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ... import video_file
 from . import canvas, clip_sprites, landscape, people, things
 from .canvas import Color, Part, Sprite
 from .generated import folder_name, written_whole
@@ -72,7 +71,9 @@ def make_clips(
     Raises:
         UserError: `root` cannot be written, or PyAV is not installed.
     """
-    sources = [canvas, clip_sprites, landscape, people, things, video_file, sys.modules[__name__]]
+    from ...video import writing  # needs PyAV, and to register the data set does not
+
+    sources = [canvas, clip_sprites, landscape, people, things, writing, sys.modules[__name__]]
     folder = root / folder_name("nl_clips", (num_train, num_val, seed), sources)
     splits = dict(zip(SPLITS, (num_train, num_val), strict=True))
     if folder.is_dir():
@@ -85,7 +86,7 @@ def make_clips(
             for index in range(count):
                 label, scene = make_scene(split, index, seed=seed)
                 path = f"{split}/{index + 1:06d}.mp4"
-                video_file.write(unfinished / path, scene.frames(), rate=FRAMES_PER_SECOND)
+                writing.write_video(unfinished / path, scene.frames(), rate=FRAMES_PER_SECOND)
                 lines.append(f"{path} {label}\n")
                 bar.update()
             list_file(unfinished, split).write_text("".join(lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A clip to look at: the frames that the network sees, and where they are in the video."""
+"""A clip of a video and the points in it."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..data.video.sampling import scaled_size
 from ..utils.errors import DataError, UserError
-from .attention import Query
 
 if TYPE_CHECKING:
     from ..data.video.info import VideoInfo
@@ -21,10 +20,20 @@ SHOWN_SIDE = 360
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipQuery(Query):
-    """A point that is looked from; x and y are those of its frame, number `frame` of the clip."""
+class Query:
+    """A point whose attention is computed.
 
-    frame: int
+    Args:
+        x, y: in the continuous coordinates of an image or a frame; the centre of pixel (3, 5) is
+            (3.5, 5.5).
+        label: its name for people.
+        frame: its number in the clip; an image has one frame.
+    """
+
+    x: float
+    y: float
+    label: str
+    frame: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +56,7 @@ class Clip:
     pixels: Tensor
     rate: float
 
-    def query(self, number: int, x: float, y: float) -> ClipQuery:
+    def query(self, number: int, x: float, y: float) -> Query:
         """The point (x, y) of the frame that shows frame `number` of the video.
 
         Raises:
@@ -57,10 +66,10 @@ class Clip:
         frame = int(np.abs(self.numbers - number).argmin())
         return self.point(frame, x, y)
 
-    def point(self, frame: int, x: float, y: float, *, label: str = "") -> ClipQuery:
+    def point(self, frame: int, x: float, y: float, *, label: str = "") -> Query:
         """The point (x, y) of frame `frame` of the clip, with its place as the label."""
         place = f"frame {self.numbers[frame]} ({int(x)}, {int(y)})"
-        return ClipQuery(frame=frame, x=x, y=y, label=f"{label}: {place}" if label else place)
+        return Query(frame=frame, x=x, y=y, label=f"{label}: {place}" if label else place)
 
 
 def check_point(

@@ -1,0 +1,153 @@
+"""The windows of a block's map in the coordinates of an image, or of the frames of a clip.
+
+Coordinates are Detectron2's: continuous, in pixels, x to the right and y down, with pixel (i, j)
+covering [i, i + 1) x [j, j + 1), so that its centre is at (i + 0.5, j + 0.5). Frame t of a clip
+covers [t, t + 1) in time; an image is a clip of one frame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One axis of the map: `length` positions, of which number i covers
+    ``start + i * step`` to ``start + (i + 1) * step``, in pixels of the image.
+
+    Position i of x thus has its centre at ``start + (i + 0.5) * step``. j runs over x̂, whose
+    positions are windows of `subsample` positions of x, the last one perhaps partial.
+
+    Args:
+        end: end of the image, or of the region of interest. Beyond it is padding: a position
+            that begins there is not drawn, one that only reaches into it is cut off.
+    """
+
+    start: float
+    step: float
+    length: int
+    end: float
+    subsample: int
+
+    def position(self, coordinate: float) -> int:
+        """The position of x that covers `coordinate`, or is nearest to it."""
+        number = int((coordinate - self.start) // self.step)
+        return min(max(number, 0), self.length - 1)
+
+    def windows(self) -> FloatArray:
+        """Begin and end of each position of x̂ that is not padding: (M, 2)."""
+        first = np.arange(0, self.length, self.subsample)
+        begin = self.start + self.step * first
+        # A map that reaches to `end` may have a partial window there, which this cuts off as well.
+        end = np.minimum(begin + self.step * self.subsample, self.end)
+        return np.stack([begin, end], axis=1)[begin < self.end]
+
+    def centres(self) -> FloatArray:
+        """The centres of `windows`: (M,)."""
+        return self.windows().mean(axis=1)
+
+    def spread(self, count: int) -> FloatArray:
+        """Linear interpolation from the M centres to `count` even cells: a matrix (count, M).
+
+        Beyond the outermost centres the value stays.
+        """
+        cells = self.start + (np.arange(count) + 0.5) * (self.end - self.start) / count
+        centres = self.centres()
+        return np.stack([np.interp(cells, centres, unit) for unit in np.eye(len(centres))], axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The map of a block over the frames of a clip, or over a region of interest in an image.
+
+    Args:
+        time: in frames of the clip.
+        y, x: in pixels of a frame, the same in each.
+    """
+
+    time: Axis
+    y: Axis
+    x: Axis
+
+    @classmethod
+    def of_frames(
+        cls,
+        shape: Sequence[int],
+        *,
+        strides: Sequence[int],
+        subsample: int,
+        network_size: Sequence[int],
+        size: Sequence[int],
+    ) -> "Grid":
+        """The grid of a block in a backbone; all sequences are of time, height and width.
+
+        Args:
+            shape: of the block's input, in positions.
+            strides: of the block's input, in frames and in pixels that the network sees.
+            subsample: of the block, over space.
+            network_size: frames and pixels that the network sees, resized but not padded.
+                Padding is at the right and at the bottom.
+            size: of the clip or the image itself.
+        """
+        axes = [
+            Axis(
+                start=0.0,
+                step=stride * own / seen,
+                length=length,
+                end=float(own),
+                subsample=step,
+            )
+            for length, stride, step, seen, own in zip(
+                shape, strides, (1, subsample, subsample), network_size, size, strict=True
+            )
+        ]
+        return cls(time=axes[0], y=axes[1], x=axes[2])
+
+    @classmethod
+    def of_region(cls, shape: Sequence[int], *, box: Sequence[float], subsample: int) -> "Grid":
+        """The grid of a block in a head: ROIAlign divides `box` (x0, y0, x1, y1) evenly."""
+        x0, y0, x1, y1 = box
+        axes = [
+            Axis(
+                start=begin,
+                step=(end - begin) / length,
+                length=length,
+                end=end,
+                subsample=step,
+            )
+            for length, begin, end, step in zip(
+                (1, *shape), (0, y0, x0), (1, y1, x1), (1, subsample, subsample), strict=True
+            )
+        ]
+        return cls(time=axes[0], y=axes[1], x=axes[2])
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """What the grid covers of a frame: x0, y0, x1, y1."""
+        return self.x.start, self.y.start, self.x.end, self.y.end
+
+    def contains(self, x: float, y: float) -> bool:
+        """Whether the point lies in the box."""
+        x0, y0, x1, y1 = self.box
+        return x0 <= x <= x1 and y0 <= y <= y1
+
+    def step(self, frame: int) -> int:
+        """The time step that covers a frame of the clip."""
+        return self.time.position(frame + 0.5)
+
+    def position(self, frame: int, x: float, y: float) -> int:
+        """The number of the position of x that covers the point, the last axis fastest."""
+        row = self.step(frame) * self.y.length + self.y.position(y)
+        return row * self.x.length + self.x.position(x)
+
+    def sample(self, weights: FloatArray, *, height: int, width: int) -> FloatArray:
+        """Spread `weights` (M_y, M_x), one for each window drawn, evenly over the box.
+
+        Returns (height, width): values at the centres of that many cells of the box. Linear
+        between the windows' centres, so a peak stays in its place.
+        """
+        return self.y.spread(height) @ weights @ self.x.spread(width).T
