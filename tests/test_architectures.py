@@ -72,14 +72,14 @@ def test_a_step_of_training_moves_the_block(architecture: str) -> None:
     model = build_model(cfg)
     (name,) = blocks_of(model)
     block = model.get_submodule(name)
+    at_zero = [weight for weight in block.parameters() if not weight.any()]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     with EventStorage():
         losses = model.train()([sample(), sample()])
     sum(losses.values()).backward()
     optimizer.step()
     assert all(torch.isfinite(loss).all() for loss in losses.values())
-    x = torch.randn(1, block.in_channels, 4, 6)
-    assert not torch.equal(block(x), x)
+    assert any(weight.any() for weight in at_zero)
 
 
 def lazy_model(name: str):

@@ -265,11 +265,6 @@ WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "the file is a list": ("m.pth", save([torch.zeros(1)]), "holds no weights"),
     "the file is one tensor": ("m.pth", save(torch.zeros(1)), "cannot read"),
-    "weights nested under 'state_dict'": (
-        "m.pth",
-        save({"state_dict": state_of(small_model())}),
-        "its 'state_dict' is not a tensor",
-    ),
     "a .pkl with an array of objects": (
         "m.pkl",
         write(pickle.dumps({"model": {"a": np.array([None])}, "__author__": "nobody"})),
