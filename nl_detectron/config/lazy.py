@@ -16,7 +16,6 @@ from ..utils.errors import ConfigError, UserError, nearest, one_line, short_repr
 from .load import check_device, find_config_file
 
 _LAZY_PARTS = ("model", "optimizer", "dataloader", "train")
-_NO_KEYS = "but it has to have keys"
 # Keys of `train` that Detectron2's own LazyConfigs do not have.
 _OUR_KEYS: dict[str, Any] = {"accumulate_steps": 1, "expected_results": [], "wandb_project": ""}
 # What a run reads besides; Detectron2's configs/common/train.py has those of `train`.
@@ -45,10 +44,7 @@ def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = 
     """
     path = find_config_file(config_file)
     cfg = _run_lazy_config(path)
-    for part in _LAZY_PARTS:
-        if part not in cfg:
-            raise ConfigError(f"{path}: '{part}' is missing; a LazyConfig for training defines it")
-    _check_parts(cfg)
+    _check_parts(cfg, path)
     for key, default in _OUR_KEYS.items():
         cfg.train.setdefault(key, default)
     for option in opts or ():
@@ -60,7 +56,7 @@ def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = 
             LazyConfig.apply_overrides(cfg, [option])
         except Exception as error:  # Hydra's parser, if it is installed, has its own classes
             raise ConfigError(f"on the command line: '{option}': {one_line(error)}") from error
-    _check_parts(cfg)
+    _check_parts(cfg, path)
     chosen = any(option.startswith("train.device=") for option in opts or ())
     if not chosen and not torch.cuda.is_available():
         cfg.train.device = "cpu"
@@ -68,10 +64,10 @@ def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = 
     return cfg
 
 
-def _check_parts(cfg: DictConfig) -> None:
+def _check_parts(cfg: DictConfig, path: Path) -> None:
     for part in _LAZY_PARTS:
         if not isinstance(found := cfg.get(part), DictConfig):
-            raise ConfigError(f"'{part}' is {short_repr(found)}, {_NO_KEYS}")
+            raise ConfigError(f"{path}: '{part}' must be a section, got {short_repr(found)}")
 
 
 def _run_lazy_config(path: Path) -> DictConfig:
@@ -125,8 +121,8 @@ def check_lazy_run(cfg: DictConfig, path: str, *, eval_only: bool) -> None:
             raise ConfigError(f"{path}: '{key}' is missing; the run needs it")
     for key in _LAZY_SECTIONS:
         if found[key] is not None and not OmegaConf.is_config(found[key]):
-            raise ConfigError(f"{path}: '{key}' is {short_repr(found[key])}, {_NO_KEYS}")
+            raise ConfigError(f"{path}: '{key}' must be a section, got {short_repr(found[key])}")
     for key, value in numbers.items():
         if not eval_only and (type(value) is not int or value < _LAZY_SMALLEST[key]):
-            allowed = f"{_LAZY_SMALLEST[key]} or more"
-            raise ConfigError(f"{path}: {key} is {short_repr(value)}; allowed: {allowed}")
+            expected = f"{_LAZY_SMALLEST[key]} or more"
+            raise ConfigError(f"{path}: {key} must be {expected}, got {short_repr(value)}")

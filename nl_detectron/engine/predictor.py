@@ -106,7 +106,7 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
         remaining = iter(images)
-        while inputs := [self._input(image) for image in islice(remaining, batch_size)]:
+        while inputs := [network_input(self.cfg, image) for image in islice(remaining, batch_size)]:
             by_size: dict[tuple[int, ...], list[int]] = {}
             for index, item in enumerate(inputs):
                 by_size.setdefault(tuple(item["image"].shape), []).append(index)
@@ -115,9 +115,6 @@ class Predictor:
                 outputs = self._run([inputs[index] for index in indices])
                 found.update(zip(indices, outputs, strict=True))
             yield from (found[index] for index in range(len(inputs)))
-
-    def _input(self, image: ImageInput) -> dict[str, Any]:
-        return network_input(self.cfg, image)
 
     @torch.no_grad()
     def _run(self, batch: list[dict[str, Any]]) -> list[Instances]:
