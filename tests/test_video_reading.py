@@ -557,3 +557,9 @@ def test_a_broken_file_of_results_is_written_anew(
     path = str(tmp_path / "mjpeg.avi")
     assert probe_all([path], beside=tmp_path / "list.txt")[path].num_frames == FRAMES
     assert "mjpeg.avi" in json.loads(file.read_text())["videos"]
+
+
+def test_frames_of_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "frame_1.png"), np.full((8, 9), 999, np.uint16))
+    with pytest.raises(VideoError, match=r"frame_1\.png"):
+        probe(tmp_path)

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 from detectron2.data.detection_utils import read_image
+from PIL import Image
 
 from ...utils import file_io
 from .decoding import VideoReformatter, av, decode, opened, shown, video_stream
@@ -183,6 +184,9 @@ def read_frame_image(path: str) -> np.ndarray:
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise VideoError(f"frame {name} has no bytes")
     try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # all but the darkest values would be white
+                raise ValueError(f"mode {image.mode}: expected 8 bits a channel; convert it")
         return read_image(path, format="RGB")
     except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
         said = getattr(error, "strerror", None) or str(error).replace(str(path), name)
