@@ -128,7 +128,7 @@ class _PairSums(torch.autograd.Function):
 def _count_below(ordered: Tensor, values: Tensor) -> Tensor:
     """How many of the ascending `ordered` (N, M) lie below each of `values` (N, P)."""
     if not torch.onnx.is_in_onnx_export():
-        return torch.searchsorted(ordered, values.contiguous())
+        return torch.searchsorted(ordered.contiguous(), values.contiguous())
     # ONNX has no such operator, but a sort, which keeps the order of equal values.
     order = torch.cat([values, ordered], dim=1).sort(dim=1).indices
     below = (order >= values.shape[1]).long().cumsum(1)
