@@ -10,13 +10,21 @@ from .checks import (
     check_config,
     check_detectron2_keys,
 )
-from .defaults import BACKBONE_KEY, HEAD_KEY, STAGES, NonLocalOptions, add_nonlocal_config
+from .defaults import (
+    BACKBONE_KEY,
+    CLASSES_KEYS,
+    HEAD_KEY,
+    STAGES,
+    NonLocalOptions,
+    add_nonlocal_config,
+)
 from .lazy import check_lazy_run, load_lazy_config
 from .load import Config, dataset_names, is_video, load_config, setting
 
 __all__ = [
     "BACKBONE_KEY",
     "BLOCK_BUILDERS",
+    "CLASSES_KEYS",
     "HEAD_KEY",
     "SAMPLERS",
     "SCHEDULERS",

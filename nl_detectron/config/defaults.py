@@ -57,6 +57,13 @@ from detectron2.config import CfgNode
 BACKBONE_KEY = "MODEL.RESNETS.NON_LOCAL"
 HEAD_KEY = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL"
 STAGES = ("res2", "res3", "res4", "res5")
+CLASSES_KEYS = {
+    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
+    "VideoClassifier": "MODEL.VIDEO_CLASSIFIER.NUM_CLASSES",
+}
+"""The key of the number of classes for each ``MODEL.META_ARCHITECTURE``."""
 
 
 @dataclass(frozen=True, kw_only=True)

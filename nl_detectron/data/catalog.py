@@ -14,18 +14,13 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from ..config import CLASSES_KEYS
 from ..utils.errors import ConfigError, UserError, nearest
 from .datasets.video_list import read_classes
 
 logger = logging.getLogger(__name__)
 
 _IDS = "thing_dataset_id_to_contiguous_id"
-_NUM_CLASSES = {
-    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
-    "VideoClassifier": "MODEL.VIDEO_CLASSIFIER.NUM_CLASSES",
-}
 # Keys of a dataset's metadata that are paths: Detectron2's, and those of lists of videos.
 _PATHS = (
     *("json_file", "image_root", "image_dir", "gt_dir", "dirname", "sem_seg_root"),
@@ -108,7 +103,7 @@ def class_metadata(
         UserError: the file cannot be read.
         ConfigError: `classes` has not as many names as the model has classes.
     """
-    key = _NUM_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)
+    key = CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
     count = attrgetter(key)(cfg) if key else None
     found = _plain(trained) or metadata_of((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
     if classes is not None:

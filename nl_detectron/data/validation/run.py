@@ -9,16 +9,10 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
-from ...config import dataset_names
+from ...config import CLASSES_KEYS, dataset_names
 from ...utils.errors import short_repr
 from .coco import Coco, Expected
 from .kinds import Problem
-
-_CLASSES_KEYS = {
-    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +40,7 @@ class Run(Expected):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Self:
-        key = _CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
+        key = CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
         head, has_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD, cfg.MODEL.KEYPOINT_ON
         return cls(
             train=tuple(cfg.DATASETS.TRAIN),
