@@ -671,6 +671,17 @@ def test_what_is_put_on_a_child_counts(form, name, what):
         assert parameter.grad.any()
 
 
+@pytest.mark.parametrize("norm", [{"track_running_stats": False}, {"affine": False}], ids=str)
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_a_norm_in_place_of_its_own_counts(form, order, norm, monkeypatch):
+    take(monkeypatch, order)
+    block, x = make(pairwise=form).eval(), torch.randn(2, 32, 5, 7)
+    block.norm = nn.BatchNorm2d(32, **norm).eval()
+    bare = copy.deepcopy(block)
+    del bare.norm
+    torch.testing.assert_close(block(x), x + block.norm(bare(x) - x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
 def test_a_hook_on_the_norm_keeps_what_it_saw(form, training):

@@ -34,7 +34,7 @@ POSITIONS, KEYS, SUMS = "positions", "keys", "sums"  # orders of multiplication
 
 
 class NonLocalBlock(CNNBlockBase):
-    """``z_i = W_z y_i + x_i`` with ``y_i = 1/C(x) sum_j f(x_i, x̂_j) g(x̂_j)`` (section 3.3).
+    """``z_i = W_z y_i + x_i`` with ``y_i = 1/C(x̂) sum_j f(x_i, x̂_j) g(x̂_j)`` (section 3.3).
 
     Input and output are (N, C, *spatial) with `dims` spatial axes, of one shape and type. x̂ is x,
     or other features, max-pooled over space; pooling comes before the phi and g convolutions, as
@@ -50,11 +50,11 @@ class NonLocalBlock(CNNBlockBase):
             3-D, time is not pooled.
         norm: the norm after W_z: what ``detectron2.layers.get_norm`` takes, "" for none.
         scale: softmax forms divide the product by the square root of its width.
-        dims: number of spatial axes: 1, 2 or 3 (time first).
+        dims: number of spatial axes: 1, 2 or 3. Of three, the first is time.
         axes: what i sees in 3-D: "spacetime" everything, "space" its own frame, "time" its own
-            place, which is not pooled. A frame or place then is an input of its own: N counts
-            the positions that i sees, and a norm over each input (GN) covers no more.
-        frames: in 3-D i sees its own group of so many consecutive time steps; 0 for all of them.
+            place, which is not pooled. Frames or places then attend apart, as inputs of their
+            own: the count of the normalisation and the statistics of GN are those of one.
+        frames: in 3-D, the number of consecutive time steps that attend to each other; 0 for all.
         init_std: initial standard deviation of the weights. The official code's 0.01 suits 1024
             channels; of fewer, the products theta . phi start near zero and learn slowly, and
             about ``2 / sqrt(in_channels)`` suits them.
@@ -140,12 +140,14 @@ class NonLocalBlock(CNNBlockBase):
         x_hat = self._pool(x, context)
         if self._acts_on_keys(x, x_hat):
             return self._forward_at_keys(x, x_hat)
-        theta, phi, g = *self._embed(x, x_hat), self._rows(self.g(x_hat))
+        theta, phi = self._embed(x, x_hat)
+        g = self._rows(self.g(x_hat))
         y = nonlocal_operation(theta, phi, g, pairwise=self.pairwise, scale=self.scale)
-        return (x + self._project(_finite(self._unfold(y.transpose(1, 2), x)))).to(x.dtype)
+        y = _finite(self._unfold(y.transpose(1, 2), x))
+        return (x + self._project(y)).to(x.dtype)
 
     def attention_map(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Compute ``f(x_i, x̂_j) / C(x)``: (N, positions of x, positions of x̂ that i sees).
+        """Compute ``f(x_i, x̂_j) / C(x̂)``: (N, positions of x, positions of x̂ that i sees).
 
         i sees all of them, its frame's with `axes` "space", its place's time steps with "time",
         and with `frames` those of its group. Raises ValueError as `forward` does.
@@ -155,11 +157,13 @@ class NonLocalBlock(CNNBlockBase):
         return self._unfold(weights.transpose(1, 2), x).flatten(2).transpose(1, 2)
 
     def extra_repr(self) -> str:
-        names = ["subsample", "scale", "dims", "init_std", *["axes", "frames"] * (self.dims == 3)]
+        names = ["subsample", "scale", "dims", "axes", "frames", "init_std"]
         return ", ".join([self.pairwise, *(f"{name}={getattr(self, name)}" for name in names)])
 
+    # P positions of x are the queries, M positions of x̂ the keys; D is `inter_channels`.
+
     def _pool(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """x̂: the features that j runs over."""
+        """x̂, the features that j runs over, of checked inputs."""
         x_hat = x if context is None else context
         if {x.dim(), x_hat.dim()} != {self.dims + 2}:
             shapes = f"{tuple(x.shape)} and {tuple(x_hat.shape)}"
@@ -203,16 +207,16 @@ class NonLocalBlock(CNNBlockBase):
     def _normalize(self, y: Tensor) -> Tensor:
         if not hasattr(self, "norm"):
             return y
-        # Norms act on channels alone; as (N', C, 1, P) the 2-D ones serve every `dims`.
+        # To a norm all positions are alike; as (N', C, 1, P) the 2-D ones serve every `dims`.
         # Not (N', C, P, 1): the strides that y can have then mislead torch's batch norm, and its
         # gradients come out wrong, without an error.
         return self._unfold(self.norm(self._fold(y).unsqueeze(2)).squeeze(2), y)
 
     def _folded_out(self) -> tuple[Tensor, Tensor, bool]:
-        """Weight and bias of W_z with the norm in them if it is at rest; whether none remains."""
+        """Weight and bias of W_z, with the norm in them if it is plain; whether no norm is left."""
         weight, bias = self.out.weight.flatten(1), cast(Tensor, self.out.bias)
         norm: Any = getattr(self, "norm", None)
-        if norm is None or not _is_plain_norm(norm):
+        if not _is_plain_norm(norm):
             return weight, bias, norm is None
         factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
         return weight * factor.unsqueeze(1), (bias - norm.running_mean) * factor + norm.bias, True
@@ -254,15 +258,18 @@ class NonLocalBlock(CNNBlockBase):
     def _acts_on_keys(self, x: Tensor, x_hat: Tensor) -> bool:
         if is_compiled_or_traced() or not is_full_precision(x):
             return False  # a graph serves other sizes too; half precision has fused kernels
-        if not _is_plain_conv(self.out) or not _is_plain_conv(getattr(self, "theta", self.out)):
+        # The parameters of these two are used; phi and g are called as they are.
+        used = [self.out, self.theta] if hasattr(self, "theta") else [self.out]
+        if not all(map(_is_plain_conv, used)):
             return False
         return cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
 
     def _forward_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        weight, bias, folded = self._folded_out()
+        weight, bias, is_normed = self._folded_out()
         g, rows = self._rows(_conv(self.g(x_hat), weight)), self._rows(x)
-        bias = bias.view(-1, 1)
-        added = self._fold(x) + bias if folded else bias.repeat(rows.shape[0], 1, rows.shape[1])
+        added = bias.view(-1, 1)
+        if is_normed:
+            added = self._fold(x) + added
         if self.pairwise == "concatenation":
             y = nonlocal_operation(*self._embed(x, x_hat), g, pairwise=self.pairwise)
             z = added + y.transpose(1, 2)
@@ -270,43 +277,46 @@ class NonLocalBlock(CNNBlockBase):
             softmax = self.pairwise in SOFTMAX_FORMS
             width = self.in_channels if self.pairwise == "gaussian" else self.inter_channels
             factor = (width**-0.5 if self.scale else 1.0) if softmax else 1 / g.shape[1]
-            phi, key_bias = x_hat * factor, None
-            if self.pairwise != "gaussian":
-                theta, phi = cast(nn.Conv2d, self.theta), self.phi(x_hat) * factor
-                key_bias = self._fold(_conv(phi, cast(Tensor, theta.bias).unsqueeze(0)))
-                phi = _conv(phi, theta.weight.flatten(1).t())
-            weights = product_map(rows, self._rows(phi), softmax=softmax, bias=key_bias)
+            key_bias = None
+            if self.pairwise == "gaussian":
+                keys = x_hat * factor
+            else:
+                theta: Any = self.theta
+                phi = self.phi(x_hat) * factor
+                key_bias = self._fold(_conv(phi, theta.bias.unsqueeze(0)))
+                keys = _conv(phi, theta.weight.flatten(1).t())
+            weights = product_map(rows, self._rows(keys), softmax=softmax, bias=key_bias)
             z = torch.baddbmm(added, g.transpose(1, 2), weights.transpose(1, 2))
         z = self._unfold(z, x)
-        return z if folded else x + self._normalize(z)
+        return z if is_normed else x + self._normalize(z)
 
     def orders(
         self, shape: Sequence[int], keys_shape: Sequence[int] | None = None
     ) -> dict[str, tuple[int, int]]:
         """Count the multiply-adds of each order of multiplication, the paper's own first.
 
-        Those with the block's weights, and those of equation 1. `shape` is that of x, `keys_shape`
-        that of x̂, by default of the pooled x. The order "sums" is ``theta (phi^T g)``.
+        Each order has two counts: products with the block's weights, and those of equation 1.
+        `shape` is that of x, `keys_shape` that of x̂, by default of the pooled x. The order "sums"
+        is ``theta (phi^T g)``, which `nonlocal_operation` takes where it costs less.
         """
         n, c, *sides = shape
         keys_sides = (
             keys_shape[2:]
             if keys_shape
-            else [-(-n // k) for n, k in zip(sides, self._stride, strict=True)]
+            else [-(-side // step) for side, step in zip(sides, self._stride, strict=True)]
         )
         parts = sides[0] // self._group if self._group else 1
         parts *= math.prod(sides[1:]) if self.axes == "time" else 1
         n, p, m = n * parts, math.prod(sides) // parts, math.prod(keys_sides) // parts
-        d, once = self.inter_channels, 0
+        d = self.inter_channels
         if self.pairwise == "gaussian":
             orders = {
                 POSITIONS: ((p + m) * c * d, p * m * (c + d)),
                 KEYS: (2 * m * c * d, 2 * p * m * c),
             }
         elif self.pairwise == "concatenation":
-            # theta and phi have one channel. Prefix sums, of g and b g, add each g_j twice, and one
-            # multiply-add reads each y_i.
-            once = 2 * c * d
+            # theta and phi have one channel, a and b. Prefix sums of g and of b g add each g_j
+            # twice, and one multiply-add reads each y_i.
             pairs = p * m if multiplies_out(p, m) else p + 2 * m
             orders = {
                 POSITIONS: ((p + m) * c * (d + 1), pairs * d),
@@ -319,6 +329,8 @@ class NonLocalBlock(CNNBlockBase):
             }
         if self.pairwise == "dot_product":
             orders[SUMS] = 2 * (p + m) * c * d, (p + m) * d * d
+        # w_f goes into the weights of theta and phi once, whatever the batch.
+        once = 2 * c * d if self.pairwise == "concatenation" else 0
         return {order: (n * weights + once, n * rest) for order, (weights, rest) in orders.items()}
 
 
@@ -341,7 +353,7 @@ def build_norm(norm: str, *, channels: int) -> nn.Module | None:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether nothing is put on `module`; a parametrization changes its type."""
+    """Whether no hook and no other `forward` is put on `module`."""
     return "forward" not in vars(module) and not (
         module._forward_hooks
         or module._forward_pre_hooks
@@ -351,7 +363,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _is_plain_conv(conv: Any) -> bool:
-    """Whether `conv` is a 1x1 convolution with bias, as its parameters alone say."""
+    """Whether `conv` is torch's 1x1 convolution with bias; a parametrization changes its type."""
     if type(conv) not in _CONVS.values() or not _is_plain(conv):
         return False
     return math.prod(conv.kernel_size) == 1 and conv.bias is not None
@@ -359,8 +371,10 @@ def _is_plain_conv(conv: Any) -> bool:
 
 def _is_plain_norm(norm: Any) -> bool:
     """Whether `norm` is a scale and a shift that do not depend on the input."""
-    known = type(norm) is FrozenBatchNorm2d or (type(norm) in _BATCH_NORMS and not norm.training)
-    return known and _is_plain(norm)
+    if type(norm) not in (FrozenBatchNorm2d, *_BATCH_NORMS) or not _is_plain(norm):
+        return False
+    at_rest = type(norm) is FrozenBatchNorm2d or not norm.training
+    return at_rest and norm.running_var is not None and norm.weight is not None
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -371,7 +385,10 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
-    """``w . conv(x)``, (N, 1, *spatial), in float32 or wider; one channel does where it can."""
+    """``w . conv(x)``, (N, 1, *spatial), in float32 or wider.
+
+    A plain `conv` takes w into its weights, and computes a single channel.
+    """
     plain = _is_plain_conv(conv)
     x = at_least_float32(x if plain else conv(x))
     w, bias = w.to(x.dtype), None
@@ -383,7 +400,7 @@ def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
 
 
 def _finite(y: Tensor) -> Tensor:
-    """y with float16's largest number for infinity, which times a fresh block's zero is NaN."""
+    """y with float16's largest number for infinity; infinity times a fresh block's 0 is NaN."""
     return y.clamp(-65504, 65504) if y.dtype == torch.float16 else y
 
 
@@ -394,9 +411,9 @@ def _max_pool(x: Tensor, stride: tuple[int, ...]) -> Tensor:
     differentiates = torch.is_grad_enabled() and x.requires_grad
     if x.device.type != "cpu" or is_compiled_or_traced() or differentiates:
         return _MAX_POOLS[len(stride)](x, stride, stride=stride, ceil_mode=True)
-    # On a CPU this takes a tenth of the time of torch's pooling.
+    # On a CPU this takes a tenth of the time of torch's pooling; with gradients it takes as long.
     for axis, step in enumerate(stride, start=2):
-        last = [x.narrow(axis, -1, 1)] * (-x.shape[axis] % step)
-        x = torch.cat([x, *last], axis) if last else x
+        if missing := -x.shape[axis] % step:
+            x = torch.cat([x, *[x.narrow(axis, -1, 1)] * missing], axis)
         x = reduce(torch.maximum, x.unflatten(axis, (-1, step)).unbind(axis + 1))
     return x
