@@ -191,8 +191,10 @@ class NonLocalBlock(CNNBlockBase):
         if self.pairwise != "concatenation":
             return self._rows(self.theta(x)), self._rows(self.phi(x_hat))
         w_theta, w_phi = self.w_f.split(self.inter_channels)
-        theta, phi = _weighted(self.theta, w_theta, x), _weighted(self.phi, w_phi, x_hat)
-        return self._rows(theta), self._rows(phi)
+        return (
+            self._rows(_weighted(self.theta, w_theta, x)),
+            self._rows(_weighted(self.phi, w_phi, x_hat)),
+        )
 
     def _project(self, y: Tensor) -> Tensor:
         """``norm(W_z y)`` of y (N, D, *spatial)."""
@@ -247,8 +249,7 @@ class NonLocalBlock(CNNBlockBase):
         else:
             y = y.unflatten(2, (steps, *x.shape[3:]))
         if self._group:
-            groups = x.shape[2] // steps
-            y = y.unflatten(0, (-1, groups)).transpose(1, 2).flatten(2, 3)
+            y = y.unflatten(0, (-1, x.shape[2] // steps)).transpose(1, 2).flatten(2, 3)
         return y
 
     # A block is a chain of products: ``theta_i . phi_j`` is ``x_i . (W_theta^T phi_j) + b_theta .
@@ -260,9 +261,8 @@ class NonLocalBlock(CNNBlockBase):
             return False  # a graph serves other sizes too; half precision has fused kernels
         # The parameters of these two are used; phi and g are called as they are.
         used = [self.out, self.theta] if hasattr(self, "theta") else [self.out]
-        if not all(map(_is_plain_conv, used)):
-            return False
-        return cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
+        are_plain = all(map(_is_plain_conv, used))
+        return are_plain and cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
 
     def _forward_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
         weight, bias, is_normed = self._folded_out()
@@ -371,17 +371,15 @@ def _is_plain_conv(conv: Any) -> bool:
 
 def _is_plain_norm(norm: Any) -> bool:
     """Whether `norm` is a scale and a shift that do not depend on the input."""
-    if type(norm) not in (FrozenBatchNorm2d, *_BATCH_NORMS) or not _is_plain(norm):
-        return False
-    at_rest = type(norm) is FrozenBatchNorm2d or not norm.training
-    return at_rest and norm.running_var is not None and norm.weight is not None
+    known = type(norm) is FrozenBatchNorm2d or (type(norm) in _BATCH_NORMS and not norm.training)
+    has_values = known and norm.running_var is not None and norm.weight is not None
+    return has_values and _is_plain(norm)
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The 1x1 convolution of x (N, D, *spatial) by `weight` (C, D, ...)."""
     # As a convolution it takes and gives gradients in the layout of x.
-    y = F.conv1d(x.flatten(2), weight.flatten(1).unsqueeze(2), bias)
-    return y.unflatten(2, x.shape[2:])
+    return F.conv1d(x.flatten(2), weight.flatten(1).unsqueeze(2), bias).unflatten(2, x.shape[2:])
 
 
 def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
