@@ -267,9 +267,7 @@ class NonLocalBlock(CNNBlockBase):
     def _forward_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
         weight, bias, is_normed = self._folded_out()
         g, rows = self._rows(_conv(self.g(x_hat), weight)), self._rows(x)
-        added = bias.view(-1, 1)
-        if is_normed:
-            added = self._fold(x) + added
+        added = bias.view(-1, 1) + (self._fold(x) if is_normed else 0)
         if self.pairwise == "concatenation":
             y = nonlocal_operation(*self._embed(x, x_hat), g, pairwise=self.pairwise)
             z = added + y.transpose(1, 2)
@@ -277,9 +275,8 @@ class NonLocalBlock(CNNBlockBase):
             softmax = self.pairwise in SOFTMAX_FORMS
             width = self.in_channels if self.pairwise == "gaussian" else self.inter_channels
             factor = (width**-0.5 if self.scale else 1.0) if softmax else 1 / g.shape[1]
-            key_bias = None
             if self.pairwise == "gaussian":
-                keys = x_hat * factor
+                keys, key_bias = x_hat * factor, None
             else:
                 theta: Any = self.theta
                 phi = self.phi(x_hat) * factor
