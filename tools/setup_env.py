@@ -87,7 +87,7 @@ def main() -> None:
     uv = shutil.which("uv")
     print(f"[1/3] {VENV}, Python {sys.version.split()[0]}", flush=True)
     make_venv(uv)
-    print(f"[2/3] constraints.txt by {'uv' if uv else 'pip'}: about 6 GB", flush=True)
+    print(f"[2/3] packages by {'uv' if uv else 'pip'}: about 6 GB, a few minutes", flush=True)
     install_packages(uv)
     print("[3/3] Detectron2", flush=True)
     run(PYTHON, ROOT / "tools" / "provision_detectron2.py")
