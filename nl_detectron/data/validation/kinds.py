@@ -72,12 +72,6 @@ _ERRORS = (
         "add the category, or correct category_id",
     ),
     (
-        "no-evaluation-key",
-        "COCO's evaluation fails on an annotation without iscrowd, area or, with keypoints, "
-        "num_keypoints",
-        "add the key",
-    ),
-    (
         "annotation-id-text",
         "COCO's evaluation fails on an annotation whose id is not a number",
         "number the annotations from 1",
@@ -261,6 +255,12 @@ _WARNINGS = (
         "annotation-id-zero",
         "COCO's evaluation takes id 0 for 'no match': a right detection counts as a wrong one",
         "number annotations from 1",
+    ),
+    (
+        "no-evaluation-key",
+        "an annotation without iscrowd, area or, with keypoints, num_keypoints: Detectron2's own "
+        "evaluation fails; here 0, the area of the mask or box and the known points stand for it",
+        "add the key",
     ),
     (
         "tiny-area",
