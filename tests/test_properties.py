@@ -1,7 +1,6 @@
 """Fuzz: whatever the input, it works or is refused by name.
 
 ``NL_DETECTRON_FUZZ_EXAMPLES=20000 python -m pytest tests/test_properties.py`` looks further.
-Annotation files are in ``test_dirty_data.py``.
 """
 
 import io
