@@ -47,7 +47,7 @@ def image_size(image: Entry) -> tuple[int, int] | None:
     return None if width is None or height is None else (width, height)
 
 
-def file_error(path: str) -> tuple[str, str] | None:
+def file_error(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     """Return kind and detail of a file's problem, without reading it."""
     if problem := special_file(path):
         return problem
@@ -56,7 +56,7 @@ def file_error(path: str) -> tuple[str, str] | None:
     return ("empty-image-file", "0 bytes") if os.path.getsize(path) == 0 else None
 
 
-def special_file(path: str) -> tuple[str, str] | None:
+def special_file(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     """Return the problem of a pipe, socket or device, which are never read; None for all else."""
     kind = file_io.special_file(path)
     return None if kind is None else ("unreadable-image", f"it is {kind}")
