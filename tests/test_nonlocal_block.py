@@ -7,7 +7,6 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.utils import parametrizations, prune
@@ -20,6 +19,7 @@ from nl_detectron.layers import (
     nonlocal_block,
     nonlocal_ops,
     pair_sum,
+    pairwise_weights,
 )
 
 SPATIAL = {1: (11,), 2: (5, 7), 3: (3, 5, 4)}
@@ -57,57 +57,31 @@ def channels_at(tensor):
 def formula(
     block: NonLocalBlock, x: torch.Tensor, context: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Equation 6, written out from the block's weights; `block` and `x` are float64."""
-    dims = x.dim() - 2
+    """Equation 6, written out from the block's weights; `block` and `x` are float64.
+
+    `pairwise_weights` is held against an independent formula in test_nonlocal_ops.py.
+    """
     x_hat = x if context is None else context
     if block.subsample > 1:
-        windows = []  # a partial window counts: pad with -inf
-        pool = [1 if dims == 3 and axis == 0 else block.subsample for axis in range(dims)]
-        padding = []
-        for size, stride in zip(reversed(x_hat.shape[2:]), reversed(pool), strict=True):
-            padding += [0, -size % stride]
-        padded = F.pad(x_hat, padding, value=-torch.inf)
-        for offsets in itertools.product(*(range(stride) for stride in pool)):
-            picks = [slice(o, None, s) for o, s in zip(offsets, pool, strict=True)]
-            windows.append(padded[(..., *picks)])
-        x_hat = torch.stack(windows).max(0).values  # of equal ones the first, as pooling has it
+        dims = x.dim() - 2
+        pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[dims]
+        window = (1, block.subsample, block.subsample) if dims == 3 else block.subsample
+        x_hat = pool(x_hat, window, ceil_mode=True)
 
     def embed(conv, of):
         return channels_at(of) @ conv.weight.flatten(1).T + conv.bias
 
-    g = embed(block.g, x_hat)
-    if block.pairwise == "gaussian":
-        theta, phi = channels_at(x), channels_at(x_hat)
-    else:
+    theta, phi = channels_at(x), channels_at(x_hat)
+    if block.pairwise != "gaussian":
         theta, phi = embed(block.theta, x), embed(block.phi, x_hat)
-    if block.pairwise == "concatenation":
-        pairs = torch.cat([
-            theta[:, :, None, :].expand(-1, -1, phi.shape[1], -1),
-            phi[:, None, :, :].expand(-1, theta.shape[1], -1, -1),
-        ], dim=-1)  # fmt: skip
-        weights = torch.relu(pairs @ block.w_f) / phi.shape[1]
-    else:
-        weights = torch.einsum("nid,njd->nij", theta, phi)
-        if block.pairwise == "dot_product":
-            weights = weights / phi.shape[1]
-        else:
-            weights = weights / theta.shape[2] ** 0.5 if block.scale else weights
-            weights = weights.softmax(-1)
-    y = torch.einsum("nij,nje->nie", weights, g) @ block.out.weight.flatten(1).T + block.out.bias
-    y = y.transpose(1, 2)
+    weights = pairwise_weights(
+        theta, phi, pairwise=block.pairwise, scale=block.scale, w_f=getattr(block, "w_f", None)
+    )
+    y = weights @ embed(block.g, x_hat)
+    y = (y @ block.out.weight.flatten(1).T + block.out.bias).transpose(1, 2)
     if hasattr(block, "norm"):
-        norm, shape = block.norm, (1, -1, 1)
-        if isinstance(norm, nn.GroupNorm):
-            grouped = y.unflatten(1, (norm.num_groups, -1))
-            var, mean = torch.var_mean(grouped, (2, 3), correction=0, keepdim=True)
-            y = ((grouped - mean) / (var + norm.eps).sqrt()).flatten(1, 2)
-        else:
-            mean, var = norm.running_mean, norm.running_var
-            if block.training and not isinstance(norm, FrozenBatchNorm2d):
-                var, mean = torch.var_mean(y, (0, 2), correction=0)
-            y = (y - mean.view(shape)) / (var.view(shape) + norm.eps).sqrt()
-        y = y * norm.weight.view(shape) + norm.bias.view(shape)
-    return x + y.view_as(x)
+        y = block.norm(y.contiguous().unsqueeze(2))
+    return x + y.reshape(x.shape)
 
 
 def assert_is_the_formula(block, x, grad=None, *, tolerance=1e-5, gradient_tolerance=1e-4):
