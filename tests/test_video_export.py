@@ -87,10 +87,19 @@ def assert_agrees(path: Path, model: VideoClassifier) -> None:
         torch.testing.assert_close(run(path, clips), scores(model, clips), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+@pytest.mark.parametrize(
+    ("pairwise", "file_format"),
+    [
+        *((pairwise, "torchscript") for pairwise in PAIRWISE_FORMS),
+        pytest.param("embedded_gaussian", "onnx", marks=versions.free_sizes),
+        pytest.param("concatenation", "onnx", marks=versions.free_sizes),
+    ],
+)
 def test_every_form_and_axes_for_clips_of_any_size(tmp_path, pairwise, file_format) -> None:
-    """A block of each axes in one network: the exporter to ONNX takes most of a test's time."""
+    """A block of each axes in one network: an export to ONNX takes seconds.
+
+    All forms go to ONNX in test_layers_ecosystem.py.
+    """
     model = classifier(f"{NON_LOCAL}.PAIRWISE", pairwise)
     for block, axes in zip(blocks(model), ("spacetime", "space", "time"), strict=True):
         block.axes = axes
