@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from dirty import fuzz_with
+from dirty import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
 )
 SUFFIXES = (".pth", ".pkl", ".safetensors")
-fuzz = fuzz_with(300)
 
 
 def small_model() -> nn.Module:
@@ -73,7 +72,7 @@ def test_files_cut_off_anywhere_are_refused(tmp_path, suffix) -> None:
     state = {key: value for key, value in state_of(small_model()).items() if "fc" in key}
     content = encode(state, suffix)
     path = tmp_path / f"model{suffix}"
-    for length in range(len(content)):
+    for length in [*range(0, len(content), 7), len(content) - 1]:
         path.write_bytes(content[:length])
         assert path.name in refusal(path), length
     path.write_bytes(content)
