@@ -204,10 +204,10 @@ def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
     if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
         logger.info("No GPU is visible to torch: running on the CPU")
         if not args.eval_only and isinstance(cfg, CfgNode):
-            _advise_a_trial(cfg)
+            advise_a_trial(cfg)
 
 
-def _advise_a_trial(cfg: CfgNode) -> None:
+def advise_a_trial(cfg: CfgNode) -> None:
     """Name the keys to lower where a training would can take days on a CPU."""
     solver = cfg.SOLVER
     inputs = solver.MAX_ITER * solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS
