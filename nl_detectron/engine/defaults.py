@@ -23,8 +23,7 @@ from ..config import (
     check_lazy_run,
     dataset_names,
     is_video,
-    load_config,
-    load_lazy_config,
+    load_any_config,
     setting,
 )
 from ..data import check_datasets, register_datasets
@@ -80,13 +79,12 @@ examples:
 
 def prepare(args: argparse.Namespace) -> Config:
     """Load and check the config that the command line asks for, before any process starts."""
-    if str(args.config_file).endswith(".py"):
-        cfg = load_lazy_config(args.config_file, args.opts)
-        check_lazy_run(cfg, args.config_file, eval_only=args.eval_only)
-    else:
-        cfg = load_config(args.config_file, args.opts)
+    cfg = load_any_config(args.config_file, args.opts)
+    if isinstance(cfg, CfgNode):
         cfg.freeze()
         register_datasets(cfg)
+    else:
+        check_lazy_run(cfg, args.config_file, eval_only=args.eval_only)
     check_datasets(() if args.eval_only else dataset_names(cfg, "train"))
     check_datasets(dataset_names(cfg, "test"))
     check_tta(cfg)
