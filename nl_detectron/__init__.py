@@ -11,10 +11,12 @@ import sys
 import warnings
 
 # The command line shows its help, or that a command is unknown, without the seconds that torch
-# takes to import; `__main__` loads this module again for a known command. `-m` is what Python
+# takes to import; `__main__` loads this module again for a known command. Processes that a run
+# starts import the same script, but it is not in their own command line. `-m` is what Python
 # passes while it looks for `__main__`.
-_waits_for_command = os.path.basename(sys.argv[0]) == "nl-detectron" or (
-    sys.argv[0] == "-m" and "nl_detectron" in sys.orig_argv
+_waits_for_command = sys.argv[0] in sys.orig_argv and (
+    os.path.basename(sys.argv[0]) == "nl-detectron"
+    or (sys.argv[0] == "-m" and "nl_detectron" in sys.orig_argv)
 )
 
 if not _waits_for_command:
