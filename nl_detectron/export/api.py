@@ -1,6 +1,7 @@
 """Parts of models, their files in TorchScript or ONNX, and the comparison of the two."""
 
 import io
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ..utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
 TOLERANCE = 1e-4
@@ -85,6 +88,7 @@ def write(
         path.touch()  # rather now than after minutes of export
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+    logger.info("Writing %s, which can take minutes", path)
     if file_format == "torchscript":
         return _write_torchscript(module, example, path)
     return _write_onnx(module, example, path, name=name, free=free, traced=traced)
@@ -131,10 +135,14 @@ def _write_onnx(
         outputs = list(module(example))
     how: dict
     if traced:
-        how = {"dynamo": False, "dynamic_axes": {name: {axis: f"axis{axis}" for axis in free}}}
+        how = {
+            "dynamo": False,
+            "verbose": False,
+            "dynamic_axes": {name: {axis: f"axis{axis}" for axis in free}},
+        }
     else:
         axes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
-        how = {"dynamo": True, "dynamic_shapes": (axes,), "external_data": False}
+        how = {"dynamo": True, "verbose": True, "dynamic_shapes": (axes,), "external_data": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -145,7 +153,6 @@ def _write_onnx(
                 input_names=[name],
                 output_names=outputs,
                 opset_version=_ONNX_VERSION,
-                verbose=False,
                 **how,
             )
         except OSError as error:
@@ -188,13 +195,15 @@ def check(
         align: ``(expected, actual)``: `actual` in the order of `expected`.
         found: what the check says of the module's outputs.
     """
+    shape = " x ".join(map(str, x.shape))
+    logger.info("Comparing the file of the %s with the model on %s", part, shape)
     with torch.no_grad():
         expected, actual = module(x), run(x)
     if align is not None:
         actual = align(expected, actual)
     return Check(
         part=part,
-        input=" x ".join(map(str, x.shape)),
+        input=shape,
         found="" if found is None else found(expected),
         error=max((_difference(expected[k], actual[k]) for k in expected), default=0.0),
     )
