@@ -1,6 +1,7 @@
 """Statistics of attention against their formulas on explicit maps, in float64."""
 
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from nl_detectron.analysis.statistics import (
     detected_regions,
     given_regions,
 )
+from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.evaluation.attention_evaluation import evaluate_attention
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention_rows
 from nl_detectron.utils.errors import UserError
@@ -310,6 +312,25 @@ def test_given_regions() -> None:
     for wrong in ([{"boxes": []}], [{"label": "a", "boxes": [[1, 2, 3]]}], [3]):
         with pytest.raises(UserError, match="boxes"):
             given_regions(wrong)
+
+
+def test_signals_of_the_embedded_clips() -> None:
+    """They are where something is drawn, and only when it is."""
+    index = clips.class_groups()["relation"][0]
+    first, second = clips.signal_regions(Path(f"val/{index + 1:06d}.mp4"))
+    assert first["label"] == second["label"] == clips.CLASSES[index].name
+    frames = clips.make_scene("val", index)[1].frames().astype(int)
+    seen = []
+    for signal in (first, second):
+        numbers = {box[0] for box in signal["boxes"]}
+        assert len(numbers) == 7
+        seen.append(numbers)
+        absent = frames[0 if 0 not in numbers else -1]
+        for number, *box in signal["boxes"]:
+            x0, y0, x1, y1 = (max(0, round(v)) for v in box)
+            assert np.abs(frames[number] - absent)[y0:y1, x0:x1].max() > 20
+    assert not seen[0] & seen[1]
+    assert clips.signal_regions(Path("val/000001.mp4")) == []
 
 
 class Net(torch.nn.Module):

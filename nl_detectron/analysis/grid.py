@@ -52,7 +52,7 @@ class Axis:
 
     def positions(self) -> FloatArray:
         """The centres of all positions of x, those of padding too: (length,)."""
-        return self.start + self.step * (np.arange(self.length) + 0.5)
+        return np.arange(0.5, self.length) * self.step + self.start
 
     def keys(self) -> FloatArray:
         """The mean position of each window of x̂, those of padding too: (M,)."""
