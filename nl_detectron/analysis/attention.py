@@ -42,6 +42,8 @@ from ..utils.errors import UserError, nearest
 from .clip import Clip, Query
 from .grid import FloatArray, Grid
 
+_POINT = 1e-6  # side of a box around a point, in pixels
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
@@ -71,19 +73,16 @@ class Attention:
         """The largest absolute weight, at the end of the colour scale."""
         return float(np.abs(self.weights).max())
 
-    def largest(self, count: int) -> tuple[NDArray[np.intp], ...]:
-        """The indices of the `count` largest absolute weights along each axis, strongest first.
+    def strongest(self, count: int) -> list[tuple[int, float, float, float]]:
+        """The `count` largest absolute weights, of those above an even share, strongest first.
 
-        Only those above an even share of the absolute weight.
+        Each is (time step, x, y, weight); x and y are the centre of its window.
         """
         sizes = np.abs(self.weights).ravel()
         order = np.argsort(-sizes, kind="stable")[:count]
         above_even = sizes * (1 - self.padding) > self.even * sizes.sum()
-        return np.unravel_index(order[above_even[order]], self.weights.shape)
-
-    def strongest(self, count: int) -> list[tuple[int, float, float, float]]:
-        """The windows of `largest` as (time step, x, y, weight); x and y are their centres."""
-        steps, rows, columns = largest = self.largest(count)
+        largest = np.unravel_index(order[above_even[order]], self.weights.shape)
+        steps, rows, columns = largest
         found = (steps, self.grid.x.centres()[columns], self.grid.y.centres()[rows])
         return list(zip(*(v.tolist() for v in (*found, self.weights[largest])), strict=True))
 
@@ -94,13 +93,9 @@ class Attention:
         Args:
             points: (frame of the clip, x, y).
         """
-        chosen, sizes = np.zeros(self.weights.shape, dtype=bool), np.abs(self.weights)
-        for frame, x, y in points:
-            row, column = (
-                axis.position(value) // axis.subsample
-                for axis, value in ((self.grid.y, y), (self.grid.x, x))
-            )
-            chosen[self.grid.step(frame), row, column] = True
+        boxes = np.array([(t, x, y, x + _POINT, y + _POINT) for t, x, y in points])
+        drawn = tuple(slice(length) for length in self.weights.shape)
+        chosen, sizes = self.grid.overlaps(boxes)[drawn], np.abs(self.weights)
         share = sizes[chosen].sum() / sizes.sum() if sizes.any() else 0.0
         return float(share), float((chosen & self.sees).sum() / self.sees.sum())
 

@@ -9,7 +9,6 @@ import csv
 import io
 import json
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -156,33 +155,55 @@ def main() -> None:
     setup_logger(name="fvcore")
     cfg = complete_config(args.config_file, opts=args.opts)
     source = (_Videos if is_video(cfg) else _Images)(args, cfg, files)
-    if args.statistics:
-        measure(args, source, files)
-    else:
-        draw(args, source, files)
-
-
-def draw(args: argparse.Namespace, source: "_Source", files: list[Path]) -> None:
-    """Draw each file, and write the page."""
-    subtitle = f"{args.config_file}, {source.cfg.MODEL.WEIGHTS}"
-    page = Page(title=TITLE, subtitle=subtitle, arrows=args.arrows)
     bad: list[Path] = []
+    if args.statistics:
+        measure(args, source, files, bad)
+    else:
+        subtitle = f"{args.config_file}, {cfg.MODEL.WEIGHTS}"
+        page = Page(title=TITLE, subtitle=subtitle, arrows=args.arrows)
+        draw(args, source, files, bad, page)
+    report_bad(bad, len(files), what=f"{source.kind}s")
+
+
+def look(
+    source: "_Images | _Videos", files: list[Path], bad: list[Path]
+) -> Iterator[tuple[Path, Any]]:
+    """Yield each file with its attention, and show progress; add unreadable ones to `bad`."""
+    progress = tqdm(files, unit=source.kind)
+    for file in progress:
+        try:
+            seen = source.compute(file)
+        except DataError as error:
+            bad.append(file)
+            progress.write(f"skipped {error}", file=sys.stderr)
+            continue
+        yield file, seen
+
+
+def draw(
+    args: argparse.Namespace,
+    source: "_Images | _Videos",
+    files: list[Path],
+    bad: list[Path],
+    page: Page,
+) -> None:
+    """Draw each file, and write the page."""
     targets = dict(zip(files, output_files(files, args.output, source.suffixes), strict=True))
-    for file, seen in source.look(files, bad):
+    for file, seen in look(source, files, bad):
         source.draw(file, seen, targets[file], page)
     if len(bad) < len(files):
         write_text(Path(args.output, "index.html"), page.html())
         print(f"{len(files) - len(bad)} {source.kind}s; page: {args.output}/index.html")
-    report_bad(bad, len(files), what=f"{source.kind}s")
 
 
-def measure(args: argparse.Namespace, source: "_Source", files: list[Path]) -> None:
+def measure(
+    args: argparse.Namespace, source: "_Images | _Videos", files: list[Path], bad: list[Path]
+) -> None:
     """Measure all files, print the table, and write it and a figure for each block."""
     regions = read_regions(args.regions) if args.regions else None
     output, statistics = Path(args.output), AttentionStatistics()
-    bad: list[Path] = []
     make_folder(output)
-    for file, seen in source.look(files, bad):
+    for file, seen in look(source, files, bad):
         statistics.add(seen.blocks, source.regions(seen, regions and regions(file)))
     rows = statistics.rows()
     if rows:
@@ -196,7 +217,6 @@ def measure(args: argparse.Namespace, source: "_Source", files: list[Path]) -> N
         for block in statistics.blocks.values():
             draw_statistics(block).savefig(output / f"{block.name}.pdf")
         print(statistics.table())
-    report_bad(bad, len(files), what=f"{source.kind}s")
 
 
 def read_regions(given: str) -> Callable[[Path], list[dict[str, Any]]]:
@@ -217,45 +237,13 @@ def read_regions(given: str) -> Callable[[Path], list[dict[str, Any]]]:
         ) from error
 
 
-class _Source(ABC):
-    """Runs a model on files of one kind."""
+class _Images:
+    """A detector and what is done with images."""
 
-    kind: str
-    suffixes: list[str]
-
-    def __init__(self, args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
-        self.args, self.cfg = args, cfg
-
-    def look(self, files: list[Path], bad: list[Path]) -> Iterator[tuple[Path, Any]]:
-        """Yield each file with its attention, and show progress; add unreadable ones to `bad`."""
-        progress = tqdm(files, unit=self.kind)
-        for file in progress:
-            try:
-                seen = self.compute(file)
-            except DataError as error:
-                bad.append(file)
-                progress.write(f"skipped {error}", file=sys.stderr)
-                continue
-            yield file, seen
-
-    @abstractmethod
-    def compute(self, file: Path) -> Any:
-        """Return the attention in a file; DataError if it cannot be read."""
-
-    @abstractmethod
-    def draw(self, file: Path, seen: Any, target: Path, page: Page) -> None:
-        """Write the pictures of a file, and add it to the page."""
-
-    @abstractmethod
-    def regions(self, seen: Any, given: list[dict[str, Any]] | None) -> list[Region]:
-        """Return the given regions, or those of the model where none are given."""
-
-
-class _Images(_Source):
     kind, suffixes = "image", [".png"]
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
-        super().__init__(args, cfg, files)
+        self.args = args
         if args.start is not None:
             raise UserError(f"--start {args.start}: an image has no frames")
         check_lengths(args.query, ("X", "Y"), "an image")
@@ -288,11 +276,13 @@ class _Images(_Source):
         return detected_regions(seen) if given is None else given_regions(given)
 
 
-class _Videos(_Source):
+class _Videos:
+    """A video classifier and what is done with videos."""
+
     kind, suffixes = "video", [".png", ".mp4", ".gif"]
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
-        super().__init__(args, cfg, files)
+        self.args, self.short_side = args, cfg.INPUT.MIN_SIZE_TEST
         check_lengths(args.query, ("FRAME", "X", "Y"), "a video")
         self.model, self.metadata = load_model(cfg, args.class_names)
         find_blocks(self.model, args.block)
@@ -301,8 +291,8 @@ class _Videos(_Source):
             check_clip(file, args, **self.clip_keys)
 
     def compute(self, file: Path) -> ClipAttention:
-        short_side, start = self.cfg.INPUT.MIN_SIZE_TEST, self.args.start
-        clip = read_clip(file, **self.clip_keys, short_side=short_side, start=start)
+        start = self.args.start
+        clip = read_clip(file, **self.clip_keys, short_side=self.short_side, start=start)
         names = self.metadata.thing_classes
         return compute_clip_attention(self.model, clip, blocks=self.args.block, class_names=names)
 
