@@ -75,9 +75,7 @@ class BlockStatistics:
     def __init__(self, name: str, form: str) -> None:
         self.name, self.form = name, form
         self.entropies = torch.zeros(_BINS)  # queries by entropy / log M
-        self.by_distance = torch.zeros(
-            2, _BINS
-        )  # weight, and even weight, by share of the diagonal
+        self.by_distance = torch.zeros(2, _BINS)  # weight, even weight, by share of the diagonal
         self.regions: dict[str, list[Tensor]] = defaultdict(list)
         self._values: dict[str, list[float]] = defaultdict(list)
         self._last: dict[tuple[int, ...], Tensor] = {}
@@ -91,39 +89,32 @@ class BlockStatistics:
 
         query_places, key_places, inside = (torch.from_numpy(v).to(x.device) for v in grid.places())
         diagonal = math.hypot(grid.x.end - grid.x.start, grid.y.end - grid.y.start)
-        own_shares = _own_shares(seen, regions)
-
+        members = _members(seen, regions)
         rows = AttentionRows(seen.block, x)
-        found: list[Tensor] = []
+        found: list[list[Tensor]] = [[], []]  # of the block's weights, and of even ones
+        shares = torch.zeros(len(regions), 2, len(SHARES), dtype=torch.float64)
         for p, queries, keys in rows.pieces():
-            valid, count = inside[queries], keys.shape[1]
-            for shares_of_region in own_shares:
-                shares_of_region.add(p, queries, keys)
+            valid = inside[queries]
             offsets = query_places[queries].unsqueeze(2) - key_places[keys].unsqueeze(1)
             frames, apart = offsets[..., 0].abs(), offsets[..., 1:].norm(dim=-1)
-            entropies = entropy(p)
-            held = p.sort(-1, descending=True).values.cumsum(-1) < _HELD - 1e-9
-            figures = (
-                (entropies, torch.full_like(entropies, math.log(count))),
-                (held.sum(-1) + 1.0, torch.full_like(entropies, math.ceil(_HELD * count))),
-                ((p * apart).sum(-1), apart.mean(-1)),
-                ((p * frames).sum(-1), frames.mean(-1)),
-            )
-            found.append(torch.stack([v[valid] for pair in figures for v in pair]))
-            relative = entropies[valid] / max(math.log(count), 1e-9)
-            self.entropies += torch.histc(relative.float().cpu(), _BINS, 0, 1)
             bins = (apart[valid] / diagonal * _BINS).long().clamp(max=_BINS - 1).flatten()
-            for total, weights in zip(
-                self.by_distance, (p, torch.full_like(p, 1 / count)), strict=True
-            ):
-                total += torch.bincount(bins, weights[valid].flatten(), _BINS).cpu()
-        means = torch.cat(found, dim=1).mean(1).view(-1, 2).tolist()
-        for name, (value, even) in zip(_FIGURES, means, strict=True):
-            self._note(name, value)
-            self._note(f"{name}_even", even)
-        for region, shares_of_region in zip(regions, own_shares, strict=True):
-            if shares_of_region.count:
-                self.regions[region.label].append(shares_of_region.mean())
+            for kind, weights in enumerate((p, torch.full_like(p, 1 / p.shape[2]))):
+                found[kind].append(_query_figures(weights, apart, frames)[:, valid])
+                by_distance = torch.bincount(bins, weights[valid].flatten(), _BINS)
+                self.by_distance[kind] += by_distance.cpu()
+                for sums, (is_query, kinds) in zip(shares[:, kind], members, strict=True):
+                    n, i = is_query[queries].nonzero(as_tuple=True)
+                    at = kinds[keys[n]].flatten()
+                    sums += torch.bincount(at, weights[n, i].flatten(), len(SHARES)).cpu()
+        own, even = (torch.cat(pieces, dim=1) for pieces in found)
+        relative = own[0] / even[0].clamp(min=1e-9)
+        self.entropies += torch.histc(relative.float().cpu(), _BINS, 0, 1)
+        for name, value, even_value in zip(_FIGURES, own.mean(1), even.mean(1), strict=True):
+            self._note(name, float(value))
+            self._note(f"{name}_even", float(even_value))
+        for region, sums in zip(regions, shares, strict=True):
+            if sums.any():  # a row's weights sum up to 1, so the sum is the number of queries
+                self.regions[region.label].append(sums / sums.sum(1, keepdim=True))
         self._compare(rows.sample(inside), (*rows.keys_shape,))
 
     def figures(self) -> dict[str, float]:
@@ -152,10 +143,9 @@ class BlockStatistics:
                 self._note(name, value)
         if last is not None:
             found = [distances(p, q) for p, q in zip(sample, last, strict=True)]
-            for name, values in zip(
-                ("divergence", "cosine"), zip(*found, strict=True), strict=True
-            ):
-                self._note(f"{name}_between", float(torch.cat(values).mean()))
+            divergence, cosine = (torch.cat(values) for values in zip(*found, strict=True))
+            self._note("divergence_between", float(divergence.mean()))
+            self._note("cosine_between", float(cosine.mean()))
         self._last[size] = sample
         if len(self._last) > _SIZES_KEPT:
             self._last.pop(next(iter(self._last)))
@@ -164,53 +154,24 @@ class BlockStatistics:
         self._values[name].append(value)
 
 
-class _RegionShares:
-    """Sums up the shares of the queries of one region, and those of even weights.
+def _query_figures(p: Tensor, apart: Tensor, frames: Tensor) -> Tensor:
+    """Return `_FIGURES` of rows (n, q, M) with the distances of their keys: (4, n, q)."""
+    held = p.sort(-1, descending=True).values.cumsum(-1) < _HELD - 1e-9
+    return torch.stack([entropy(p), held.sum(-1) + 1.0, (p * apart).sum(-1), (p * frames).sum(-1)])
 
-    Args:
-        queries: (P,), whether a position of x is one.
-        kinds: (M,), the index into `SHARES` of each position of x̂.
+
+def _members(seen: BlockInput, regions: Sequence[Region]) -> list[tuple[Tensor, Tensor]]:
+    """Return for each region which positions of x are its queries, (P,), and the index into
+    `SHARES` of each position of x̂, (M,).
     """
-
-    def __init__(self, queries: Tensor, kinds: Tensor) -> None:
-        self.queries, self.kinds = queries, kinds
-        self.count = 0
-        self._sums = torch.zeros(2, len(SHARES), dtype=torch.float64)
-
-    def add(self, p: Tensor, queries: Tensor, keys: Tensor) -> None:
-        """Add a piece of the map, as `AttentionRows.pieces` yields it."""
-        n, i = self.queries[queries].nonzero(as_tuple=True)
-        kinds, rows = self.kinds[keys[n]], p[n, i]
-        for sums, weights in zip(
-            self._sums, (rows, torch.full_like(rows, 1 / p.shape[2])), strict=True
-        ):
-            sums += torch.bincount(kinds.flatten(), weights.flatten(), len(SHARES)).cpu()
-        self.count += len(n)
-
-    def mean(self) -> Tensor:
-        """(2, 4): the shares, and those of even weights."""
-        return self._sums / self.count
-
-
-def _own_shares(seen: BlockInput, regions: Sequence[Region]) -> list[_RegionShares]:
-    """Return the sums of each region, which has the others as rivals."""
-    grid, device = seen.grid, seen.features.device
+    grid, found = seen.grid, []
     covered = [grid.overlaps(region.boxes).ravel() for region in regions]
-    found = []
-    for index, region in enumerate(regions):
-        kinds = np.full(covered[index].shape, SHARES.index("rest"))
-        for other, windows in zip(regions, covered, strict=True):
-            if other.label != region.label:
-                kinds[windows] = SHARES.index("other_classes")
-        for other, windows in zip(regions, covered, strict=True):
-            if other.label == region.label:
-                kinds[windows] = SHARES.index("same_class")
-        kinds[covered[index]] = SHARES.index("own")
+    for region in regions:
+        ranks = [0 if o is region else 1 if o.label == region.label else 2 for o in regions]
+        kinds = np.min([np.where(c, r, 3) for c, r in zip(covered, ranks, strict=True)], axis=0)
         queries = grid.unpooled().overlaps(region.boxes).ravel()
-        found.append(
-            _RegionShares(torch.from_numpy(queries).to(device), torch.from_numpy(kinds).to(device))
-        )
-    return found
+        found.append((torch.from_numpy(queries), torch.from_numpy(kinds)))
+    return [(q.to(seen.features.device), k.to(seen.features.device)) for q, k in found]
 
 
 def _share_columns(shares: Sequence[Tensor]) -> dict[str, float]:
