@@ -322,7 +322,7 @@ def test_commands_after_the_quickstart_for_video_run(tmp_path):
     look = ROOT / "docs/look.md"
     steps += [words(command)[1:] for command in commands(look) if VIDEO in command]
     steps += [b.text for b in blocks(look) if b.language == "python" and VIDEO in b.text]
-    assert len(steps) == 10
+    assert len(steps) == 11
     done = run_steps(tmp_path, steps, NL_DETECTRON_CACHE=str(tmp_path / "cache"))
     assert "nl_clips_val, 3 videos, 10 clips x 1 crop" in done.stdout
     run = tmp_path / "output/quickstart-video"

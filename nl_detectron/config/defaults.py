@@ -49,6 +49,8 @@ TEST:
   CLIPS: 10                            # of each video, evenly spread
   CROPS: 3                             # of each clip, along the longer side
   VIEW_POOLING: mean                   # of the views' probabilities: mean or max
+  ATTENTION_SAMPLES: 0                 # log what the blocks do on the first so many samples of the
+                                       # test data at every evaluation; 0 is off
 WANDB:
   PROJECT: ""                          # of Weights & Biases, where curves go too; "" is off
 ```
@@ -112,6 +114,7 @@ def add_nonlocal_config(cfg: CfgNode) -> None:
     cfg.TEST.CROPS = 3
     cfg.TEST.VIEW_POOLING = "mean"
     cfg.DATASETS.REGISTER = []
+    cfg.TEST.ATTENTION_SAMPLES = 0
     cfg.DATALOADER.SKIP_BAD_VIDEOS = False
     cfg.DATALOADER.MAX_BAD_VIDEOS = 0.05
     cfg.SOLVER.ACCUMULATE_STEPS = 1
