@@ -80,13 +80,25 @@ def site_link(link: re.Match[str], source: str, page: str) -> str:
 
 
 def notebook_as_markdown(text: str, file: str) -> str:
-    """Return the text and code of the notebook `file`, without outputs, and say where it is."""
+    """Return text, code and outputs of the notebook `file`, and a link to it."""
     parts = []
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-    note = f"This page is [{file}]({file}) without outputs. Jupyter runs it with `.venv`'s Python."
-    return "\n\n".join([parts[0], note, *parts[1:]])
+        parts += [output_as_markdown(output) for output in cell.get("outputs", ())]
+    note = f"This page is the notebook [{file}]({file}). Jupyter runs it with `.venv`'s Python."
+    return "\n\n".join([parts[0], note, *filter(None, parts[1:])])
+
+
+def output_as_markdown(output: dict[str, Any]) -> str:
+    """Return a printed text or an image of a notebook; "" for anything else."""
+    if "text" in output:
+        return f"```text\n{''.join(output['text'])}```"
+    for kind in ("image/jpeg", "image/png"):
+        if kind in output.get("data", {}):
+            encoded = "".join("".join(output["data"][kind]).split())
+            return f"![Output of the cell above](data:{kind};base64,{encoded})"
+    return ""
 
 
 def config_table() -> str:
