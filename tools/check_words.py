@@ -1,19 +1,20 @@
 #!/usr/bin/env python
-"""Check the words of pages and code: docstrings' first lines, line length, banned words."""
+"""Check the words of pages and code: docstrings' first lines, line lengths, words to avoid."""
 
 import ast
 import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("nl_detectron", "tools", "demo", "experiments", "tests", "docs", "model_zoo")
-LENGTH = 100
-# A first line is a sentence with a verb, or a noun: "Return the shape.", "Video metadata."
+LENGTH = 100  # of a line of prose in Markdown
+
+# A first line is an imperative or a noun phrase: "Return the shape.", "Video metadata."
 CLAUSE = re.compile(r"\b(what|where|whether|how)\b|^(Of|What|Where|Whether|How|Whoever)\b")
-BANNED = {
+INSTEAD = {
     r"data sets?": "dataset",
     r"set-ups?": "setup",
     r"per cent": "%",
@@ -22,54 +23,51 @@ BANNED = {
     r"beside": "next to",
     r"one's own": "your own, custom",
     r"whoever": "users who",
-    r"(go|goes|went|going) on (with|where|at|from|as)": "continue",
+    r"go(es|ing)? on (with|where|at|from|as)": "continue",
     r"(leave|leaves|leaving|left) out": "skip",
     r"seams?": "boundary",
     r"classifiers? of (clips|videos)": "video classifier",
 }
-WORDS = re.compile(rf"\b({'|'.join(BANNED)})\b", re.IGNORECASE)
+WORDS = re.compile(rf"\b({'|'.join(INSTEAD)})\b", re.IGNORECASE)
 OPENING = re.compile(r"(?:^|[.:] )(Of|What|Whoever) [^.?]*\.(?: |$)")
-# Not prose: fenced code, code between the lines, tables, headings, images, targets of links.
-CODE = re.compile(r"^ *(```|~~~).*?^ *\1|`[^`\n]*`", re.MULTILINE | re.DOTALL)
-TARGET = re.compile(r"\]\([^)\n]*\)|https?://\S+")
+FENCED = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`[^`\n]*`|\]\([^)\n]*\)|https?://\S+")  # code and targets of links
 
 
 def check_page(text: str) -> Iterator[tuple[int, str]]:
     """Yield line numbers and problems of a Markdown page."""
-    blank = CODE.sub(lambda code: re.sub(r"[^\n]", "x", code[0]), text)
-    for number, line in enumerate(blank.splitlines(), 1):
-        prose = not line.startswith(("|", "#", "![", "[!", "<!--", "    "))
-        if prose and len(line) > LENGTH:
+    prose = FENCED.sub(lambda code: "\n" * code[0].count("\n"), text)
+    for number, line in enumerate(prose.splitlines(), 1):
+        if len(line) > LENGTH and not line.startswith(("|", "#", "![", "<!--")):
             yield number, f"{len(line)} characters, at most {LENGTH}"
-    yield from check_text(TARGET.sub("](x)", blank))
+    yield from check_text(INLINE.sub("x", prose))
+
+
+def check_code(text: str) -> Iterator[tuple[int, str]]:
+    """Yield line numbers and problems of Python's docstrings, other strings and comments."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = (ast.get_docstring(node) or "").partition("\n")[0]
+            if CLAUSE.search(first):
+                yield node.body[0].lineno, f"'{first}'"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from check_text(node.value, node.lineno)
+    for number, line in enumerate(text.splitlines(), 1):
+        yield from check_text(line.partition("# ")[2], number)
 
 
 def check_text(text: str, first: int = 1) -> Iterator[tuple[int, str]]:
-    """Yield line numbers and banned words of a text that begins in line `first`."""
+    """Yield line numbers and words to avoid in a text that begins in line `first`."""
     flat = text.replace("\n", " ")  # a phrase may continue on the next line
     for match in (*WORDS.finditer(flat), *OPENING.finditer(flat)):
         yield first + text.count("\n", 0, match.start(1)), f"'{match[1]}'"
 
 
-def check_code(text: str) -> Iterator[tuple[int, str]]:
-    """Yield line numbers and problems of Python docstrings, strings and comments."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            doc = ast.get_docstring(node)
-            if doc and CLAUSE.search(doc.partition("\n")[0]):
-                yield node.body[0].lineno, f'first line: "{doc.partition(chr(10))[0]}"'
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from check_text(node.value, node.lineno)
-    for number, line in enumerate(text.splitlines(), 1):
-        yield from check_text(line.rpartition("# ")[2] if "# " in line else "", number)
-
-
 def main() -> int:
-    pages = [*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))]
-    scripts = [*ROOT.glob("*.py"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.py"))]
+    list_files = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md", "*.py"]
+    names = subprocess.check_output(list_files, cwd=ROOT, text=True).splitlines()
     found: Counter[str] = Counter()
-    for path in sorted({*pages, *scripts}):
+    for path in (ROOT / name for name in names if name != "tools/check_words.py"):
         check = check_page if path.suffix == ".md" else check_code
         name = path.relative_to(ROOT)
         for number, problem in check(path.read_text(encoding="utf-8")):
@@ -77,7 +75,7 @@ def main() -> int:
             found[name.parts[0]] += 1
     for folder, count in found.items():
         print(f"{folder}: {count} problems", file=sys.stderr)
-    return min(sum(found.values()), 1)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
@@ -37,9 +38,9 @@ from nl_detectron import model_zoo
 cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml")
 ```
 
-A row without blocks is the baseline of the rows below it. Its config differs from theirs only in the
-blocks, so compare rows with the same schedule. A dash means that nobody published a figure.
-The last section explains the columns.
+A row without blocks is the baseline of the rows below it. Its config differs from theirs only in
+the blocks, so compare rows with the same schedule. A dash means that nobody published a figure. The
+last section explains the columns.
 
 **Trained with this code:** {trained}. results.csv says "not run" for the others.
 """
@@ -52,21 +53,22 @@ _TAIL = """\
   3x is 270,000 of them; 1.44x is 260,000 iterations of 8 images. On Kinetics,
   400k is 400,000 iterations of 64 clips, or of 16 after a training with short clips (128x1 and
   32x4). On Charades, 200k is 200,000 iterations of 8 clips.
-- **box, mask, keypoint AP** are on COCO val2017, in %: AP / AP50 / AP75. *Paper* is Tables 5 and 6 of
-  [Non-local Neural Networks](https://arxiv.org/abs/1711.07971). *Detectron2* is
+- **box, mask, keypoint AP** are on COCO val2017, in %: AP / AP50 / AP75. *Paper* is Tables 5 and
+  6 of [Non-local Neural Networks](https://arxiv.org/abs/1711.07971). *Detectron2* is
   [its model zoo](https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md), for the
   same recipe without blocks (AP only). *Measured* is this repository.
-- **video top1** is accuracy on the validation videos of Kinetics-400, in %: top-1 / top-5. **actions
-  mAP** is on those of Charades. *Paper* is Tables 2 to 4. *Official code* is the README of
-  [video-nonlocal-net](https://github.com/facebookresearch/video-nonlocal-net). The paper gives the
-  recipe of these networks, and the configs follow it. 32x2 is a clip of 32 frames, every second one.
-- **The paper gives no schedule for COCO.** Mask R-CNN v3 documents that of its X152 rows. For R50, R101
-  and keypoints, 1x is the nearest known recipe, so its figures need not be the paper's. Comments in
-  the configs say which values are known and which are inferred, beginning with
+- **video top1** is accuracy on the validation videos of Kinetics-400, in %: top-1 / top-5.
+  **actions mAP** is on those of Charades. *Paper* is Tables 2 to 4. *Official code* is the README
+  of [video-nonlocal-net](https://github.com/facebookresearch/video-nonlocal-net). The paper gives
+  the recipe of these networks, and the configs follow it. 32x2 is a clip of 32 frames, every second
+  one.
+- **The paper gives no schedule for COCO.** Mask R-CNN v3 documents that of its X152 rows. For R50,
+  R101 and keypoints, 1x is the nearest known recipe, so its figures need not be the paper's.
+  Comments in the configs say which values are known and which are inferred, beginning with
   [Base-RCNN-FPN.yaml](../configs/Base-RCNN-FPN.yaml).
 - **Parameters** are in millions, including frozen ones. **Multiply-adds** are in billions for one
-  forward pass on the input in `nl_detectron/model_zoo/model_zoo.csv`. `tools/analyze_model.py` counts
-  both.
+  forward pass on the input in `nl_detectron/model_zoo/model_zoo.csv`. `tools/analyze_model.py`
+  counts both.
 - **Checkpoint** is a trained model. `model_zoo.get(..., trained=True)` checks its SHA-256 before
   loading it.
 
@@ -164,7 +166,8 @@ def readme() -> str:
     trained = [entry.config for entry in ENTRIES if entry.checkpoint or entry.measured]
     parts = [_HEAD.format(trained=", ".join(trained) or "no config, at full length")]
     for section, (note, _) in _SECTIONS.items():
-        parts.append(f"## {section}\n\n{note}\n\n{_markdown(rows_of(section))}")
+        prose = textwrap.fill(note, 100)
+        parts.append(f"## {section}\n\n{prose}\n\n{_markdown(rows_of(section))}")
     return "\n".join([*parts, _TAIL])
 
 
