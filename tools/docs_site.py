@@ -84,21 +84,21 @@ def notebook_as_markdown(text: str, file: str) -> str:
     parts = []
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-        parts += [output_as_markdown(output) for output in cell.get("outputs", ())]
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+        else:
+            parts += [f"```python\n{source}\n```", *outputs_as_markdown(cell["outputs"])]
     note = f"This page is the notebook [{file}]({file}). Jupyter runs it with `.venv`'s Python."
-    return "\n\n".join([parts[0], note, *filter(None, parts[1:])])
+    return "\n\n".join([parts[0], note, *parts[1:]])
 
 
-def output_as_markdown(output: dict[str, Any]) -> str:
-    """Return a printed text or an image of a notebook; "" for anything else."""
-    if "text" in output:
-        return f"```text\n{''.join(output['text'])}```"
-    for kind in ("image/jpeg", "image/png"):
-        if kind in output.get("data", {}):
-            encoded = "".join("".join(output["data"][kind]).split())
-            return f"![Output of the cell above](data:{kind};base64,{encoded})"
-    return ""
+def outputs_as_markdown(outputs: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the printed text of a cell, then its images."""
+    if printed := "".join("".join(o["text"]) for o in outputs if o.get("name") == "stdout"):
+        yield f"```text\n{printed}```"
+    for image in (output["data"]["image/jpeg"] for output in outputs if "data" in output):
+        encoded = "".join("".join(image).split())
+        yield f"![Output of the cell above](data:image/jpeg;base64,{encoded})"
 
 
 def config_table() -> str:
