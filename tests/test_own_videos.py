@@ -1,4 +1,4 @@
-"""The recipe for one's own videos, README.md and docs/own_videos.md, run as it stands there."""
+"""The recipe of docs/own_videos.md, run as it stands there."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from documentation import ROOT, blocks, commands, page_file, run_steps, words
 from nl_detectron.config import load_config
 from nl_detectron.data.video.writing import write_video
 
-README, PAGE = ROOT / "README.md", ROOT / "docs/own_videos.md"
+PAGE = ROOT / "docs/own_videos.md"
 SCRIPTS = ("train_gestures.py", "train_tags.py")
 SMALL = """
     MODEL.WEIGHTS "" MODEL.DEVICE cpu MODEL.RESNETS.STEM_OUT_CHANNELS 4
@@ -28,10 +28,8 @@ for split in ("train", "val"):
 SMALL = [option.strip('"') for option in SMALL.split()]
 
 
-def list_of_the_readme() -> str:
-    """The block between the section's heading and its first file."""
-    section = README.read_text(encoding="utf-8").split("\n## Your own videos\n")[1]
-    return section.split("```text\n")[1].split("```")[0]
+def list_of_the_page() -> str:
+    return next(block.text for block in blocks(PAGE) if block.language == "text")
 
 
 def make_videos(folder: Path, lines: list[str]) -> None:
@@ -54,7 +52,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     for name in (*SCRIPTS, "gestures.yaml", "tags.yaml"):
         (folder / name).write_text(page_file(name), encoding="utf-8")
-    make_videos(folder / "gestures", list_of_the_readme().splitlines())
+    make_videos(folder / "gestures", list_of_the_page().splitlines())
     make_videos(folder / "tags", ["a.mp4 0,2", "b.mp4 1"])
     (folder / "tags/classes.txt").write_text("hand\nface\ntwo people\n", encoding="utf-8")
     return folder
@@ -66,8 +64,8 @@ def results(output: Path) -> dict[str, float]:
 
 
 def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
-    """The README's command and the page's, but those with a schedule or weights of their own."""
-    lines = dict.fromkeys(c for p in (README, PAGE) for c in commands(p))
+    """The commands of the page, except those with other schedules or weights."""
+    lines = dict.fromkeys(commands(PAGE))
     steps: list[list[str] | str] = []
     for command in lines:
         _, *line = words(command)
@@ -93,7 +91,7 @@ def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
     assert "Non-local block after res3.1" in done.stdout
     assert "2 clips x 3 crops of 32, mean of softmax" in done.stdout
     assert "2 clips x 3 crops of 32, max of sigmoid" in done.stdout
-    for line in list_of_the_readme().splitlines():
+    for line in list_of_the_page().splitlines():
         video, label = line.split()
         assert any(
             shown.startswith(f"{video} ") and shown.endswith(f" [{label}]")
