@@ -32,13 +32,13 @@ from nl_detectron.data.datasets.synthetic.clips import CLASSES
 from nl_detectron.layers import NonLocalBlock
 
 # Files that the pages let the reader make, and what stands for them here.
-SCRIPTS = dict.fromkeys(
-    ("train_hands.py", "train_boxes.py", "train_gestures.py", "train_tags.py"), "train_net.py"
-)
+SCRIPTS = dict.fromkeys(("train_boxes.py", "voc_to_coco.py"), "train_net.py")
 CONFIGS = {
     "output/quickstart/config.yaml": "configs/quickstart.yaml",
     "output/config.yaml": "configs/COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_backbone_1x.yaml",
     "hands.yaml": "configs/COCO-Keypoints/keypoint_rcnn_R_50_FPN_NL_head_backbone_1x.yaml",
+    "cells.yaml": "configs/quickstart.yaml",
+    "output/cells/config.yaml": "configs/quickstart.yaml",
     "output/quickstart-video/config.yaml": "configs/quickstart_video.yaml",
     "gestures.yaml": "configs/Kinetics/i3d_R_50_NL5_8x8.yaml",
     "tags.yaml": "configs/Kinetics/i3d_R_50_NL5_8x8.yaml",
@@ -71,7 +71,16 @@ def check_command(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     elif program == "python" and not line[0].startswith("-"):
         check_script(monkeypatch, line)
     else:
-        known = (".", "git", "mkdocs", "ruff", "python", "nl-detectron", ".venv/bin/python")
+        known = (
+            ".",
+            "git",
+            "jupyter",
+            "mkdocs",
+            "ruff",
+            "python",
+            "nl-detectron",
+            ".venv/bin/python",
+        )
         assert program in known or (ROOT / program).is_file()
 
 

@@ -11,19 +11,12 @@ from nl_detectron.config import load_config
 from nl_detectron.data.video.writing import write_video
 
 PAGE = ROOT / "docs/own_videos.md"
-SCRIPTS = ("train_gestures.py", "train_tags.py")
 SMALL = """
     MODEL.WEIGHTS "" MODEL.DEVICE cpu MODEL.RESNETS.STEM_OUT_CHANNELS 4
     MODEL.RESNETS.RES2_OUT_CHANNELS 8 MODEL.RESNETS.WIDTH_PER_GROUP 4 INPUT.CLIP.FRAMES 4
     INPUT.MIN_SIZE_TRAIN (32,40) INPUT.MIN_SIZE_TEST 32 INPUT.CROP.SIZE [32,32] TEST.CLIPS 2
     TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0
     SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS ()
-"""
-FORGET = """
-from detectron2.data import DatasetCatalog, MetadataCatalog
-for split in ("train", "val"):
-    DatasetCatalog.remove(f"gestures_{split}")
-    MetadataCatalog.remove(f"gestures_{split}")
 """
 SMALL = [option.strip('"') for option in SMALL.split()]
 
@@ -46,11 +39,9 @@ def make_videos(folder: Path, lines: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the pages' files beside configs and scripts, and the videos."""
+    """A folder with the pages' files and the videos."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("configs", "tools"):
-        (folder / name).symlink_to(ROOT / name)
-    for name in (*SCRIPTS, "gestures.yaml", "tags.yaml"):
+    for name in ("gestures.yaml", "tags.yaml"):
         (folder / name).write_text(page_file(name), encoding="utf-8")
     make_videos(folder / "gestures", list_of_the_page().splitlines())
     make_videos(folder / "tags", ["a.mp4 0,2", "b.mp4 1"])
@@ -65,25 +56,13 @@ def results(output: Path) -> dict[str, float]:
 
 def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
     """The commands of the page, except those with other schedules or weights."""
-    lines = dict.fromkeys(commands(PAGE))
     steps: list[list[str] | str] = []
-    for command in lines:
-        _, *line = words(command)
-        if line[:1] == ["tools/check_dataset.py"] and "gestures" in line:
-            steps.append(line)
-        elif line and line[0] in SCRIPTS:
-            weights = line[line.index("MODEL.WEIGHTS") + 1] if "MODEL.WEIGHTS" in line else ""
-            if "SOLVER.MAX_ITER" not in line and not weights.startswith("output/Kinetics"):
-                steps.append([*line, *SMALL, *(["MODEL.WEIGHTS", weights] if weights else [])])
-    steps += [b.text for b in blocks(PAGE) if b.language == "python" and not b.file]
-    assert [isinstance(s, str) or (s[0], "--eval-only" in s) for s in steps] == [
-        ("train_gestures.py", False),
-        ("tools/check_dataset.py", False),
-        ("train_gestures.py", True),
-        ("train_tags.py", False),
-        True,
-    ]
-    steps.insert(2, FORGET)  # the script registers them again
+    for line in map(words, commands(PAGE)):
+        if "SOLVER.MAX_ITER" not in line and not line[-1].startswith("output/Kinetics"):
+            weights = line[-2:] if "MODEL.WEIGHTS" in line else []
+            steps.append(line if line[1] == "check" else [*line, *SMALL, *weights])
+    assert [step[1] for step in steps] == ["check", "train", "train", "train"]
+    steps += [b.text for b in blocks(PAGE) if b.language == "python"]
     done = run_steps(checkout, steps)
     found = results(checkout / "output")
     assert set(found) == {f"video/{clip}top{k}" for clip in ("", "clip_") for k in (1, 5)}

@@ -165,8 +165,11 @@ class Checkpointer(DetectionCheckpointer):
         except UserError:
             raise
         except (OSError, AssertionError) as error:
+            hint = ""
+            if "://" in file:
+                hint = '; give MODEL.WEIGHTS the path of a local copy, or "" for random weights'
             raise UnreadableError(
-                f"cannot read the checkpoint '{path}': {first_sentence(error)}"
+                f"cannot read the checkpoint '{path}': {first_sentence(error)}{hint}"
             ) from error
         except Exception as error:  # content of unknown origin can raise anything
             raise UserError(

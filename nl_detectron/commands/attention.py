@@ -107,12 +107,12 @@ examples:
 
 def main() -> None:
     args = parse_arguments()
-    files = list(list_images(args.input))
     for name in ("max_detections", "arrows"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 0")
     setup_logger(name="fvcore")
     cfg = complete_config(args.config_file, opts=args.opts)
+    files = list(list_images(args.input))
     takes_videos = is_video(cfg)
     numbers = ("FRAME", "X", "Y") if takes_videos else ("X", "Y")
     for query in args.query:
@@ -156,7 +156,11 @@ def visualize_images(args: argparse.Namespace, cfg: CfgNode, files: list[Path]) 
         )
         if not seen.attentions:
             reason = "no query is in a person's box" if args.query else "nothing was detected"
-            progress.write(f"{file}: {reason}, so there is nowhere to look from", file=sys.stderr)
+            progress.write(
+                f"{file}: {reason}, so there is nowhere to look from; give --query, "
+                "or a lower --confidence-threshold",
+                file=sys.stderr,
+            )
         detections = draw_instances(seen.image, seen.instances, predictor.metadata)
         sheet = draw_sheet(seen, detections=detections, arrows=args.arrows, title=file.name)
         sheet.savefig(target)

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
 from ..config import is_video, load_config, load_lazy_config
-from ..data import check_datasets
+from ..data import check_datasets, register_datasets
 from ..data.validation import check_file, check_registered, check_run
 from ..data.validation.coco import Expected
 from ..data.validation.kinds import KINDS, Report, Severity
@@ -22,7 +22,7 @@ from ..data.validation.videos import (
     is_video_set,
 )
 from ..utils.arguments import add_opts, add_traceback
-from ..utils.errors import UserError
+from ..utils.errors import UserError, nearest
 
 
 def parser() -> argparse.ArgumentParser:
@@ -105,6 +105,7 @@ def check_config(file: str, opts: list[str], options: dict[str, Any]) -> list[Re
         cfg = load_lazy_config(file, [*opts, "train.device=cpu"])
     else:
         cfg = load_config(file, [*opts, "MODEL.DEVICE", "cpu"])
+        register_datasets(cfg)
         if is_video(cfg):
             check_datasets(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
             return check_video_run(cfg, **options)
@@ -121,10 +122,8 @@ def check_dataset(args: argparse.Namespace, options: dict[str, Any]) -> Report:
             return check_videos(VideoSet.registered(name), **options)
         return check_registered(name, expected=expected, **options)
     if not Path(name).exists():
-        known = [n for n in DatasetCatalog if n.startswith(("nl_", "coco_2017"))]
-        raise UserError(
-            f"expected a file or a registered dataset ({', '.join(known)}, ...), got '{name}'"
-        )
+        guess = nearest(name, list(DatasetCatalog), cutoff=0.85)
+        raise UserError(f"expected a file or a registered dataset, got '{name}'.{guess}")
     if args.images is None and not args.no_images:
         raise UserError(
             f"give the folder of the images after '{name}', or --no-images to check only the "

@@ -1,18 +1,21 @@
 """Export a model to TorchScript or ONNX, or its weights to safetensors, and check each file."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 from torch import nn
-from tqdm import tqdm
 
 from .. import export
 from ..data.catalog import categories_of
 from ..engine.predictor import complete_config, load_model
 from ..utils.arguments import add_class_names, add_opts, add_traceback
 from ..utils.file_io import check_overwriting, make_folder, write_json
+
+logger = logging.getLogger(__name__)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -86,6 +89,8 @@ examples:
 
 def main() -> int:
     arguments = parse_arguments()
+    for name in ("fvcore", "nl_detectron"):
+        setup_logger(name=name)
     cfg = complete_config(arguments.config_file, device="cpu", opts=arguments.opts)
     model, metadata = load_model(cfg, arguments.class_names)
     folder = Path(arguments.output)
@@ -113,7 +118,8 @@ def _export_parts(
 ) -> list[export.Check]:
     parts = arguments.part or export.parts_of(model)
     checks = []
-    for part in tqdm(parts, unit="file"):
+    for number, part in enumerate(parts, 1):
+        logger.info("[%d/%d] %s", number, len(parts), part)
         load = export.PARTS[part].inputs
         checks += export.export_part(
             model,

@@ -35,6 +35,11 @@ INPUT:
   CLIP:
     FRAMES: 32                         # of a clip
     STRIDE: 2                          # frames of the video from one to the next
+DATASETS:
+  REGISTER: []                         # own datasets, for TRAIN and TEST. Images: {name: NAME,
+                                       # json_file: FILE, image_root: FOLDER}, with keypoint_names
+                                       # and keypoint_flip_map; videos: {name: NAME, root: FOLDER},
+                                       # with list_file, classes, multi_label, folder_rate
 DATALOADER:
   SKIP_BAD_VIDEOS: False               # True: leave out videos that cannot be read, and list them
   MAX_BAD_VIDEOS: 0.05                 # ... up to this share of a data set's; more ends the run
@@ -106,6 +111,7 @@ def add_nonlocal_config(cfg: CfgNode) -> None:
     cfg.TEST.CLIPS = 10
     cfg.TEST.CROPS = 3
     cfg.TEST.VIEW_POOLING = "mean"
+    cfg.DATASETS.REGISTER = []
     cfg.DATALOADER.SKIP_BAD_VIDEOS = False
     cfg.DATALOADER.MAX_BAD_VIDEOS = 0.05
     cfg.SOLVER.ACCUMULATE_STEPS = 1

@@ -27,7 +27,7 @@ from ..config import (
     load_lazy_config,
     setting,
 )
-from ..data import check_datasets
+from ..data import check_datasets, register_datasets
 from ..data.build import check_metadata
 from ..data.validation.run import Run
 from ..utils.arguments import add_traceback
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 def argument_parser() -> argparse.ArgumentParser:
     """Return Detectron2's parser with examples of our own."""
     program = sys.argv[0]
+    # torchrun starts scripts and modules, not commands.
+    launched = program.replace("nl-detectron", "-m nl_detectron")
     parser = default_argument_parser(
         epilog=f"""
 examples:
@@ -60,7 +62,7 @@ examples:
     {program} --config-file FILE --num-gpus 8 --num-machines 2 --machine-rank <0 or 1> \\
         --dist-url tcp://<first machine>:29500
     torchrun --nnodes 2 --nproc-per-node 8 --node-rank <0 or 1> --master-addr <first machine> \\
-        {program} --config-file FILE
+        {launched} --config-file FILE
     srun --kill-on-bad-exit --nodes 2 --ntasks-per-node 8 {program} --config-file FILE
 """
     )
@@ -84,6 +86,7 @@ def prepare(args: argparse.Namespace) -> Config:
     else:
         cfg = load_config(args.config_file, args.opts)
         cfg.freeze()
+        register_datasets(cfg)
     check_datasets(() if args.eval_only else dataset_names(cfg, "train"))
     check_datasets(dataset_names(cfg, "test"))
     check_tta(cfg)
@@ -200,6 +203,27 @@ def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
             skipped_file(output_dir).unlink(missing_ok=True)
     if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
         logger.info("No GPU is visible to torch: running on the CPU")
+        if not args.eval_only and isinstance(cfg, CfgNode):
+            _advise_a_trial(cfg)
+
+
+def _advise_a_trial(cfg: CfgNode) -> None:
+    """Name the keys to lower where a training would can take days on a CPU."""
+    solver = cfg.SOLVER
+    inputs = solver.MAX_ITER * solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS
+    if inputs < 50_000:  # hours for the smallest networks
+        return
+    sizes = "INPUT.MIN_SIZE_TRAIN (240,)"
+    if is_video(cfg):
+        sizes = "INPUT.CLIP.FRAMES 4 INPUT.MIN_SIZE_TRAIN (128,128) INPUT.CROP.SIZE [112,112]"
+    logger.warning(
+        "%s iterations of %s inputs can take days on a CPU. For a trial, add SOLVER.MAX_ITER 20 "
+        "SOLVER.STEPS () SOLVER.IMS_PER_BATCH 2 %s, or start from quickstart.yaml or "
+        "quickstart_video.yaml, which are small",
+        f"{solver.MAX_ITER:,}",
+        solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS,
+        sizes,
+    )
 
 
 def _remove_incomplete_line(path: str) -> None:

@@ -27,6 +27,7 @@ from torch import nn
 
 from ..checkpoint import METADATA, Checkpointer
 from ..config import check_config, is_video, load_config
+from ..data import register_datasets
 from ..data.catalog import class_metadata
 from ..data.detection_utils import ImageInput, to_array
 from ..utils.errors import ConfigError, UserError
@@ -143,6 +144,7 @@ def complete_config(
     if weights is not None:
         cfg.MODEL.WEIGHTS = os.fspath(weights)
     check_config(cfg)
+    register_datasets(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise UserError(
             "MODEL.WEIGHTS is empty, and random weights predict nothing: give a checkpoint, "

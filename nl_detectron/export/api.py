@@ -1,6 +1,7 @@
 """Parts of models, their files in TorchScript or ONNX, and the comparison of the two."""
 
 import io
+import logging
 import math
 import time
 import warnings
@@ -14,6 +15,8 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ..utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
 TOLERANCE = 1e-4
@@ -93,6 +96,7 @@ def write(
         path.touch()  # rather now than after minutes of export
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+    logger.info("Writing %s, which can take minutes", path)
     if file_format == "torchscript":
         return _write_torchscript(module, example, path)
     return _write_onnx(module, example, path, name=name, free=free, traced=traced)
@@ -196,6 +200,8 @@ def check(
         align: ``(expected, actual)``: `actual` in the order of `expected`.
         found: what the check says of the module's outputs.
     """
+    shape = " x ".join(map(str, x.shape))
+    logger.info("Comparing the file of the %s with the model on %s", part, shape)
     with torch.no_grad():
         expected, actual = module(x), run(x)
         eager, file = _fastest(lambda: module(x), lambda: run(x))
@@ -203,7 +209,7 @@ def check(
         actual = align(expected, actual)
     return Check(
         part=part,
-        input=" x ".join(map(str, x.shape)),
+        input=shape,
         found="" if found is None else found(expected),
         error=max((_difference(expected[k], actual[k]) for k in expected), default=0.0),
         eager=eager,
