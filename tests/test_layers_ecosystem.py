@@ -94,19 +94,6 @@ def test_onnx_at_other_sizes(form):
         np.testing.assert_allclose(z, block(x).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_deepcopy(form):
-    block = make(form)
-    block(image(6, 6)).sum().backward()
-    twin = copy.deepcopy(block).eval()
-    block.eval()
-    x = image(7, 5)
-    assert torch.equal(twin(x), block(x))
-    with torch.no_grad():
-        twin.out.weight.zero_()
-    assert not torch.equal(twin(x), block(x))
-
-
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
 def test_gradient_checkpointing(form, use_reentrant):

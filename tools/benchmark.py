@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from benchmarking import block, engine, loading, models, operation, video
+from benchmarking import block, engine, loading, models, operation, video, ways
 
 SECTIONS = ("models", "video", "engine", "loading", "block", "operation")
 
@@ -81,7 +81,9 @@ def tables(section: str, quick: bool, device: str, dtype: torch.dtype) -> Iterat
     elif section == "loading" and device == "cpu":
         yield from loading.report(quick)
     elif section == "block":
-        yield block.block_table(1 if quick else block.ROUNDS, device, dtype)
+        rounds = 1 if quick else block.ROUNDS
+        yield block.block_table(rounds, device, dtype)
+        yield ways.ways_table(rounds, device, dtype)
     elif section == "operation":
         sizes = operation.SIZES[:2] if quick else operation.SIZES
         yield from operation.operation_tables(

@@ -17,6 +17,7 @@ from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from .measure import now
 
 ROUNDS = 7
+LONG_ROUNDS = 3  # of the usual concatenation, which takes 30 times as long as ours
 SHORTEST = 0.05  # seconds; a shorter run is repeated to fill them
 MAX_PAIRS = 2**29  # elements of the usual concatenation's (N, 2D, P, M) tensor, 2 GB in float32
 # Inputs (N, C, *spatial) where the zoo's configs have blocks, and the stride of the pooling.
@@ -89,13 +90,13 @@ def step(module: nn.Module, x: Tensor, grad: Tensor, training: bool) -> float:
 
 
 def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """The seconds of each of `steps`, run in turn for so many `rounds` after one to warm up."""
+    """The seconds of each of `steps`, run in turn for so many `rounds`."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in steps.items():
             times[name].append(run())
             gc.collect()
-    return {name: values[1:] for name, values in times.items()}
+    return times
 
 
 def compare(
@@ -124,9 +125,10 @@ def block_table(rounds: int, device: str, dtype: torch.dtype) -> str:
         modules: dict[str, nn.Module] = {"ours": block, "usual": UsualBlock(block)}
         if form == "concatenation" and shape[1] * _pairs(shape, subsample) > MAX_PAIRS:
             modules.pop("usual")
+        several = min(rounds, LONG_ROUNDS) if form == "concatenation" else rounds
         cells = []
         for training in (False, True):
-            times = compare(modules, shape, training, rounds, device, dtype)
+            times = compare(modules, shape, training, several, device, dtype)
             cells += [f"{ratio(times, 'usual', 'ours'):.2f}" if "usual" in times else "-",
                       f"{1e3 * statistics.median(times['ours']):.1f}"]  # fmt: skip
         rows.append([place, form, *cells])
