@@ -1,8 +1,8 @@
-"""MkDocs' hook (see mkdocs.yml): pages that are made from other files, and links between them.
+"""MkDocs hook: generated pages, and links between them.
 
-README.md is the site's home; CONTRIBUTING.md, CHANGELOG.md, the model zoo and the tutorials are
-pages too, and the configs are served beside them. A relative link is written once, as GitHub
-follows it, and means the same page or file on the site. The table of config keys is made from
+README.md is the home page. CONTRIBUTING.md, CHANGELOG.md, the model zoo and the tutorials are pages
+too, and the configs are served next to them. Relative links are written as on GitHub, and lead to
+the same page or file on the site. The table of config keys is generated from
 `nl_detectron.config.defaults`.
 """
 
