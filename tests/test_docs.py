@@ -110,7 +110,7 @@ def test_commands_and_code_fit_what_they_use(monkeypatch, page):
     for command in commands(page):
         check_command(monkeypatch, command)
     for block in blocks(page):
-        assert block.language in {"bash", "sh", "python", "yaml", "text", "diff"}, block
+        assert block.language in {"bash", "sh", "python", "yaml", "text", "diff", "json"}, block
         if block.language == "python":
             ast.parse(block.text)
         elif block.language == "yaml" and not block.file:
@@ -195,20 +195,21 @@ def test_snippets_for_extending(monkeypatch):
     ("pages", "video", "small", "made"),
     [
         (
-            ["first_run.md", "look.md"],
+            ["first_run.md", "look.md", "export.md"],
             False,
             """MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.FPN.OUT_CHANNELS 16
             MODEL.ROI_BOX_HEAD.FC_DIM 16 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64
             SOLVER.IMS_PER_BATCH 1 SOLVER.MAX_ITER 2 SOLVER.STEPS () SOLVER.BASE_LR 1e-4""",
-            "drawn/people.jpg found.json attention/index.html curves.png exported/detector.ts",
+            """drawn/people.jpg found.json attention/index.html curves.png exported/detector.ts
+            statistics/statistics.csv""",
         ),
         (
-            ["first_run_video.md", "look.md"],
+            ["first_run_video.md", "look.md", "export.md"],
             True,
             """INPUT.MIN_SIZE_TRAIN (32,) INPUT.MIN_SIZE_TEST 32 SOLVER.IMS_PER_BATCH 2
             SOLVER.MAX_ITER 2 SOLVER.WARMUP_ITERS 0 TEST.CLIPS 1 DATALOADER.NUM_WORKERS 0""",
             """curves.png sheet.png drawn.mp4 scores.json attention-video/clip.png
-            exported-video/classifier.ts""",
+            exported-video/classifier.ts statistics-video/statistics.csv""",
         ),
     ],
     ids=["images", "video"],
@@ -228,7 +229,9 @@ def test_commands_after_a_quickstart_run(tmp_path, pages, video, small, made):
     for page in (ROOT / "docs" / name for name in pages):
         for command in commands(page):
             program, *line = words(command.replace("onnx", "torchscript"))  # ONNX takes seconds
-            if program == "python" and ("video" in command) == video:
+            if program == "nl-detectron":
+                line.insert(0, program)
+            if program in ("python", "nl-detectron") and ("video" in command) == video:
                 trains = line[0] == "train_net.py" and "--eval-only" not in line
                 steps.append(line + shlex.split(small) * trains)
         python = (b.text for b in blocks(page) if b.language == "python")
