@@ -78,16 +78,6 @@ def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
         )
 
 
-def test_the_configs_differ_from_their_base_in_little(checkout: Path) -> None:
-    base = load_config("configs/Kinetics/i3d_R_50_NL5_8x8.yaml")
-    cfg = load_config(checkout / "gestures.yaml")
-    assert cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES == 2
-    assert base.SOLVER == cfg.SOLVER
-    tags = load_config(checkout / "tags.yaml")
-    assert tags.MODEL.VIDEO_CLASSIFIER.MULTI_LABEL
-    assert (cfg.TEST.VIEW_POOLING, tags.TEST.VIEW_POOLING) == ("mean", "max")
-
-
 def test_what_the_page_says_of_the_schedule_holds(checkout: Path) -> None:
     """The short schedule has the rate of the base for a batch of its size."""
     (line,) = (words(c) for c in commands(PAGE) if "SOLVER.MAX_ITER" in c)

@@ -154,7 +154,7 @@ def test_a_bare_environment_trains_and_ships_ones_own_images(bare):
     for program, *line in map(words, commands(PAGE)):
         if program == "python":
             steps.append(line)
-        elif program == "nl-detectron":
+        elif program == "nl-detectron" and "SEED" not in line:
             steps.append([program, *line, *(SMALL.split() if line[0] == "train" else [])])
     wanted = ["check", "train", "demo", "attention", "export"]
     assert [step[1] for step in steps[1:]] == wanted

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
-from ..config import is_video, load_config, load_lazy_config
+from ..config import is_video, load_any_config
 from ..data import check_datasets, register_datasets
 from ..data.validation import check_file, check_registered, check_run
 from ..data.validation.coco import Expected
@@ -101,17 +102,12 @@ def main() -> int:
 
 
 def check_config(file: str, opts: list[str], options: dict[str, Any]) -> list[Report]:
-    if file.endswith(".py"):
-        cfg = load_lazy_config(file, [*opts, "train.device=cpu"])
-    else:
-        cfg = load_config(file, [*opts, "MODEL.DEVICE", "cpu"])
+    cfg = load_any_config(file, opts, device="cpu")
+    if isinstance(cfg, CfgNode):
         register_datasets(cfg)
-        if is_video(cfg):
-            check_datasets(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
-            return check_video_run(cfg, **options)
     run = Run.of(cfg)
     check_datasets(run.train + run.test)
-    return check_run(run, **options)
+    return check_video_run(cfg, **options) if is_video(cfg) else check_run(run, **options)
 
 
 def check_dataset(args: argparse.Namespace, options: dict[str, Any]) -> Report:

@@ -23,8 +23,7 @@ from ..config import (
     check_lazy_run,
     dataset_names,
     is_video,
-    load_config,
-    load_lazy_config,
+    load_any_config,
     setting,
 )
 from ..data import check_datasets, register_datasets
@@ -80,13 +79,12 @@ examples:
 
 def prepare(args: argparse.Namespace) -> Config:
     """Load and check the config that the command line asks for, before any process starts."""
-    if str(args.config_file).endswith(".py"):
-        cfg = load_lazy_config(args.config_file, args.opts)
-        check_lazy_run(cfg, args.config_file, eval_only=args.eval_only)
-    else:
-        cfg = load_config(args.config_file, args.opts)
+    cfg = load_any_config(args.config_file, args.opts)
+    if isinstance(cfg, CfgNode):
         cfg.freeze()
         register_datasets(cfg)
+    else:
+        check_lazy_run(cfg, args.config_file, eval_only=args.eval_only)
     check_datasets(() if args.eval_only else dataset_names(cfg, "train"))
     check_datasets(dataset_names(cfg, "test"))
     check_tta(cfg)
@@ -198,10 +196,10 @@ def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
     if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
         logger.info("No GPU is visible to torch: running on the CPU")
         if not args.eval_only and isinstance(cfg, CfgNode):
-            _advise_a_trial(cfg)
+            advise_a_trial(cfg)
 
 
-def _advise_a_trial(cfg: CfgNode) -> None:
+def advise_a_trial(cfg: CfgNode) -> None:
     """Name the keys to lower where a training would can take days on a CPU."""
     solver = cfg.SOLVER
     inputs = solver.MAX_ITER * solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS

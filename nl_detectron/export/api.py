@@ -143,10 +143,14 @@ def _write_onnx(
         outputs = list(module(example))
     how: dict
     if traced:
-        how = {"dynamo": False, "dynamic_axes": {name: {axis: f"axis{axis}" for axis in free}}}
+        how = {
+            "dynamo": False,
+            "verbose": False,
+            "dynamic_axes": {name: {axis: f"axis{axis}" for axis in free}},
+        }
     else:
         axes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
-        how = {"dynamo": True, "dynamic_shapes": (axes,), "external_data": False}
+        how = {"dynamo": True, "verbose": True, "dynamic_shapes": (axes,), "external_data": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -157,7 +161,6 @@ def _write_onnx(
                 input_names=[name],
                 output_names=outputs,
                 opset_version=_ONNX_VERSION,
-                verbose=False,
                 **how,
             )
         except OSError as error:
