@@ -110,7 +110,7 @@ def test_commands_and_code_fit_what_they_use(monkeypatch, page):
     for command in commands(page):
         check_command(monkeypatch, command)
     for block in blocks(page):
-        assert block.language in {"bash", "sh", "python", "yaml", "text", "diff", "json"}, block
+        assert block.language in {"bash", "sh", "python", "yaml", "text", "diff"}, block
         if block.language == "python":
             ast.parse(block.text)
         elif block.language == "yaml" and not block.file:
@@ -229,9 +229,7 @@ def test_commands_after_a_quickstart_run(tmp_path, pages, video, small, made):
     for page in (ROOT / "docs" / name for name in pages):
         for command in commands(page):
             program, *line = words(command.replace("onnx", "torchscript"))  # ONNX takes seconds
-            if program == "nl-detectron":
-                line.insert(0, program)
-            if program in ("python", "nl-detectron") and ("video" in command) == video:
+            if program == "python" and ("video" in command) == video:
                 trains = line[0] == "train_net.py" and "--eval-only" not in line
                 steps.append(line + shlex.split(small) * trains)
         python = (b.text for b in blocks(page) if b.language == "python")
