@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nl_detectron.layers import NonLocalBlock, nonlocal_block, nonlocal_ops, pair_sum
 
-from .block import PLACES, compare, make_block, ratio
+from .block import PLACES, compare, make_block
+from .measure import ratio
 
 
 def no(*args) -> bool:
