@@ -189,9 +189,14 @@ def test_names_of_a_trainer_of_ones_own_are_added(fpn_cfg, monkeypatch):
     check_detectron2_keys(fpn_cfg)
 
 
-def test_a_width_of_the_head_that_does_not_divide_is_refused(fpn_cfg):
-    fpn_cfg.merge_from_list([*OURS, f"{HEAD}.EVERY_CONVS", 2, f"{HEAD}.REDUCTION", 3])
-    assert f"{HEAD}.REDUCTION" in refused(nl_detectron.check_config, fpn_cfg)
+@pytest.mark.parametrize(("key", "value"), [("REDUCTION", 3), ("NORM", "GN")])
+def test_blocks_of_the_head_suit_its_widths(fpn_cfg, key, value):
+    fpn_cfg.merge_from_list([*OURS, f"{HEAD}.EVERY_CONVS", 2, f"{HEAD}.{key}", value])
+    head = fpn_cfg.MODEL.ROI_KEYPOINT_HEAD
+    head.CONV_DIMS = [80, 96, 80, 192]  # a block follows every second
+    nl_detectron.check_config(fpn_cfg)
+    head.CONV_DIMS = [96, 80, 192, 80]
+    assert f"{HEAD}.{key}" in refused(nl_detectron.check_config, fpn_cfg)
 
 
 ASK_BACKBONE = [f"{BACKBONE}.AFTER_BLOCKS", [[], [], [-2], []]]

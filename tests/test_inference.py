@@ -213,4 +213,6 @@ def test_coco_results_load_and_have_the_data_sets_categories(
     loaded = COCO(folder / "tiny.json").loadRes(results)
     assert len(loaded.anns) == len(found)
     assert {"segmentation", "keypoints", "score"} <= loaded.anns[1].keys()
+    keypoints = found.pred_keypoints.clone()
     assert to_coco_results(found, 0)[0]["category_id"] == found.pred_classes[0]
+    assert torch.equal(found.pred_keypoints, keypoints)

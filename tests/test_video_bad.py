@@ -16,9 +16,10 @@ from nl_detectron.data import register_videos
 from nl_detectron.data.video import build as loading
 from nl_detectron.data.video import decoding
 from nl_detectron.data.video.info import VideoError
+from nl_detectron.data.video.mapper import BadVideoError
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.reading import read_frames
-from nl_detectron.data.video.skipping import read_skipped, skipped_file
+from nl_detectron.data.video.skipping import SkippedVideos, read_skipped, skipped_file
 from nl_detectron.utils.errors import DataError
 
 NUM_GOOD = 3
@@ -143,3 +144,10 @@ def test_more_than_the_allowed_share_ends_the_run(
         assert str(half_noise) in said
         assert "DATALOADER.MAX_BAD_VIDEOS" in said
         assert "\n" not in said
+
+
+def test_the_last_readable_video_ends_the_run_at_any_share(tmp_path: Path) -> None:
+    skipped = SkippedVideos(tmp_path / "list.txt", "dirty", num_videos=2, limit=1.0)
+    skipped.add(BadVideoError.of("a.mp4", "empty"), "a.mp4")
+    with pytest.raises(DataError, match=r"b\.mp4"):
+        skipped.add(BadVideoError.of("b.mp4", "empty"), "b.mp4")

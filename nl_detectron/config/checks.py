@@ -76,9 +76,9 @@ def _whole(smallest: float) -> Callable[[Any], bool]:
     return lambda v: type(v) is int and v >= smallest
 
 
-def _is_norm(norm: Any) -> bool:
+def _is_norm(norm: Any, channels: int = 32) -> bool:
     try:
-        build_norm(norm, channels=32)
+        build_norm(norm, channels=channels)
     except ValueError:
         return False
     return True
@@ -244,8 +244,12 @@ def check_blocks(cfg: CfgNode) -> None:
         expected = "0 without a keypoint head (MODEL.KEYPOINT_ON, MODEL.META_ARCHITECTURE)"
         raise _error(key, expected, every)
     _check_builds(key, ROI_KEYPOINT_HEAD_REGISTRY, "ROI_KEYPOINT_HEAD", head.NAME)
+    widths = widths[every - 1 :: every]
     if any(width % reduction for width in widths):
         raise _error(f"{HEAD_KEY}.REDUCTION", f"a divisor of each of {list(widths)}", reduction)
+    norm = head.NON_LOCAL.NORM
+    if not all(_is_norm(norm, width) for width in widths):
+        raise _error(f"{HEAD_KEY}.NORM", f"a norm of {list(widths)} channels", norm)
 
 
 def check_detectron2_keys(cfg: CfgNode) -> None:

@@ -184,7 +184,7 @@ def read_class_names(file: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the metadata in a file of class names.
 
     It is a COCO file, whose categories count in the order of their ids, or what
-    `lists.read_classes` takes: a name a line, or a JSON object of names and numbers.
+    `read_classes` takes: a name a line, or a JSON object of names and numbers.
 
     Raises:
         UserError: the file is none of these.

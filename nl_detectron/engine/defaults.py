@@ -200,7 +200,7 @@ def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
 
 
 def advise_a_trial(cfg: CfgNode) -> None:
-    """Name the keys to lower where a training would can take days on a CPU."""
+    """Name the keys to lower where a training can take days on a CPU."""
     solver = cfg.SOLVER
     inputs = solver.MAX_ITER * solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS
     if inputs < 50_000:  # hours for the smallest networks

@@ -206,7 +206,10 @@ def to_coco_results(
         metadata.get("thing_dataset_id_to_contiguous_id", {}) if metadata else {}
     )
     to_dataset = {contiguous: own for own, contiguous in to_contiguous.items()}
-    results = instances_to_coco_json(instances.to("cpu"), image_id)
+    instances = instances.to("cpu")
+    if instances.has("pred_keypoints"):  # Detectron2 shifts them in place
+        instances.pred_keypoints = instances.pred_keypoints.clone()
+    results = instances_to_coco_json(instances, image_id)
     for result in results:
         result["category_id"] = to_dataset.get(result["category_id"], result["category_id"])
     return results

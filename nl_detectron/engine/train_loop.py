@@ -309,11 +309,13 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
 
     def _evaluate_attention(self) -> dict[str, float]:
         count = setting(self.cfg, "TEST.ATTENTION_SAMPLES")
-        if not count or not comm.is_main_process():
+        if not count:
             return {}
+        # All processes load the dataset, which they may wait for, but the main one alone measures.
         loader = self.build_test_loader(self.cfg, dataset_names(self.cfg, "test")[0])
+        if not comm.is_main_process():
+            return {}
         model: Any = self.model
-        # No other process takes part.
         return evaluate_attention(
             getattr(model, "module", model), islice(chain.from_iterable(loader), count)
         )

@@ -212,7 +212,7 @@ class NonLocalBlock(CNNBlockBase):
         return self._unfold(self.norm(self._fold(y).unsqueeze(2)).squeeze(2), y)
 
     def _folded_out(self) -> tuple[Tensor, Tensor, bool]:
-        """Weight and bias of W_z, with the norm in them if it is plain; whether no norm is left."""
+        """Weight and bias of W_z, with a plain norm in them; whether no norm has to follow."""
         weight, bias = self.out.weight.flatten(1), cast(Tensor, self.out.bias)
         norm: Any = getattr(self, "norm", None)
         if not _is_plain_norm(norm):
@@ -251,20 +251,19 @@ class NonLocalBlock(CNNBlockBase):
 
     # A block is a chain of products: ``theta_i . phi_j`` is ``x_i . (W_theta^T phi_j) + b_theta .
     # phi_j``, and ``W_z sum_j w_ij g_j`` is ``sum_j w_ij (W_z g_j)``. So W_theta and W_z can act on
-    # the M keys in place of the P positions, which is less to do where keys are few.
+    # the M keys in place of the P positions: less to do where keys are few, in training too.
 
     def _acts_on_keys(self, x: Tensor, x_hat: Tensor) -> bool:
         if is_compiled_or_traced() or not is_full_precision(x):
             return False  # a graph serves other sizes too; half precision has fused kernels
         # The parameters of these two are used; phi and g are called as they are.
-        used = [self.out, self.theta] if hasattr(self, "theta") else [self.out]
-        are_plain = all(map(_is_plain_conv, used))
+        are_plain = all(map(_is_plain_conv, (self.out, getattr(self, "theta", self.out))))
         return are_plain and cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
 
     def _forward_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        weight, bias, is_normed = self._folded_out()
+        weight, bias, is_final = self._folded_out()
         g, rows = self._rows(_conv(self.g(x_hat), weight)), self._rows(x)
-        added = bias.view(-1, 1) + (self._fold(x) if is_normed else 0)
+        added = bias.view(-1, 1) + (self._fold(x) if is_final else 0)
         if self.pairwise == "concatenation":
             y = nonlocal_operation(*self._embed(x, x_hat), g, pairwise=self.pairwise)
             z = added + y.transpose(1, 2)
@@ -273,17 +272,17 @@ class NonLocalBlock(CNNBlockBase):
             width = self.in_channels if self.pairwise == "gaussian" else self.inter_channels
             factor = (width**-0.5 if self.scale else 1.0) if softmax else 1 / g.shape[1]
             if self.pairwise == "gaussian":
-                keys, key_bias = x_hat * factor, x_hat.new_zeros(())
+                products = inner_products(rows, self._rows(x_hat * factor))
             else:
                 theta: Any = self.theta
                 phi = self.phi(x_hat) * factor
-                key_bias = self._fold(_conv(phi, theta.bias.unsqueeze(0)))
-                keys = _conv(phi, theta.weight.flatten(1).t())
-            products = inner_products(rows, self._rows(keys)) + key_bias
+                keys = self._rows(_conv(phi, theta.weight.flatten(1).t()))
+                products = inner_products(rows, keys)
+                products = products + self._fold(_conv(phi, theta.bias.unsqueeze(0)))
             weights = products.softmax(-1) if softmax else products
             z = torch.baddbmm(added, g.transpose(1, 2), weights.transpose(1, 2))
         z = self._unfold(z, x)
-        return z if is_normed else x + self._normalize(z)
+        return z if is_final else x + self._normalize(z)
 
     def orders(
         self, shape: Sequence[int], keys_shape: Sequence[int] | None = None
@@ -367,8 +366,7 @@ def _is_plain_conv(conv: Any) -> bool:
 def _is_plain_norm(norm: Any) -> bool:
     """Whether `norm` is a scale and a shift that do not depend on the input."""
     known = type(norm) is FrozenBatchNorm2d or (type(norm) in _BATCH_NORMS and not norm.training)
-    has_values = known and norm.running_var is not None and norm.weight is not None
-    return has_values and _is_plain(norm)
+    return known and norm.running_var is not None and norm.weight is not None and _is_plain(norm)
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -58,7 +58,9 @@ def pairwise_weights(
 
 def explicit_nonlocal(theta: Tensor, phi: Tensor, g: Tensor, **form) -> Tensor:
     """Compute equation 1 with the map in memory; `form` is that of `pairwise_weights`."""
-    return (pairwise_weights(theta, phi, **form) @ at_least_float32(g)).to(g.dtype)
+    weights = pairwise_weights(theta, phi, **form)
+    with torch.autocast(theta.device.type, enabled=False):
+        return (weights @ at_least_float32(g)).to(g.dtype)
 
 
 def nonlocal_operation(
@@ -88,8 +90,8 @@ def nonlocal_operation(
 def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = True) -> Tensor:
     """Compute ``y = softmax(s theta phi^T) g``, equation 4, with exponentials in float32 or wider.
 
-    Small maps on a CPU are multiplied out. Otherwise, in half precision, and compiled or traced it
-    is torch's fused attention, without a map and differentiable once.
+    Small maps on a CPU are multiplied out. All other cases take torch's fused attention, which
+    makes no map and is differentiable once: large maps, GPUs, half precision, compiled or traced.
     """
     factor = theta.shape[2] ** -0.5 if scale else 1.0
     device, padding = theta.device.type, max(theta.shape[2] - g.shape[2], 0)
@@ -114,7 +116,7 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     positions, keys, width, out_width = *theta.shape[1:2], *phi.shape[1:], g.shape[2]
     by_sums = (positions + keys) * width * out_width
     by_map = positions * keys * (width + out_width)
-    if not is_compiled_or_traced() and by_map < by_sums:
+    if not is_compiled_or_traced() and by_map <= by_sums:
         return _multiply_out(theta, phi / keys, g, softmax=False)
     g_t = g.transpose(1, 2)
     if is_full_precision(theta):

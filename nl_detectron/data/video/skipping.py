@@ -41,7 +41,7 @@ class SkippedVideos:
             with open(self.file, "ab", buffering=0) as file:
                 file.write(f"{line}\n".encode(errors="surrogateescape"))
         count = len(self.videos())
-        if count > self.limit * self.num_videos:
+        if count > self.limit * self.num_videos or count == self.num_videos:
             raise DataError(
                 f"{count} of the {self.num_videos} videos of {self.dataset} cannot be read, the "
                 f"last one {path!r} ({error.reason}); DATALOADER.MAX_BAD_VIDEOS allows a share of "
