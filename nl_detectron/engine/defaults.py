@@ -149,13 +149,7 @@ class _Run:
     def __call__(self) -> None:
         cfg, args = self.cfg or prepare(self.args), self.args
         with translate_errors(setting(cfg, "OUTPUT_DIR"), resume=args.resume):
-            try:
-                run_config(cfg, args, self.trainer)
-            finally:
-                if is_video(cfg) and comm.is_main_process():
-                    from ..data.video.skipping import log_skipped
-
-                    log_skipped(cfg.OUTPUT_DIR)
+            run_config(cfg, args, self.trainer)
 
 
 def run_config(

@@ -2,8 +2,6 @@
 
 import io
 import logging
-import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,9 +19,6 @@ logger = logging.getLogger(__name__)
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
 TOLERANCE = 1e-4
 
-# The rounds in which file and module are timed, and the seconds after which no more are begun.
-_ROUNDS, _TIMED_FOR = 5, 1.0
-
 # The newest version that torch's older exporter, needed for detectors, can write.
 _ONNX_VERSION = 20
 
@@ -36,16 +31,13 @@ class Check:
     """One comparison of an exported file with the model.
 
     `error` is the largest difference, relative to the largest value of its output; infinite where
-    shapes or detections differ. `eager` and `file` are the fastest run of each in seconds, taken in
-    turn, with as many threads; None of what does not run.
+    shapes or detections differ.
     """
 
     part: str
     input: str
     found: str = ""
     error: float
-    eager: float | None = None
-    file: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -196,7 +188,7 @@ def check(
     align: Callable[[Outputs, Outputs], Outputs] | None = None,
     found: Callable[[Outputs], str] | None = None,
 ) -> Check:
-    """Return the comparison of a file with its module on `x`, with the times of both.
+    """Return the comparison of a file with its module on `x`.
 
     Args:
         run: the file, as `write` returns it.
@@ -207,7 +199,6 @@ def check(
     logger.info("Comparing the file of the %s with the model on %s", part, shape)
     with torch.no_grad():
         expected, actual = module(x), run(x)
-        eager, file = _fastest(lambda: module(x), lambda: run(x))
     if align is not None:
         actual = align(expected, actual)
     return Check(
@@ -215,23 +206,7 @@ def check(
         input=shape,
         found="" if found is None else found(expected),
         error=max((_difference(expected[k], actual[k]) for k in expected), default=0.0),
-        eager=eager,
-        file=file,
     )
-
-
-def _fastest(*runs: Callable[[], object]) -> list[float]:
-    """Seconds of the fastest of several rounds, in which the runs take turns."""
-    best = [math.inf] * len(runs)
-    end = time.perf_counter() + _TIMED_FOR
-    for _ in range(_ROUNDS):
-        for i, run in enumerate(runs):
-            start = time.perf_counter()
-            run()
-            best[i] = min(best[i], time.perf_counter() - start)
-        if time.perf_counter() > end:
-            break
-    return best
 
 
 def _difference(expected: Tensor, actual: Tensor) -> float:
