@@ -199,7 +199,7 @@ def test_the_command_starts_without_torch_and_tells_what_is_missing(bare, tmp_pa
     assert status == 1
     assert text.splitlines()[-1].startswith("ImportError: ")
     # As a process that a run has started imports the script, which is not its own.
-    code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__mp_main__'); "
-    code += "import nl_detectron; nl_detectron.modeling"
-    imported = run("python", "-c", code, programs / "nl-detectron")
+    script = str(programs / "nl-detectron")
+    code = f"import runpy; runpy.run_path({script!r}, run_name='__mp_main__'); "
+    imported = run("python", "-c", code + "import nl_detectron; nl_detectron.modeling")
     assert imported[0] == 0, imported
