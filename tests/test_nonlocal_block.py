@@ -128,7 +128,7 @@ OPTIONS = [
     {"subsample": 3, "norm": "GN"},
 ]
 # Odd sizes, with partial windows, single positions and fewer positions than a window has.
-SIZES = [*SPATIAL.values(), (1, 9), (9, 1), (14, 14), (2, 31)]
+SIZES = [*SPATIAL.values(), (9, 1), (2, 31)]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -148,9 +148,8 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("norm", ["BN", "GN"])
 @pytest.mark.parametrize(("layout", "grad_layout"), [*itertools.product(LAYOUTS, LAYOUTS)])
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(("norm", "dims"), [("BN", 2), ("BN", 3), ("GN", 2)])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
 def test_every_layout_gives_the_formula_and_is_kept(form, dims, norm, layout, grad_layout):
     """Torch's batch norm has wrong gradients for some strides: the block must not hand it those."""
@@ -202,7 +201,7 @@ def test_gaussian_under_autocast_with_a_real_res4(dtype):
     assert (z - expected).norm() <= 1e-2 * expected.norm()
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("form", "order"), ORDERS)
 def test_is_the_identity_at_start(form, order, norm, dims, monkeypatch):

@@ -1,4 +1,4 @@
-"""The recipe for one's own videos, README.md and docs/own_videos.md, run as it stands there."""
+"""The recipe of docs/own_videos.md, run as it stands there."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from documentation import ROOT, blocks, commands, page_file, run_steps, words
 from nl_detectron.config import load_config
 from nl_detectron.data.video.writing import write_video
 
-README, PAGE = ROOT / "README.md", ROOT / "docs/own_videos.md"
+PAGE = ROOT / "docs/own_videos.md"
 SMALL = """
     MODEL.WEIGHTS "" MODEL.DEVICE cpu MODEL.RESNETS.STEM_OUT_CHANNELS 4
     MODEL.RESNETS.RES2_OUT_CHANNELS 8 MODEL.RESNETS.WIDTH_PER_GROUP 4 INPUT.CLIP.FRAMES 4
@@ -18,19 +18,11 @@ SMALL = """
     TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0
     SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS ()
 """
-FORGET = """
-from detectron2.data import DatasetCatalog, MetadataCatalog
-for split in ("train", "val"):
-    DatasetCatalog.remove(f"gestures_{split}")
-    MetadataCatalog.remove(f"gestures_{split}")
-"""
 SMALL = [option.strip('"') for option in SMALL.split()]
 
 
-def list_of_the_readme() -> str:
-    """The block between the section's heading and its first file."""
-    section = README.read_text(encoding="utf-8").split("\n## Your own videos\n")[1]
-    return section.split("```text\n")[1].split("```")[0]
+def list_of_the_page() -> str:
+    return next(block.text for block in blocks(PAGE) if block.language == "text")
 
 
 def make_videos(folder: Path, lines: list[str]) -> None:
@@ -49,9 +41,9 @@ def make_videos(folder: Path, lines: list[str]) -> None:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the pages' files and the videos."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("train_gestures.py", "gestures.yaml", "tags.yaml"):
+    for name in ("gestures.yaml", "tags.yaml"):
         (folder / name).write_text(page_file(name), encoding="utf-8")
-    make_videos(folder / "gestures", list_of_the_readme().splitlines())
+    make_videos(folder / "gestures", list_of_the_page().splitlines())
     make_videos(folder / "tags", ["a.mp4 0,2", "b.mp4 1"])
     (folder / "tags/classes.txt").write_text("hand\nface\ntwo people\n", encoding="utf-8")
     return folder
@@ -63,28 +55,14 @@ def results(output: Path) -> dict[str, float]:
 
 
 def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
-    """The README's command and the page's, but those with a schedule or weights of their own."""
-    lines = dict.fromkeys(c for p in (README, PAGE) for c in commands(p))
+    """The commands of the page, except those with other schedules or weights."""
     steps: list[list[str] | str] = []
-    for command in lines:
-        line = words(command)
-        line = line if line[0] == "nl-detectron" else line[1:]
-        if "SOLVER.MAX_ITER" in line or "output/Kinetics" in command:
-            continue
-        if "gestures.yaml" in line or "tags.yaml" in line:
-            start = ["MODEL.WEIGHTS", line[-1]] if "MODEL.WEIGHTS" in line else []
-            steps.append([*line, *SMALL, *start])
-        elif "gestures" in line:
-            steps.append(line)
-    steps += [b.text for b in blocks(PAGE) if b.language == "python" and not b.file]
-    assert [isinstance(s, str) or (s[:2], "--eval-only" in s) for s in steps] == [
-        (["train_gestures.py", "--config-file"], False),
-        (["nl-detectron", "check"], False),
-        (["train_gestures.py", "--config-file"], True),
-        (["nl-detectron", "train"], False),
-        True,
-    ]
-    steps.insert(2, FORGET)  # the script registers them again
+    for line in map(words, commands(PAGE)):
+        if "SOLVER.MAX_ITER" not in line and not line[-1].startswith("output/Kinetics"):
+            weights = line[-2:] if "MODEL.WEIGHTS" in line else []
+            steps.append(line if line[1] == "check" else [*line, *SMALL, *weights])
+    assert [step[1] for step in steps] == ["check", "train", "train", "train"]
+    steps += [b.text for b in blocks(PAGE) if b.language == "python"]
     done = run_steps(checkout, steps)
     found = results(checkout / "output")
     assert set(found) == {f"video/{clip}top{k}" for clip in ("", "clip_") for k in (1, 5)}
@@ -92,7 +70,7 @@ def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
     assert "Non-local block after res3.1" in done.stdout
     assert "2 clips x 3 crops of 32, mean of softmax" in done.stdout
     assert "2 clips x 3 crops of 32, max of sigmoid" in done.stdout
-    for line in list_of_the_readme().splitlines():
+    for line in list_of_the_page().splitlines():
         video, label = line.split()
         assert any(
             shown.startswith(f"{video} ") and shown.endswith(f" [{label}]")

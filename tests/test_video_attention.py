@@ -1,10 +1,6 @@
 """Attention through space and time must be shown where and when it is."""
 
-import base64
 import json
-import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +13,8 @@ import torch
 from detectron2.config import CfgNode
 from PIL import Image
 from tiny_run import ROOT
-from torch.nn import functional as F
 from video_networks import build, randomize, video_cfg
 
-from nl_detectron.analysis import attention as attention_module
 from nl_detectron.analysis.attention import (
     Attention,
     attention_weights,
@@ -29,16 +23,13 @@ from nl_detectron.analysis.attention import (
 )
 from nl_detectron.analysis.clip import Clip, Query, read_clip
 from nl_detectron.analysis.grid import Axis, Grid
+from nl_detectron.analysis.statistics import AttentionStatistics, given_regions
 from nl_detectron.commands import attention as command
-from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.data.video.writing import write_video
-from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.utils.errors import DataError, UserError, run_script
-from nl_detectron.visualization import ClipPage, animate, draw_strip
-from nl_detectron.visualization.partners import partner_shares
+from nl_detectron.visualization import animate, draw_strip
 
 BLOCK = "backbone.res3.nonlocal_after_0"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDTH, HEIGHT = 120, 90  # of the video
 SEEN_WIDTH, SEEN_HEIGHT = 64, 48  # by the network
 FRAMES, STRIDE, START = 8, 3, 2
@@ -97,69 +88,6 @@ def see_brightness(model: Any) -> None:
     for child in model.backbone.res2.children():
         child.forward = torch.nn.Identity().forward
     model.backbone.pool2.forward = Average().forward
-
-
-@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"dims": 2, "subsample": 1},
-        {"dims": 2, "subsample": 3},
-        {"dims": 3},
-        {"dims": 3, "frames": 2},
-        {"dims": 3, "axes": "space"},
-        {"dims": 3, "axes": "time"},
-        {"dims": 3, "axes": "time", "frames": 2},
-    ],
-    ids=str,
-)
-def test_weights_are_rows_of_the_explicit_map(
-    pairwise: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each is computed as the paper has it, in float64 and by itself, without the map."""
-    block = NonLocalBlock(6, pairwise=pairwise, **options).double()
-    for parameter in block.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
-    shape = (4, 5, 3) if block.dims == 3 else (1, 5, 7)
-    x = torch.randn(6, *shape, dtype=torch.float64)
-    side = 1 if block.axes == "time" else block.subsample
-    x_hat = F.max_pool3d(x[None], (1, side, side), ceil_mode=True)[0]
-    w_f, compute = getattr(block, "w_f", None), attention_module.pairwise_weights
-
-    def spy(theta: torch.Tensor, phi: torch.Tensor, **form: Any) -> torch.Tensor:
-        assert theta.shape[:2] == (1, 1)
-        return compute(theta, phi, **form)
-
-    monkeypatch.setattr(attention_module, "pairwise_weights", spy)
-    positions = [np.prod(shape) - 1, 0, 17, 17, 31]
-    weights, sees = attention_weights(block, x if block.dims == 3 else x[:, 0], positions)
-    for position, row, seen in zip(positions, weights, sees, strict=True):
-        t, r, c = np.unravel_index(position, shape)
-        steps = range(t, t + 1) if block.axes == "space" else range(shape[0])
-        if block.frames:
-            steps = range(t // 2 * 2, t // 2 * 2 + 2)
-        products = {}
-        for key in np.ndindex(*x_hat.shape[1:]):
-            if key[0] not in steps or (block.axes == "time" and key[1:] != (r, c)):
-                continue
-            theta, phi = x[:, t, r, c], x_hat[(slice(None), *key)]
-            if pairwise != "gaussian":
-                theta, phi = (
-                    conv.weight.flatten(1) @ v + conv.bias
-                    for conv, v in ((block.theta, theta), (block.phi, phi))
-                )
-            products[key] = theta @ phi if w_f is None else (w_f @ torch.cat([theta, phi])).relu()
-        values = torch.stack(list(products.values()))
-        softmax = "gaussian" in pairwise
-        values = (values / len(theta) ** 0.5).softmax(0) if softmax else values / len(values)
-        expected, expected_seen = (
-            torch.zeros(x_hat.shape[1:]).double(),
-            torch.zeros(x_hat.shape[1:]),
-        )
-        for key, value in zip(products, values, strict=True):
-            expected[key], expected_seen[key] = value, 1
-        torch.testing.assert_close(row.reshape(expected.shape), expected)
-        assert torch.equal(seen.reshape(expected.shape), expected_seen.bool())
 
 
 def test_a_query_has_the_row_of_its_position() -> None:
@@ -319,176 +247,6 @@ def test_strip_and_animation(tmp_path: Path) -> None:
         assert (gif.info["duration"], gif.info["loop"]) == (200, 0)
 
 
-def test_partners_of_the_embedded_clips() -> None:
-    """Signals are where they are drawn, and a block that looks for the partner scores for it."""
-    label, scene = clips.make_scene("val", clips.class_groups()["relation"][0])
-    assert clips.CLASSES[label].name == "banners match"
-    left, right = clips.signals(scene)
-    assert sorted([min(left), min(right)]) == [clips._MOMENTS[0][0], clips._MOMENTS[1][0]]
-    assert len(left) == len(right) == 7
-    frames = scene.frames().astype(int)
-    for signal in (left, right):
-        number = sorted(signal)[3]
-        ((x, y),) = signal[number]
-        assert tuple(frames[number, int(y), int(x)] // 60) in {
-            tuple(channel // 60 for channel in color) for color in clips.COLORS
-        }
-        # Nothing of it is there when it is not seen.
-        absent = 0 if 0 not in signal else 27
-        assert np.abs(frames[number] - frames[absent])[int(y), int(x)].max() > 20
-
-    _, model = network()
-    see_brightness(model)
-    numbers = START + STRIDE * np.arange(FRAMES)
-    pixels = np.zeros((FRAMES, 64, 64, 3), np.uint8)
-    for frame, number in enumerate(numbers):
-        for x, y in right.get(int(number), []):
-            pixels[frame, int(y * 2 / 3) - 4 : int(y * 2 / 3) + 5, int(x * 2 / 3) - 4 :] = 255
-    clip = replace(
-        clip_with_dot(0, 0, 0), numbers=numbers, size=(96, 96), frames=pixels,
-        pixels=torch.from_numpy(pixels.transpose(3, 0, 1, 2).copy()),
-    )  # fmt: skip
-    to_right, to_left = partner_shares(compute_clip_attention(model, clip), (left, right))
-    assert (to_right.side, to_left.side) == ("left", "right")
-    assert to_right.partner.is_strongest
-    assert not to_left.partner.is_strongest
-    assert to_right.partner.share > 2 * to_right.partner.even
-    assert to_left.around_itself.is_strongest  # the bright signal sees itself
-    # With the windows next to it in a corner's 3 rows and 2 columns: six for one.
-    for share in (to_right, to_left):
-        assert share.around_partner.even == pytest.approx(6 * share.partner.even)
-    assert to_right.around_partner.share > 0.9
-
-
-DRIVE = """
-<script>
-ready.then(() => {
-  const values = () => [...at("blocks").children].map((part) => ({
-    top: [...part.querySelectorAll("li")].map((item) => ["step", "x", "y", "weight"].map(
-      (key) => Number(item.dataset[key]))),
-    weights: [...rowOf(data.clips[0].blocks[[...at("blocks").children].indexOf(part)],
-      state.query).weights],
-  }));
-  const click = (canvas, x, y) => {
-    const box = canvas.getBoundingClientRect();
-    canvas.dispatchEvent(new MouseEvent("click",
-      { clientX: box.left + x, clientY: box.top + y, bubbles: true }));
-  };
-  const drag = (frame) => {
-    at("time").value = frame;
-    at("time").dispatchEvent(new Event("input", { bubbles: true }));
-  };
-  const report = [{ query: state.query, shown: at("shown").textContent, blocks: values() }];
-  drag(6);
-  const clip = data.clips[0], player = at("player"), scale = player.clientWidth / clip.width;
-  click(player, 101 * scale, 33 * scale);
-  report.push({ query: state.query, shown: at("shown").textContent, blocks: values() });
-  // The second frame of the first block's strip, in its middle.
-  const canvas = document.querySelector(".block canvas");
-  const strip = layout(canvas, clip, clip.blocks[0]);
-  click(canvas, strip.left(1) + clip.width / 2 * strip.scale,
-    strip.top(1) + clip.height / 2 * strip.scale);
-  report.push({ query: state.query, shown: at("shown").textContent, blocks: values() });
-  // Where the player is reddest.
-  drag(3);
-  at("arrows").checked = false;
-  at("arrows").dispatchEvent(new Event("input"));
-  const { width, height } = player;
-  const pixels = player.getContext("2d").getImageData(0, 0, width, height).data;
-  let [best, reddest] = [-1, []];
-  for (let k = 0; k < width * height; k++) {
-    const red = pixels[4 * k] - pixels[4 * k + 2];
-    if (red > best) [best, reddest] = [red, []];
-    if (red === best) reddest.push([k % width, Math.floor(k / width)]);
-  }
-  const mean = (i) => reddest.reduce((sum, p) => sum + p[i], 0) / reddest.length + 0.5;
-  report.push({ red: [mean(0) / width * clip.width, mean(1) / height * clip.height] });
-  const result = document.createElement("pre");
-  result.id = "result";
-  result.textContent = JSON.stringify(report);
-  document.body.append(result);
-}).catch((error) => { document.title = String(error); });
-</script>
-"""
-
-
-def browse(page: ClipPage, folder: Path) -> list[dict[str, Any]]:
-    """What the script reads in a real browser."""
-    file = folder / "page.html"
-    file.write_text(page.html().replace("</body>", f"{DRIVE}</body>"), encoding="utf-8")
-    done = subprocess.run(
-        [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900",
-            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=200000", "--dump-dom",
-            file.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)
-    assert found, re.search(r"<title>.*?</title>", done.stdout)
-    return json.loads(found[1])
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")
-@pytest.mark.parametrize(
-    ("pairwise", "keys"),
-    [
-        ("embedded_gaussian", {}),
-        ("concatenation", {"AFTER_BLOCKS": [[0], [0], [], []], "GROUP_FRAMES": [0, 2, 0, 0]}),
-        ("dot_product", {"AXES": "time"}),
-    ],
-)
-def test_the_page_in_a_browser(tmp_path: Path, pairwise: str, keys: dict[str, Any]) -> None:
-    _, model = network(pairwise, **keys)
-    is_planted = pairwise == "embedded_gaussian"
-    if is_planted:
-        see_brightness(model)
-    clip = clip_with_dot(3, 75, 45 if is_planted else 20)
-    look = compute_clip_attention(model, clip)
-    page = ClipPage(title="a < b", arrows=3)
-    page.add(look, query=clip.query(START + STRIDE, 10.5, 20.5))
-    opened, dragged, in_strip, heat = browse(page, tmp_path)
-
-    assert opened["query"] == [1, 10.5, 20.5]
-    assert dragged["query"] == [6, pytest.approx(101, abs=1), pytest.approx(33, abs=1)]
-    assert dragged["shown"] == "Frame 20 (7 of 8 in the clip)"
-    first_step = look.blocks[0].grid.time.windows()[1].mean()
-    assert in_strip["query"] == [
-        int(first_step),
-        pytest.approx(60, abs=1),
-        pytest.approx(45, abs=1),
-    ]
-    for state in (opened, dragged, in_strip):
-        attentions = look.attend(clip.point(*state["query"]))
-        assert len(state["blocks"]) == len(attentions)
-        for shown, attention in zip(state["blocks"], attentions, strict=True):
-            np.testing.assert_allclose(
-                shown["weights"], attention.weights.ravel(), rtol=1e-4, atol=1e-7
-            )
-            weights = [weight for *_, weight in attention.strongest(3)]
-            assert [weight for *_, weight in shown["top"]] == pytest.approx(weights, rel=1e-4)
-    if is_planted:
-        # The middle of a window, where the dot is.
-        assert heat["red"] == pytest.approx((75, 45), abs=8)
-
-
-def test_the_page_needs_no_network() -> None:
-    _, model = network()
-    clip = clip_with_dot(3, 60, 45)
-    page = ClipPage(title="a < b", subtitle="</script>")
-    page.add(
-        replace(compute_clip_attention(model, clip), clip=replace(clip, file=Path("</script>.mp4")))
-    )
-    text = page.html()
-    assert "a &lt; b" in text
-    assert text.count("</script>") == 2
-    assert "__" not in re.sub(r'<script type="application/json".*?</script>', "", text, flags=re.S)
-    assert not re.search(r"(src|href)\s*=\s*[\"']?(?!data:|\$)\w+:", text)
-    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
-    (block,) = json.loads(data)["clips"][0]["blocks"]
-    assert len(base64.b64decode(block["theta"])) == 4 * 4 * 6 * 8 * block["width"]
-
-
 def run_tool(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> tuple[int, str]:
@@ -515,7 +273,22 @@ def test_tool(
     assert sorted(path.name for path in output.iterdir()) == [
         "a.gif", "a.mp4", "a.png", "index.html",
     ]  # fmt: skip
-    assert '"query": [2, 100.5, 30.5]' in (output / "index.html").read_text()
+    assert "2, 100.5, 30.5]" in (output / "index.html").read_text()
+
+    # Regions of a function of the file.
+    regions = "test_video_attention:regions_of"
+    measured = (*common, "--statistics", "--regions", regions)
+    assert run_tool(monkeypatch, capsys, *measured)[0] == 0
+    (found,) = json.loads((output / "statistics.json").read_text())
+    statistics = AttentionStatistics()
+    clip = read_clip(video, frames=FRAMES, stride=STRIDE, short_side=SEEN_HEIGHT)
+    (box,) = given_regions(regions_of(video), clip)
+    assert box.boxes.tolist() == [[1, 1, 2, 30, 40]]  # frame 6 of the video is 1 of the clip
+    statistics.add(compute_clip_attention(model, clip).blocks, [box])
+    expected = statistics.blocks[BLOCK].figures()
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert found["regions"]["a"]["regions"] == 1
+    assert found["frames"] > 0
 
     damaged, taken = tmp_path / "damaged.mp4", tmp_path / "taken"
     damaged.write_bytes(b"no video")
@@ -556,6 +329,10 @@ def test_tool(
     assert not (tmp_path / "several").exists()  # all is checked before anything is written
     with pytest.raises(DataError, match=r"damaged\.mp4"):
         read_clip(damaged, frames=8, stride=1, short_side=48)
+
+
+def regions_of(file: Path) -> list[dict[str, Any]]:
+    return [{"label": file.stem, "boxes": [[6, 1, 2, 30, 40], [7, 0, 0, 9, 9]]}]
 
 
 def test_a_clip_too_small() -> None:

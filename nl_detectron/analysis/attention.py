@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -32,13 +33,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..engine.predictor import Predictor, network_input
-from ..layers import NonLocalBlock, pairwise_weights
+from ..layers import NonLocalBlock
 from ..layers.nonlocal_ops import SOFTMAX_FORMS
 from ..modeling import VideoClassifier
+from ..modeling.attention_rows import AttentionRows
 from ..modeling.backbone.video_resnet import VideoResNet
 from ..utils.errors import UserError, nearest
 from .clip import Clip, Query
 from .grid import FloatArray, Grid
+
+_POINT = 1e-6  # side of a box around a point, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,46 +73,29 @@ class Attention:
         """The largest absolute weight, at the end of the colour scale."""
         return float(np.abs(self.weights).max())
 
-    def largest(self, count: int) -> tuple[NDArray[np.intp], ...]:
-        """The indices of the `count` largest absolute weights along each axis, strongest first.
+    def strongest(self, count: int) -> list[tuple[int, float, float, float]]:
+        """The `count` largest absolute weights, of those above an even share, strongest first.
 
-        Only those above an even share of the absolute weight.
+        Each is (time step, x, y, weight); x and y are the centre of its window.
         """
         sizes = np.abs(self.weights).ravel()
         order = np.argsort(-sizes, kind="stable")[:count]
         above_even = sizes * (1 - self.padding) > self.even * sizes.sum()
-        return np.unravel_index(order[above_even[order]], self.weights.shape)
-
-    def strongest(self, count: int) -> list[tuple[int, float, float, float]]:
-        """The windows of `largest` as (time step, x, y, weight); x and y are their centres."""
-        steps, rows, columns = largest = self.largest(count)
+        largest = np.unravel_index(order[above_even[order]], self.weights.shape)
+        steps, rows, columns = largest
         found = (steps, self.grid.x.centres()[columns], self.grid.y.centres()[rows])
         return list(zip(*(v.tolist() for v in (*found, self.weights[largest])), strict=True))
 
-    def windows_of(
-        self, points: Sequence[tuple[int, float, float]], *, margin: int = 0
-    ) -> NDArray[np.bool_]:
-        """The windows that cover any of some points (frame of the clip, x, y); as `weights`.
+    def share_at(self, points: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
+        """The share of the absolute weight on the windows that cover any of some points, and an
+        even share.
 
         Args:
-            margin: also the windows that are at most so many away, in the same time step.
+            points: (frame of the clip, x, y).
         """
-        chosen = np.zeros(self.weights.shape, dtype=bool)
-        for frame, x, y in points:
-            row, column = (
-                axis.position(value) // axis.subsample
-                for axis, value in ((self.grid.y, y), (self.grid.x, x))
-            )
-            rows = slice(max(0, row - margin), row + margin + 1)
-            columns = slice(max(0, column - margin), column + margin + 1)
-            chosen[self.grid.step(frame), rows, columns] = True
-        return chosen
-
-    def share_at(
-        self, points: Sequence[tuple[int, float, float]], *, margin: int = 0
-    ) -> tuple[float, float]:
-        """The share of the absolute weight on the windows of `points`, and an even share."""
-        chosen, sizes = self.windows_of(points, margin=margin), np.abs(self.weights)
+        boxes = np.array([(t, x, y, x + _POINT, y + _POINT) for t, x, y in points])
+        drawn = tuple(slice(length) for length in self.weights.shape)
+        chosen, sizes = self.grid.overlaps(boxes)[drawn], np.abs(self.weights)
         share = sizes[chosen].sum() / sizes.sum() if sizes.any() else 0.0
         return float(share), float((chosen & self.sees).sum() / self.sees.sum())
 
@@ -119,12 +106,16 @@ class BlockInput:
 
     Args:
         features: (C, *spatial); an image's have no axis of time.
+        region: name of the region of interest that a block in a head sees.
+        queries: points that are looked from by default.
     """
 
     name: str
     block: NonLocalBlock
     features: Tensor
     grid: Grid
+    region: str = ""
+    queries: Sequence[Query] = ()
 
     def attend(self, queries: Sequence[Query]) -> list[Attention]:
         """Compute the attention of each query."""
@@ -156,23 +147,32 @@ class BlockInput:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAttention:
-    """An image, its detections, and the attention of its blocks.
+    """An image, its detections, and the inputs of its blocks.
 
     Args:
         image: (H, W, 3), RGB, uint8.
         instances: the detections, in the image's coordinates.
         class_names: of ``instances.pred_classes``; a class without one is called by its number.
-        attentions: by block in the model's order, then by query.
+        blocks: in the model's order; of a block in the keypoint head one for each person.
     """
 
     image: np.ndarray
     instances: Instances
     class_names: Sequence[str]
-    attentions: list[Attention]
+    blocks: list[BlockInput]
+
+    @cached_property
+    def attentions(self) -> list[Attention]:
+        """The attention of each block's queries, by block, then by query."""
+        return [found for block in self.blocks for found in block.attend(block.queries)]
+
+    def class_name(self, index: int) -> str:
+        """The class of a detection."""
+        return _class_name(self.class_names, self.instances.pred_classes[index])
 
     def describe(self, index: int) -> str:
         """A detection's number, counted from 1, and its class."""
-        return f"{index + 1} {_class_name(self.class_names, self.instances.pred_classes[index])}"
+        return f"{index + 1} {self.class_name(index)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +237,6 @@ def record_inputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor
         yield inputs
 
 
-@torch.no_grad()
 def attention_weights(
     block: NonLocalBlock, x: Tensor, positions: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
@@ -251,23 +250,11 @@ def attention_weights(
         Weights (Q, *spatial of x̂), 0 for positions that the query does not see, and the
         positions that it sees.
     """
-    x = x.to(block.g.weight.dtype).unsqueeze(0)
-    x_hat = block._pool(x)
-    theta, phi = block._embed(x, x_hat)
-    # The block attends within N' inputs; these say which positions are in each.
-    rows, columns = (
-        block._fold(torch.arange(v[0, 0].numel(), device=x.device).view(1, 1, *v.shape[2:]))
-        for v in (x, x_hat)
-    )
-    weights = theta.new_zeros(len(positions), x_hat[0, 0].numel())
-    sees = torch.zeros_like(weights, dtype=torch.bool)
-    for query, position in enumerate(positions):
-        n, _, i = (rows == position).nonzero()[0].tolist()
-        weights[query, columns[n, 0]] = pairwise_weights(
-            theta[n : n + 1, i : i + 1], phi[n : n + 1], pairwise=block.pairwise, scale=block.scale
-        ).flatten()
-        sees[query, columns[n, 0]] = True
-    return weights.unflatten(1, x_hat.shape[2:]), sees.unflatten(1, x_hat.shape[2:])
+    rows = AttentionRows(block, x)
+    weights, keys = rows.at(positions)
+    found = weights.new_zeros(len(positions), rows.keys.numel()).scatter(1, keys, weights)
+    sees = torch.zeros_like(found, dtype=torch.bool).scatter(1, keys, True)
+    return found.unflatten(1, rows.keys_shape), sees.unflatten(1, rows.keys_shape)
 
 
 def compute_attention(
@@ -276,17 +263,17 @@ def compute_attention(
     *,
     points: Sequence[tuple[float, float]] = (),
     blocks: Sequence[str] = (),
-    max_detections: int = 5,
+    max_detections: int | None = 5,
 ) -> ImageAttention:
     """Run a detector on an image and compute the attention of its blocks.
 
     Args:
         image: (H, W, 3), BGR, uint8.
         points: queries, (x, y) in the image's continuous coordinates; a block of the keypoint
-            head takes those in each detected box. Without points: the centre of each detection
-            and, in the keypoint head, each of its keypoints.
+            head takes those in each detected box. Without points: the centre of each detection,
+            or of the image without any, and in the keypoint head each keypoint.
         blocks: names as ``named_modules`` has them; default: all.
-        max_detections: use this many of the detections, those of highest score.
+        max_detections: use this many of the detections, those of highest score; None for all.
 
     Raises:
         UserError: for a block that the model does not have or a point outside the image.
@@ -312,7 +299,7 @@ def compute_attention(
         image=np.ascontiguousarray(image[:, :, ::-1]),
         instances=instances,
         class_names=metadata.get("thing_classes", []),
-        attentions=[],
+        blocks=[],
     )
     given = [Query(x=x, y=y, label=f"({int(x)}, {int(y)})") for x, y in points]
     top = instances.scores.argsort(descending=True)[:max_detections].tolist()
@@ -328,22 +315,31 @@ def compute_attention(
                 network_size=(1, *network_size),
                 size=(1, height, width),
             )
-            queries = given or _centres(seen, top)
-            found = BlockInput(name=name, block=block, features=features, grid=grid)
-            seen.attentions.extend(found.attend(queries))
+            centre = Query(x=width / 2, y=height / 2, label="centre of the image")
+            queries = given or _centres(seen, top) or [centre]
+            found = BlockInput(
+                name=name, block=block, features=features, grid=grid, queries=queries
+            )
+            seen.blocks.append(found)
             continue
         for index in (i for i in top if people[i]):
+            region, box = seen.describe(index), instances.pred_boxes.tensor[index].tolist()
             features = inputs[name][int(instances.region[index])]
-            box = instances.pred_boxes.tensor[index].tolist()
             grid = Grid.of_region(features.shape[1:], box=box, subsample=block.subsample)
-            queries = [
-                replace(query, label=f"{query.label} in {seen.describe(index)}")
+            inside = [
+                replace(query, label=f"{query.label} in {region}")
                 for query in given
                 if grid.contains(query.x, query.y)
             ]
-            found = BlockInput(name=name, block=block, features=features, grid=grid)
-            seen.attentions.extend(
-                found.attend(queries if given else _keypoints(seen, index, joints))
+            seen.blocks.append(
+                BlockInput(
+                    name=name,
+                    block=block,
+                    features=features,
+                    grid=grid,
+                    region=region,
+                    queries=inside if given else _keypoints(seen, index, joints),
+                )
             )
     return seen
 

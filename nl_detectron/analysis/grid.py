@@ -6,7 +6,7 @@ covers [t, t + 1) in time; an image is a clip of one frame.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,21 @@ class Axis:
     def centres(self) -> FloatArray:
         """The centres of `windows`: (M,)."""
         return self.windows().mean(axis=1)
+
+    def positions(self) -> FloatArray:
+        """The centres of all positions of x, those of padding too: (length,)."""
+        return np.arange(0.5, self.length) * self.step + self.start
+
+    def keys(self) -> FloatArray:
+        """The mean position of each window of x̂, those of padding too: (M,)."""
+        first = np.arange(0, self.length, self.subsample)
+        last = np.minimum(first + self.subsample, self.length) - 1
+        return (self.positions()[first] + self.positions()[last]) / 2
+
+    def overlaps(self, begin: FloatArray, end: FloatArray) -> NDArray[np.bool_]:
+        """Whether each window of x̂ overlaps each of K intervals: (M, K)."""
+        first = self.start + self.step * np.arange(0, self.length, self.subsample)[:, None]
+        return (first < end) & (first + self.step * self.subsample > begin)
 
     def spread(self, count: int) -> FloatArray:
         """Linear interpolation from the M centres to `count` even cells: a matrix (count, M).
@@ -143,6 +158,32 @@ class Grid:
         """The number of the position of x that covers the point, the last axis fastest."""
         row = self.step(frame) * self.y.length + self.y.position(y)
         return row * self.x.length + self.x.position(x)
+
+    def places(self) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+        """Time, y and x of the positions of x (P, 3) and of x̂ (M, 3), and which of x are inside."""
+        axes = (self.time, self.y, self.x)
+        positions, keys = (
+            np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, 3)
+            for values in ([a.positions() for a in axes], [a.keys() for a in axes])
+        )
+        begins = positions - [axis.step / 2 for axis in axes]
+        return positions, keys, np.all(begins < [axis.end for axis in axes], axis=1)
+
+    def overlaps(self, boxes: FloatArray) -> NDArray[np.bool_]:
+        """The windows of x̂ that overlap any of the boxes (K, 5): (time steps, M_y, M_x).
+
+        Args:
+            boxes: frame of the clip, x0, y0, x1, y1.
+        """
+        frame, x0, y0, x1, y1 = np.asarray(boxes, dtype=np.float64).reshape(-1, 5).T
+        times = self.time.overlaps(frame, frame + 1)
+        rows, columns = self.y.overlaps(y0, y1), self.x.overlaps(x0, x1)
+        return np.einsum("tk,yk,xk->tyx", times, rows, columns, optimize=True) > 0
+
+    def unpooled(self) -> "Grid":
+        """The grid whose windows are the positions of x."""
+        time, y, x = (replace(axis, subsample=1) for axis in (self.time, self.y, self.x))
+        return Grid(time=time, y=y, x=x)
 
     def sample(self, weights: FloatArray, *, height: int, width: int) -> FloatArray:
         """Spread `weights` (M_y, M_x), one for each window drawn, evenly over the box.

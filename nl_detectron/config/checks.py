@@ -120,6 +120,7 @@ _OTHERS = [
     _at_least("TEST.CLIPS", 1),
     _at_least("TEST.CROPS", 1),
     _one_of("TEST.VIEW_POOLING", "mean", "max"),
+    _at_least("TEST.ATTENTION_SAMPLES", 0),
     _at_least("MODEL.VIDEO_CLASSIFIER.NUM_CLASSES", 1),
     Rule(
         "MODEL.VIDEO_CLASSIFIER.DROPOUT",

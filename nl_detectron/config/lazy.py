@@ -17,7 +17,12 @@ from .load import Config, check_device, find_config_file, load_config
 
 _LAZY_PARTS = ("model", "optimizer", "dataloader", "train")
 # Keys of `train` that Detectron2's own LazyConfigs do not have.
-_OUR_KEYS: dict[str, Any] = {"accumulate_steps": 1, "expected_results": [], "wandb_project": ""}
+_OUR_KEYS: dict[str, Any] = {
+    "accumulate_steps": 1,
+    "attention_samples": 0,
+    "expected_results": [],
+    "wandb_project": "",
+}
 # What a run reads besides; Detectron2's configs/common/train.py has those of `train`.
 _LAZY_TO_TEST = ("dataloader.test", "dataloader.evaluator", "train.output_dir")
 _LAZY_TO_TRAIN = (
@@ -27,6 +32,7 @@ _LAZY_TO_TRAIN = (
 _LAZY_SMALLEST = {
     "train.max_iter": 1,
     "train.accumulate_steps": 1,
+    "train.attention_samples": 0,
     "train.checkpointer.period": 1,
     "train.eval_period": 0,
     "train.log_period": 1,

@@ -37,6 +37,7 @@ _LAZY_KEYS: dict[str, tuple[str, Any]] = {
     "SOLVER.CHECKPOINT_PERIOD": ("train.checkpointer.period", 0),
     "TEST.EVAL_PERIOD": ("train.eval_period", 0),
     "TEST.EXPECTED_RESULTS": ("train.expected_results", []),
+    "TEST.ATTENTION_SAMPLES": ("train.attention_samples", 0),
     "WANDB.PROJECT": ("train.wandb_project", ""),
 }
 # Keys of a LazyConfig alone, and what Detectron2 does with a YAML config.

@@ -6,6 +6,7 @@ import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ from ..config import Config, check_config, dataset_names, is_video, setting
 from ..data import build as data
 from ..data.catalog import classes_differ, metadata_of
 from ..evaluation import build_evaluator
+from ..evaluation.attention_evaluation import evaluate_attention
 from ..utils.errors import ConfigError, short_repr
 from .data_order import ExactResume
 from .hooks import (
@@ -303,7 +305,18 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         if self.iter >= self.max_iter and uses_tta(self.cfg):
             results = {**results, **self.test_with_TTA(self.cfg, self.model)}
         self._last_eval_results = results
-        return results
+        return {**results, **self._evaluate_attention()}
+
+    def _evaluate_attention(self) -> dict[str, float]:
+        count = setting(self.cfg, "TEST.ATTENTION_SAMPLES")
+        if not count or not comm.is_main_process():
+            return {}
+        loader = self.build_test_loader(self.cfg, dataset_names(self.cfg, "test")[0])
+        model: Any = self.model
+        # No other process takes part.
+        return evaluate_attention(
+            getattr(model, "module", model), islice(chain.from_iterable(loader), count)
+        )
 
     def _build_precise_bn(self) -> HookBase | None:
         if not isinstance(self.cfg, CfgNode):

@@ -1,26 +1,36 @@
-"""One self-contained HTML page to browse attention: no network, no libraries."""
+"""One self-contained HTML page to browse attention in images and clips: click anywhere.
+
+The page has theta and phi of every position of each block, and computes rows itself. An image is a
+clip of one frame.
+"""
 
 import base64
 import html
 import io
 import json
-import math
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
-from ..analysis.attention import Attention, ImageAttention
-from .drawing import explain, format_weight, heat_map, palette, scale_end, zoomed
+from ..analysis.attention import BlockInput, ClipAttention, ImageAttention
+from ..analysis.clip import Query
+from ..analysis.grid import Axis
+from ..layers.nonlocal_ops import SOFTMAX_FORMS
+from ..modeling.attention_rows import AttentionRows, query_dependence
+from .drawing import LEAST_PEAK, LEAST_SHARE, palette
 
 LONGEST_SIDE = 1280  # of an image inside the page
-HEAT_SIDE = 160  # of a heat map inside the page; the browser smooths it
-LEGEND_STEPS = 16
+NUM_CLASSES = 5  # of a clip, whose scores are shown
+_PRECISION = 1e-3  # of products in the page
 
 
 class Page:
-    """Collects images; `html` is the page. Only what the page shows is kept of each.
+    """Collects images and clips; `html` is the page.
 
     Args:
         title: heading of the page.
@@ -32,102 +42,160 @@ class Page:
         self.title = title
         self.subtitle = subtitle
         self.arrows = arrows
-        self._images: list[dict[str, Any]] = []
+        self._samples: list[dict[str, Any]] = []
+        self._blocks: dict[str, dict[str, Any]] = {}
 
-    def add(self, name: str, seen: ImageAttention, *, detections: np.ndarray) -> None:
+    def add_image(self, name: str, seen: ImageAttention, *, detections: np.ndarray) -> None:
         """Add an image under `name`; `detections` is the image of `draw_instances`."""
-        height, width = seen.image.shape[:2]
-        self._images.append(
+        queries = {(q.frame, q.x, q.y): q for block in seen.blocks for q in block.queries}
+        self._add(
+            seen.blocks,
+            list(queries.values()),
+            name=name,
+            size=seen.image.shape[:2],
+            frames=[_jpeg(seen.image)],
+            detections=_jpeg(detections),
+        )
+
+    def add_clip(self, seen: ClipAttention, *, queries: Sequence[Query] = ()) -> None:
+        """Add a clip, looked at from the first of `queries`, or from the strongest evidence."""
+        self._add(
+            seen.blocks,
+            [*queries, seen.evidence],
+            name=seen.clip.file.name,
+            size=seen.clip.size,
+            frames=[_jpeg(frame) for frame in seen.clip.frames],
+            numbers=seen.clip.numbers.tolist(),
+            rate=seen.clip.rate,
+            scores=seen.best(NUM_CLASSES),
+        )
+
+    def _add(
+        self,
+        blocks: list[BlockInput],
+        queries: list[Query],
+        *,
+        size: tuple[int, int],
+        numbers: list[int] | tuple[int, ...] = (0,),
+        scores: list[tuple[str, float]] | tuple[()] = (),
+        **sample: Any,
+    ) -> None:
+        height, width = size
+        self._samples.append(
             {
-                "name": name,
+                **sample,
                 "width": width,
                 "height": height,
-                "original": jpeg(seen.image),
-                "detections": jpeg(detections),
-                "found": len(seen.instances),
-                "views": [self._view(a, width=width, height=height) for a in seen.attentions],
+                "numbers": numbers,
+                "scores": scores,
+                "queries": [[query.label, query.frame, query.x, query.y] for query in queries]
+                or [["centre of the image", 0, width / 2, height / 2]],
+                "inputs": [_block_input(seen) for seen in blocks],
             }
         )
+        for seen in blocks:
+            block = seen.block
+            self._blocks[seen.name] = {
+                "name": seen.name,
+                "form": "softmax" if block.pairwise in SOFTMAX_FORMS else block.pairwise,
+                "pairwise": block.pairwise,
+                "axes": block.axes,
+                "group": block.frames,
+            }
 
     def html(self) -> str:
         """The whole page."""
-        data = {"images": self._images, "legend": legend()}
-        return fill_template("page.html", title=self.title, subtitle=self.subtitle, data=data)
-
-    def _view(self, attention: Attention, *, width: int, height: int) -> dict[str, Any]:
-        x0, y0, x1, y1 = attention.grid.box
-        scale = HEAT_SIDE / max(x1 - x0, y1 - y0)
-        size = [max(1, math.ceil(side * scale)) for side in (y1 - y0, x1 - x0)]
-        return {
-            "block": attention.block,
-            "label": attention.query.label,
-            "query": _rounded(attention.query.x, attention.query.y),
-            "box": _rounded(x0, y0, x1, y1),
-            "zoom": _rounded(*zoomed(attention, width, height)),
-            "heat": _heat_png(attention, height=size[0], width=size[1]),
-            "arrows": [
-                [
-                    *_rounded(x, y),
-                    round(weight / attention.peak, 3),
-                    format_weight(attention, weight),
-                ]
-                for _, x, y, weight in attention.strongest(self.arrows)
-            ],
-            "signed": attention.signed,
-            "end": format_weight(attention, scale_end(attention)),
-            "note": explain(attention),
+        data = {
+            "samples": self._samples,
+            "blocks": list(self._blocks.values()),
+            "arrows": self.arrows,
+            "least_peak": LEAST_PEAK,
+            "least_share": LEAST_SHARE,
+            "palettes": {
+                name: np.round(255 * palette(signed=name == "signed")).astype(int).ravel().tolist()
+                for name in ("share", "signed")
+            },
         }
+        folder = files(__package__)
+        text = folder.joinpath("page.html").read_text(encoding="utf-8")
+        for mark, value in (
+            ("__STYLE__", folder.joinpath("page.css").read_text(encoding="utf-8")),
+            ("__TITLE__", html.escape(self.title)),
+            ("__SUBTITLE__", html.escape(self.subtitle)),
+            # Inside a script element only "</" could end it.
+            ("__DATA__", json.dumps(data).replace("</", "<\\/")),
+        ):
+            text = text.replace(mark, value)
+        return text
 
 
-def fill_template(name: str, *, title: str, subtitle: str, data: dict[str, Any]) -> str:
-    """A page from the template `name` beside this file, which finds `data` in it as JSON."""
-    folder = files(__package__)
-    text = folder.joinpath(name).read_text(encoding="utf-8")
-    for mark, value in (
-        ("__STYLE__", folder.joinpath("page.css").read_text(encoding="utf-8")),
-        ("__TITLE__", html.escape(title)),
-        ("__SUBTITLE__", html.escape(subtitle)),
-        # Inside a script element only "</" could end it.
-        ("__DATA__", json.dumps(data).replace("</", "<\\/")),
-    ):
-        text = text.replace(mark, value)
-    return text
+@torch.no_grad()
+def _block_input(seen: BlockInput) -> dict[str, Any]:
+    rows = AttentionRows(seen.block, seen.features)
+    theta, phi = _factors(seen, rows)
+    inside = torch.from_numpy(seen.grid.places()[2]).to(seen.features.device)
+    return {
+        "name": seen.name,
+        "region": seen.region,
+        "dependence": query_dependence(rows.sample(inside)),
+        "time": _axis(seen.grid.time),
+        "y": _axis(seen.grid.y),
+        "x": _axis(seen.grid.x),
+        "width": theta.shape[1],
+        "theta": _floats(theta),
+        "phi": _floats(phi),
+    }
 
 
-def legend() -> dict[str, str]:
-    """The colour bar of each kind of weights, as CSS stops."""
-    return {"share": _gradient(palette(signed=False)), "signed": _gradient(palette(signed=True))}
+def _factors(seen: BlockInput, rows: AttentionRows) -> tuple[Tensor, Tensor]:
+    """Return theta (P, R) and phi (M, R) of ``f = exp(theta_i . phi_j)`` or ``theta_i . phi_j``.
 
-
-def _rounded(*values: float) -> list[float]:
-    return [round(value, 2) for value in values]
-
-
-def _gradient(colours: np.ndarray) -> str:
-    """CSS stops of a palette, as it looks over a dark image."""
-    chosen = colours[np.linspace(0, 255, LEGEND_STEPS).round().astype(int)]
-    return ", ".join(
-        "rgba({:.0f}, {:.0f}, {:.0f}, {:.2f})".format(*(255 * c[:3]), c[3]) for c in chosen
+    For the concatenation they are scalars, R = 1, of ``f = ReLU(theta_i + phi_j)``. Otherwise R is
+    as small as the root mean square error of the products allows.
+    """
+    theta, phi = (
+        part.double().flatten(0, 1)[numbers.flatten().argsort()]
+        for part, numbers in ((rows.theta, rows.queries), (rows.phi, rows.keys))
     )
+    if seen.block.pairwise == "concatenation":
+        return theta, phi
+    if seen.block.pairwise in SOFTMAX_FORMS:
+        # What all keys have in common does not change a softmax.
+        phi = phi - phi.mean(0)
+        if seen.block.scale:
+            theta = theta * theta.shape[1] ** -0.5
+    (basis, theta), (other_basis, phi) = torch.linalg.qr(theta), torch.linalg.qr(phi)
+    left, values, right = torch.linalg.svd(theta @ phi.t(), full_matrices=False)
+    total = values.square().sum()
+    allowed = (len(basis) * len(other_basis)) ** 0.5 * _PRECISION
+    if seen.block.pairwise == "dot_product":
+        allowed = float(total.sqrt()) * _PRECISION
+    rest = (total - values.square().cumsum(0)).clamp(min=0).sqrt()
+    rank = 1 + int((rest > allowed).sum())
+    root = values[:rank].sqrt()
+    return basis @ left[:, :rank] * root, other_basis @ right[:rank].t() * root
 
 
-def _heat_png(attention: Attention, *, height: int, width: int) -> str:
-    image = Image.fromarray(heat_map(attention, height=height, width=width)).convert("L")
-    colours = np.round(255 * palette(signed=attention.signed)).astype(np.uint8)
-    image.putpalette(colours[:, :3].tobytes())
-    with io.BytesIO() as buffer:
-        image.save(buffer, "PNG", transparency=colours[:, 3].tobytes(), optimize=True)
-        return _data_uri("png", buffer.getvalue())
+def _axis(axis: Axis) -> dict[str, Any]:
+    return {
+        "start": axis.start,
+        "end": axis.end,
+        "step": axis.step,
+        "length": axis.length,
+        "subsample": axis.subsample,
+        "windows": axis.windows().tolist(),
+    }
 
 
-def jpeg(image: np.ndarray) -> str:
+def _floats(values: Tensor) -> str:
+    """Little-endian 32-bit floats in base64."""
+    return base64.b64encode(values.cpu().numpy().astype("<f4").tobytes()).decode()
+
+
+def _jpeg(image: np.ndarray) -> str:
     """An image inside the page, made smaller where it is large."""
     thumbnail = Image.fromarray(image)
     thumbnail.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     with io.BytesIO() as buffer:
         thumbnail.save(buffer, "JPEG", quality=88)
-        return _data_uri("jpeg", buffer.getvalue())
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -101,21 +102,23 @@ def make_scene(split: str, index: int, *, seed: int = 0) -> tuple[int, "Scene"]:
     return label, CLASSES[label].scene(np.random.default_rng([seed, SPLITS.index(split), index]))
 
 
-def signals(scene: "Scene") -> tuple[dict[int, list[Place]], dict[int, list[Place]]]:
-    """Return where the left and where the right signal of a scene told by a relation is.
+def signal_regions(file: Path) -> list[dict[str, Any]]:
+    """Return where the two signals of a video told by a relation are; nothing for other videos.
 
-    Of each frame in which it is seen, the centres ``(x, y)`` of its parts, in pixels: a banner, or
-    two bursts of fireworks.
+    Each has its class as ``label`` and, of each frame in which it is seen, the boxes of its parts,
+    ``[frame, x0, y0, x1, y1]`` in pixels: a banner, or two bursts of fireworks.
+
+    Args:
+        file: a video of the data set as `make_clips` names it.
     """
-    left: dict[int, list[Place]] = {}
-    right: dict[int, list[Place]] = {}
-    for t in range(NUM_FRAMES):
+    label, scene = make_scene(file.parent.name, int(file.stem) - 1)
+    signals: tuple[list[Any], list[Any]] = ([], [])
+    for t in range(NUM_FRAMES if CLASSES[label].told_by == "relation" else 0):
         for sprite in scene.sprites(t):
             if sprite.category in ("banner", "burst"):
-                x0, y0, x1, y1 = sprite.bounds()
-                side = left if x0 + x1 < SIZE else right
-                side.setdefault(t, []).append(((x0 + x1) / 2, (y0 + y1) / 2))
-    return left, right
+                box = [float(v) for v in sprite.bounds()]
+                signals[box[0] + box[2] > SIZE].append([t, *box])
+    return [{"label": CLASSES[label].name, "boxes": boxes} for boxes in signals if boxes]
 
 
 def list_file(folder: Path, split: str) -> Path:

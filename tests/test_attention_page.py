@@ -1,0 +1,278 @@
+"""The page of attention, clicked through in a browser: an image is a clip of one frame."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_video_attention import START, STRIDE, clip_with_dot, network, see_brightness
+from test_visualization import detect, image_with_dot, make_predictor
+
+from nl_detectron.analysis.attention import (
+    BlockInput,
+    compute_attention,
+    compute_clip_attention,
+)
+from nl_detectron.analysis.clip import Query
+from nl_detectron.analysis.statistics import BlockStatistics
+from nl_detectron.modeling.attention_rows import AttentionRows, distances, shares
+from nl_detectron.visualization import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVE = """
+<script>
+ready.then(async () => {
+  const report = [];
+  const note = (more = {}) => report.push({ ...more, queries: [...state.queries],
+    scroll: [scrollX, scrollY], wide: document.documentElement.scrollWidth - innerWidth,
+    shown: at("shown").textContent, hover: at("hover").textContent,
+    blocks: [...at("blocks").children].map((part, index) => {
+      const block = sample().blocks[index], input = inputAt(block, state.queries[0]);
+      return { name: block.name, region: input?.region,
+        text: part.querySelector(".note").textContent, difference: part.difference,
+        dependence: input?.dependence,
+        top: [...part.querySelectorAll("li")].map((item) => Number(item.dataset.weight)),
+        weights: input && [...rowOf(block, input, state.queries[0]).weights] };
+    }) });
+  const point = (kind, canvas, x, y, more = {}) => {
+    const box = canvas.getBoundingClientRect();
+    canvas.dispatchEvent(new MouseEvent(kind,
+      { clientX: box.left + x, clientY: box.top + y, bubbles: true, ...more }));
+  };
+  const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown",
+    { key, bubbles: true }));
+  const stage = at("stage"), { width, height } = sample();
+  const scale = stage.clientWidth / width;
+  note();
+  if (sample().frames.length > 1) {
+    at("time").value = 6;
+    at("time").dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  point("click", stage, 0.8 * width * scale, 0.4 * height * scale);
+  point("mousemove", stage, 0.3 * width * scale, 0.6 * height * scale);
+  note();
+  press("ArrowLeft");
+  note();
+  // In the middle of the last frame of the first block.
+  const part = document.querySelector(".block"), { tile } = part.tiles.at(-1);
+  const [x0, y0, x1, y1] = tile.view;
+  point("click", part.querySelector(".strips"), tile.left + (x1 - x0) / 2 * tile.scale,
+    tile.top + (y1 - y0) / 2 * tile.scale);
+  note({ frame: tile.frame });
+  point("click", stage, 0.45 * width * scale, 0.7 * height * scale, { shiftKey: true });
+  note();
+  const compared = picture().toDataURL("image/png");
+  press("Escape");
+  // Where the stage is reddest.
+  if (PLANTED) moveFrame(3 - state.frame);
+  press("a");
+  const pixels = stage.getContext("2d").getImageData(0, 0, stage.width, stage.height).data;
+  let [best, reddest] = [-1, []];
+  for (let k = 0; k < stage.width * stage.height; k++) {
+    const red = pixels[4 * k] - pixels[4 * k + 2];
+    if (red > best) [best, reddest] = [red, []];
+    if (red === best) reddest.push([k % stage.width, Math.floor(k / stage.width)]);
+  }
+  const mean = (i) => reddest.reduce((sum, p) => sum + p[i], 0) / reddest.length + 0.5;
+  const box = document.querySelector("main").getBoundingClientRect();
+  const at0 = stage.getBoundingClientRect();
+  note({ red: [mean(0) / stage.width * width, mean(1) / stage.height * height],
+    png: compared, stage: stage.toDataURL("image/png") });
+  const result = document.createElement("pre");
+  result.id = "result";
+  result.textContent = JSON.stringify(report);
+  document.body.append(result);
+}).catch((error) => { document.title = `${error} ${error.stack}`; });
+</script>
+"""
+
+
+def browse(page: Page, folder: Path, *, width: int = 1400, planted: bool = False) -> list[Any]:
+    """What the script reads in a real browser."""
+    file = folder / "page.html"
+    script = DRIVE.replace("PLANTED", str(planted).lower())
+    file.write_text(page.html().replace("</body>", f"{script}</body>"), encoding="utf-8")
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu",
+            f"--window-size={width},900", f"--user-data-dir={folder / 'profile'}",
+            "--virtual-time-budget=200000", "--dump-dom", file.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)
+    assert found, re.search(r"<title>.*?</title>", done.stdout, re.S)
+    return json.loads(found[1])
+
+
+def at(blocks: Sequence[BlockInput], name: str, query: Sequence[float]) -> BlockInput | None:
+    """The input of a block at a query: that of the smallest region there."""
+    inside = [b for b in blocks if b.name == name and b.grid.contains(*query[1:])]
+    areas = [(b.grid.x.end - b.grid.x.start) * (b.grid.y.end - b.grid.y.start) for b in inside]
+    return inside[int(np.argmin(areas))] if inside else None
+
+
+def check(report: list[Any], blocks: Sequence[BlockInput], size: tuple[int, int]) -> None:
+    """Compare what the page says in each state with the model."""
+    height, width = size
+    for state in report:
+        assert state["scroll"] == [0, 0]
+        assert state["wide"] <= 0
+        for shown in state["blocks"]:
+            frame, x, y = state["queries"][0]
+            seen = at(blocks, shown["name"], state["queries"][0])
+            if seen is None:
+                assert "region" in shown["text"]
+                continue
+            (attention,) = seen.attend([Query(frame=frame, x=x, y=y, label="")])
+            scale = np.abs(attention.weights).max()
+            np.testing.assert_allclose(
+                np.array(shown["weights"]) / scale, attention.weights.ravel() / scale, atol=0.02
+            )
+            weights = [weight for *_, weight in attention.strongest(3)]
+            assert shown["top"] == pytest.approx(weights, rel=0.02)
+            statistics = BlockStatistics("", "")
+            statistics.add(seen)
+            figures = statistics.figures()
+            assert shown["dependence"] == pytest.approx(
+                [figures["divergence"], figures["cosine"]], abs=1e-6
+            )
+    _, clicked, moved, in_block, compared, _ = report
+    assert clicked["queries"][0][1:] == pytest.approx([0.8 * width, 0.4 * height], abs=1.5)
+    first = at(blocks, blocks[0].name, clicked["queries"][0])
+    assert first
+    step = clicked["queries"][0][1] - moved["queries"][0][1]
+    assert step == pytest.approx(first.grid.x.step)
+    assert in_block["queries"][0][0] == in_block["frame"]
+    assert in_block["queries"][0][1:] == pytest.approx([width / 2, height / 2], abs=1.5)
+    assert compared["queries"][1][1:] == pytest.approx([0.45 * width, 0.7 * height], abs=1.5)
+    # The weight under the pointer, and how much two places differ.
+    frame, x, y = clicked["queries"][0]
+    (attention,) = first.attend([Query(frame=frame, x=x, y=y, label="")])
+    frame = 6 if attention.grid.time.length > 1 else 0
+    row, column = (
+        axis.position(share * side) // axis.subsample
+        for axis, share, side in ((first.grid.y, 0.6, height), (first.grid.x, 0.3, width))
+    )
+    weight = float(attention.weights[attention.grid.step(frame), row, column])
+    if attention.sees[attention.grid.step(frame), row, column]:
+        factor, unit = (1, "") if attention.signed else (100, "%")
+        shown = re.search(r": (-?[\d.e-]+)" + unit, clicked["hover"])
+        assert shown, clicked["hover"]
+        assert float(shown[1]) / factor == pytest.approx(weight, rel=0.03, abs=1e-5)
+    else:
+        assert clicked["hover"] == "not seen"
+    rows = AttentionRows(first.block, first.features)
+    weights, keys = rows.at([first.grid.position(int(f), x, y) for f, x, y in compared["queries"]])
+    if torch.equal(keys[0], keys[1]):
+        expected = [float(v) for v in distances(*shares(weights).unsqueeze(1))]
+        assert compared["blocks"][0]["difference"] == pytest.approx(expected, abs=0.01)
+    else:
+        assert compared["blocks"][0]["difference"] is None
+
+
+def decode(uri: str) -> np.ndarray:
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
+    )
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")
+@pytest.mark.parametrize(
+    ("pairwise", "keys", "width"),
+    [
+        ("embedded_gaussian", {}, 1400),
+        ("concatenation", {"AFTER_BLOCKS": [[0], [0], [], []], "GROUP_FRAMES": [0, 2, 0, 0]}, 500),
+        ("dot_product", {"AXES": "time"}, 1400),
+    ],
+)
+def test_clips_in_a_browser(
+    tmp_path: Path, pairwise: str, keys: dict[str, Any], width: int
+) -> None:
+    _, model = network(pairwise, **keys)
+    is_planted = pairwise == "embedded_gaussian"
+    if is_planted:
+        see_brightness(model)
+    clip = clip_with_dot(3, 75, 45 if is_planted else 20)
+    seen = compute_clip_attention(model, clip)
+    page = Page(title="a < b", arrows=3)
+    page.add_clip(seen, queries=[clip.query(START + STRIDE, 10.5, 20.5)])
+    report = browse(page, tmp_path, width=width, planted=is_planted)
+    check(report, seen.blocks, clip.size)
+    assert report[0]["queries"] == [[1, 10.5, 20.5], None]
+    assert "frame 20 (7 of 8" in report[1]["shown"]
+    if is_planted:
+        assert report[-1]["red"] == pytest.approx((75, 45), abs=8)  # the middle of a window
+    picture = decode(report[-1]["png"])
+    assert picture.shape[1] > width / 2
+    assert picture.std() > 10
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")
+@pytest.mark.parametrize(
+    ("pairwise", "boxes", "width"),
+    [
+        ("embedded_gaussian", [[40, 30, 320, 240], [200.0, 60, 320, 190]], 1400),
+        ("dot_product", [], 500),
+    ],
+)
+def test_images_in_a_browser(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pairwise: str,
+    boxes: list[list[float]],
+    width: int,
+) -> None:
+    predictor = make_predictor(tmp_path, PAIRWISE=pairwise, SUBSAMPLE=3, INIT_STD=0.5)
+    detect(predictor, monkeypatch, boxes)
+    image = image_with_dot(100, 100, 20)
+    seen = compute_attention(predictor, image)
+    page = Page(title="a", arrows=3)
+    page.add_image("dot.png", seen, detections=seen.image)
+    report = browse(page, tmp_path, width=width)
+    check(report, seen.blocks, image.shape[:2])
+    if boxes:
+        # At the place that was clicked two people overlap: the smaller one counts.
+        assert report[1]["blocks"][1]["region"] == "2 0"
+    else:
+        assert report[0]["queries"][0] == [0, image.shape[1] / 2, image.shape[0] / 2]
+
+
+def test_the_page_needs_no_network() -> None:
+    _, model = network()
+    clip = clip_with_dot(3, 60, 45)
+    page = Page(title="a < b", subtitle="</script>")
+    seen = compute_clip_attention(model, clip)
+    page.add_clip(replace(seen, clip=replace(clip, file=Path("</script>.mp4"))))
+    text = page.html()
+    assert "a &lt; b" in text
+    assert text.count("</script>") == 2
+    assert "__" not in re.sub(r'<script type="application/json".*?</script>', "", text, flags=re.S)
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(?!data:|\$)\w+:", text)
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_the_page_is_small(tmp_path: Path) -> None:
+    """It has no more channels than the products need."""
+    _, model = network()
+    clip = clip_with_dot(3, 60, 45)
+    seen = compute_clip_attention(model, clip)
+    (block,) = seen.blocks
+    with torch.no_grad():
+        block.block.theta.weight[2:] = block.block.theta.weight[:1]
+        block.block.theta.bias.zero_()
+    page = Page(title="a")
+    page.add_clip(seen)
+    (data,) = re.findall(r'id="data">(.*?)</script>', page.html(), re.S)
+    assert json.loads(data)["samples"][0]["inputs"][0]["width"] <= 2

@@ -1,0 +1,387 @@
+"""Statistics of attention against their formulas on explicit maps, in float64."""
+
+from argparse import Namespace
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.structures import Boxes, Instances
+from torch.nn import functional as F
+
+from nl_detectron import add_nonlocal_config
+from nl_detectron.analysis.attention import BlockInput, ImageAttention, attention_weights
+from nl_detectron.analysis.grid import Axis, Grid
+from nl_detectron.analysis.statistics import (
+    SHARES,
+    AttentionStatistics,
+    BlockStatistics,
+    Region,
+    detected_regions,
+    given_regions,
+)
+from nl_detectron.data.datasets.synthetic import clips
+from nl_detectron.engine import Trainer
+from nl_detectron.evaluation.attention_evaluation import evaluate_attention
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
+from nl_detectron.modeling import attention_rows
+from nl_detectron.utils.errors import UserError
+from nl_detectron.visualization import draw_statistics
+
+STEPS = (2.0, 5.0, 3.0)  # frames and pixels of the image from one position to the next
+
+
+def make_block(**options: Any) -> NonLocalBlock:
+    torch.manual_seed(0)
+    block = NonLocalBlock(6, norm="", **options).double()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    return block
+
+
+def seen_by(block: NonLocalBlock, x: torch.Tensor, *, padding: float = 0.0) -> BlockInput:
+    """A block's input; `padding` pixels at the right are outside of the image."""
+    shape = (1, *x.shape[1:])[-3:]
+    side = 1 if block.axes == "time" else block.subsample
+    time, y, xs = (
+        Axis(start=0.0, step=step, length=n, end=n * step - cut, subsample=s)
+        for step, n, s, cut in zip(STEPS, shape, (1, side, side), (0, 0, padding), strict=True)
+    )
+    return BlockInput(name="b", block=block, features=x, grid=Grid(time=time, y=y, x=xs))
+
+
+def explicit_map(block: NonLocalBlock, x: torch.Tensor) -> tuple[np.ndarray, Any, Any]:
+    """The map as the paper has it, NaN where i does not see j; (t, row, column) of i and of j."""
+    x = x.reshape(len(x), *(1, *x.shape[1:])[-3:])
+    side = 1 if block.axes == "time" else block.subsample
+    x_hat = F.max_pool3d(x[None], (1, side, side), ceil_mode=True)[0]
+    theta, phi = x.flatten(1).T, x_hat.flatten(1).T
+    if block.pairwise != "gaussian":
+        theta = theta @ block.theta.weight.flatten(1).T + block.theta.bias
+        phi = phi @ block.phi.weight.flatten(1).T + block.phi.bias
+    queries, keys = (np.array(list(np.ndindex(*v.shape[1:]))) for v in (x, x_hat))
+    sees = np.ones((len(queries), len(keys)), dtype=bool)
+    group = 1 if block.axes == "space" else block.frames
+    if group:
+        sees &= queries[:, None, 0] // group == keys[None, :, 0] // group
+    if block.axes == "time":
+        sees &= (queries[:, None, 1:] == keys[None, :, 1:]).all(-1)
+    if block.pairwise == "concatenation":
+        pairs = [torch.cat([a, b]) for a in theta for b in phi]
+        f = (torch.stack(pairs) @ block.w_f).relu().view(len(theta), -1)
+    else:
+        f = theta @ phi.T
+    f = f.detach().numpy()
+    if "gaussian" in block.pairwise:
+        f = np.where(sees, np.exp(f / theta.shape[1] ** 0.5), 0)
+        weights = f / f.sum(1, keepdims=True)
+    else:
+        weights = f / sees.sum(1, keepdims=True)
+    return np.where(sees, weights, np.nan), queries, keys
+
+
+OPTIONS = [
+    {"dims": 1, "subsample": 2},
+    {"dims": 2, "subsample": 1},
+    {"dims": 2, "subsample": 3},
+    {"dims": 3},
+    {"dims": 3, "frames": 2},
+    {"dims": 3, "axes": "space"},
+    {"dims": 3, "axes": "time"},
+    {"dims": 3, "axes": "time", "frames": 2},
+]
+
+
+def inputs(dims: int) -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    shape = {1: (9,), 2: (4, 7), 3: (4, 3, 3)}[dims]
+    return [torch.randn(6, *shape, dtype=torch.float64) for _ in range(2)]
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_rows_are_those_of_the_explicit_map(pairwise: str, options: dict[str, Any]) -> None:
+    block, x = make_block(pairwise=pairwise, **options), inputs(options["dims"])[0]
+    expected, *_ = explicit_map(block, x)
+    positions = [len(expected) - 1, 0, 5, 5, 3]
+    weights, sees = attention_weights(block, x, positions)
+    np.testing.assert_allclose(weights.flatten(1), np.nan_to_num(expected[positions]), atol=1e-12)
+    assert (sees.flatten(1).numpy() == ~np.isnan(expected[positions])).all()
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> float:
+    mean = (p + q) / 2
+    kl = [(a[a > 0] * np.log2(a[a > 0] / mean[a > 0])).sum() for a in (p, q)]
+    return float(sum(kl) / 2)
+
+
+def cosine(p: np.ndarray, q: np.ndarray) -> float:
+    return float(1 - p @ q / (np.linalg.norm(p) * np.linalg.norm(q)))
+
+
+@pytest.mark.parametrize("pieces", [1, 2**20])
+@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
+@pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
+def test_figures_are_their_formulas(
+    pairwise: str, options: dict[str, Any], pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_MAX_ELEMENTS", pieces), ("_QUERIES", 99), ("_PARTS", 99)):
+        monkeypatch.setattr(attention_rows, name, value)
+    block = make_block(pairwise=pairwise, **options)
+    padding = 4.0 if block.dims == 2 else 0.0  # the last column of positions begins outside
+    found: dict[str, list[Any]] = {}
+    samples = []
+    statistics = BlockStatistics("b", pairwise)
+    for x in inputs(block.dims):
+        statistics.add(seen_by(block, x, padding=padding))
+        weights, queries, keys = explicit_map(block, x)
+        z = block(x[None])[0].detach()
+        values: dict[str, list[float]] = {"residual_ratio": [float((z - x).norm() / x.norm())]}
+        rows = {}
+        side = 1 if block.axes == "time" else block.subsample
+        size = queries.max(0) + 1
+        sides = np.array([1, side, side])
+        # A window may be partial: its centre is that of the positions in it.
+        centres = [
+            STEPS * (np.minimum(key * sides + sides, size) + key * sides) / 2 for key in keys
+        ]
+        for query, row in zip(queries, weights, strict=True):
+            if query[2] * STEPS[2] >= size[2] * STEPS[2] - padding:
+                continue
+            sizes = np.abs(row[~np.isnan(row)])
+            p = sizes / sizes.sum() if sizes.any() else np.full(len(sizes), 1 / len(sizes))
+            away = np.array(centres)[~np.isnan(row)] - STEPS * (query + 0.5)
+            pixels = np.hypot(away[:, 1], away[:, 2])
+            rows[tuple(query)] = (tuple(np.flatnonzero(~np.isnan(row))), p)
+            ordered = sorted(p, reverse=True)
+            count = next(k for k in range(1, len(p) + 1) if sum(ordered[:k]) >= 0.9 - 1e-9)
+            for name, value, even in (
+                ("entropy", -sum(v * np.log(v) for v in p if v > 0), np.log(len(p))),
+                ("positions_90", count, np.ceil(0.9 * len(p))),
+                ("distance", p @ pixels, pixels.mean()),
+                ("frames", p @ np.abs(away[:, 0]), np.abs(away[:, 0]).mean()),
+            ):
+                values.setdefault(name, []).append(value)
+                values.setdefault(f"{name}_even", []).append(even)
+        for name, distance in (("divergence", divergence), ("cosine", cosine)):
+            values[name] = [
+                distance(p, q) for (a, p), (b, q) in combinations(rows.values(), 2) if a == b
+            ]
+        for name, of_sample in values.items():
+            found.setdefault(name, []).append(np.mean(of_sample))
+        samples.append(rows)
+    for name, distance in (("divergence", divergence), ("cosine", cosine)):
+        pairs = product(samples[0].values(), samples[1].values())
+        found[f"{name}_between"] = [distance(p, q) for (a, p), (b, q) in pairs if a == b]
+    figures = statistics.figures()
+    assert figures.keys() == found.keys()
+    for name, values in found.items():
+        assert figures[name] == pytest.approx(np.mean(values), rel=1e-7, abs=1e-9), name
+    assert float(statistics.entropies.sum()) == 2 * len(samples[0])
+    assert draw_statistics(statistics)
+
+
+def test_shares_of_regions() -> None:
+    """Each key counts once: own, else same class, else another class, else the rest."""
+    block, x = make_block(dims=3), inputs(3)[0]
+    seen = seen_by(block, x)
+    regions = [
+        Region(label="a", boxes=np.array([[0, 1.0, 1.0, 4.0, 9.0], [7, 0, 0, 1, 1]])),
+        Region(label="a", boxes=np.array([[2, 0, 0, 9, 6.0]])),
+        Region(label="b", boxes=np.array([[0, 3.5, 4, 8, 14]])),
+        Region(label="c", boxes=np.empty((0, 5))),
+    ]
+    statistics = AttentionStatistics()
+    statistics.add([seen], regions)
+    weights, queries, keys = explicit_map(block, x)
+
+    def touches(cell: np.ndarray, side: int, region: Region) -> bool:
+        step, row, column = cell
+        return any(
+            2 * step < t + 1 and t < 2 * step + 2
+            and 3 * side * column < x1 and x0 < 3 * side * (column + 1)
+            and 5 * side * row < y1 and y0 < 5 * side * (row + 1)
+            for t, x0, y0, x1, y1 in region.boxes
+        )  # fmt: skip
+
+    expected: dict[str, list[Any]] = {}
+    for region in regions[:3]:
+        kinds = []
+        for key in keys:
+            touched = {id(r): r.label for r in regions if touches(key, 2, r)}
+            if id(region) in touched:
+                kinds.append(0)
+            else:
+                same = region.label in touched.values()
+                kinds.append(1 if same else 2 if touched else 3)
+        own = weights[[touches(query, 1, region) for query in queries]]
+        shares = [own[:, np.equal(kinds, k)].sum(1).mean() for k in range(4)]
+        even = [np.equal(kinds, k).mean() for k in range(4)]
+        expected.setdefault(region.label, []).append([*shares, *even])
+    (row,) = statistics.rows()
+    assert row["regions"].keys() == {"a", "b"}  # the empty one has no query
+    columns = [*SHARES, *(f"{name}_even" for name in SHARES)]
+    for label, shares in expected.items():
+        found = [row["regions"][label][name] for name in columns]
+        assert found == pytest.approx(np.mean(shares, 0))
+        assert sum(found[:4]) == pytest.approx(1)
+    every = [shares for of_label in expected.values() for shares in of_label]
+    assert [row[name] for name in columns] == pytest.approx(np.mean(every, 0))
+    assert 0 < row["same_class"] < row["rest"]
+
+
+@pytest.mark.parametrize("pairwise", ["embedded_gaussian", "dot_product", "concatenation"])
+def test_even_weights(pairwise: str) -> None:
+    block = make_block(pairwise=pairwise)
+    for parameter in (block.theta, block.phi):
+        torch.nn.init.zeros_(parameter.weight)
+    torch.nn.init.ones_(block.phi.bias)
+    torch.nn.init.ones_(block.theta.bias)
+    if pairwise == "concatenation":
+        torch.nn.init.ones_(block.w_f)
+    statistics = BlockStatistics("b", pairwise)
+    for x in inputs(2):
+        statistics.add(seen_by(block, x), [Region(label="a", boxes=np.array([[0, 0, 0, 9, 9.0]]))])
+    figures = statistics.figures()
+    assert figures["entropy"] == pytest.approx(np.log(8))
+    assert figures["positions_90"] == 8
+    for name in ("entropy", "positions_90", "distance", *SHARES):
+        assert figures[name] == pytest.approx(figures[f"{name}_even"])
+    for name in ("divergence", "cosine"):
+        assert figures[name] == pytest.approx(0, abs=1e-12)
+        assert figures[f"{name}_between"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_block_that_copies_its_own_position_differs_from_one_that_does_not_look() -> None:
+    """Keys are the positions' own one-hot codes: each query finds itself."""
+    code = torch.eye(6, dtype=torch.float64).view(6, 2, 3)
+    block = make_block(pairwise="gaussian", subsample=1, scale=False)
+    statistics = BlockStatistics("b", "gaussian")
+    statistics.add(seen_by(block, 100 * code))
+    figures = statistics.figures()
+    for name in ("distance", "entropy"):
+        assert figures[name] == pytest.approx(0, abs=1e-9)
+    assert figures["positions_90"] == 1
+    assert figures["divergence"] == pytest.approx(1)
+    assert figures["cosine"] == pytest.approx(1)
+    statistics = BlockStatistics("b", "gaussian")
+    statistics.add(seen_by(block, 0 * code + 1e-9))
+    assert statistics.figures()["divergence"] == pytest.approx(0, abs=1e-9)
+
+
+def test_rows_of_zeros_are_even() -> None:
+    weights = torch.tensor([[0.0, 0.0], [-3.0, 1.0]])
+    np.testing.assert_allclose(attention_rows.shares(weights), [[0.5, 0.5], [0.75, 0.25]])
+
+
+def test_samples_of_different_sizes_are_not_compared() -> None:
+    block, statistics = make_block(), BlockStatistics("b", "embedded_gaussian")
+    statistics.add(seen_by(block, torch.randn(6, 4, 7).double()))
+    statistics.add(seen_by(block, torch.randn(6, 7, 4).double()))
+    assert "divergence_between" not in statistics.figures()
+    statistics.add(seen_by(block, torch.randn(6, 4, 7).double()))
+    assert statistics.figures()["divergence_between"] > 0
+    for height in range(5, 25):
+        statistics.add(seen_by(block, torch.randn(6, height, 4).double()))
+    assert len(statistics._last) <= 8  # memory does not grow with the samples
+
+
+def test_detections_are_regions_by_mask_or_box() -> None:
+    found = Instances((6, 8))
+    found.pred_boxes = Boxes(torch.tensor([[1.0, 1, 5, 4], [2, 2, 3, 3]]))
+    found.pred_classes = torch.tensor([1, 7])
+    seen = ImageAttention(
+        image=np.zeros((6, 8, 3), np.uint8), instances=found, class_names=["x", "y"], blocks=[]
+    )
+    first, second = detected_regions(seen)
+    assert (first.label, second.label) == ("y", "class 7")
+    assert first.boxes.tolist() == [[0, 1, 1, 5, 4]]
+    mask = torch.rand(2, 6, 8, generator=torch.Generator().manual_seed(0)) > 0.5
+    mask[1] = False  # as if cut off: its box stands for it
+    found.pred_masks = mask
+    first, second = detected_regions(seen)
+    covered = np.zeros((6, 8), bool)
+    for _, x0, y0, x1, y1 in first.boxes.astype(int):
+        assert not covered[y0:y1, x0:x1].any()
+        covered[y0:y1, x0:x1] = True
+    assert (covered == mask[0].numpy()).all()
+    assert second.boxes.tolist() == [[0, 2, 2, 3, 3]]
+
+
+def test_given_regions() -> None:
+    (region,) = given_regions([{"label": "a", "boxes": [[1, 2, 3, 4]]}])
+    assert region.boxes.tolist() == [[0, 1, 2, 3, 4]]
+    for wrong in ([{"boxes": []}], [{"label": "a", "boxes": [[1, 2, 3]]}], [3]):
+        with pytest.raises(UserError, match="boxes"):
+            given_regions(wrong)
+
+
+def test_signals_of_the_embedded_clips() -> None:
+    """They are where something is drawn, and only when it is."""
+    index = clips.class_groups()["relation"][0]
+    first, second = clips.signal_regions(Path(f"val/{index + 1:06d}.mp4"))
+    assert first["label"] == second["label"] == clips.CLASSES[index].name
+    frames = clips.make_scene("val", index)[1].frames().astype(int)
+    seen = []
+    for signal in (first, second):
+        numbers = {box[0] for box in signal["boxes"]}
+        assert len(numbers) == 7
+        seen.append(numbers)
+        absent = frames[0 if 0 not in numbers else -1]
+        for number, *box in signal["boxes"]:
+            x0, y0, x1, y1 = (max(0, round(v)) for v in box)
+            assert np.abs(frames[number] - absent)[y0:y1, x0:x1].max() > 20
+    assert not seen[0] & seen[1]
+    assert clips.signal_regions(Path("val/000001.mp4")) == []
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = make_block().float()
+
+    def forward(self, samples: list[dict[str, torch.Tensor]]) -> None:
+        assert not self.training
+        for sample in samples:
+            self.block(sample["x"])
+
+
+def test_blocks_are_measured_in_training() -> None:
+    torch.manual_seed(2)
+    net = Net().train()
+    samples = [torch.randn(2, 6, 4, 7), torch.randn(1, 6, 4, 7), torch.randn(0, 6, 4, 7)]
+    logged = evaluate_attention(net, ({"x": x} for x in samples))
+    assert net.training
+    assert not net.block._forward_pre_hooks
+    statistics = BlockStatistics("b", "embedded_gaussian")
+    for x in torch.cat(samples):
+        statistics.add(seen_by(net.block, x))
+    figures = statistics.figures()
+    assert logged == {
+        "nonlocal/block/entropy": pytest.approx(figures["entropy"]),
+        "nonlocal/block/query_dependence": pytest.approx(figures["divergence"]),
+    }
+    assert evaluate_attention(net, [{"x": samples[2]}]) == {}
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_evaluations_measure_the_first_samples_if_asked_to(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    samples = [{"x": torch.randn(1, 6, 4, 7)} for _ in range(3)]
+    trainer = Trainer.__new__(Trainer)
+    monkeypatch.setattr(trainer, "test", lambda cfg, model: {"bbox": {"AP": 1.0}})
+    monkeypatch.setattr(trainer, "build_test_loader", lambda cfg, name: [samples[:1], samples[1:]])
+    trainer.iter, trainer.max_iter = 0, 9
+    trainer.cfg = get_cfg()
+    add_nonlocal_config(trainer.cfg)
+    trainer.cfg.TEST.ATTENTION_SAMPLES = count
+    trainer.cfg.DATASETS.TEST = ("a",)
+    trainer._trainer = Namespace(model=Net())
+    results = trainer._evaluate()
+    assert results == {"bbox": {"AP": 1.0}, **evaluate_attention(trainer.model, samples[:count])}
+    assert len(results) == (3 if count else 1)
