@@ -1,4 +1,4 @@
-"""A trial of a detector: train on images drawn as needed, evaluate, measure the blocks."""
+"""A trial of a detector: train on images drawn as needed, and evaluate."""
 
 import contextlib
 import io
@@ -15,19 +15,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from nl_detectron.analysis.attention import Attention, compute_attention
 from nl_detectron.analysis.cost import PartCost
-from nl_detectron.engine.predictor import Predictor
 
 from . import modules as _modules  # noqa: F401  registers them
-from .blocks import measure_blocks
-from .drawing import Box, Scene
+from .drawing import Scene
 from .plan import Trial
 from .results import Outcome
 from .training import train
 
 VALIDATION_IMAGES = 300
-_LOOKED_AT = 60  # validation images on which the blocks are measured
 _BATCH = 20
 _VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 
@@ -49,7 +45,7 @@ def run_detector(
     *,
     build: Callable[[CfgNode], GeneralizedRCNN],
     draw: Draw,
-    scores: Callable[[Sequence[Scene]], tuple[Score, Score]],
+    score: Callable[[Sequence[Scene]], Score],
     cost: PartCost,
 ) -> Outcome:
     """Train the detector of `trial`, save its weights under `output`, and measure it.
@@ -57,52 +53,29 @@ def run_detector(
     Args:
         build: returns the detector of a config.
         draw: returns one image.
-        scores: returns, for validation images, the score of the question and a score that does
-            not need the cue.
+        score: returns the score of validation images.
         cost: of the detector.
     """
     seed_all_rng(trial.seed)
     model = build(cfg)
     rng = np.random.default_rng([_TRAINING, trial.seed])
     val = validation_set(draw)
-    records, (score, local_score) = [scene.record() for scene in val], scores(val)
+    records, score_of = [scene.record() for scene in val], score(val)
     curve, seconds = train(
         cfg,
         model,
         lambda: [draw(rng).record() for _ in range(cfg.SOLVER.IMS_PER_BATCH)],
-        lambda: {"AP": score(detect(model, records))[0]},
+        lambda: {"AP": score_of(detect(model, records))[0]},
     )
-    found = detect(model, records)
-    ap, ap50 = score(found)
+    ap, ap50 = score_of(detect(model, records))
     run = {
         "AP": ap,
         "AP50": ap50,
         "seconds": seconds,
-        "local_AP50": local_score(found)[1],
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
     }
-    predictor = Predictor(cfg, weights=trial.weights(output))
-    shares = (
-        (attention.block, *cue_share(attention, scene.cue))
-        for scene in val[:_LOOKED_AT]
-        for attention in compute_attention(predictor, scene.image, points=[scene.point]).attentions
-    )
-    return Outcome(runs=[run], curves=curve, blocks=measure_blocks(predictor.model, shares))
-
-
-def cue_share(attention: Attention, cue: Box) -> tuple[float, float]:
-    """Return the share of the absolute weight on windows that `cue` overlaps, and the share of
-    these windows among all.
-    """
-    x0, y0, x1, y1 = cue
-    columns, rows = attention.grid.x.windows(), attention.grid.y.windows()
-    in_x = (columns[:, 0] < x1) & (columns[:, 1] > x0)
-    in_y = (rows[:, 0] < y1) & (rows[:, 1] > y0)
-    inside = np.outer(in_y, in_x)
-    weights = np.abs(attention.weights[0])
-    total = weights.sum()
-    return float(weights[inside].sum() / total) if total else 0.0, float(inside.mean())
+    return Outcome(runs=[run], curves=curve)
 
 
 @torch.no_grad()
@@ -140,7 +113,6 @@ def average_precision(
     truth: COCO,
     what: str = "bbox",
     *,
-    use_classes: bool = True,
     sigmas: Sequence[float] = (),
 ) -> tuple[float, float]:
     """Return AP and AP50 in per cent.
@@ -148,14 +120,12 @@ def average_precision(
     Args:
         found: COCO's results.
         what: ``bbox`` or ``keypoints``.
-        use_classes: whether the class must be right.
         sigmas: of the keypoints; by default those of COCO's persons.
     """
     if not found:
         return 0.0, 0.0
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(list(found)), what)
-        evaluation.params.useCats = int(use_classes)
         if sigmas:
             evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.evaluate()

@@ -25,12 +25,13 @@ _PICTURES = {"video": video.pictures, "boxes": boxes.pictures, "keypoints": keyp
 
 
 def write_page(folder: Path, page: Path, output: Path) -> None:
-    """Write `page` from the results in `folder`, and the page's pictures into `folder`.
+    """Write `page` from the results in `folder`, and its pictures and claims into `folder`.
 
     Args:
         output: folder of the runs, whose weights the pictures of attention need.
     """
     results = {name: load(folder, name) for name in PLANS}
+    judged(results).to_csv(folder / "claims.csv", index=False)
     for name, pictures in _PICTURES.items():
         for what, figure in pictures(results[name], output):
             figure.savefig(folder / f"{name}_{what}.png", dpi=110)
@@ -39,8 +40,7 @@ def write_page(folder: Path, page: Path, output: Path) -> None:
 
 def page_text(results: Mapping[str, Results], folder: str) -> str:
     """Return the page, whose pictures are in `folder` next to it."""
-    claims = pd.read_csv(HERE / "claims.csv")
-    tables = {table: claims_table(rows, results) for table, rows in claims.groupby("table")}
+    tables = {table: claims_table(rows) for table, rows in judged(results).groupby("table")}
     clips = results["video"]
     seconds = [
         second
@@ -59,22 +59,35 @@ def page_text(results: Mapping[str, Results], folder: str) -> str:
     )
 
 
-def claims_table(claims: pd.DataFrame, results: Mapping[str, Results]) -> str:
-    """Return a table of claims, with the means of both arms and their difference."""
+def judged(results: Mapping[str, Results]) -> pd.DataFrame:
+    """Return ``claims.csv`` with the means, seeds and difference of each, and the verdict."""
+    claims = pd.read_csv(HERE / "claims.csv", dtype={"distance": "Int64"})
     rows = []
     for claim in claims.itertuples():
         place = {"kind": claim.task}
         if claim.experiment != "video":
             place = {"task": claim.task, "distance": claim.distance}
-        arms = [
+        first, second = (
             results[claim.experiment].values(claim.measure, arm=arm, **place)
             for arm in (claim.first, claim.second)
-        ]
-        found = difference(*arms)
-        said = judge(found, expected=claim.expected, margin=MARGINS[claim.experiment])
-        seeds = ", ".join(str(len(values)) for values in arms)
-        rows.append([claim.claim, *map(_mean, arms), seeds, found or NOT_RUN, said])
-    return _table(["claim", "with", "against", "seeds", "difference", "found"], rows)
+        )
+        found = difference(first, second)
+        rows.append(
+            {
+                "with": _mean(first),
+                "against": _mean(second),
+                "seeds": f"{len(first)}, {len(second)}",
+                "difference": found or NOT_RUN,
+                "found": judge(found, expected=claim.expected, margin=MARGINS[claim.experiment]),
+            }
+        )
+    return claims.join(pd.DataFrame(rows))
+
+
+def claims_table(rows: pd.DataFrame) -> str:
+    """Return the claims of one table of the page."""
+    shown = ["claim", "with", "against", "seeds", "difference", "found"]
+    return _table(shown, rows[shown].values.tolist())
 
 
 def accuracy_table(results: Results) -> str:

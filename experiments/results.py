@@ -1,4 +1,4 @@
-"""Results of trials: three CSV files for each experiment."""
+"""Results of trials: two CSV files for each experiment."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from nl_detectron.utils.errors import UserError
 
 from .plan import Trial
 
-_PARTS: Mapping[str, Sequence[str]] = {"": (), "_curves": ("iteration",), "_blocks": ("block",)}
+_PARTS: Mapping[str, Sequence[str]] = {"": (), "_curves": ("iteration",)}
 """Endings of the files' names, with what tells a trial's rows apart."""
 
 
@@ -21,12 +21,10 @@ class Outcome(NamedTuple):
     Attributes:
         runs: measured values after training.
         curves: the same during training, by iteration.
-        blocks: what `measure_blocks` returns.
     """
 
     runs: Sequence[Mapping[str, Any]]
     curves: Sequence[Mapping[str, Any]]
-    blocks: Sequence[Mapping[str, Any]]
 
     def __str__(self) -> str:
         last, shown = self.runs[-1], ("accuracy", "cross_entropy", "AP", "AP50")
@@ -38,7 +36,6 @@ class Results(NamedTuple):
 
     runs: pd.DataFrame
     curves: pd.DataFrame
-    blocks: pd.DataFrame
 
     def trials(self, experiment: str) -> list[Trial]:
         """Return the trials that have been run."""

@@ -1,9 +1,7 @@
 """Kinds of bad video."""
 
-import gzip
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,11 +86,6 @@ def field(after: bytes, offset: int, value: bytes) -> Callable[[bytearray], None
     return change
 
 
-def no_moov_samples(content: bytearray) -> None:
-    for box in (b"stsz", b"stts", b"stsc", b"stco"):
-        content[content.index(box) : content.index(box) + 4] = b"free"
-
-
 def packets(name: str, change: Callable[[int, bytes], bytes]) -> Callable[[Path, Path], object]:
     return lambda path, good: remux(good / name, path, change)
 
@@ -126,43 +119,9 @@ def audio(path: Path, good: Path) -> None:
         container.mux(stream.encode())
 
 
-def a_socket(path: Path, good: Path) -> None:
-    # Its address is limited to about 100 characters, so it is made in the folder.
-    here = os.getcwd()
-    os.chdir(path.parent)
-    try:
-        with socket.socket(socket.AF_UNIX) as bound:
-            bound.bind(path.name)
-    finally:
-        os.chdir(here)
-
-
-def a_jpeg(path: Path, good: Path) -> None:
-    path.write_bytes(cv2.imencode(".jpg", paint(3))[1].tobytes())
-
-
-def a_png(path: Path, good: Path) -> None:
-    path.write_bytes(cv2.imencode(".png", paint(3))[1].tobytes())
-
-
-def halves_swapped(path: Path, good: Path) -> None:
-    content = (good / "a.mp4").read_bytes()
-    middle = len(content) // 2
-    path.write_bytes(content[middle:] + content[:middle])
-
-
-def empty_file(folder: Path) -> None:
-    (folder / "0003.jpg").write_bytes(b"")
-
-
 def cut_image(folder: Path) -> None:
     file = folder / "0003.jpg"
     file.write_bytes(file.read_bytes()[:400])
-
-
-def folder_for_image(folder: Path) -> None:
-    (folder / "0003.jpg").unlink()
-    (folder / "0003.jpg").mkdir()
 
 
 def pipe_for_image(folder: Path) -> None:
@@ -175,64 +134,26 @@ def other_size(folder: Path) -> None:
 
 
 KINDS = [
-    Kind("a file without a byte", ".mp4", with_bytes(b"")),
-    Kind("text", ".mp4", with_bytes(b"no video\n" * 50)),
     Kind("an error page of a web server", ".mp4", with_bytes(b"<html>404</html>" * 9)),
-    Kind("random bytes", ".mp4", with_bytes(np.random.default_rng(3).bytes(9999))),
-    Kind("a megabyte of zeros", ".mp4", with_bytes(bytes(1 << 20))),
-    Kind(
-        "a compressed video",
-        ".mp4",
-        lambda p, g: p.write_bytes(gzip.compress((g / "a.mp4").read_bytes())),
-    ),
-    Kind("a PNG image", ".mp4", a_png),
-    Kind("a JPEG image", ".mp4", a_jpeg),
     Kind("sound alone", ".mp4", audio),
     Kind("a playlist that names a video", ".mp4", with_bytes(b"#EXTM3U\n#EXTINF:1\na.mp4\n")),
-    Kind(
-        "a list for FFmpeg that names a video",
-        ".mp4",
-        with_bytes(b"ffconcat version 1.0\nfile /etc/hostname\n"),
-    ),
-    Kind("MP4, cut off in its first box", ".mp4", cut("fast.mp4", 0.002)),
     Kind("MP4, cut off in its header", ".mp4", cut("fast.mp4", 0.08)),
     Kind("MP4, cut off in the middle", ".mp4", cut("fast.mp4", 0.7)),
     Kind("MP4 with its header at the end, cut off", ".mp4", cut("a.mp4", 0.3)),
-    Kind("MP4, its halves swapped", ".mp4", halves_swapped),
-    Kind("MP4 without an entry of a frame", ".mp4", patched("fast.mp4", no_moov_samples)),
     Kind(
         "MP4 with a codec that nobody knows",
         ".mp4",
         patched("fast.mp4", lambda c: field(b"stsd", 12, b"zzzz")(c)),
     ),
-    Kind("MP4 with noise in every packet", ".mp4", packets("a.mp4", noise)),
     Kind(
         "MP4 with noise from frame 10 on",
         ".mp4",
         packets("a.mp4", lambda i, p: noise(i, p) if i >= 10 else p),
     ),
     Kind(
-        "MP4 without its second key frame",
-        ".mp4",
-        packets("a.mp4", lambda i, p: b"" if i == 10 else p),
-        is_usable=True,
-    ),
-    Kind(
-        "MP4 with garbage after its end",
-        ".mp4",
-        lambda p, g: p.write_bytes((g / "a.mp4").read_bytes() + bytes(range(256)) * 9),
-        is_usable=True,
-    ),
-    Kind(
         "MP4 with a time scale of 0",
         ".mp4",
         patched("fast.mp4", field(b"mdhd", 12, bytes(4))),
-        is_usable=True,
-    ),
-    Kind(
-        "MP4 whose frames last no time",
-        ".mp4",
-        patched("fast.mp4", field(b"stts", 12, bytes(4))),
         is_usable=True,
     ),
     Kind(
@@ -243,28 +164,14 @@ KINDS = [
         ),
         is_usable=True,
     ),
-    Kind("Matroska, cut off in its header", ".mkv", cut("a.mkv", 0.02)),
-    Kind("Matroska, cut off before the first frame", ".mkv", cut("a.mkv", 0.15)),
     Kind("Matroska, cut off in the middle", ".mkv", cut("a.mkv", 0.6)),
     Kind("WebM, cut off in the middle", ".webm", cut("a.webm", 0.6)),
-    Kind(
-        "WebM without its first bytes",
-        ".webm",
-        lambda p, g: p.write_bytes((g / "a.webm").read_bytes()[40:]),
-    ),
     Kind("MPEG-TS, cut off in the middle", ".ts", cut("a.ts", 0.6), is_usable=True),
-    Kind("AVI, cut off in its header", ".avi", cut("a.avi", 0.002)),
     Kind("AVI, cut off in the middle", ".avi", cut("a.avi", 0.6)),
     Kind(
         "AVI whose header says 9999 frames",
         ".avi",
         patched("a.avi", field(b"strh", 36, (9999).to_bytes(4, "little"))),
-        is_usable=True,
-    ),
-    Kind(
-        "AVI whose header says 3 frames",
-        ".avi",
-        patched("a.avi", field(b"strh", 36, (3).to_bytes(4, "little"))),
         is_usable=True,
     ),
     Kind(
@@ -274,21 +181,9 @@ KINDS = [
         is_usable=True,
     ),
     Kind(
-        "AVI whose header says 60000 x 60000 pixels",
-        ".avi",
-        patched("a.avi", field(b"strf", 8, (60000).to_bytes(4, "little") * 2)),
-        is_usable=True,
-    ),
-    Kind(
         "AVI whose frames are 16000 x 16000 pixels",
         ".avi",
         packets("a.avi", lambda _, p: huge(p)),
-    ),
-    Kind(
-        "AVI whose header says 0 x 0 pixels",
-        ".avi",
-        patched("a.avi", field(b"strf", 8, bytes(8))),
-        is_usable=True,
     ),
     Kind(
         "a video of one frame",
@@ -296,41 +191,19 @@ KINDS = [
         lambda p, g: write_video(p, "libx264", 1),
         is_usable=True,
     ),
-    Kind("an empty folder", "", lambda p, g: p.mkdir()),
     Kind("a folder with a video in it", "", lambda p, g: shutil.copytree(g, p)),
     Kind("a named pipe", ".mp4", lambda p, g: os.mkfifo(p)),
-    Kind("a socket", ".mp4", a_socket),
-    Kind("a device", ".mp4", lambda p, g: p.symlink_to("/dev/zero")),
     Kind("a link to nothing", ".mp4", lambda p, g: p.symlink_to("gone")),
-    Kind("a link to itself", ".mp4", lambda p, g: p.symlink_to(p)),
     Kind(
         "a folder of frames with a gap",
         "",
         frames(lambda folder: (folder / "0003.jpg").unlink()),
     ),
-    Kind(
-        "a folder whose frame is text",
-        "",
-        frames(lambda folder: (folder / "0003.jpg").write_text("no image")),
-    ),
-    Kind("a folder whose frame has no byte", "", frames(empty_file)),
     Kind("a folder whose frame is cut off", "", frames(cut_image)),
-    Kind(
-        "a folder whose frame is a folder",
-        "",
-        frames(folder_for_image),
-    ),
     Kind(
         "a folder whose frame is a named pipe",
         "",
         frames(pipe_for_image),
-    ),
-    Kind(
-        "a folder whose frame links to nothing",
-        "",
-        frames(
-            lambda folder: ((folder / "0003.jpg").unlink(), (folder / "0003.jpg").symlink_to("x"))
-        ),
     ),
     Kind("a folder with a frame of another size", "", frames(other_size), is_usable=True),
     Kind(

@@ -1,9 +1,10 @@
-"""What all tests share: one torch thread a process, and small models."""
+"""What all tests share: one torch thread a process, catalogs of their own, and a small model."""
 
 import pytest
 import setuptools  # noqa: F401  (before anything imports distutils, which it then refuses to replace)
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import nl_detectron
 
@@ -12,6 +13,13 @@ import nl_detectron
 def one_thread():
     """pytest-xdist runs a process a core; more threads would only fight."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_catalogs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the datasets that a test registers."""
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        monkeypatch.setattr(catalog, "data", catalog.data.copy())
 
 
 @pytest.fixture

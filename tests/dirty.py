@@ -260,10 +260,6 @@ ENTRIES: dict[str, tuple[Spoil, str]] = {
         change(lambda c: c.update(images=["a.jpg", c["images"][1]])),
         "wrong-type unknown-image",
     ),
-    "ids of numbers and text": (
-        put("images", 0, id="1"),
-        "mixed-ids unknown-image image-without-objects",
-    ),
     # Images
     "no file_name": (drop("images", 0, "file_name"), "missing-key"),
     "no width": (drop("images", 0, "width"), "missing-key"),
@@ -314,7 +310,6 @@ ENTRIES: dict[str, tuple[Spoil, str]] = {
         "short-polygon",
     ),
     "a polygon of 7 numbers": (a("segmentation", [[2, 4, 12, 4, 12, 16, 2]]), "odd-polygon"),
-    "a polygon that is a line": (a("segmentation", [[2, 4, 7, 4, 12, 4]]), "flat-polygon"),
     "a polygon outside its image": (
         a("segmentation", [[90, 4, 99, 4, 99, 16]]),
         "polygon-beyond-edge",

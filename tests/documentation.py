@@ -23,7 +23,7 @@ _BLOCK = re.compile(
 _INLINE = re.compile(r"`((?:make|pip|python|torchrun|nl-detectron) [^`\n]+)`")
 
 # Run in one process, as importing torch takes longer than what is run. From standard input: a list
-# of command lines of Python scripts and of Python code, each of which has to end well.
+# of command lines, of scripts or nl-detectron, and of Python code, each of which has to end well.
 _RUNNER = """
 import json, runpy, sys
 sys.path.insert(0, "")
@@ -33,7 +33,10 @@ for step in json.load(sys.stdin):
         continue
     sys.argv = step
     try:
-        runpy.run_path(step[0], run_name="__main__")
+        if step[0] == "nl-detectron":
+            runpy.run_module("nl_detectron", run_name="__main__")
+        else:
+            runpy.run_path(step[0], run_name="__main__")
     except SystemExit as end:
         if end.code:
             sys.exit(f"{step} ended with status {end.code}")
@@ -79,11 +82,14 @@ def page_file(name: str) -> str:
 
 
 def run_steps(
-    folder: Path, steps: list[list[str] | str], **environment: str
+    folder: Path,
+    steps: list[list[str] | str],
+    python: Path | str = sys.executable,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run scripts and code in `folder`, one after the other; fail with what they printed."""
     done = subprocess.run(
-        [sys.executable, "-c", _RUNNER],
+        [python, "-c", _RUNNER],
         input=json.dumps(steps),
         capture_output=True,
         text=True,

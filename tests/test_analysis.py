@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from nl_detectron import model_zoo
 from nl_detectron.analysis.cost import (
     Analysis,
-    PartCost,
     analyze,
     block_cost,
     build_on_meta,
@@ -31,7 +30,6 @@ SCRIPT = ROOT / "tools" / "analyze_model.py"
 R50 = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml"
 KEYPOINTS = "COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_1x.yaml"
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_NL_1x.yaml"
-CONCATENATION = "Ablations/mask_rcnn_R_50_FPN_NL_concatenation_1x.yaml"
 
 AGNOSTIC = ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True")  # what a cascade demands
 
@@ -74,16 +72,6 @@ def test_the_other_forms_by_hand() -> None:
         assert (cost.order, cost.convolutions, cost.operation) == counts, pairwise
 
 
-def test_a_single_stage_detector_by_hand() -> None:
-    """At 800 x 1333, which is padded to 800 x 1344: p3 to p7."""
-    parts = {part.name: part for part in analysis_of(RETINANET).parts}
-    assert list(parts) == ["stem", "res2", "res3", "res4", "res5", "FPN", "head"]
-    positions = 100 * 168 + 50 * 84 + 25 * 42 + 13 * 21 + 7 * 11
-    towers, outputs = 2 * 4 * 256 * 256 * 9, 9 * (80 + 4) * 256 * 9
-    assert parts["head"].multiply_adds == positions * (towers + outputs)
-    assert [block.input_shape for block in parts["res4"].blocks] == [(1, 1024, 50, 84)]
-
-
 def mv_flop(matrix_shape, vector_shape, *_, out_shape=None) -> int:
     return 2 * matrix_shape[0] * matrix_shape[1]
 
@@ -96,10 +84,8 @@ ORDERS = [(pairwise, order) for pairwise in PAIRWISE_FORMS for order in (POSITIO
 
 
 @pytest.mark.parametrize(("pairwise", "order"), ORDERS)
-@pytest.mark.parametrize(
-    ("channels", "size"), [(4, (9,)), (16, (5, 7)), (64, (3, 4)), (4, (2, 5, 3)), (8, (1, 1))]
-)
-@pytest.mark.parametrize("subsample", [1, 2, 3])
+@pytest.mark.parametrize(("channels", "size"), [(4, (9,)), (64, (3, 4)), (4, (2, 5, 3))])
+@pytest.mark.parametrize("subsample", [1, 2])
 @pytest.mark.parametrize("by_sums", [False, True])
 def test_a_block_costs_what_it_runs(
     pairwise, order, channels, size, subsample, by_sums, monkeypatch
@@ -122,18 +108,6 @@ def test_a_block_costs_what_it_runs(
 def test_axes_and_frames_cost_what_they_run(pairwise, options) -> None:
     block = NonLocalBlock(16, pairwise=pairwise, dims=3, **options)
     assert_costs_what_it_runs(block, torch.randn(2, 16, 6, 5, 3))
-
-
-@pytest.mark.parametrize(("channels", "size"), [(512, (14, 14)), (64, (14, 14)), (8, (14, 14))])
-@pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
-def test_the_order_taken_is_the_cheapest_that_runs(pairwise, channels, size, monkeypatch) -> None:
-    block = NonLocalBlock(channels, pairwise=pairwise)
-    x = torch.randn(1, channels, *size)
-    taken = multiply_adds_of(block, x)
-    for form, order in ORDERS:
-        if form == pairwise:
-            monkeypatch.setattr(nonlocal_block, "cheapest_order", lambda orders, o=order: o)
-            assert multiply_adds_of(block, x) >= taken
 
 
 def assert_costs_what_it_runs(block: NonLocalBlock, x: torch.Tensor) -> None:
@@ -198,38 +172,20 @@ def test_a_counted_model_is_left_as_it_was(fpn_cfg) -> None:
     assert not torch.equal(before, x)
 
 
-@pytest.mark.parametrize("config", [R50, KEYPOINTS])
+@pytest.mark.parametrize("config", [KEYPOINTS, RETINANET])
 def test_without_its_blocks_a_model_costs_what_its_baseline_does(config) -> None:
-    result = analysis_of(config)
-    entry = model_zoo.find_entry(config)
-    baseline = analysis_of(entry.baseline)
-    assert not baseline.total.blocks
-
-    def without(part: PartCost) -> tuple:
-        return part.name, part.parameters_without, part.multiply_adds_without
-
-    assert [without(part) for part in result.parts] == [without(part) for part in baseline.parts]
+    result, baseline = analysis_of(config), analysis_of(model_zoo.find_entry(config).baseline)
+    assert [
+        (part.name, part.parameters_without, part.multiply_adds_without) for part in result.parts
+    ] == [(part.name, part.parameters, part.multiply_adds) for part in baseline.parts]
 
 
-def test_the_keypoint_heads_blocks_by_hand() -> None:
-    """100 regions of 14 x 14 positions, 7 x 7 of them after pooling."""
-    (head,) = (part for part in analysis_of(KEYPOINTS).parts if part.name == "keypoint head")
-    assert len(head.blocks) == 4
-    for block in head.blocks:
-        assert block.convolutions == 100 * (4 * 49 * 512 * 256 + 49 * 256)
-        assert block.operation == 100 * 2 * 196 * 49 * 512
-    assert head.multiply_adds_without == 100 * (
-        196 * 9 * 256 * 512 + 7 * 196 * 9 * 512 * 512 + 196 * 16 * 512 * 17
-    )
+def test_both_kinds_of_config_give_the_same() -> None:
+    lazy = model_zoo.get_config(KEYPOINTS.replace(".yaml", ".py"))
+    assert analyze(build_on_meta(lazy)) == analysis_of(KEYPOINTS)
 
 
 @pytest.mark.parametrize("config", [R50, KEYPOINTS])
-def test_both_kinds_of_config_give_the_same(config) -> None:
-    lazy = model_zoo.get_config(config.replace(".yaml", ".py"))
-    assert analyze(build_on_meta(lazy)) == analysis_of(config)
-
-
-@pytest.mark.parametrize("config", [*generate_model_zoo.IN_PARTS, CONCATENATION])
 def test_the_committed_tables_are_true(config) -> None:
     result = analysis_of(config)
     entry = model_zoo.find_entry(config)
@@ -240,8 +196,7 @@ def test_the_committed_tables_are_true(config) -> None:
     assert generate_model_zoo.image_row(entry, result) in lines
     detectors = [entry for entry in ENTRIES if entry.task != "video"]
     assert all(any(f"../configs/{e.config})" in line[0] for line in lines) for e in detectors)
-    if config in generate_model_zoo.IN_PARTS:
-        assert f"## {config}\n\n{command.as_text(result, 'github')}\n" in text
+    assert f"## {config}\n\n{command.as_text(result, 'github')}\n" in text
     assert command.CONVENTIONS.strip() in text
 
 
@@ -254,17 +209,13 @@ def test_the_script_prints_tables_or_json(tmp_path) -> None:
     result = json.loads(as_json.stdout)
     sizes = {"height": 128, "width": 160, "frames": 1, "proposals": 1000, "detections": 7}
     assert result["input"] == sizes
-    parts = {part["name"]: part for part in result["parts"]}
+    total, parts = result["total"], result["parts"]
     for key, sign in product(("parameters", "multiply_adds"), ("", "_without_blocks")):
-        assert result["total"][key + sign] == sum(part[key + sign] for part in parts.values())
+        assert total[key + sign] == sum(part[key + sign] for part in parts)
     blocks = sum(block["multiply_adds"] for block in result["blocks"])
-    total = result["total"]
-    assert blocks == total["multiply_adds"] - total["multiply_adds_without_blocks"] > 0
-    assert total["multiply_adds_increase"] == pytest.approx(
-        100 * blocks / total["multiply_adds_without_blocks"]
-    )
-    assert {len(block["input_shape"]) for block in result["blocks"]} == {4}
-    assert parts["res4"]["multiply_adds"] > parts["res4"]["multiply_adds_without_blocks"]
+    without = total["multiply_adds_without_blocks"]
+    assert blocks == total["multiply_adds"] - without > 0
+    assert total["multiply_adds_increase"] == pytest.approx(100 * blocks / without)
     assert result["blocks"][-1]["input_shape"][0] == 7
 
 

@@ -9,7 +9,7 @@ import torch
 
 from experiments.boxes.plan import PLAN
 from experiments.boxes.task import FAR, NEAR, RINGS, SIDE, draw_scene
-from experiments.boxes.trial import build, scores
+from experiments.boxes.trial import build, score
 from experiments.drawing import COLORS, Scene
 from experiments.plan import Trial
 
@@ -56,25 +56,22 @@ def test_the_start_names_the_colours_of_both_and_not_whether_they_match():
         assert scene.classes.tolist() == [color, len(COLORS) + cross_color]
 
 
-def test_rings_are_added_to_what_is_there_and_their_colours_do_not_tell_the_answer():
+def test_rings_are_added_to_what_is_there_and_do_not_tell_the_answer():
     area = SIDE**2 - (SIDE // 2) ** 2
     counts: Counter = Counter()
-    for seed in range(1000):
+    for seed in range(400):
         (alone,), (among,) = (draw(1, task=task, seed=seed) for task in ("match", "among"))
-        assert (among.boxes == alone.boxes).all()
-        assert (among.classes, among.cue) == (alone.classes, alone.cue)
+        assert (among.boxes.tolist(), among.classes, among.cue) == (
+            *(alone.boxes.tolist(), alone.classes, alone.cue),
+        )
         added = np.any(among.image != alone.image, axis=-1)
-        for x0, y0, x1, y1 in (alone.boxes[0].astype(int).tolist(), alone.cue):
-            assert not added[y0:y1, x0:x1].any()
         assert added.sum() == RINGS * area
-        for number, color in enumerate(COLORS.values()):
-            rings = (added & np.all(among.image == color, axis=-1)).sum() / area
-            counts[int(among.classes[0]) % 2, number] += int(rings)
-    assert sum(counts.values()) == 1000 * RINGS
-    # 250 expected, of a standard deviation of 15.
-    assert all(
-        180 < counts[answer, number] < 320 for answer in (0, 1) for number in range(len(COLORS))
-    )
+        for color in COLORS.values():
+            rings = (added & np.all(among.image == color, axis=-1)).sum() // area
+            counts[int(among.classes[0]) % 2, color] += rings
+    assert sum(counts.values()) == 400 * RINGS
+    # 100 expected, of a standard deviation of 10.
+    assert all(65 < counts[answer, color] < 135 for answer in (0, 1) for color in COLORS.values())
 
 
 def test_neither_colour_tells_the_answer():
@@ -131,20 +128,17 @@ def test_a_detector_starts_from_the_weights_of_its_start(tmp_path):
 
 def test_scores_of_results_known_by_hand():
     scenes = draw(30)
-    score, local = scores(scenes)
-
-    def measure(found: list[dict]) -> list[float]:
-        return [*score(found), local(found)[1]]
-
+    measure = score(scenes)
     right = [
         {"image_id": n, "category_id": int(s.classes[0]), "bbox": [*s.boxes[0, :2], SIDE, SIDE]}
         | {"score": 0.9}
         for n, s in enumerate(scenes)
     ]
-    assert measure(right) == pytest.approx([100, 100, 100])
-    wrong = [one | {"category_id": one["category_id"] ^ 1} for one in right]
-    assert measure(wrong) == pytest.approx([0, 0, 100])
+    assert measure(right) == pytest.approx((100, 100))
+    assert measure(
+        [one | {"category_id": one["category_id"] ^ 1} for one in right]
+    ) == pytest.approx((0, 0))
     # Intersection over union 20 / 28 = 0.71: right at thresholds 0.5 to 0.7, 5 of 10.
     moved = [one | {"bbox": [one["bbox"][0] + 4, *one["bbox"][1:]]} for one in right]
-    assert measure(moved) == pytest.approx([50, 100, 100])
-    assert measure([]) == [0, 0, 0]
+    assert measure(moved) == pytest.approx((50, 100))
+    assert measure([]) == (0, 0)

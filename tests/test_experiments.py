@@ -16,17 +16,13 @@ from detectron2.modeling import build_model
 from experiments import detector, report, run
 from experiments.boxes import report as boxes
 from experiments.boxes.trial import cost_of as cost_of_boxes
-from experiments.detector import cue_share
 from experiments.keypoints.trial import cost_of as cost_of_keypoints
 from experiments.plan import Plan, Trial
-from experiments.report import claims_table, page_text, write_page
+from experiments.report import judged, page_text, write_page
 from experiments.results import Outcome, add, load
 from experiments.run import PLANS
 from experiments.statistics import Interval, difference, judge
 from experiments.video import trial as video_trial
-from nl_detectron.analysis.attention import Attention
-from nl_detectron.analysis.clip import Query
-from nl_detectron.analysis.grid import Grid
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.utils.errors import UserError
 
@@ -37,11 +33,10 @@ BOXES = Trial(experiment="boxes", task="match", distance=192, arm="block", seed=
 KEYPOINTS = Trial(experiment="keypoints", task="match", distance=42, arm="head_longer", seed=6)
 
 
-def outcome(ap: float, *, block: str | None = None) -> Outcome:
+def outcome(ap: float) -> Outcome:
     run = {"AP": ap, "AP50": (100 + ap) / 2, "seconds": 100.5}
-    use = {"block": block, "residual_ratio": 0.5, "cue_share": 0.25, "even_share": 0.125}
     curve = [{"iteration": 100, "AP": ap / 2}, {"iteration": 200, "AP": ap}]
-    return Outcome(runs=[run], curves=curve, blocks=[use] if block else [])
+    return Outcome(runs=[run], curves=curve)
 
 
 @pytest.mark.parametrize(
@@ -80,29 +75,19 @@ def test_intervals_are_welchs():
 
 def test_rows_are_read_as_they_were_written_and_replaced_when_run_again(tmp_path):
     other = replace(BOXES, arm="none", seed=5)
-    add(tmp_path, BOXES, outcome(50.25, block="res4"))
+    add(tmp_path, BOXES, outcome(50.25))
     add(tmp_path, other, outcome(25.5))
-    add(tmp_path, BOXES, outcome(75.125, block="res4"))
+    add(tmp_path, BOXES, outcome(75.125))
     found = load(tmp_path, "boxes")
     assert set(found.trials("boxes")) == {BOXES, other}
     assert found.values("AP", **BOXES.key) == [75.125]
     assert found.values("seconds", task="match") == [100.5, 100.5]
     assert len(found.runs) == 2
     assert found.curves.query("seed == 6").AP.tolist() == [37.5625, 75.125]
-    assert found.blocks.cue_share.tolist() == [0.25]
     assert {path.suffix for path in tmp_path.iterdir()} == {".csv"}
     (tmp_path / "boxes.csv").write_bytes(b"\x00\xff")
     with pytest.raises(UserError, match=str(tmp_path)):
         load(tmp_path, "boxes")
-
-
-def test_a_trial_on_clips_has_a_row_for_each_kind(tmp_path):
-    runs = [{"kind": kind, "accuracy": 50.0 + n} for n, kind in enumerate(("all", "s", "t", "st"))]
-    curve = [{"iteration": 100, "accuracy": 50.0}]
-    add(tmp_path, CLIPS, Outcome(runs=runs, curves=curve, blocks=[]))
-    found = load(tmp_path, "video")
-    assert found.trials("video") == [CLIPS]
-    assert [found.values("accuracy", arm="spacetime", kind=k) for k in ("s", "st")] == [[51], [53]]
 
 
 def test_the_default_plan_is_five_seeds_of_the_main_claims_and_takes_three_hours_of_two_cores():
@@ -113,7 +98,7 @@ def test_the_default_plan_is_five_seeds_of_the_main_claims_and_takes_three_hours
     assert set(Counter(replace(trial, seed=0) for trial in trials).values()) == {5}
     known = {(t.experiment, t.task, t.distance or 0, t.arm) for t in trials}
     for claim in pd.read_csv(report.HERE / "claims.csv").fillna(0).itertuples():
-        if claim.table != "more":
+        if claim.table == "main":
             for arm in (claim.first, claim.second):
                 assert (claim.experiment, claim.task, claim.distance, arm) in known
     # Less than all of it: evaluation and start are not counted.
@@ -124,6 +109,17 @@ def test_the_default_plan_is_five_seeds_of_the_main_claims_and_takes_three_hours
 def test_every_row_has_an_arm_that_can_be_run_again():
     for name, results in RESULTS.items():
         assert {trial.arm for trial in results.trials(name)} <= set(PLANS[name].arms)
+
+
+def test_published_tables_have_the_promised_columns_and_arms():
+    clips = RESULTS["video"].runs
+    assert {"arm", "kind", "seed", "accuracy", "cross_entropy", "seconds"} <= set(clips)
+    assert {"none", "spacetime", "space", "time", "i3d", "i3d_spacetime", "wider"} <= set(clips.arm)
+    assert {"s", "t", "st", "all", "control"} <= set(clips.kind)
+    for name, arm in (("boxes", "block"), ("keypoints", "head")):
+        rows = RESULTS[name].runs
+        assert {"task", "distance", "arm", "seed", "AP", "AP50", "seconds"} <= set(rows)
+        assert {"none", arm} <= set(rows.arm)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +173,6 @@ def short(monkeypatch):
     monkeypatch.setattr(Plan, "cfg", cfg)
     monkeypatch.setattr(video_trial, "VALIDATION_CLIPS", 72)
     monkeypatch.setattr(detector, "VALIDATION_IMAGES", 20)
-    for module in (video_trial, detector):
-        monkeypatch.setattr(module, "_LOOKED_AT", 2)
 
 
 def rows(trial: Trial, output: Path) -> Outcome:
@@ -193,17 +187,11 @@ def test_a_trial_on_clips_gives_the_same_rows_again(short, tmp_path):
     scores = {row["kind"]: row["cross_entropy"] for row in first.runs}
     assert scores.pop("all") == pytest.approx(np.mean(list(scores.values())))
     assert set(scores) == {"s", "t", "st"}
-    (use,) = first.blocks
-    assert use["block"] == "backbone.res3.nonlocal_after_2"
-    assert 0 < use["even_share"] < 0.5
 
 
-def test_a_trial_on_keypoints_gives_the_same_rows_again_and_has_a_page(short, tmp_path):
-    first, again = (rows(KEYPOINTS, tmp_path) for _ in range(2))
-    assert first == again
-    assert len(first.blocks) == 4
+def test_a_trial_on_keypoints_has_a_page(short, tmp_path):
     folder, page = tmp_path / "results", tmp_path / "results.md"
-    add(folder, KEYPOINTS, first)
+    add(folder, KEYPOINTS, rows(KEYPOINTS, tmp_path))
     write_page(folder, page, tmp_path)
     assert "not run" in page.read_text()
     drawn = {path.stem for path in folder.glob("*.png")}
@@ -211,14 +199,12 @@ def test_a_trial_on_keypoints_gives_the_same_rows_again_and_has_a_page(short, tm
     assert "boxes_attention" not in drawn
 
 
-def test_a_trial_on_boxes_gives_the_same_rows_again_from_its_start(short, tmp_path):
-    assert rows(PLANS["boxes"].start(BOXES), tmp_path).blocks == []
-    assert len(rows(BOXES, tmp_path).blocks) == 1
-    first, again = (rows(replace(BOXES, task="among"), tmp_path) for _ in range(2))
+def test_a_trial_on_boxes_gives_the_same_rows_again_from_its_start(short, tmp_path, monkeypatch):
+    rows(PLANS["boxes"].start(BOXES), tmp_path)
+    first, again = (rows(BOXES, tmp_path) for _ in range(2))
     assert first == again
-    assert {"examples", "by_distance", "attention"} == {
-        name for name, _ in boxes.pictures(RESULTS["boxes"], tmp_path)
-    }
+    monkeypatch.setattr(boxes, "SHOWN", BOXES)
+    assert "attention" in dict(boxes.pictures(RESULTS["boxes"], tmp_path))
 
 
 def test_trials_that_others_start_from_run_first_and_failures_are_told(tmp_path, monkeypatch):
@@ -250,36 +236,22 @@ def test_a_claim_is_told_with_its_means_and_difference(tmp_path):
     for seed in range(1, 6):
         add(tmp_path, replace(BOXES, seed=seed), outcome(90.0 + seed))
         add(tmp_path, replace(BOXES, seed=seed, arm="none"), outcome(50.0 + seed))
-    claims = pd.read_csv(report.HERE / "claims.csv").query("table == 'boxes_claims'")
-    table = claims_table(claims, {"boxes": load(tmp_path, "boxes")}).splitlines()
-    first, *_, near = ([cell.strip() for cell in line.split("|")[2:-1]] for line in table[2:])
-    assert first == ["93.0", "53.0", "5, 5", "+40.0 [+37.7, +42.3]", "met"]
-    assert near == ["not run", "not run", "0, 0", "not run", "not run"]
+    empty = {name: load(tmp_path / "none", name) for name in PLANS}
+    claims = judged({**empty, "boxes": load(tmp_path, "boxes")}).set_index("claim")
+    told = ["with", "against", "seeds", "difference", "found"]
+    first = claims.loc["Boxes: a block is better than none.", told]
+    assert list(map(str, first)) == ["93.0", "53.0", "5, 5", "+40.0 [+37.7, +42.3]", "met"]
+    near = claims.loc["Boxes, sign 8 pixels away: a block adds nothing.", told]
+    assert list(near) == ["not run", "not run", "0, 0", "not run", "not run"]
 
 
 def test_the_page_is_the_template_with_the_results():
     text = (DOCS / "experiments.md").read_text(encoding="utf-8")
     assert text == page_text(RESULTS, "experiments")
+    claims = (DOCS / "experiments/claims.csv").read_text(encoding="utf-8")
+    assert claims == judged(RESULTS).to_csv(index=False)
     assert "not run" not in text
     assert len(text.splitlines()) <= 150
-
-
-def test_share_on_the_cue_counts_the_windows_that_it_overlaps():
-    grid = Grid.of_frames(
-        (1, 4, 8), strides=(1, 16, 16), subsample=2, network_size=(1, 64, 128), size=(1, 64, 128)
-    )  # 2 x 4 windows of 32 pixels
-    attention = Attention(
-        block="b",
-        query=Query(x=1, y=1, label=""),
-        grid=grid,
-        weights=np.array([[[1.0, 2.0, -3.0, 4.0], [0.0, 0.0, 10.0, 0.0]]]),
-        sees=np.ones((1, 2, 4), dtype=bool),
-        signed=True,
-        even=1 / 8,
-        padding=0.0,
-    )
-    # x from 40 to 70 overlaps the second and third column, y from 0 to 20 the first row.
-    assert cue_share(attention, (40, 0, 70, 20)) == pytest.approx((5 / 20, 2 / 8))
 
 
 def test_the_command_lists_trials_and_names_a_pattern_without_any(monkeypatch, capsys):

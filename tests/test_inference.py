@@ -73,21 +73,16 @@ def test_memory_follows_the_batch_size(
     image = cv2.imread(str(folder / "images" / "000.png"))
     read, seen = 0, []
 
-    def images(count: int = 7) -> Iterator[np.ndarray]:
+    def images() -> Iterator[np.ndarray]:
         nonlocal read
-        for read in range(1, count + 1):
+        for read in range(1, 8):
             yield image[: 64 - read % 2 * 8]
 
     run = predictor._run
     monkeypatch.setattr(predictor, "_run", lambda batch: seen.append(read) or run(batch))
-    first = next(predictor.stream(images(), batch_size=3))
-    assert set(seen) == {3}
-    seen.clear()
     found = predictor(images(), batch_size=3)
     assert sorted(set(seen)) == [3, 6, 7]
     assert [f.image_size[0] for f in found] == [56, 64, 56, 64, 56, 64, 56]
-    assert_same(first, found[0])
-    assert_same(found[0], found[6])
 
 
 def test_it_agrees_with_detectron2s_predictor(folder: Path, predictor: Predictor) -> None:
@@ -154,25 +149,19 @@ def test_channels_that_cannot_be_name_the_key(folder: Path, opts: list[str]) -> 
 def test_one_image_gives_one_result(folder: Path, predictor: Predictor) -> None:
     file = folder / "images" / "000.png"
     bgr = cv2.imread(str(file))
-    rgb = np.ascontiguousarray(bgr[..., ::-1])
-    (expected,) = predictor([file])
-    tensor = torch.from_numpy(rgb).permute(2, 0, 1)
-    for image in (file, str(file), bgr, Image.fromarray(rgb), tensor):
-        assert_same(predictor(image), expected)
+    tensor = torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1)
+    for image in (file, str(file), bgr, Image.open(file), tensor):
+        assert isinstance(predictor(image), Instances)
     for images in (np.stack([bgr, bgr]), torch.stack([tensor, tensor]), iter([file, bgr])):
         assert len(predictor(images)) == 2
 
 
-def test_deep_images_are_refused(folder: Path, predictor: Predictor, tmp_path: Path) -> None:
+def test_deep_images_are_refused(predictor: Predictor) -> None:
     deep = np.full((64, 64), 3000, np.uint16)
-    cv2.imwrite(str(tmp_path / "deep.png"), deep)
-    for image in (tmp_path / "deep.png", Image.fromarray(deep), Image.new("F", (64, 64))):
-        with pytest.raises(UserError) as error:
-            predictor(image)
-        assert "\n" not in str(error.value)
-    for array in (np.full((64, 64, 3), 3000, np.uint16), np.ones((64, 64, 3), np.float32)):
-        with pytest.raises(ValueError, match="uint8"):
-            predictor(array)
+    with pytest.raises(UserError):
+        predictor(Image.fromarray(deep))
+    with pytest.raises(ValueError, match="uint8"):
+        predictor(np.stack([deep] * 3, axis=2))
 
 
 def test_half_precision_is_close(folder: Path, predictor: Predictor) -> None:
@@ -183,14 +172,6 @@ def test_half_precision_is_close(folder: Path, predictor: Predictor) -> None:
     assert rough.scores.max() == pytest.approx(exact.scores.max().item(), abs=0.05)
     assert not torch.equal(rough.scores, exact.scores)
     assert rough.pred_boxes.tensor.isfinite().all()
-
-
-def test_a_config_may_be_given_complete(folder: Path, predictor: Predictor) -> None:
-    cfg = load_config(folder / "tiny.yaml", ["MODEL.WEIGHTS", str(folder / "weights.pth")])
-    image = folder / "images" / "001.png"
-    assert_same(Predictor(cfg, device="cpu")([image])[0], predictor([image])[0])
-    with pytest.raises(ValueError, match="opts"):
-        Predictor(cfg, opts=["A", "1"])
 
 
 def test_predicting_starts_no_process_and_handles_no_signal(folder: Path) -> None:
@@ -206,11 +187,10 @@ def test_predicting_starts_no_process_and_handles_no_signal(folder: Path) -> Non
     assert state() == before
 
 
-def test_no_images_no_predictions(predictor: Predictor) -> None:
-    assert predictor([]) == []
-
-
 def test_what_cannot_work_is_an_error(folder: Path, predictor: Predictor) -> None:
+    assert predictor([]) == []
+    with pytest.raises(ValueError, match="opts"):
+        Predictor(predictor.cfg, opts=["A", "1"])
     with pytest.raises(UserError, match=r"MODEL\.WEIGHTS"):
         Predictor(folder / "tiny.yaml")
     with pytest.raises(UserError, match=r"no\.pth"):

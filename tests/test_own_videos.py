@@ -1,4 +1,4 @@
-"""The recipe for one's own videos, README.md and docs/own_videos.md, run as it stands there."""
+"""The recipe of docs/own_videos.md, run as it stands there."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,7 @@ from documentation import ROOT, blocks, commands, page_file, run_steps, words
 from nl_detectron.config import load_config
 from nl_detectron.data.video.writing import write_video
 
-README, PAGE = ROOT / "README.md", ROOT / "docs/own_videos.md"
-SCRIPTS = ("train_gestures.py", "train_tags.py")
+PAGE = ROOT / "docs/own_videos.md"
 SMALL = """
     MODEL.WEIGHTS "" MODEL.DEVICE cpu MODEL.RESNETS.STEM_OUT_CHANNELS 4
     MODEL.RESNETS.RES2_OUT_CHANNELS 8 MODEL.RESNETS.WIDTH_PER_GROUP 4 INPUT.CLIP.FRAMES 4
@@ -19,19 +18,11 @@ SMALL = """
     TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0
     SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS ()
 """
-FORGET = """
-from detectron2.data import DatasetCatalog, MetadataCatalog
-for split in ("train", "val"):
-    DatasetCatalog.remove(f"gestures_{split}")
-    MetadataCatalog.remove(f"gestures_{split}")
-"""
 SMALL = [option.strip('"') for option in SMALL.split()]
 
 
-def list_of_the_readme() -> str:
-    """The block between the section's heading and its first file."""
-    section = README.read_text(encoding="utf-8").split("\n## Your own videos\n")[1]
-    return section.split("```text\n")[1].split("```")[0]
+def list_of_the_page() -> str:
+    return next(block.text for block in blocks(PAGE) if block.language == "text")
 
 
 def make_videos(folder: Path, lines: list[str]) -> None:
@@ -48,13 +39,11 @@ def make_videos(folder: Path, lines: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the pages' files beside configs and scripts, and the videos."""
+    """A folder with the pages' files and the videos."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("configs", "tools"):
-        (folder / name).symlink_to(ROOT / name)
-    for name in (*SCRIPTS, "gestures.yaml", "tags.yaml"):
+    for name in ("gestures.yaml", "tags.yaml"):
         (folder / name).write_text(page_file(name), encoding="utf-8")
-    make_videos(folder / "gestures", list_of_the_readme().splitlines())
+    make_videos(folder / "gestures", list_of_the_page().splitlines())
     make_videos(folder / "tags", ["a.mp4 0,2", "b.mp4 1"])
     (folder / "tags/classes.txt").write_text("hand\nface\ntwo people\n", encoding="utf-8")
     return folder
@@ -66,26 +55,14 @@ def results(output: Path) -> dict[str, float]:
 
 
 def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
-    """The README's command and the page's, but those with a schedule or weights of their own."""
-    lines = dict.fromkeys(c for p in (README, PAGE) for c in commands(p))
+    """The commands of the page, except those with other schedules or weights."""
     steps: list[list[str] | str] = []
-    for command in lines:
-        _, *line = words(command)
-        if line[:1] == ["tools/check_dataset.py"] and "gestures" in line:
-            steps.append(line)
-        elif line and line[0] in SCRIPTS:
-            weights = line[line.index("MODEL.WEIGHTS") + 1] if "MODEL.WEIGHTS" in line else ""
-            if "SOLVER.MAX_ITER" not in line and not weights.startswith("output/Kinetics"):
-                steps.append([*line, *SMALL, *(["MODEL.WEIGHTS", weights] if weights else [])])
-    steps += [b.text for b in blocks(PAGE) if b.language == "python" and not b.file]
-    assert [isinstance(s, str) or (s[0], "--eval-only" in s) for s in steps] == [
-        ("train_gestures.py", False),
-        ("tools/check_dataset.py", False),
-        ("train_gestures.py", True),
-        ("train_tags.py", False),
-        True,
-    ]
-    steps.insert(2, FORGET)  # the script registers them again
+    for line in map(words, commands(PAGE)):
+        if "SOLVER.MAX_ITER" not in line and not line[-1].startswith("output/Kinetics"):
+            weights = line[-2:] if "MODEL.WEIGHTS" in line else []
+            steps.append(line if line[1] == "check" else [*line, *SMALL, *weights])
+    assert [step[1] for step in steps] == ["check", "train", "train", "train"]
+    steps += [b.text for b in blocks(PAGE) if b.language == "python"]
     done = run_steps(checkout, steps)
     found = results(checkout / "output")
     assert set(found) == {f"video/{clip}top{k}" for clip in ("", "clip_") for k in (1, 5)}
@@ -93,22 +70,12 @@ def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
     assert "Non-local block after res3.1" in done.stdout
     assert "2 clips x 3 crops of 32, mean of softmax" in done.stdout
     assert "2 clips x 3 crops of 32, max of sigmoid" in done.stdout
-    for line in list_of_the_readme().splitlines():
+    for line in list_of_the_page().splitlines():
         video, label = line.split()
         assert any(
             shown.startswith(f"{video} ") and shown.endswith(f" [{label}]")
             for shown in done.stdout.splitlines()
         )
-
-
-def test_the_configs_differ_from_their_base_in_little(checkout: Path) -> None:
-    base = load_config("configs/Kinetics/i3d_R_50_NL5_8x8.yaml")
-    cfg = load_config(checkout / "gestures.yaml")
-    assert cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES == 2
-    assert base.SOLVER == cfg.SOLVER
-    tags = load_config(checkout / "tags.yaml")
-    assert tags.MODEL.VIDEO_CLASSIFIER.MULTI_LABEL
-    assert (cfg.TEST.VIEW_POOLING, tags.TEST.VIEW_POOLING) == ("mean", "max")
 
 
 def test_what_the_page_says_of_the_schedule_holds(checkout: Path) -> None:

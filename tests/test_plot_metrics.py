@@ -63,12 +63,6 @@ def test_smoothing_is_the_mean_of_the_last_points_but_not_of_evaluations(tmp_pat
     assert curve(axes["bbox/AP"], "run")[1] == [0.0, 1.0, 2.0, 9.0]
 
 
-def test_runs_in_folders_of_one_name_are_told_apart(tmp_path):
-    record = [{"iteration": 0, "total_loss": 1.0}]
-    folders = [write_run(tmp_path / name / "run", record) for name in "ab"]
-    assert [run.name for run in read_runs(folders)] == ["a/run", "b/run"]
-
-
 def run_script(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["plot_metrics.py", *map(str, arguments)])
     plot_metrics.main()

@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_run
 from detectron2.config import CfgNode
-from reproduction import Reproduction
 
 from nl_detectron.commands import reproduce
 from nl_detectron.config import load_config
@@ -340,47 +338,3 @@ def test_bad_flags_are_told_before_anything_starts(
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-# End to end
-
-TINY = """
-MODEL.WEIGHTS '' MODEL.RESNETS.RES2_OUT_CHANNELS 16 MODEL.RESNETS.STEM_OUT_CHANNELS 8
-MODEL.RESNETS.WIDTH_PER_GROUP 4 MODEL.RESNETS.NORM BN MODEL.FPN.OUT_CHANNELS 8
-MODEL.ROI_HEADS.NUM_CLASSES 7 MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE 16
-MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 8 MODEL.RPN.POST_NMS_TOPK_TRAIN 50
-MODEL.RPN.POST_NMS_TOPK_TEST 20 DATASETS.TRAIN ('nl_shapes_train',) DATASETS.TEST
-('nl_shapes_val',) DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64
-SOLVER.REFERENCE_WORLD_SIZE 0 SOLVER.IMS_PER_BATCH 1 SOLVER.BASE_LR 0.001 SOLVER.MAX_ITER 12
-SOLVER.CHECKPOINT_PERIOD 1 TEST.DETECTIONS_PER_IMAGE 5
-"""
-
-
-@pytest.fixture
-def small_shapes(tmp_path: Path) -> Path:
-    """A cache in which nl_shapes has few images, under the name of the whole data set."""
-    return tiny_run.write_small_shapes(tmp_path / "cache")
-
-
-def test_killed_in_the_middle_of_a_row_it_goes_on(tmp_path: Path, small_shapes: Path) -> None:
-    first, second = (config.removesuffix(".yaml") for config in (R50, R50_NL))
-    run = Reproduction(
-        tmp_path,
-        *("--table", 5, "--rows", "R50", "R50-NL"),
-        opts=TINY,
-        environment={"NL_DETECTRON_CACHE": str(small_shapes)},
-    )
-    run.kill_in(first)
-    assert not (run.output / second).exists()
-    run.finish()
-    starts = run.starts(first)
-    assert len(starts) == 2
-    assert starts[0] == 0 < starts[1] < 12
-    rows = run.report("table_5.csv")
-    assert len(rows) == 12
-    for row in rows:
-        kind, column = row["metric"].split()
-        last = tiny_run.metrics(run.output / row["config"].removesuffix(".yaml"))[-1]
-        measured = last[f"{ {'box': 'bbox', 'mask': 'segm'}[kind] }/{column}"]
-        assert row["state"] == "done"
-        assert float(row["measured"]) == pytest.approx(measured, abs=1e-3, nan_ok=True)

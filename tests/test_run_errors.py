@@ -5,22 +5,18 @@ import logging
 import math
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_run
 import torch
-from detectron2.engine import HookBase, hooks
 from recording import record, same
 
 from nl_detectron.data.build import DataError, DataErrorMapper
-from nl_detectron.data.validation.images import image_error
 from nl_detectron.engine.run_errors import as_user_error, translate_errors
 from nl_detectron.utils.errors import UserError
-from nl_detectron.visualization.curves import read_runs
 
 pytest_plugins = ["recording"]  # for its fixture
 
@@ -45,25 +41,20 @@ def finished(output: Path) -> bool:
 # Numbers
 
 
-def poison(part: str) -> Callable[[Any], None]:
-    """Return what sets the first weights of the model's `part` to NaN."""
-
-    def act(trainer: Any) -> None:
-        weights = next(trainer.model.get_submodule(part).parameters())
-        torch.nn.init.constant_(weights, math.nan)
-
-    return act
+def poison(trainer: Any) -> None:
+    weights = next(trainer.model.roi_heads.box_predictor.cls_score.parameters())
+    torch.nn.init.constant_(weights, math.nan)
 
 
-@pytest.mark.parametrize("part", ["roi_heads.box_predictor.cls_score", "proposal_generator"])
-def test_a_run_that_diverges_keeps_the_last_checkpoint(
-    part: str, run_dir: Path, recorded: Callable[..., Path]
+def test_a_run_that_diverges_in_its_last_iteration_keeps_the_last_checkpoint(
+    run_dir: Path, recorded: Callable[..., Path]
 ) -> None:
-    with pytest.raises(UserError, match=r"iteration 3 .*model_0000001\.pth"):
-        recorded(run_dir, "output", *SHORT, at={2: poison(part)})
+    with pytest.raises(UserError, match=r"iteration 5 .*model_0000003\.pth"):
+        recorded(run_dir, "output", *SHORT, at={4: poison})
     output = run_dir / "output"
-    assert last_checkpoint(output)["iteration"] == 1
+    assert last_checkpoint(output)["iteration"] == 3
     assert "Traceback" not in (output / "log.txt").read_text()
+    assert not (output / "inference").exists()
     recorded(run_dir, "output", *SHORT, flags=("--resume",))
     assert finished(output)
 
@@ -81,14 +72,6 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert [path.name for path in output.glob("*.pth")] == ["model_0000001.pth"]
 
 
-def test_an_error_in_the_last_iteration_runs_no_evaluation(
-    run_dir: Path, recorded: Callable[..., Path]
-) -> None:
-    with pytest.raises(UserError, match="iteration 5"):
-        recorded(run_dir, "output", *SHORT, at={4: poison("roi_heads.box_predictor.cls_score")})
-    assert not (run_dir / "output" / "inference").exists()
-
-
 # Loader workers
 
 
@@ -100,73 +83,19 @@ def test_a_loader_worker_that_is_killed(run_dir: Path, recorded: Callable[..., P
         recorded(run_dir, "output", *SHORT, "DATALOADER.NUM_WORKERS", 1, at={2: kill})
 
 
-def test_torchs_handler_raises_where_the_worker_was_missed(
-    run_dir: Path, recorded: Callable[..., Path]
-) -> None:
-    def killed(number: int, frame: Any) -> None:  # as torch's for SIGCHLD
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-
-    def lost() -> Iterator[None]:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        raise ConnectionResetError
-        yield
-
-    def lose_worker(trainer: Any) -> None:
-        trainer._trainer._data_loader_iter_obj = lost()
-
-    previous = signal.signal(signal.SIGALRM, killed)
-    try:
-        with pytest.raises(UserError, match="worker") as caught:
-            recorded(run_dir, "output", *SHORT, at={2: lose_worker})
-    finally:
-        signal.signal(signal.SIGALRM, previous)
-    assert isinstance(caught.value.__cause__.__context__, ConnectionResetError)
-
-
-def test_a_worker_without_shared_memory_is_told_apart() -> None:
-    said = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ..."
-    assert "/dev/shm" in str(as_user_error(RuntimeError(said), "output"))
-
-
 # The disk
 
 
-FULL = Path("/dev/full")  # takes no byte: "no space left on device"
-
-
-@pytest.mark.parametrize("name", ["metrics.json", "config.yaml", "inference/results"])
-def test_no_room_for_a_file(name: str, run_dir: Path, recorded: Callable[..., Path]) -> None:
+def test_no_room_for_a_file(run_dir: Path, recorded: Callable[..., Path]) -> None:
     output = run_dir / "output"
-    recorded(run_dir, "output", *SHORT)
-    for final in ("model_0000005.pth", "model_final.pth"):
-        (output / final).unlink()
-    (output / "last_checkpoint").write_text("model_0000003.pth")
-    path = output / name.replace("results", "coco_instances_results.json")
-    path.unlink()
-    path.symlink_to(FULL)
+    output.mkdir()
+    (output / "metrics.json").symlink_to("/dev/full")  # takes no byte
     with pytest.raises(UserError, match="No space left on device") as caught:
-        recorded(run_dir, "output", *SHORT, flags=("--resume",))
+        recorded(run_dir, "output", *SHORT)
     assert str(output) in str(caught.value)
-    path.unlink()
+    (output / "metrics.json").unlink()
     recorded(run_dir, "output", *SHORT, flags=("--resume",))
     assert finished(output)
-
-
-def test_no_room_for_tensorboards_events(
-    run_dir: Path, recorded: Callable[..., Path], capfd: pytest.CaptureFixture
-) -> None:
-    output = run_dir / "output"
-
-    def fill(trainer: Any) -> None:
-        (events,) = output.glob("events.*")
-        events.unlink()
-        events.symlink_to(FULL)
-
-    long = ("SOLVER.MAX_ITER", 42, "SOLVER.CHECKPOINT_PERIOD", 15)
-    with pytest.raises(UserError, match="No space left on device"):
-        recorded(run_dir, "output", *long, at={20: fill})
-    assert "Traceback" not in capfd.readouterr().err
-    assert last_checkpoint(output)["iteration"] in (29, 41)
 
 
 def test_an_output_folder_that_cannot_be(run_dir: Path, recorded) -> None:
@@ -178,30 +107,15 @@ def test_half_a_line_of_metrics_is_cut_off(run_dir: Path, recorded: Callable[...
     output = recorded(run_dir, "output", *SHORT)
     metrics = output / "metrics.json"
     metrics.write_text(metrics.read_text() + '{"iteration": 6, "total_lo')
-    (run,) = read_runs([output])
-    assert run.damaged_lines == 1
-    assert run.curves["total_loss"]
     recorded(run_dir, "output", "SOLVER.MAX_ITER", 7, flags=("--resume",))
     assert [line["iteration"] for line in tiny_run.metrics(output)][-2:] == [6, 7]
 
 
-# Files that are no files
-
-
-@pytest.mark.parametrize("kind", ["a named pipe", "a device"])
-def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
-    if kind == "a device":
-        path.symlink_to("/dev/zero")
-    else:
-        os.mkfifo(path)
-
-    def mapper(record: dict) -> dict:
-        raise AssertionError("read it")
-
-    with pytest.raises(DataError, match=kind):
-        DataErrorMapper(mapper)({"file_name": str(path)})
-    assert image_error(str(path), None) == ("unreadable-image", f"it is {kind}")
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="a named pipe"):
+        DataErrorMapper(lambda record: record["image"])({"file_name": str(path)})
 
 
 # Errors that cannot be had here, as torch words them
@@ -219,22 +133,20 @@ def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
             RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [::1]:4"),
         ),
         ("a loader worker gone", RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")),
+        (
+            "no shared memory",
+            RuntimeError("DataLoader worker killed by signal: Bus error"),
+        ),
     ],
 )
 def test_errors_of_torch_become_one_line(what: str, error: Exception) -> None:
     with pytest.raises(UserError) as caught, translate_errors("output"):
         raise error
     assert caught.value.__cause__ is error
+    assert "\n" not in str(caught.value)
 
 
-def test_torch_without_its_newer_names_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = torch.cuda.OutOfMemoryError("CUDA out of memory")
-    monkeypatch.delattr(torch, "OutOfMemoryError", raising=False)  # torch 2.4 has none
-    assert "out of memory" in str(as_user_error(full, "output"))
-    assert as_user_error(KeyError("x"), "output") is None
-
-
-@pytest.mark.parametrize("file", ["data/train.json", "output/log.txt", "output"])
+@pytest.mark.parametrize("file", ["data/train.json", "output/log.txt"])
 def test_a_file_that_may_not_be_opened(file: str, tmp_path: Path) -> None:
     path = str(tmp_path / file)
     error = as_user_error(PermissionError(errno.EACCES, "", path), str(tmp_path / "output"))
@@ -244,13 +156,10 @@ def test_a_file_that_may_not_be_opened(file: str, tmp_path: Path) -> None:
 
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "last_checkpoint").write_text("model.pth")
-    raised, threads = logging.raiseExceptions, threading.excepthook
     for error in (RuntimeError("shapes differ"), KeyError("x"), FileNotFoundError(2, "no", "x")):
-        assert as_user_error(error, "output") is None
         with pytest.raises(type(error)) as caught, translate_errors(str(tmp_path)):
             raise error
         assert caught.value is error
-    assert (logging.raiseExceptions, threading.excepthook) == (raised, threads)
     assert not logging.getLogger("detectron2.engine.train_loop").filters
 
 
@@ -288,18 +197,6 @@ def test_sigterm_saves_and_resume_goes_on(
     assert same(a, b)
 
 
-def test_the_handler_is_given_back_after_a_hook_that_fails(
-    run_dir: Path, recorded: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(hook: HookBase) -> None:
-        raise RuntimeError("a hook's own error")
-
-    monkeypatch.setattr(hooks.IterationTimer, "after_train", fail)
-    with pytest.raises(RuntimeError, match="a hook's own error"):
-        recorded(run_dir, "output", *SHORT)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
 def test_a_handler_of_the_program_itself_is_kept(run_dir: Path, recorded) -> None:
     seen = []
     previous = signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
@@ -319,18 +216,13 @@ from nl_detectron.engine import launch
 sys.modules[launch.__module__]._GRACE_SECONDS = 1.0
 def term(pid=None):
     os.kill(pid or os.getpid(), signal.SIGTERM)
-def all_from_outside(trainer):  # a worker takes its parent's SIGTERM for the end of the run
-    command = ["kill", "-TERM", "--", f"-{os.getpgrp()}"]
-    subprocess.run(command, check=True, start_new_session=True)
-def twice(trainer):
+def twice(trainer):  # a worker takes its parent's SIGTERM for the end of the run
     for _ in range(2):
-        all_from_outside(trainer)
+        command = ["kill", "-TERM", "--", f"-{os.getpgrp()}"]
+        subprocess.run(command, check=True, start_new_session=True)
         time.sleep(0.5)
 def one(rank, act):
     return lambda trainer: act() if comm.get_rank() == rank else None
-def poison(trainer, part="roi_heads.box_predictor.cls_score"):
-    model = getattr(trainer.model, "module", trainer.model)
-    next(model.get_submodule(part).parameters()).data.fill_(float("nan"))
 def stuck(*_):  # as in an all-reduce of NCCL for a process that is gone: no signal is handled
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     time.sleep(25)
@@ -370,7 +262,7 @@ SAVED = "output/model_0000002.pth"
         (
             "SIGTERM to one of 2 processes",
             "RecordingTrainer.at = {2: one(1, term)}",
-            TWO,
+            (*TWO, "DATALOADER.NUM_WORKERS", 1),
             143,
             SAVED,
             2,
@@ -392,11 +284,20 @@ SAVED = "output/model_0000002.pth"
             1,
         ),
         (
-            "a loss that is not finite in 2 processes",
-            "RecordingTrainer.at = {2: poison}",
+            "a bad image in one of 2 processes, while the other waits for it",
+            "RecordingTrainer.at = {2: lambda trainer: "
+            "cut_off_images() if comm.get_rank() else get_stuck(trainer)}",
             TWO,
             1,
-            "error: loss_cls",
+            "error: image 'images/",
+            1,
+        ),
+        (
+            "a full disk when the first of 2 processes saves after SIGTERM",
+            "RecordingTrainer.at = {2: one(0, lambda: (fill_disk(), term()))}",
+            TWO,
+            1,
+            "error: cannot write the checkpoint output/model_0000002.pth",
             1,
         ),
     ],
@@ -410,56 +311,14 @@ def test_what_ends_a_process(
     saved: int,
     run_dir: Path,
 ) -> None:
-    script = tiny_run.write_script(run_dir, "act.py", tiny_run.RECORD + ACT + act + "\n")
-    config, opts = ("--config-file", run_dir / "tiny.yaml"), (*flags, *SHORT)
-    done = tiny_run.run(script, *config, *opts)
-    assert done.returncode == status, done.stdout[-2000:] + done.stderr
-    assert "UserWarning" not in done.stderr
-    assert "broadcast_buffers" not in done.stderr
-    lines = done.stderr.replace(f"{run_dir}/", "").splitlines()
-    assert [line for line in lines if said in line] == [line for line in lines if "resume" in line]
-    assert len([line for line in lines if said in line]) == 1
-    assert last_checkpoint(run_dir / "output")["iteration"] == saved
-    assert not list((run_dir / "output").glob(".*"))
-    resumed = tiny_run.run(run_dir / "run.py", *config, "--resume", *opts)
-    assert f"Starting training from iteration {saved + 1}" in resumed.stdout, resumed.stderr
-    assert finished(run_dir / "output")
-
-
-@pytest.mark.parametrize(
-    ("what", "act", "said"),
-    [
-        (
-            "a bad image in one of 2 processes, while the other waits for it",
-            "RecordingTrainer.at = {2: lambda trainer: "
-            "cut_off_images() if comm.get_rank() else get_stuck(trainer)}",
-            "an image's file has no bytes",
-        ),
-        (
-            "scores that are not finite in one of 2 processes, while the other waits for it",
-            "RecordingTrainer.at = {2: lambda trainer: "
-            "poison(trainer, 'proposal_generator') if comm.get_rank() else get_stuck(trainer)}",
-            "the model's outputs are not finite at iteration 3",
-        ),
-        (
-            "a full disk in the first of 2 processes, while the other waits for it",
-            "RecordingTrainer.at = {3: lambda trainer: "
-            "stuck() if comm.get_rank() else fill_disk()}",
-            "cannot write the checkpoint output/model_0000003.pth",
-        ),
-        (
-            "a full disk when the first of 2 processes saves after SIGTERM",
-            "RecordingTrainer.at = {2: one(0, lambda: (fill_disk(), term()))}",
-            "cannot write the checkpoint output/model_0000002.pth",
-        ),
-    ],
-)
-def test_an_error_in_one_process_ends_all(what: str, act: str, said: str, run_dir: Path) -> None:
     start = f"{tiny_run.RECORD}{ACT}{act}\nos.chdir({str(run_dir)!r})\n"
     script = tiny_run.write_script(run_dir, "act.py", start)
-    done = tiny_run.run(script, "--config-file", run_dir / "tiny.yaml", *TWO, *SHORT)
-    assert done.returncode == 1, done.stdout[-2000:] + done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert said in line.replace(f"{run_dir}/", "")
+    done = tiny_run.run(script, "--config-file", run_dir / "tiny.yaml", *flags, *SHORT)
+    assert done.returncode == status, done.stdout[-2000:] + done.stderr
+    lines = done.stderr.replace(f"{run_dir}/", "").splitlines()
+    assert len([line for line in lines if said in line]) == 1, done.stderr
+    assert len([line for line in lines if line.startswith("error: ")]) == (status == 1)
     assert "Traceback" not in done.stderr
+    assert last_checkpoint(run_dir / "output")["iteration"] == saved
+    assert not list((run_dir / "output").glob(".*"))
     assert not (run_dir / "outlived").exists()

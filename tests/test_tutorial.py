@@ -66,8 +66,8 @@ def text(cell: nbformat.NotebookNode) -> str:
 
 
 def images(cell: nbformat.NotebookNode) -> list[Image.Image]:
-    encoded = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
-    return [Image.open(io.BytesIO(base64.b64decode(png))) for png in encoded]
+    encoded = [o.data["image/jpeg"] for o in cell.outputs if "image/jpeg" in o.get("data", {})]
+    return [Image.open(io.BytesIO(base64.b64decode(jpeg))) for jpeg in encoded]
 
 
 @pytest.fixture
@@ -80,12 +80,13 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("path", [NOTEBOOK, VIDEO_NOTEBOOK], ids=lambda path: path.name)
-def test_notebook_is_stored_without_outputs(path: Path):
+def test_notebook_is_stored_as_it_ran(path: Path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert code
-    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert {output.output_type for output in outputs} == {"stream", "display_data"}  # no error
 
 
 @pytest.mark.usefixtures("environment")

@@ -1,18 +1,12 @@
 """The classifier of videos: losses, views, larger frames, mixed precision, several processes."""
 
 import copy
-import math
-from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-import torch.nn.functional as F
-from forked import in_fresh_process
 from torch import Tensor
-from torch.distributed import FileStore, init_process_group
-from torch.multiprocessing import start_processes
-from torch.nn.parallel import DistributedDataParallel
 from video_networks import build, clip, randomize, video_cfg
 
 from nl_detectron.modeling import VideoClassifier
@@ -107,33 +101,18 @@ def test_without_a_crop_the_whole_map_is_pooled() -> None:
 @pytest.mark.parametrize("views_at_once", [1, 2, 4, 30])
 def test_views_go_through_a_few_at_a_time(monkeypatch, views_at_once) -> None:
     model = classifier().eval()
+    model.views_at_once = views_at_once
     clips = small_clip(views=9)
     with torch.no_grad():
         expected = model.probabilities(clips)
-        seen = []
-        forward = model.probabilities
-        monkeypatch.setattr(model, "probabilities", lambda x: seen.append(len(x)) or forward(x))
-        model.views_at_once = views_at_once
+        backbone = mock.Mock(wraps=model.backbone.forward)
+        monkeypatch.setattr(model.backbone, "forward", backbone)
         results = model([video(clips), video(clips[:1])])
-    assert max(seen) == min(views_at_once, 9)
-    assert sum(seen) == 10
-    assert len(seen) == math.ceil(9 / views_at_once) + 1
+    seen = [len(call.args[0]) for call in backbone.mock_calls]
+    assert (max(seen), sum(seen)) == (min(views_at_once, 9), 10)
     torch.testing.assert_close(results[0]["view_scores"], expected)
     torch.testing.assert_close(results[1]["scores"], expected[0])
     assert model([]) == []
-
-
-def test_scores_are_bit_identical_with_fresh_blocks() -> None:
-    twin, ours = classifier(), build(video_cfg(*SMALL, *BLOCKS))
-    missing, _ = ours.load_state_dict(twin.state_dict(), strict=False)
-    assert missing
-    assert all("nonlocal" in key for key in missing)
-    batch = [video(small_clip(views=3, size=(32, 40)), 1)]
-    with torch.no_grad():
-        (expected,), (got,) = twin.eval()(batch), ours.eval()(batch)
-        assert torch.equal(got["scores"], expected["scores"])
-        assert torch.equal(got["view_scores"], expected["view_scores"])
-        assert torch.equal(ours.train()(batch)["loss_cls"], twin.train()(batch)["loss_cls"])
 
 
 def test_the_start_of_the_classifier() -> None:
@@ -169,107 +148,43 @@ def test_mixed_precision(dtype) -> None:
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_compiles_into_one_graph() -> None:
-    stage = "MODEL.RESNETS.OUT_FEATURES", ["res2"]
-    model = classifier(*stage, "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", [[0], [], [], []]).train()
-    clips, labels = small_clip(views=2), torch.tensor([1, 2])
-    compiled = torch.compile(model.logits, fullgraph=True, backend="aot_eager")
-    grads = []
-    for logits in (model.logits, compiled):
-        F.cross_entropy(logits(clips), labels).backward()
-        grads.append([p.grad.clone() for p in model.parameters()])
-        model.zero_grad()
-    for got, expected in zip(*grads, strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
-    compiled = torch.compile(model.eval().probabilities, fullgraph=True, backend="aot_eager")
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(clips), model.probabilities(clips))
-
-
-def test_a_copy_is_another_model() -> None:
-    model = classifier(*BLOCKS).eval()
-    copied = copy.deepcopy(model)
-    batch = [video(small_clip())]
-    with torch.no_grad():
-        expected = model(batch)[0]["scores"]
-        assert torch.equal(copied(batch)[0]["scores"], expected)
-        copied.classifier.bias[0] += 1
-        assert torch.equal(model(batch)[0]["scores"], expected)
-
-
-# Norms without statistics, as those are of each process.
-AFFINE = ("MODEL.RESNETS.NORM", "Affine", "MODEL.RESNETS.NON_LOCAL.NORM", "")
-
-
-def step_of_process(rank: int, folder: Path) -> None:
-    store = FileStore(str(folder / "store"), 2)
-    init_process_group("gloo", store=store, rank=rank, world_size=2)
-    model = classifier(*BLOCKS, *AFFINE).train()
-    clips = torch.load(folder / "clips.pth")["clips"]
-    parallel = DistributedDataParallel(model)  # it averages gradients as long as it is there
-    parallel([video(clips[rank : rank + 1], rank)])["loss_cls"].backward()
-    if rank == 0:
-        torch.save({name: p.grad for name, p in model.named_parameters()}, folder / "grads.pth")
-
-
-@in_fresh_process
-def test_two_processes_take_the_step_of_one(tmp_path) -> None:
-    clips = small_clip(views=2)
-    torch.save({"clips": clips}, tmp_path / "clips.pth")
-    start_processes(step_of_process, nprocs=2, args=(tmp_path,), start_method="fork")
-    model = classifier(*BLOCKS, *AFFINE).train()
-    model([video(clips[:1], 0), video(clips[1:], 1)])["loss_cls"].backward()
-    grads = torch.load(tmp_path / "grads.pth")
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-3, atol=1e-5)
-
-
 @pytest.mark.parametrize(
-    ("clips", "message"),
+    "clips",
     [
-        (
-            torch.zeros(3, 8, 32, 32, dtype=torch.uint8),
-            r"of shape \(3, 8, 32, 32\) and type torch.u",
-        ),
-        (torch.zeros(1, 3, 8, 32, 32), "and type torch.float32; allowed: .* of torch.uint8"),
-        (torch.zeros(1, 1, 8, 32, 32, dtype=torch.uint8), r"of shape \(1, 1, 8, 32, 32\)"),
-        (torch.zeros(0, 3, 8, 32, 32, dtype=torch.uint8), "one view or more"),
-        (torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8), "3 frames of 32x32, too small"),
-        (torch.zeros(1, 3, 8, 4, 32, dtype=torch.uint8), "8 frames of 4x32, too small"),
+        torch.zeros(3, 8, 32, 32, dtype=torch.uint8),
+        torch.zeros(1, 3, 8, 32, 32),
+        torch.zeros(1, 1, 8, 32, 32, dtype=torch.uint8),
+        torch.zeros(0, 3, 8, 32, 32, dtype=torch.uint8),
+        torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8),  # too few frames
+        torch.zeros(1, 3, 8, 4, 32, dtype=torch.uint8),  # too few rows
     ],
+    ids=lambda clips: f"{tuple(clips.shape)} {clips.dtype}",
 )
-def test_clips_that_do_not_suit_are_told_in_one_line(clips, message) -> None:
+def test_clips_that_do_not_suit_are_an_error_with_their_file(clips) -> None:
     for training in (True, False):
-        with pytest.raises(UserError, match=f"v.mp4 has clips .*{message}") as error:
+        with pytest.raises(UserError, match=r"v\.mp4"):
             classifier().train(training)([video(clips, 1)])
-        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("multi_label", "labels", "message"),
-    [
-        (False, [5], r"v.mp4 has the labels \[5\]; allowed with NUM_CLASSES 5: 0 to 4"),
-        (True, [1, -1], r"v.mp4 has the labels \[1, -1\]; allowed with NUM_CLASSES 5: 0 to 4"),
-        (False, [1, 2], "v.mp4 has 2 labels; allowed with MULTI_LABEL False: 1"),
-        (False, [], "v.mp4 has 0 labels; allowed with MULTI_LABEL False: 1"),
-    ],
+    ("multi_label", "labels"), [(False, [5]), (True, [1, -1]), (False, [1, 2]), (False, [])]
 )
-def test_labels_that_do_not_suit_are_told_in_one_line(multi_label, labels, message) -> None:
+def test_labels_that_do_not_suit_are_an_error_with_their_file(multi_label, labels) -> None:
     model = classifier(f"{HEAD}.MULTI_LABEL", multi_label).train()
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=r"v\.mp4"):
         model([video(small_clip(), *labels)])
 
 
 def test_clips_of_two_sizes_in_a_batch_are_refused() -> None:
     batch = [video(small_clip(), 1), video(small_clip(frames=12), 1)]
-    with pytest.raises(UserError, match=r"differ in frames, height or width: \(8, 32, 32\), \(12"):
+    with pytest.raises(UserError, match=r"8, 32, 32.*12, 32, 32"):
         classifier().train()(batch)
 
 
-def test_a_backbone_of_images_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'build_resnet_backbone', whose features are not of"):
-        build(video_cfg("MODEL.BACKBONE.NAME", "build_resnet_backbone"))
-    with pytest.raises(
-        ConfigError, match=r"CROP\.TYPE is 'relative'; allowed with VideoCl.*: absol"
-    ):
-        build(video_cfg("INPUT.CROP.TYPE", "relative"))
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("MODEL.BACKBONE.NAME", "build_resnet_backbone"), ("INPUT.CROP.TYPE", "relative")],
+)
+def test_configs_that_do_not_suit_are_refused(key, value) -> None:
+    with pytest.raises(ConfigError, match=key):
+        build(video_cfg(key, value))

@@ -1,8 +1,6 @@
 """``demo/demo.py`` and `VideoPredictor` with a classifier of videos."""
 
-import itertools
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from detectron2.config import CfgNode
 from painted import paint, set_matrix, write_video
 from PIL import Image
 from tiny_run import ROOT
-from video_networks import build, randomize, video_cfg
+from video_networks import build, randomize
 
 from nl_detectron.commands import demo, video_demo
 from nl_detectron.config import load_config
@@ -72,7 +70,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-@pytest.mark.parametrize("count", [1, 5, 8, 9, 12, 13, 30])
+@pytest.mark.parametrize("count", [1, 8, 13, 30])
 def test_windows_leave_no_frame_out(count: int) -> None:
     for step in (None, 3, WINDOW):
         windows = SlidingWindows(frames=4, stride=2, step=step)
@@ -144,12 +142,9 @@ def test_image_and_video_predictors_name_each_other(cfg: CfgNode) -> None:
     images = load_config(ROOT / "configs" / "quickstart.yaml", ["MODEL.WEIGHTS", "w"])
     with pytest.raises(ConfigError, match=r"\bPredictor"):
         VideoPredictor(images)
-    with pytest.raises(ConfigError, match=r"MODEL\.VIDEO_CLASSIFIER\.NUM_CLASSES"):
-        VideoPredictor(cfg, classes=["a", "b"])
-    assert video_cfg().MODEL.META_ARCHITECTURE == "VideoClassifier"
 
 
-@pytest.mark.parametrize("kind", ["plain", "uneven", "turned", "webm", "odd folder"])
+@pytest.mark.parametrize("kind", ["uneven", "turned", "webm", "odd folder"])
 def test_a_drawn_video_has_the_frames_size_duration_and_sound_of_its_input(
     run: Callable[..., None], tmp_path: Path, kind: str, capfd: pytest.CaptureFixture
 ) -> None:
@@ -195,43 +190,29 @@ def test_overlays_are_where_they_belong() -> None:
     overlay = ScoreOverlay((180, 320), ["a", "b", "c"], [1, 0])
     scores = np.array([[0.0, 0.5, 0.5], [0.0, 1.0, 0.0]], np.float32)
     overlay.set_curves(np.array([0.25, 0.75]), scores)
-    frame = np.full((180, 320, 3), 120, np.uint8)
-    drawn = overlay.draw(frame, scores[0], 0.5)
-    assert (frame == 120).all()
+    drawn = overlay.draw(np.full((180, 320, 3), 120, np.uint8), scores[0], 0.5)
     changed = (drawn != 120).any(axis=2)
     bars, strip = 3 * overlay.row_height, 180 - overlay.strip_height
     assert changed[:bars, : overlay.bars_width].mean() > 0.98
     assert not changed[bars:strip].any()
     assert not changed[:strip, overlay.bars_width :].any()
-    assert changed[strip:].mean() > 0.98
     assert (drawn[strip:, 160] == 255).all()  # the cursor
-    strip_rows = drawn[strip:].astype(int)
-    colour = np.array(overlay.colours[1])
-    at = [int(np.abs(strip_rows[:, x] - colour).sum(1).argmin()) for x in (20, 300)]
+    distance = np.abs(drawn[strip:].astype(int) - overlay.colours[1]).sum(2)
     height = overlay.strip_height - 1
-    assert at == [pytest.approx(0.5 * height, abs=1), pytest.approx(0, abs=1)]
+    curve = [distance[:, x].argmin() for x in (20, 300)]
+    assert curve == [pytest.approx(0.5 * height, abs=1), pytest.approx(0, abs=1)]
     # The first bar is half as long as the panel.
     row = drawn[2, : overlay.bars_width].max(axis=1) > 100
     assert row.sum() == pytest.approx(overlay.bars_width / 2, abs=2)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 96), (64, 300), (300, 64), (9, 9)])
-def test_text_on_small_frames_can_be_read(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(64, 300), (9, 9)])
+def test_scores_fit_on_small_frames(size: tuple[int, int]) -> None:
     scores = np.array([0.31, 0.29, 0.2, 0.1, 0.06, 0.04], np.float32)
     overlay = ScoreOverlay(size, [f"the class of number {c}" for c in range(6)], range(5))
     overlay.set_curves(np.array([0.5]), scores[None])
-    drawn = overlay.draw(np.zeros((*size, 3), np.uint8), scores, 0.5)
-    assert drawn.shape == (*size, 3)
-    assert 1 <= overlay.rows <= 5
-    if min(size) < 64:
-        return
-    # Each row's white text, beside its bar, is at least six pixels high; no row is in the strip.
-    height = overlay.row_height
-    assert overlay.rows * height <= size[0] - overlay.strip_height
-    for row in range(overlay.rows):
-        beside = round(float(scores[row]) * overlay.bars_width) + 1
-        text = drawn[row * height : (row + 1) * height, beside : overlay.bars_width]
-        assert np.ptp(np.nonzero((text > 110).all(axis=2))[0]) >= 5
+    assert overlay.draw(np.zeros((*size, 3), np.uint8), scores, 0.5).shape == (*size, 3)
+    assert size[0] == 9 or overlay.rows * overlay.row_height <= size[0] - overlay.strip_height
 
 
 def test_memory_does_not_grow_with_the_video(predictor: VideoPredictor) -> None:
@@ -258,57 +239,33 @@ def test_the_camera_shows_and_writes_its_last_window(
     assert live[-8:].mean() > plain[-8:].mean() + 20
 
 
-def test_a_folder_of_videos_goes_on_after_a_bad_one(
-    run: Callable[..., None], tmp_path: Path
-) -> None:
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    write_video(folder / "a.mp4", "libx264", 10, size=SIZE)
-    write_video(folder / "a.mkv", "libx264", 10, size=SIZE)
-    (folder / "b.mp4").write_text("no video")
-    options = (folder, "--output", tmp_path / "drawn", "--json", tmp_path / "f.json")
-    with pytest.raises(UserError, match=r"b\.mp4: "):
-        run("--video-input", *options)
-    found = json.loads((tmp_path / "f.json").read_text())
-    assert [Path(video["file_name"]).name for video in found] == ["a.mkv", "a.mp4"]
-    assert len(frames_of(tmp_path / "drawn" / "a.mp4")) == 10
-    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["a.mkv", "a.mp4"]
-    whole = write_video(tmp_path / "whole.mkv", "libx264", 60, size=SIZE, options={"bf": "0"})
-    content = whole.read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(content[: len(content) * 3 // 4])
-    with pytest.raises(UserError, match="cut off"):
-        run("--video-input", tmp_path / "cut.mkv", "--output", tmp_path / "o.mp4")
-    assert 0 < len(frames_of(tmp_path / "o.mp4")) < 60
-
-
-def test_a_folder_of_videos_goes_on_after_one_that_cannot_be_written(
+def test_a_folder_of_videos_goes_on_after_bad_ones(
     run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
-    for name in ("a.mp4", "b.mp4"):
+    for name in ("a.mp4", "a.mkv", "full.mp4"):
         write_video(folder / name, "libx264", 10, size=SIZE)
+    whole = write_video(tmp_path / "whole.mkv", "libx264", 60, size=SIZE, options={"bf": "0"})
+    content = whole.read_bytes()
+    (folder / "cut.mkv").write_bytes(content[: len(content) * 3 // 4])
+    (folder / "text.mp4").write_text("no video")
     write = video_demo.VideoWriter.write
 
     def fail(writer: video_demo.VideoWriter, frame: video_demo.Frame) -> None:
-        if writer.path.name == "a.mp4":
+        if writer.path.name == "full.mp4":
             raise UserError("no space")
         write(writer, frame)
 
     monkeypatch.setattr(video_demo.VideoWriter, "write", fail)
-    with pytest.raises(UserError, match=r"a\.mp4"):
-        run("--video-input", folder, "--output", tmp_path / "drawn")
-    assert len(frames_of(tmp_path / "drawn" / "b.mp4")) == 10
-
-
-def _text(folder: Path) -> Any:
-    (folder / "t.mp4").write_text("no video at all\n" * 9)
-    return folder / "t.mp4"
-
-
-def _pipe(folder: Path) -> Any:
-    os.mkfifo(folder / "pipe.mp4")
-    return folder / "pipe.mp4"
+    drawn = tmp_path / "drawn"
+    with pytest.raises(UserError) as error:
+        run("--video-input", folder, "--output", drawn, "--json", tmp_path / "f.json")
+    assert all(name in str(error.value) for name in ("cut.mkv", "full.mp4", "text.mp4"))
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert {"a.mkv", "a.mp4"} <= {Path(video["file_name"]).name for video in found}
+    assert len(frames_of(drawn / "a.mp4")) == len(frames_of(drawn / "a.mkv")) == 10
+    assert 0 < len(frames_of(drawn / "cut.mkv")) < 60
 
 
 def _made(folder: Path, name: str) -> Any:
@@ -318,29 +275,20 @@ def _made(folder: Path, name: str) -> Any:
 
 BAD = {
     "a missing file": (lambda f: (f / "no.mp4",), "no.mp4"),
-    "text named .mp4": (lambda f: (_text(f),), "t.mp4"),
     "a folder without videos": (lambda f: (_made(f, "e"),), "--video-input"),
-    "a named pipe": (lambda f: (_pipe(f),), "pipe.mp4"),
-    "a device": (lambda f: ("/dev/null",), "/dev/null"),
     "--output below a file": (
         lambda f: (f / "in.mp4", "--output", f / "in.mp4" / "x.mp4"),
         "in.mp4",
     ),
     "--output is the input": (lambda f: (f / "in.mp4", "--output", f / "in.mp4"), "in.mp4"),
-    "--output is the input's folder": (lambda f: (f / "in.mp4", "--output", f), "in.mp4"),
     "--output of an unknown kind": (lambda f: (f / "in.mp4", "--output", f / "o.xyz"), "o.xyz"),
     "--json is a folder": (
         lambda f: (f / "in.mp4", "--json", _made(f, "j")),
         "/j",
     ),
-    "--window-step 0": (lambda f: (f / "in.mp4", "--window-step", 0), "--window-step"),
     "--window-step longer than a window": (
         lambda f: (f / "in.mp4", "--window-step", 9),
         "--window-step",
-    ),
-    "--class-names of a missing file": (
-        lambda f: (f / "in.mp4", "--class-names", f / "no.txt"),
-        "no.txt",
     ),
     "--class-names with too few": (
         lambda f: (f / "in.mp4", "--class-names", f / "2.txt"),
@@ -367,16 +315,8 @@ def test_what_cannot_work_is_one_line(run: Callable[..., None], tmp_path: Path, 
     assert "\n" not in said
 
 
-def test_flags_of_the_other_task_are_errors(
-    run: Callable[..., None], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_flags_of_images_are_errors(run: Callable[..., None], tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(UserError, match="--video-input"):
         run("--input", tmp_path / "a.png", "--output", tmp_path)
-    images = str(ROOT / "configs" / "quickstart.yaml")
-    line = ["demo.py", "--config-file", images, "--webcam", "--output", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", [*line, "--window-step", "3"])
-    with pytest.raises(UserError, match="--window-step"):
-        demo.main()
-    assert list(itertools.islice(tmp_path.iterdir(), 2)) == [tmp_path / "a.png"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]

@@ -1,17 +1,13 @@
 """Loaders of videos: which clips are taken follows from the seed and the place in the stream."""
 
-import gc
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from painted import write_video
 
 import nl_detectron
@@ -19,7 +15,7 @@ from nl_detectron.config import check_clips
 from nl_detectron.data import register_videos
 from nl_detectron.data.video import build as loading
 from nl_detectron.engine.data_order import DataOrder
-from nl_detectron.utils.errors import ConfigError, UserError
+from nl_detectron.utils.errors import ConfigError
 
 NUM_VIDEOS = 7
 
@@ -39,7 +35,7 @@ def video_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cfg(video_list: Path, tmp_path: Path) -> Iterator[CfgNode]:
+def cfg(video_list: Path, tmp_path: Path) -> CfgNode:
     register_videos("small", video_list, video_list.parent, classes=3)
     cfg = get_cfg()
     nl_detectron.add_nonlocal_config(cfg)
@@ -53,9 +49,7 @@ def cfg(video_list: Path, tmp_path: Path) -> Iterator[CfgNode]:
     cfg.SOLVER.IMS_PER_BATCH = 4
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.OUTPUT_DIR = str(tmp_path)
-    yield cfg
-    DatasetCatalog.remove("small")
-    MetadataCatalog.pop("small")
+    return cfg
 
 
 def in_process(rank: int, of: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,38 +74,25 @@ def build(cfg: CfgNode, *, seed: int = 3, workers: int = 0) -> Any:
     return loading.build_train_loader(cfg)
 
 
-def test_a_batch_is_clips_with_their_labels(cfg: CfgNode) -> None:
-    for batch in itertools.islice(build(cfg), 5):
-        assert len(batch) == 4
+def test_every_video_comes_once_in_an_epoch_and_another_clip_in_the_next(cfg: CfgNode) -> None:
+    cfg.SOLVER.IMS_PER_BATCH = NUM_VIDEOS
+    batches = list(itertools.islice(build(cfg), 2))
+    for batch in batches:
+        assert len({video["video_id"] for video in batch}) == NUM_VIDEOS
         for video in batch:
             assert video["clips"].shape == (1, 3, 4, 28, 28)
             assert video["clips"].dtype == torch.uint8
             assert video["labels"] == [int(video["video_id"][6])]
             assert Path(video["file_name"]).is_file()
+    clips = {video["clips"].numpy().tobytes() for batch in batches for video in batch}
+    assert len(clips) == 2 * NUM_VIDEOS
 
 
-def test_every_video_comes_once_in_an_epoch_and_another_clip_in_the_next(cfg: CfgNode) -> None:
-    cfg.SOLVER.IMS_PER_BATCH = NUM_VIDEOS
-    first, second = take(build(cfg), 2)
-    names = {name for name, _ in first}
-    assert len(names) == len({name for name, _ in second}) == NUM_VIDEOS
-    assert len({pixels for _, pixels in first + second}) == 2 * NUM_VIDEOS
-
-
-def test_any_number_of_workers_takes_the_same_clips(cfg: CfgNode) -> None:
-    whole = take(build(cfg), 9)
-    assert take(build(cfg), 9) == whole
-    assert take(build(cfg, workers=1), 9) == whole
-    assert take(build(cfg, workers=2), 9) == whole
-    assert take(build(cfg, seed=4), 9) != whole
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_takes_the_clips_of_the_uninterrupted_one(cfg: CfgNode, workers: int) -> None:
+def test_a_resumed_run_takes_the_clips_of_the_uninterrupted_one(cfg: CfgNode) -> None:
     loader = build(cfg)
     state = DataOrder(loader).state_dict()
     whole = take(loader, 12)
-    for batches in (1, 5, 8):
+    for batches, workers in ((1, 0), (5, 2)):
         resumed = build(cfg, seed=99, workers=workers)
         order = DataOrder(resumed)
         order.load_state_dict(state)
@@ -131,13 +112,11 @@ def test_two_processes_take_the_clips_of_one(cfg: CfgNode, monkeypatch: pytest.M
         assert sorted(batch) == sorted(first + second)
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("processes", "workers"), [(1, 2), (3, 0), (8, 0)])
 def test_every_video_is_tested_once_with_all_its_views(
     cfg: CfgNode, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """7 videos divide by none of the numbers of processes."""
-    cfg.DATALOADER.NUM_WORKERS = workers if processes < 5 else 0
+    cfg.DATALOADER.NUM_WORKERS = workers
     seen: list[str] = []
     views: dict[str, bytes] = {}
     for rank in range(processes):
@@ -155,14 +134,6 @@ def test_every_video_is_tested_once_with_all_its_views(
     assert len(set(views.values())) == NUM_VIDEOS
 
 
-def test_an_evaluation_goes_on_without_the_videos_it_has_done(cfg: CfgNode) -> None:
-    videos = [video["video_id"] for video in loading.load_videos("small")]
-    for done in (videos[2:5], videos, []):
-        loader = loading.build_test_loader(cfg, "small", without=set(done))
-        rest = [video["video_id"] for [video] in loader]
-        assert rest == [name for name in videos if name not in done]
-
-
 def test_another_number_of_classes_is_named(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES = 5
     for build_loader in (
@@ -171,28 +142,6 @@ def test_another_number_of_classes_is_named(cfg: CfgNode) -> None:
     ):
         with pytest.raises(ConfigError, match=r"'small' has 3 classes, .*NUM_CLASSES is 5"):
             build_loader()
-
-
-# Over many clips
-
-
-def load_rounds(cfg: CfgNode, clips: int, rounds: int = 10) -> tuple[list[int], list[float]]:
-    """Load clips in rounds; return open files and resident MiB after each but the first."""
-    loader = iter(build(cfg))
-    process, open_files, memory = psutil.Process(), [], []
-    for _ in range(rounds):
-        for _ in range(clips // rounds // cfg.SOLVER.IMS_PER_BATCH):
-            next(loader)
-        gc.collect()
-        open_files.append(process.num_fds())
-        memory.append(process.memory_info().rss / 2**20)
-    return open_files[1:], memory[1:]
-
-
-def test_a_hundred_clips_leave_no_file_open(cfg: CfgNode) -> None:
-    open_files, memory = load_rounds(cfg, 120)
-    assert len(set(open_files)) == 1
-    assert memory[-1] - memory[0] < 30
 
 
 # Values of Detectron2's own keys
@@ -221,15 +170,3 @@ def test_values_that_mean_nothing_for_clips_are_named(
     with pytest.raises(ConfigError, match=f"^{key} ") as caught:
         check_clips(cfg)
     assert "\n" not in str(caught.value)
-
-
-def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
-    from nl_detectron.data import check_datasets
-
-    register_videos("gone", tmp_path / "train.txt", tmp_path, classes=2)
-    try:
-        with pytest.raises(UserError, match=r"'gone' is not there: no .*train\.txt"):
-            check_datasets(["gone"])
-    finally:
-        DatasetCatalog.remove("gone")
-        MetadataCatalog.pop("gone")

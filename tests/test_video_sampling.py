@@ -4,11 +4,10 @@ import random as python_random
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 import torch
-from painted import paint, read_number, write_video
+from painted import read_number, write_video
 
 from nl_detectron.data.video import sampling
 from nl_detectron.data.video.mapper import TestMapper, TrainMapper
@@ -69,17 +68,6 @@ def test_the_30_views_are_those_of_the_protocol(videos: dict[str, dict], name: s
     assert views["file_name"] == videos[name]["file_name"]
 
 
-def test_clips_start_evenly_and_the_last_go_round() -> None:
-    clips = sampling.even_clips(100, clips=10, frames=8, stride=4)
-    assert clips[:, 0].tolist() == list(range(0, 100, 10))
-    assert clips[9].tolist() == [90, 94, 98, 2, 6, 10, 14, 18]
-    assert sampling.even_clips(7, clips=2, frames=4, stride=3).tolist() == [
-        [0, 3, 6, 2],
-        [3, 6, 2, 5],
-    ]
-    assert sampling.even_clips(1, clips=3, frames=2, stride=2).tolist() == [[0, 0]] * 3
-
-
 @pytest.mark.parametrize(
     ("crops", "offsets"), [(1, [20]), (2, [0, 41]), (3, [0, 20, 41]), (4, [0, 13, 27, 41])]
 )
@@ -93,60 +81,11 @@ def test_crops_are_spread_along_the_longer_side(crops: int, offsets: list[int]) 
 # Training
 
 
-def test_a_clip_starts_anywhere_with_equal_probability() -> None:
-    random = np.random.default_rng(4)
-    starts = np.zeros(100, int)
-    for _ in range(3700):
-        clip = sampling.random_clip(100, frames=16, stride=4, random=random)
-        assert clip.tolist() == list(range(clip[0], clip[0] + 64, 4))
-        starts[clip[0]] += 1
-    assert starts[37:].sum() == 0  # 100 - 64 is the last start
-    expected = 100
-    assert ((starts[:37] - expected) ** 2 / expected).sum() < 70  # chi-square: 99.9 % are below 68
-
-
 def test_a_video_shorter_than_a_clip_goes_round() -> None:
     random = np.random.default_rng(4)
     for count in (1, 5, 63, 64):
         clip = sampling.random_clip(count, frames=32, stride=2, random=random)
         assert clip.tolist() == [2 * t % count for t in range(32)]
-
-
-def test_the_shorter_side_is_any_size_of_the_range_and_the_other_keeps_the_shape() -> None:
-    random = np.random.default_rng(4)
-    drawn = [
-        sampling.random_short_side((256, 320), is_range=True, random=random) for _ in range(2000)
-    ]
-    assert set(drawn) == set(range(256, 321))
-    drawn = [sampling.random_short_side((9, 5), is_range=False, random=random) for _ in range(50)]
-    assert set(drawn) == {5, 9}
-    for height, width, short in ((240, 320, 256), (1080, 1920, 301), (7, 3, 5), (50, 50, 49)):
-        scaled = sampling.scaled_size(height, width, short)
-        assert min(scaled) == short
-        exact = max(height, width) * short / min(height, width)
-        assert abs(max(scaled) - exact) <= 0.5
-        assert (scaled[0] >= scaled[1]) == (height >= width)
-
-
-def test_scale_crop_and_flip_are_drawn_once_for_a_clip(videos: dict[str, dict]) -> None:
-    """The red corner stays where it is: frames of a clip differ in their numbers only."""
-    mapper = TrainMapper(frames=6, stride=3, min_size=(60, 72), crop=(58, 90))
-    video = videos["wide"]
-    found: list[tuple] = []
-    for seed in range(60):
-        sample = mapper(video, np.random.default_rng(seed))
-        clip = sample["clips"]
-        assert clip.shape == (1, 3, 6, 58, 90)
-        assert (sample["labels"], sample["video_id"]) == ([3], "wide")
-        image = clip[0].permute(1, 2, 3, 0).numpy().astype(int)
-        reds = [(frame[..., 0] - frame[..., 1] > 80) for frame in image]
-        for mask in reds[1:]:
-            assert (mask ^ reds[0]).mean() < 0.05
-        left, right = reds[0][:, :45].sum(), reds[0][:, 45:].sum()
-        found.append((int(reds[0].sum()), left < right))
-    assert len({area for area, _ in found}) > 10
-    mirrored = sum(is_mirrored for _, is_mirrored in found)
-    assert 15 < mirrored < 45
 
 
 def test_a_training_clip_is_what_its_numbers_say(videos: dict[str, dict]) -> None:
@@ -170,21 +109,6 @@ def test_a_training_clip_is_what_its_numbers_say(videos: dict[str, dict]) -> Non
         mapper = TrainMapper(frames=4, stride=3, min_size=(40, 60), crop=(32, 32))
         taken = mapper(video, np.random.default_rng(seed))["clips"][0].numpy()
         assert np.array_equal(taken, clip.transpose(3, 0, 1, 2))
-
-
-@pytest.mark.parametrize("columns", [slice(None), slice(0, 3), slice(2, 5), slice(6, 7)])
-def test_a_mirrored_window_has_its_columns_from_right_to_left(columns: slice) -> None:
-    image = np.arange(28).reshape(4, 7)
-    window = sampling.mirrored((slice(1, 3), columns), 7)
-    assert np.array_equal(image[window], image[1:3, columns][:, ::-1])
-
-
-def test_without_crop_and_flip_a_clip_is_whole(videos: dict[str, dict]) -> None:
-    mapper = TrainMapper(frames=5, stride=2, min_size=(60,), is_range=False, crop=None, flip=False)
-    clip = mapper(videos["wide"], np.random.default_rng(1))["clips"][0]
-    assert clip.shape == (3, 5, 60, 100)
-    first = numbers(clip)[0]
-    assert numbers(clip) == list(range(first, first + 10, 2))
 
 
 # Labels that hold for a part of the video
@@ -213,23 +137,3 @@ def test_the_labels_of_a_clip_follow_the_intervals(videos: dict[str, dict], tmp_
     assert len(seen) > 5
     views = TestMapper(frames=4, stride=4, clips=2, crops=1, size=60)(video)
     assert views["labels"] == list(range(12))
-
-
-def test_labels_of_frames_in_a_folder(tmp_path: Path) -> None:
-    for i in range(30):
-        cv2.imwrite(str(tmp_path / f"{i + 1:04d}.png"), paint(i)[..., ::-1])
-    info = probe(tmp_path, folder_rate=24)
-    intervals = [(5, 10 / 24, 12 / 24), (6, 20 / 24, 20 / 24)]
-    video = {
-        "file_name": str(tmp_path),
-        "video_id": "a",
-        "labels": [5, 6],
-        "intervals": intervals,
-        "info": info,
-    }
-    mapper = TrainMapper(frames=2, stride=5, min_size=(48,), is_range=False, crop=None, flip=False)
-    for seed in range(30):
-        sample = mapper(video, np.random.default_rng(seed))
-        shown = set(numbers(sample["clips"][0]))
-        expected = [5] * bool(shown & {10, 11, 12}) + [6] * (20 in shown)
-        assert sample["labels"] == expected

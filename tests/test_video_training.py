@@ -10,16 +10,13 @@ from typing import Any
 
 import draw_video_scores
 import numpy as np
-import painted
 import pytest
-import tiny_run
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from forked import in_fresh_process, run_forked
 from recording import RecordingTrainer, record, same
 from sklearn.metrics import average_precision_score
-from test_video_lists import write_charades
 
 from nl_detectron.config import load_config
 from nl_detectron.data import register_videos
@@ -140,16 +137,8 @@ def test_only_a_resumed_run_goes_on_with_the_list_of_skipped_videos(config):
     assert read_skipped(file) == []
 
 
-def evaluate(cfg: CfgNode, weights: dict[str, Any]) -> None:
-    model = Trainer.build_model(cfg)
-    model.load_state_dict(weights)
-    results = Trainer.test(cfg, model)
-    if results:
-        (Path(cfg.OUTPUT_DIR) / "results.json").write_text(json.dumps(results))
-
-
 @in_fresh_process
-def test_one_process_and_two_find_the_same_figures(config, tmp_path):
+def test_an_evaluation_killed_in_two_processes_goes_on_in_any_number(config, tmp_path, monkeypatch):
     torch.manual_seed(3)
     cfgs = [config("one"), config("two"), config("three")]
     model = Trainer.build_model(cfgs[0])
@@ -157,145 +146,59 @@ def test_one_process_and_two_find_the_same_figures(config, tmp_path):
     for _ in range(3):  # statistics for the norms, so that scores differ
         model([{"clips": torch.randint(256, (5, 3, 4, 16, 16)).byte(), "labels": [1]}])
     weights = model.state_dict()
-    for cfg in cfgs:
-        Path(cfg.OUTPUT_DIR).mkdir()
-    evaluate(cfgs[0], weights)
-    for count, cfg in enumerate(cfgs[1:], 2):
-        codes = run_forked(count, lambda cfg=cfg: evaluate(cfg, weights), tmp_path / f"s{count}")
-        assert codes == [0] * count
-    results, scores = zip(
-        *(
-            (
-                (Path(cfg.OUTPUT_DIR) / "results.json").read_text(),
-                dict(np.load(*(Path(cfg.OUTPUT_DIR) / "inference").iterdir())),
-            )
-            for cfg in cfgs
-        ),
-        strict=True,
-    )
-    assert results[0] == results[1] == results[2]
-    assert len(scores[0]["video_id"]) == NUM_VIDEOS
-    assert len(np.unique(scores[0]["scores"], axis=0)) == NUM_VIDEOS
-    for other in scores[1:]:
-        assert all(np.array_equal(scores[0][key], other[key]) for key in scores[0])
+    forward, seen, die_at = type(model).forward, [], [NUM_VIDEOS]
 
-
-# ``train_net.py``, which writes down the labels of each training clip and the numbers that are
-# painted in its frames.
-WATCHED = f"""
-import json, pathlib, runpy, sys
-sys.path[:0] = [{str(tiny_run.ROOT / "tests")!r}]
-from painted import read_number
-from nl_detectron.data.video.mapper import TrainMapper
-
-def take(self, video, random, real=TrainMapper.__call__):
-    sample = real(self, video, random)
-    frames = [read_number(f) for f in sample["clips"][0].permute(1, 2, 3, 0).numpy()]
-    with open(pathlib.Path(__file__).with_name("clips.jsonl"), "a") as file:
-        file.write(json.dumps([sample["video_id"], sample["labels"], frames]) + "\\n")
-    return sample
-
-TrainMapper.__call__ = take
-runpy.run_path({str(tiny_run.ROOT / "train_net.py")!r}, run_name="__main__")
-"""
-RATE = 25
-CHARADES = {  # label, first and last second
-    "train": {
-        "A": [(3, 0.1, 0.7), (156, 1.0, 1.9)],
-        "B": [(3, 0.5, 0.9)],
-        "C": [],
-        "D": [(9, 0.0, 9.0)],
-    },
-    "test": {
-        "E": [(3, 0.1, 0.3), (156, 0.0, 2.0)],
-        "F": [(9, 1.0, 2.0), (3, 0.0, 1.0)],
-        "G": [(3, 0.0, 2.0)],
-        "H": [],
-    },
-}
-
-
-def test_charades_from_its_csv_to_its_mean_average_precision(tmp_path):
-    """Labels of the clip in training, of the video in evaluation."""
-    root = tmp_path / "charades"
-    videos = root / "Charades_v1_480"
-    videos.mkdir(parents=True)
-    for split, actions in CHARADES.items():
-        rows = []
-        for number, (name, intervals) in enumerate(actions.items()):
-            # Scores differ by what is beside the square that is trained on.
-            size = (64 + 16 * number * (split == "test"), 64)
-            painted.write_video(videos / f"{name}.mp4", "mpeg4", 2 * RATE, rate=RATE, size=size)
-            rows.append((name, ";".join(f"c{c:03} {a:.2f} {b:.2f}" for c, a, b in intervals)))
-        write_charades(root, split, rows)
-    (tmp_path / "watched.py").write_text(WATCHED)
-    done = tiny_run.run(
-        tmp_path / "watched.py",
-        *("--config-file", "configs/Charades/i3d_R_101_128x1.yaml", "OUTPUT_DIR", tmp_path / "run"),
-        *("MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 50),
-        *("MODEL.RESNETS.STEM_OUT_CHANNELS", 4, "MODEL.RESNETS.RES2_OUT_CHANNELS", 8),
-        *("MODEL.RESNETS.WIDTH_PER_GROUP", 4, "MODEL.RESNETS.NORM", "BN"),
-        *("INPUT.CLIP.FRAMES", 8, "INPUT.CLIP.STRIDE", 2, "INPUT.RANDOM_FLIP", "none"),
-        *("INPUT.MIN_SIZE_TRAIN", "(64,64)", "INPUT.CROP.SIZE", "[64,64]"),
-        *("INPUT.MIN_SIZE_TEST", 64, "TEST.CLIPS", 2, "DATALOADER.NUM_WORKERS", 0, "SEED", 3),
-        *("SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", "(3,)"),
-        environment={"DETECTRON2_DATASETS": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stderr
-    clips = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
-    assert len(clips) == 16
-    in_part = 0
-    for name, labels, frames in clips:
-        intervals = CHARADES["train"][name.removesuffix(".mp4")]
-        seconds = [frame / RATE for frame in frames]
-        assert frames == list(range(frames[0], frames[0] + 16, 2))
-        assert labels == sorted(c for c, a, b in intervals if any(a <= s <= b for s in seconds))
-        in_part += len(labels) < len(intervals)
-    assert 0 < in_part < 16
-    saved = np.load(tmp_path / "run" / "inference" / "scores_charades_val.npz")
-    labels = np.zeros((4, 157), bool)
-    for row, intervals in zip(labels, CHARADES["test"].values(), strict=True):
-        row[[label for label, _, _ in intervals]] = True
-    assert saved["video_id"].tolist() == [f"{name}.mp4" for name in CHARADES["test"]]
-    assert np.array_equal(saved["labels"], labels)
-    assert len(np.unique(saved["scores"][:, 3])) > 2
-    some = labels.any(axis=0)
-    expected = 100 * average_precision_score(labels[:, some], saved["scores"][:, some])
-    assert tiny_run.metrics(tmp_path / "run")[-1]["video/mAP"] == pytest.approx(expected, abs=1e-9)
-
-
-def test_an_evaluation_that_was_cut_off_reads_only_the_rest(config, monkeypatch, tmp_path):
-    cfg = config("cut")
-    model = Trainer.build_model(cfg)
-    whole = Trainer.test(cfg, model)
-    seen: list[str] = []
-    forward = type(model).forward
-
-    def cut(self: Any, videos: list[dict]) -> Any:
-        if len(seen) == 20:
-            raise KeyboardInterrupt
+    def count(self: Any, videos: list[dict]) -> Any:
+        if len(seen) == die_at[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
         seen.append(videos[0]["video_id"])
         return forward(self, videos)
 
-    monkeypatch.setattr(type(model), "forward", cut)
-    with pytest.raises(KeyboardInterrupt):
-        Trainer.test(cfg, model)
-    first, seen[:] = seen.copy(), []
-    assert Trainer.test(cfg, model) == whole
+    monkeypatch.setattr(type(model), "forward", count)
+
+    def evaluate(cfg: CfgNode) -> None:
+        model = Trainer.build_model(cfg)
+        model.load_state_dict(weights)
+        if results := Trainer.test(cfg, model):
+            (Path(cfg.OUTPUT_DIR) / "results.json").write_text(json.dumps(results))
+
+    for cfg in cfgs:
+        Path(cfg.OUTPUT_DIR).mkdir()
+    evaluate(cfgs[0])
+    assert sorted(seen) == sorted(set(seen))
+    assert len(seen) == NUM_VIDEOS
+    seen.clear()
+    die_at[0] = 10
+    killed = run_forked(2, lambda: evaluate(cfgs[1]), tmp_path / "killed")
+    assert killed == [-signal.SIGKILL] * 2
+    die_at[0] = NUM_VIDEOS
+    evaluate(cfgs[1])
     assert len(seen) == NUM_VIDEOS - 20
-    assert not set(seen) & set(first)
+    assert run_forked(3, lambda: evaluate(cfgs[2]), tmp_path / "store") == [0] * 3
+    folders = [Path(cfg.OUTPUT_DIR) for cfg in cfgs]
+    assert len({(folder / "results.json").read_text() for folder in folders}) == 1
+    one, *others = (dict(np.load(*(folder / "inference").iterdir())) for folder in folders)
+    assert len(one["video_id"]) == NUM_VIDEOS
+    assert len(np.unique(one["scores"], axis=0)) == NUM_VIDEOS
+    for other in others:
+        assert all(np.array_equal(one[key], other[key]) for key in one)
 
 
-def test_the_log_says_how_much_of_an_iteration_waited_for_data(config, tmp_path):
-    train(config("run", "SOLVER.MAX_ITER", 21))()
-    lines = [line for line in (tmp_path / "run" / "log.txt").read_text().splitlines()
-             if "iter: 19 " in line]  # fmt: skip
-    assert len(lines) == 1
-    assert " time: " in lines[0]
-    assert " data_time: " in lines[0]
+def test_videos_of_several_labels_have_a_mean_average_precision(dataset, config):
+    metadata = MetadataCatalog.get(dataset)
+    name = f"{dataset}_labels"
+    root = Path(metadata.video_root)
+    register_videos(name, root / "train.txt", root, classes=list(CLASSES), multi_label=True)
+    opts = ("DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,), "SOLVER.MAX_ITER", 1)
+    cfg = config("run", *opts, "MODEL.VIDEO_CLASSIFIER.MULTI_LABEL", True)
+    found = run_config(cfg, TRAINING)["video"]
+    saved = np.load(Path(cfg.OUTPUT_DIR) / "inference" / f"scores_{name}.npz")
+    expected = 100 * average_precision_score(saved["labels"], saved["scores"])
+    assert set(found) == {"mAP", "clip_mAP"}
+    assert found["mAP"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_videos_are_drawn_with_their_scores(dataset, monkeypatch, tmp_path, capsys):
+def test_videos_are_drawn_with_their_scores(dataset, monkeypatch, tmp_path):
     videos = DatasetCatalog.get(dataset)
     scores = np.eye(len(CLASSES), dtype=np.float32)[[v["labels"][0] for v in videos]]
     scores[1] = [0.25, 0.25, 0.5]  # its label is 1
@@ -311,7 +214,6 @@ def test_videos_are_drawn_with_their_scores(dataset, monkeypatch, tmp_path, caps
     monkeypatch.setattr("sys.argv", [*line.split(), "--count", "2"])
     draw_video_scores.main()
     assert (tmp_path / "d" / "sheet.png").stat().st_size > 1000
-    assert "sheet.png: 2 videos" in capsys.readouterr().out
     said = [[(text.get_text(), text.get_color()) for text in axis.texts] for axis in sheets[0].axes]
     assert said[0][0] == ("100 % abseiling", RIGHT)
     assert said[1] == [("50 % zumba", WRONG), ("25 % abseiling", WRONG),

@@ -1,7 +1,6 @@
 """Weights of video networks from the official Caffe2 files and from 2-D ResNets."""
 
 import logging
-import os
 import pickle
 import re
 from pathlib import Path
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 from video_networks import build, clip, randomize, video_cfg
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.utils.errors import UserError
 
 EPS = 1.0000001e-5
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -188,15 +186,19 @@ def unused(caplog: pytest.LogCaptureFixture) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize("nonlocal_", [False, True])
 @pytest.mark.parametrize(
-    ("affine", "group", "time_stride", "frames"),
-    [(False, 0, 2, 16), (False, 0, 1, 4), (True, 4, 1, 16)],
+    ("depth", "i3d", "nonlocal_", "affine", "group", "time_stride", "frames"),
+    [
+        (50, False, False, False, 0, 2, 16),
+        (50, False, True, False, 0, 1, 4),
+        (50, True, True, False, 0, 2, 16),
+        (50, True, True, True, 4, 1, 16),
+        (101, False, True, True, 0, 2, 16),
+        (101, True, False, False, 0, 1, 4),
+    ],
 )
-@pytest.mark.parametrize("i3d", [False, True])
-@pytest.mark.parametrize("depth", [50, 101])
 def test_an_official_file_gives_the_official_scores(
-    tmp_path, caplog, depth, i3d, affine, group, time_stride, frames, nonlocal_
+    tmp_path, caplog, depth, i3d, nonlocal_, affine, group, time_stride, frames
 ) -> None:
     kind = {"depth": depth, "i3d": i3d, "nonlocal_": nonlocal_, "affine": affine}
     blobs = official_blobs(**kind)
@@ -223,36 +225,23 @@ def test_an_official_file_gives_the_official_scores(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "key", "blob"),
     [
-        ("missing", "backbone.res3.1.conv2.norm.running_var (res3_1_branch2b_bn_riv)"),
-        ("superfluous", "1 in the file are unused (res3_9_branch2a_w)"),
-        (
-            "missing in a block",
-            "backbone.res3.nonlocal_after_1.theta.bias (nonlocal_conv3_1_theta_b)",
-        ),
-        (
-            "misshapen",
-            "backbone.res4.nonlocal_after_3.g.weight (nonlocal_conv4_3_g_w) has shape (8, 32, 1, "
-            "1, 1) in the file and (16, 32, 1, 1, 1) in the model",
-        ),
+        ("missing", "backbone.res3.1.conv2.norm.running_var", "res3_1_branch2b_bn_riv"),
+        ("missing", "backbone.res3.nonlocal_after_1.theta.bias", "nonlocal_conv3_1_theta_b"),
+        ("cut", "backbone.res4.nonlocal_after_3.g.weight", "nonlocal_conv4_3_g_w"),
     ],
 )
-def test_blobs_that_do_not_fit_are_named(tmp_path, caplog, change, told) -> None:
+def test_weights_that_do_not_fit_are_named(tmp_path, caplog, change, key, blob) -> None:
     kind = {"depth": 50, "i3d": False, "nonlocal_": True, "affine": False}
     blobs = official_blobs(**kind)
     if change == "missing":
-        del blobs["res3_1_branch2b_bn_riv"]
-    elif change == "missing in a block":
-        del blobs["nonlocal_conv3_1_theta_b"]
-    elif change == "superfluous":
-        blobs["res3_9_branch2a_w"] = np.zeros((2, 2, 1, 1, 1), np.float32)
+        del blobs[blob]
     else:
-        blobs["nonlocal_conv4_3_g_w"] = blobs["nonlocal_conv4_3_g_w"][:8]
+        blobs[blob] = blobs[blob][:8]
     write_official(tmp_path / "official.pkl", blobs)
     load(build(cfg_for(**kind)), tmp_path / "official.pkl")
-    assert told in messages(caplog, logging.INFO) + messages(caplog, logging.ERROR)
-    assert (messages(caplog, logging.ERROR) == "") == (change == "superfluous")
+    assert f"{key} ({blob})" in messages(caplog, logging.ERROR)
 
 
 @pytest.mark.parametrize("source", ["official", "own"])
@@ -268,9 +257,7 @@ def test_a_classifier_of_other_classes_keeps_its_start(tmp_path, caplog, source)
     load(model, tmp_path / f"w.{'pkl' if source == 'official' else 'pth'}")
     assert torch.equal(model.classifier.weight, before)
     assert not torch.equal(model.backbone.res5[2].conv3.weight, conv)
-    told = messages(caplog, logging.WARNING)
-    assert "The file's classifier has 5 classes, the model's 7: it is not loaded" in told
-    assert "2 are new in other parts" in messages(caplog, logging.INFO)
+    assert re.search(r"\b5\b.*\b7\b", messages(caplog, logging.WARNING))
     assert not messages(caplog, logging.ERROR)
 
 
@@ -305,9 +292,9 @@ def still(size: int = 64, frames: int = 16) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("stride_in_1x1", [False, True])
-@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize(
+    ("depth", "norm", "stride_in_1x1"), [(18, "BN", False), (50, "FrozenBN", True)]
+)
 def test_c2d_of_a_still_clip_is_detectron2s_resnet(
     tmp_path, caplog, depth, norm, stride_in_1x1
 ) -> None:
@@ -365,8 +352,7 @@ def test_torchvisions_own_file_is_inflated(tmp_path, caplog) -> None:
     model = build(cfg)
     load(model, tmp_path / "resnet50.pth")
     assert not messages(caplog, logging.ERROR)
-    assert "Inflated 53 2-D kernels" in messages(caplog, logging.INFO)
-    assert "2 in the file are unused (fc.bias, fc.weight)" in messages(caplog, logging.INFO)
+    assert unused(caplog) == 2  # the classifier's
     state, kernel = model.state_dict(), theirs.layer1[2].conv1.weight
     got = state["backbone.res2.2.conv1.weight"]
     assert got.shape[2] == 3
@@ -387,40 +373,8 @@ def test_the_official_imagenet_file_is_inflated(tmp_path, caplog) -> None:
     model = build(cfg_for(**kind))
     load(model, tmp_path / "imagenet.pkl")
     assert not messages(caplog, logging.ERROR)
-    assert "2 in the file are unused (linear.bias, linear.weight)" in messages(caplog, logging.INFO)
+    assert unused(caplog) == 2  # the classifier's
     stem = model.backbone.stem.conv1
     expected = torch.from_numpy(blobs["conv1_w"]).expand(-1, -1, 5, -1, -1) / 5
     torch.testing.assert_close(stem.weight, expected)
     assert torch.equal(stem.norm.weight, torch.from_numpy(blobs["res_conv1_bn_s"]))
-
-
-def test_our_own_checkpoint_is_read_as_it_is(tmp_path, caplog) -> None:
-    kind = {"depth": 50, "i3d": True, "nonlocal_": True, "affine": False}
-    trained = randomize(build(cfg_for(**kind)))
-    Checkpointer(trained, str(tmp_path)).save("model_final")
-    model = build(cfg_for(**kind))
-    load(model, tmp_path / "model_final.pth")
-    state = trained.state_dict()
-    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
-    assert unused(caplog) == 0
-
-
-def test_an_official_file_that_could_run_code_is_refused(tmp_path) -> None:
-    class Call:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "made"),)
-
-    kind = {"depth": 50, "i3d": False, "nonlocal_": False, "affine": False}
-    blobs = {**official_blobs(**kind), "lr": Call()}
-    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
-    with pytest.raises(UserError, match=r"could run code .*mkdir"):
-        load(build(cfg_for(**kind)), tmp_path / "bad.pkl")
-    assert not (tmp_path / "made").exists()
-
-
-def test_an_official_file_is_of_another_network_than_an_image_model(tmp_path) -> None:
-    kind = {"depth": 50, "i3d": False, "nonlocal_": False, "affine": False}
-    write_official(tmp_path / "official.pkl", official_blobs(**kind))
-    cfg = cfg_for(**kind)
-    with pytest.raises(UserError, match="is of another network"):
-        load(resnet_2d(cfg), tmp_path / "official.pkl")

@@ -1,15 +1,27 @@
-"""The wheel: what it carries, and what it says where there is no Detectron2."""
+"""The wheel: what it carries, and what it does in a bare environment."""
 
-import os
+import json
 import subprocess
 import sys
+import venv
 import zipfile
-from importlib.metadata import Distribution
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from documentation import ROOT, commands, page_file, run_steps, words
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/real_images.md"
+SMALL = """
+    MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.FC_DIM 16
+    INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 1 SOLVER.MAX_ITER 2
+    SOLVER.STEPS () SOLVER.BASE_LR 1e-4
+"""
 
 
 def build_wheel(source: Path, folder: Path) -> Path:
@@ -54,14 +66,14 @@ def test_the_package_is_in_the_wheel_and_nothing_else(wheel):
     expected = {f"nl_detectron/{n}" for n in sources("nl_detectron") if not n.startswith("configs")}
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        metadata_name = next(n for n in names if n.endswith(".dist-info/METADATA"))
-        metadata = archive.read(metadata_name).decode()
+        metadata_file = next(n for n in names if n.endswith(".dist-info/METADATA"))
+        fields = archive.read(metadata_file).decode()
     others = {name for name in names if not name.startswith("nl_detectron/configs/")}
-    dist_info = metadata_name.removesuffix("METADATA")
+    dist_info = metadata_file.removesuffix("METADATA")
     assert {n for n in others if not n.startswith(dist_info)} == expected
     assert f"{dist_info}licenses/LICENSE" in names
-    assert "License-Expression: Apache-2.0" in metadata
-    assert "Requires-Dist: torch>=" in metadata  # a range, no pin
+    assert "License-Expression: Apache-2.0" in fields
+    assert "Requires-Dist: torch>=" in fields  # a range, no pin
 
 
 def test_a_wheel_made_from_the_sdist_is_the_same(wheel, tmp_path):
@@ -75,40 +87,103 @@ def test_a_wheel_made_from_the_sdist_is_the_same(wheel, tmp_path):
         assert sorted(one.namelist()) == sorted(other.namelist())
 
 
-@pytest.fixture
-def installed(wheel, tmp_path):
-    """Run Python in an empty folder, where nothing of the project is but the wheel."""
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    (tmp_path / "empty").mkdir()
+def closure(*requirements: str) -> set[str]:
+    """Return the names of all installed distributions that requirements need."""
+    todo, seen = [Requirement(text) for text in requirements], set()
+    while todo:
+        requirement = todo.pop()
+        for extra in ("", *requirement.extras):
+            key = canonicalize_name(requirement.name), extra
+            if key not in seen:
+                seen.add(key)
+                needed = map(Requirement, metadata.requires(key[0]) or ())
+                todo += [n for n in needed if not n.marker or n.marker.evaluate({"extra": extra})]
+    return {name for name, _ in seen}
 
-    def run(*line: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *line],
-            cwd=tmp_path / "empty",
-            env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-            capture_output=True,
-            text=True,
+
+@pytest.fixture(scope="module")
+def bare(wheel, tmp_path_factory):
+    """The programs of an environment with the wheel, its dependencies and Detectron2 alone, and
+    an empty folder.
+    """
+    root, empty = tmp_path_factory.mktemp("bare"), tmp_path_factory.mktemp("empty")
+    venv.create(root, symlinks=True)
+    (site_packages,) = root.glob("lib/python3*/site-packages")
+    pip = [sys.executable, "-m", "pip", "--python", root / "bin/python"]
+    options = ["--no-deps", "--no-index", "--no-compile", "--quiet"]
+    subprocess.run([*pip, "install", *options, wheel], check=True)
+    paths = {Path(find_spec("detectron2").origin).parent}
+    for name in closure("nl_detectron[detectron2]") - {"nl-detectron"}:
+        distribution = metadata.distribution(name)
+        tops = {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}
+        paths |= {Path(distribution.locate_file(top)) for top in tops}
+    for path in paths:
+        (site_packages / path.name).symlink_to(path)
+
+    return root / "bin", empty
+
+
+def write_cells(root: Path) -> None:
+    """Write a dataset with the layout of the page's, with few images."""
+    random = np.random.default_rng(0)
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for split, count in (("trainval", 3), ("test", 4)):
+        stems = [f"{split}_{number}" for number in range(count)]
+        (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(stems))
+        for stem in stems:
+            image = random.integers(0, 256, (48, 64, 3), np.uint8)
+            cv2.imwrite(str(root / f"JPEGImages/{stem}.jpg"), image)
+            boxes = "".join(
+                f"<object><name>{name}</name><bndbox><xmin>{x}</xmin><ymin>5</ymin>"
+                f"<xmax>{x + 20}</xmax><ymax>30</ymax></bndbox></object>"
+                for name, x in (("RBC", 3), ("WBC", 25), ("Platelets", 40))
+            )
+            size = "<size><width>64</width><height>48</height></size>"
+            xml = f"<annotation>{size}{boxes}</annotation>"
+            (root / f"Annotations/{stem}.xml").write_text(xml)
+
+
+def test_a_bare_environment_trains_and_ships_ones_own_images(bare):
+    """The commands of docs/real_images.md in an empty folder, on few and small images."""
+    programs, folder = bare
+    write_cells(folder / "BCCD_Dataset/BCCD")
+    for name in ("voc_to_coco.py", "cells.yaml"):
+        (folder / name).write_text(page_file(name))
+    steps = []
+    for program, *line in map(words, commands(PAGE)):
+        if program == "python":
+            steps.append(line)
+        elif program == "nl-detectron" and "SEED" not in line:
+            steps.append([program, *line, *(SMALL.split() if line[0] == "train" else [])])
+    wanted = ["check", "train", "demo", "attention", "export"]
+    assert [step[1] for step in steps[1:]] == wanted
+    done = run_steps(folder, steps, python=programs / "python", PYTHONPATH="")
+    assert "--confidence-threshold" in done.stdout  # as the demo of this model finds nothing
+    last = json.loads((folder / "output/cells/metrics.json").read_text().splitlines()[-1])
+    assert {"bbox/AP-RBC", "bbox/AP-WBC", "bbox/AP-Platelets"} <= set(last)
+    drawn = {path.name for path in (folder / "drawn").iterdir()}
+    assert drawn == {f"test_{number}.jpg" for number in range(4)}
+    assert (folder / "attention/index.html").is_file()
+    exported = {path.name for path in (folder / "exported").iterdir()}
+    assert exported == {"backbone.ts", "detector.ts", "classes.json"}
+
+
+def test_both_ways_to_start_the_command(bare):
+    """In an environment that lacks what the tests need."""
+    programs, folder = bare
+
+    def run(*line: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [programs / line[0], *line[1:]], cwd=folder, env={}, capture_output=True, text=True
         )
+        return done.returncode, done.stdout, done.stderr
 
-    return run
-
-
-def test_the_wheel_has_the_command_and_the_configs_it_takes(installed, tmp_path):
-    (metadata,) = (tmp_path / "site").glob("*.dist-info")
-    (command,) = Distribution.at(metadata).entry_points
-    assert (command.name, command.value) == ("nl-detectron", "nl_detectron.__main__:main")
-    (tmp_path / "empty/own.yaml").write_text("_BASE_: quickstart.yaml")
-    line = ("analyze", "--config-file", "own.yaml", "--input-size", "64", "64")
-    done = installed("-m", "nl_detectron", *line)
-    assert done.returncode == 0, done.stderr
-    assert "nonlocal_after" in done.stdout
-
-
-def test_import_without_detectron2_says_what_to_do(installed):
-    done = installed("-c", "import sys; sys.modules['detectron2'] = None; import nl_detectron")
-    assert done.returncode != 0
-    last_line = done.stderr.strip().splitlines()[-1]
-    assert last_line.startswith("ImportError: ")
-    assert "Detectron2" in last_line
-    assert "install" in last_line.lower()
+    assert run("python", "-c", "import pytest")[0] == 1
+    for start in (["nl-detectron"], ["python", "-m", "nl_detectron"]):
+        status, text, _ = run(*start, "--help")
+        assert status == 0
+        assert "export" in text
+        status, _, error = run(*start, "exprot")
+        assert (status, error.count("\n")) == (1, 1)
+        assert "'export'" in error

@@ -17,14 +17,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from benchmarking import block, engine, loading, models, operation, video
+from benchmarking import block, engine, loading, models, operation, video, ways
 
 SECTIONS = ("models", "video", "engine", "loading", "block", "operation")
 
 METHOD = """\
 A ratio is explicit / ours: above 1, ours is faster. Each is the median over rounds; in a round both
-sides run once, in turn. Training is forward and backward with all gradients; forward is the first
-part of that. N and M are the positions of x and of the (subsampled) x̂, E the inner channels; the
+sides run once, in turn. Training is forward and backward with all gradients; forward is without
+gradients. N and M are the positions of x and of the (subsampled) x̂, E the inner channels; the
 Gaussian form compares 2E channels, with N = M those of one tensor. Batch 1, tensors laid out as
 `NonLocalBlock` has them. Whole models run with and without blocks in turn, with the same weights;
 a training step is forward, backward and update, and "time" is the median over rounds of what the
@@ -81,12 +81,12 @@ def tables(section: str, quick: bool, device: str, dtype: torch.dtype) -> Iterat
     elif section == "loading" and device == "cpu":
         yield from loading.report(quick)
     elif section == "block":
-        yield block.block_table(1 if quick else block.ROUNDS, device, dtype)
+        rounds = 1 if quick else block.ROUNDS
+        yield block.block_table(rounds, device, dtype)
+        yield ways.ways_table(rounds, device, dtype)
     elif section == "operation":
         sizes = operation.SIZES[:2] if quick else operation.SIZES
-        yield from operation.operation_tables(
-            sizes, 3 if quick else operation.ROUNDS, device, dtype
-        )
+        yield operation.operation_table(sizes, 3 if quick else operation.ROUNDS, device, dtype)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""MkDocs' hook (see mkdocs.yml): pages that are made from other files, and links between them.
+"""MkDocs hook: generated pages, and links between them.
 
-README.md is the site's home; CONTRIBUTING.md, CHANGELOG.md, the model zoo and the tutorials are
-pages too, and the configs are served beside them. A relative link is written once, as GitHub
-follows it, and means the same page or file on the site. The table of config keys is made from
+README.md is the home page. CONTRIBUTING.md, CHANGELOG.md, the model zoo and the tutorials are pages
+too, and the configs are served next to them. Relative links are written as on GitHub, and lead to
+the same page or file on the site. The table of config keys is generated from
 `nl_detectron.config.defaults`.
 """
 
@@ -80,13 +80,25 @@ def site_link(link: re.Match[str], source: str, page: str) -> str:
 
 
 def notebook_as_markdown(text: str, file: str) -> str:
-    """Return the text and code of the notebook `file`, without outputs, and say where it is."""
+    """Return text, code and outputs of the notebook `file`, and a link to it."""
     parts = []
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-    note = f"This page is [{file}]({file}) without outputs. Jupyter runs it with `.venv`'s Python."
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+        else:
+            parts += [f"```python\n{source}\n```", *outputs_as_markdown(cell["outputs"])]
+    note = f"This page is the notebook [{file}]({file}). Jupyter runs it with `.venv`'s Python."
     return "\n\n".join([parts[0], note, *parts[1:]])
+
+
+def outputs_as_markdown(outputs: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the printed text of a cell, then its images."""
+    if printed := "".join("".join(o["text"]) for o in outputs if o.get("name") == "stdout"):
+        yield f"```text\n{printed}```"
+    for image in (output["data"]["image/jpeg"] for output in outputs if "data" in output):
+        encoded = "".join("".join(image).split())
+        yield f"![Output of the cell above](data:image/jpeg;base64,{encoded})"
 
 
 def config_table() -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw videos of a data set with their scores, which an evaluation has left in inference/."""
+"""Draw the videos of a dataset with the scores of an evaluation, from inference/."""
 
 import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
 
@@ -27,7 +27,7 @@ example:
   draw_video_scores.py --dataset nl_clips_val --output sheet.png \\
       --scores output/quickstart-video/inference/scores_nl_clips_val.npz""",
     )
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered data set")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered dataset")
     parser.add_argument("--scores", required=True, metavar="FILE", help="scores_NAME.npz")
     parser.add_argument("--output", required=True, metavar="FILE", help=".png, .jpg or .pdf")
     parser.add_argument("--count", type=int, default=10, help="videos (default: %(default)s)")

@@ -46,11 +46,11 @@ examples:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.smooth < 1:
-        raise UserError(f"--smooth is {arguments.smooth}; allowed: 1 (off) or more")
+        raise UserError(f"--smooth must be at least 1 (off), got {arguments.smooth}")
     runs = read_runs(arguments.runs)
     for run in runs:
         if run.damaged_lines:
-            print(f"{run.name}: {run.damaged_lines} damaged line(s) left out", file=sys.stderr)
+            print(f"{run.name}: {run.damaged_lines} damaged line(s) skipped", file=sys.stderr)
     figure = plot_runs(runs, keys=arguments.keys, smooth=arguments.smooth)
     try:
         figure.savefig(arguments.output, dpi=150)

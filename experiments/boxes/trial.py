@@ -29,9 +29,7 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
     """Train the detector of `trial`, save its weights under `output`, and measure it."""
     cfg = PLAN.cfg(trial, output)
     draw = draw_of(trial)
-    return run_detector(
-        trial, cfg, output, build=build, draw=draw, scores=scores, cost=cost_of(cfg)
-    )
+    return run_detector(trial, cfg, output, build=build, draw=draw, score=score, cost=cost_of(cfg))
 
 
 def draw_of(trial: Trial) -> Draw:
@@ -53,12 +51,9 @@ def build(cfg: CfgNode) -> GeneralizedRCNN:
     return cast(GeneralizedRCNN, model)
 
 
-def scores(scenes: Sequence[Scene]) -> tuple[Score, Score]:
-    """Return the score of boxes with their class, and of boxes whatever their class."""
-    truth = truth_of(scenes)
-    return partial(average_precision, truth=truth), partial(
-        average_precision, truth=truth, use_classes=False
-    )
+def score(scenes: Sequence[Scene]) -> Score:
+    """Return the score of boxes with their class."""
+    return partial(average_precision, truth=truth_of(scenes))
 
 
 def truth_of(scenes: Sequence[Scene]) -> COCO:

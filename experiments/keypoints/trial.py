@@ -26,34 +26,29 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
     """Train the detector of `trial`, save its weights under `output`, and measure it."""
     cfg = PLAN.cfg(trial, output)
     draw, cost = draw_of(trial), cost_of(cfg)
-    return run_detector(trial, cfg, output, build=build_model, draw=draw, scores=scores, cost=cost)
+    return run_detector(trial, cfg, output, build=build_model, draw=draw, score=score, cost=cost)
 
 
 def draw_of(trial: Trial) -> Draw:
     return partial(draw_person, distance=trial.distance or 0, first_row=trial.task == "first_row")
 
 
-def scores(scenes: Sequence[Scene]) -> tuple[Score, Score]:
-    """Return the score of the two sides, and of the other keypoints."""
-    sides, others = (
-        partial(average_precision, truth=truth_of(scenes, which), what="keypoints", sigmas=SIGMAS)
-        for which in (SIDES, slice(SIDES.stop, None))
-    )
-    return sides, others
+def score(scenes: Sequence[Scene]) -> Score:
+    """Return the score of the two sides."""
+    truth = truth_of(scenes)
+    return partial(average_precision, truth=truth, what="keypoints", sigmas=SIGMAS)
 
 
-def truth_of(scenes: Sequence[Scene], which: slice) -> COCO:
-    """Return the ground truth with `which` of `KEYPOINTS` alone."""
+def truth_of(scenes: Sequence[Scene]) -> COCO:
+    """Return the ground truth with the two sides alone."""
     annotations = []
     for scene in scenes:
         assert scene.keypoints is not None
-        seen = np.zeros_like(scene.keypoints[0])
+        sides = np.zeros_like(scene.keypoints[0])
         # COCO counts from the middle of the first pixel, Detectron2 from its edge.
-        seen[which] = scene.keypoints[0, which] - (0.5, 0.5, 0)
-        visible = seen[:, 2] > 0
+        sides[SIDES] = scene.keypoints[0, SIDES] - (0.5, 0.5, 0)
         annotation = {"category_id": 0, "bbox": [0, 0, SIZE, SIZE], "area": SIZE**2}
-        annotation["keypoints"] = (seen * visible[:, None]).ravel().tolist()
-        annotation["num_keypoints"] = int(visible.sum())
+        annotation |= {"keypoints": sides.ravel().tolist(), "num_keypoints": 2}
         annotations.append([annotation])
     return coco_truth(annotations, 1)
 

@@ -1,7 +1,5 @@
 """One trial on clips."""
 
-from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import cast
 
@@ -13,20 +11,17 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor
 from torch.nn import functional as F
 
-from nl_detectron.analysis.attention import compute_clip_attention
 from nl_detectron.analysis.clip import Clip
 from nl_detectron.analysis.cost import PartCost, analyze_video, build_on_meta
 from nl_detectron.modeling import VideoClassifier
 
-from ..blocks import Share, measure_blocks
 from ..plan import Trial
 from ..results import Outcome
 from ..training import train
 from .plan import PLAN
-from .task import FRAMES, HEIGHT, KINDS, SIDE, TASKS, WIDTH, Clips, draw_clips
+from .task import FRAMES, HEIGHT, KINDS, TASKS, WIDTH, Clips, draw_clips
 
 VALIDATION_CLIPS = 1152
-_LOOKED_AT = 96  # validation clips on which the blocks are measured
 _BATCH = 64
 _VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 
@@ -58,7 +53,7 @@ def run_trial(trial: Trial, output: Path) -> Outcome:
         }
         for kind, subset in subsets.items()
     ]
-    return Outcome(runs=runs, curves=curve, blocks=measure_blocks(model, _shares(model, val)))
+    return Outcome(runs=runs, curves=curve)
 
 
 def cost_of(cfg: CfgNode) -> PartCost:
@@ -86,18 +81,6 @@ def _score(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
         "accuracy": 100 * float((logits.argmax(1) == truth).float().mean()),
         "cross_entropy": float(F.cross_entropy(logits, truth)),
     }
-
-
-def _shares(model: VideoClassifier, val: Clips) -> Iterator[Share]:
-    """Yield the share of the attention of the first object on the second one."""
-    for index in range(_LOOKED_AT):
-        seen = compute_clip_attention(model, as_clip(val, index))
-        (t, y, x), (other_t, top, left) = val.places[index].tolist()
-        pixels = product([other_t], np.arange(SIDE) + left + 0.5, np.arange(SIDE) + top + 0.5)
-        query = seen.clip.point(t, x + SIDE / 2, y + SIDE / 2)
-        partner = list(pixels)
-        for attention in seen.attend(query):
-            yield attention.block, *attention.share_at(partner)
 
 
 def as_clip(clips: Clips, index: int) -> Clip:

@@ -8,25 +8,40 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
+from .reading import DataUnpickler
+
 VIDEO = "Caffe2, video"  # the author of a checkpoint whose convolutions have planes
 _SOLVER = ("lr", "model_iter")  # and <blob>_momentum: they belong to the training
-_BRANCHES = {
-    "conv1": "branch2a",
-    "conv2": "branch2b",
-    "conv3": "branch2c",
-    "shortcut": "branch1",
-}
-_OF_NORM = {"weight": "bn_s", "bias": "bn_b", "running_mean": "bn_rm", "running_var": "bn_riv"}
-_OF_CONV = {"weight": "w", "bias": "b"}
+# What makes the name of a `VideoClassifier`'s weight that of its blob.
+_BLOBS = (
+    (r"^backbone\.", ""),
+    (r"^stem\.conv1\.norm\.", "res_conv1_bn."),
+    (r"^stem\.", ""),
+    (r"^classifier\.", "pred."),
+    (r"^res(\d)\.nonlocal_after_(\d+)\.", r"nonlocal_conv\1_\2_"),
+    (r"^(res\d)\.(\d+)\.", r"\1_\2_"),
+    (r"_conv1\.", "_branch2a."),
+    (r"_conv2\.", "_branch2b."),
+    (r"_conv3\.", "_branch2c."),
+    (r"_shortcut\.", "_branch1."),
+    (r"[._]norm\.", "_bn."),
+    (r"_bn\.weight$", "_bn_s"),
+    (r"_bn\.bias$", "_bn_b"),
+    (r"\.running_mean$", "_rm"),
+    (r"\.running_var$", "_riv"),
+    (r"\.weight$", "_w"),
+    (r"\.bias$", "_b"),
+)
 
 
-def read_pickle(filename: str) -> dict[str, Any]:
+def read_pickle(filename: str, *, trusted: bool = False) -> dict[str, Any]:
     """The checkpoint in a pickle of Detectron2's or of Caffe2's kind, as Detectron2 hands it on.
 
-    Names of blobs may be bytes. Unpickling can run code: `check_pickle` comes first.
+    Names of blobs may be bytes. What is not plain data is read, and its code run, if `trusted`.
     """
+    unpickler = pickle.Unpickler if trusted else DataUnpickler
     with PathManager.open(filename, "rb") as file:
-        data = pickle.load(file, encoding="latin1")
+        data = unpickler(file, encoding="latin1").load()
     if "model" in data and "__author__" in data:
         return data
     blobs = _by_text(data)
@@ -48,25 +63,11 @@ def _by_text(named: dict[str | bytes, Any]) -> dict[str, Any]:
     }
 
 
-def blob_of(key: str) -> str | None:
-    """The blob of a `VideoClassifier`'s weight, None if the official code has none for it."""
-    module, _, kind = key.removeprefix("backbone.").rpartition(".")
-    layer = module.removesuffix(".norm")
-    is_norm = layer != module
-    suffix = (_OF_NORM if is_norm else _OF_CONV).get(kind)
-    if suffix is None:
-        return None
-    if layer == "stem.conv1":
-        return f"res_conv1_{suffix}" if is_norm else f"conv1_{suffix}"
-    if layer == "classifier":
-        return f"pred_{suffix}"
-    if found := re.fullmatch(r"res(\d)\.nonlocal_after_(\d+)(?:\.(\w+))?", layer):
-        stage, place, conv = found.groups()
-        return "_".join(["nonlocal", f"conv{stage}", place, *([conv] if conv else []), suffix])
-    if found := re.fullmatch(r"(res\d)\.(\d+)\.(\w+)", layer):
-        stage, index, conv = found.groups()
-        return f"{stage}_{index}_{_BRANCHES[conv]}_{suffix}" if conv in _BRANCHES else None
-    return None
+def blob_of(key: str) -> str:
+    """The blob of a `VideoClassifier`'s weight in the official files, if these have it."""
+    for pattern, replacement in _BLOBS:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def rename_blobs(blobs: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,6 @@ from .inflate import adapt, takes_clips
 from .reading import (
     TRUSTED,
     UnreadableError,
-    check_pickle,
     check_weights,
     first_sentence,
     unreadable,
@@ -32,7 +31,7 @@ logger = logging.getLogger(__name__)
 METADATA = "dataset_metadata"
 """Key of a checkpoint for names and category ids of the classes, see `data.catalog`."""
 
-HEURISTICS = "matching_heuristics="  # Detectron2's own option
+HEURISTICS = "matching_heuristics=True"  # Detectron2's own option
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -150,23 +149,22 @@ class Checkpointer(DetectionCheckpointer):
                 content that the model, optimizer or trainer does not take.
         """
         file, _, query = os.fspath(path or "").partition("?")
-        options = query.split("&") if query else []
+        options = query.split("&")
         self._trusted = TRUSTED in options
         self._path = file
         rest = "&".join(option for option in options if option != TRUSTED)
-        if rest and not rest.startswith(HEURISTICS):
-            raise UserError(
-                f"'{path}': unknown option '{rest}'; allowed: {TRUSTED}, {HEURISTICS}True"
-            )
-        if os.path.isdir(file):
-            raise UnreadableError(f"cannot read the checkpoint '{path}': it is a directory")
+        if rest and rest != HEURISTICS:
+            raise UserError(f"'{path}': expected ?{TRUSTED} or ?{HEURISTICS}, got '{rest}'")
         try:
             return super().load(f"{file}?{rest}" if rest else file, *args, **kwargs)
         except UserError:
             raise
         except (OSError, AssertionError) as error:
+            hint = ""
+            if "://" in file:
+                hint = '; give MODEL.WEIGHTS the path of a local copy, or "" for random weights'
             raise UnreadableError(
-                f"cannot read the checkpoint '{path}': {first_sentence(error)}"
+                f"cannot read the checkpoint '{path}': {first_sentence(error)}{hint}"
             ) from error
         except Exception as error:  # content of unknown origin can raise anything
             raise UserError(
@@ -177,10 +175,12 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         try:
-            if not self._trusted:
-                check_pickle(filename)
-            is_pickle = filename.endswith(".pkl")
-            checkpoint = read_pickle(filename) if is_pickle else super()._load_file(filename)
+            if filename.endswith(".pkl"):
+                checkpoint = read_pickle(filename, trusted=self._trusted)
+            elif filename.endswith(".pyth"):  # of pycls
+                checkpoint = {"model": self._torch_load(filename), "matching_heuristics": True}
+            else:
+                checkpoint = super()._load_file(filename)
         except OSError:
             raise
         except Exception as error:  # a damaged file can raise anything

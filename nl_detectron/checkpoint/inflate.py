@@ -45,7 +45,7 @@ def adapt(checkpoint: dict[str, Any], state: dict[str, Tensor]) -> dict[str, str
     names = {}
     if author == VIDEO:
         weights = rename_blobs(weights, state)
-        names = {key: blob for key in state if (blob := blob_of(key))}
+        names = {key: blob_of(key) for key in state}
     matching = checkpoint.pop("matching_heuristics", False)
     if "layer1.0.conv1.weight" in weights:
         weights, matching = from_torchvision(weights), True

@@ -2,7 +2,6 @@
 
 import codecs
 import logging
-import math
 import pickle
 import re
 from collections import OrderedDict
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.utils.file_io import PathManager
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..utils.errors import UserError
@@ -26,71 +24,68 @@ class UnreadableError(UserError):
     """A file that is missing, damaged, or not a checkpoint that can be read without risk."""
 
 
-def check_pickle(filename: str) -> None:
-    """Raise an error if Detectron2's own unpickling of `filename` could run code or crash."""
-    if filename.endswith(".pkl"):
-        with PathManager.open(filename, "rb") as file:
-            _DataUnpickler(file, encoding="latin1").load()
-    elif filename.endswith(".pyth"):
-        torch.load(filename, map_location="cpu", weights_only=True)
-
-
 class _Dtype:
     """Stands for `numpy.dtype`, of numbers only."""
 
     def __init__(self, code: str, *_: bool) -> None:
         if not re.fullmatch(r"[biufc]\d{1,2}", code):
             raise pickle.UnpicklingError(f"an array of {code!r} is not of numbers")
-        self.size = np.dtype(code).itemsize
+        self.numpy = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
         # Other flags make numpy take numbers for addresses.
         if state[0] != 3 or state[1] not in set("<>|=") or state[2:] != (*[None] * 3, -1, -1, 0):
             raise pickle.UnpicklingError("an array with a type that numpy does not write")
+        self.numpy = self.numpy.newbyteorder(state[1])
 
 
 class _Array:
-    """Stands for `numpy.ndarray`, empty until its content is set."""
+    """Stands for `numpy.ndarray`, which trusts what it reads and could crash."""
 
-    def __init__(self, _: object, shape: tuple[int, ...], code: bytes | str) -> None:
-        if shape != (0,):
-            raise pickle.UnpicklingError("an array that does not start empty")
+    def __init__(self, *_: object) -> None:
+        pass
 
     def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, _, data = state
-        _check_size(data, dtype, shape)
+        _, shape, dtype, is_fortran, data = state
+        data = data.encode("latin1") if isinstance(data, str) else data
+        self.content = _from_buffer(data, dtype, shape, "F" if is_fortran else "C")
 
 
-def _check_size(data: bytes | str, dtype: _Dtype, shape: tuple[int, ...] = (), *_: str) -> None:
-    if min(shape, default=0) < 0 or len(data) != math.prod(shape) * dtype.size:
-        raise pickle.UnpicklingError("an array of another size than its content")
+def _from_buffer(
+    data: bytes, dtype: _Dtype, shape: tuple[int, ...] = (), order: Any = "C"
+) -> np.ndarray:
+    return np.frombuffer(data, dtype.numpy).reshape(shape, order=order).copy(order)
 
 
-def _scalar(dtype: _Dtype, data: bytes | str) -> None:
-    _check_size(data, dtype)
-
-
-# As numpy's own pickles name them; `_core` was `core` before numpy 2. numpy's own functions are not
-# called, as they trust what they read and could crash.
+# As numpy's own pickles name them; `_core` was `core` before numpy 2.
 _DATA = {
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): codecs.encode,  # how Python 3 writes bytes for Python 2
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): object(),
     ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _check_size,
+    ("numpy.core.multiarray", "scalar"): lambda dtype, data: _from_buffer(data, dtype),
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
 }
 
 
-class _DataUnpickler(pickle.Unpickler):
-    """Checks that there are only numpy arrays of numbers, and built-in containers."""
+class DataUnpickler(pickle.Unpickler):
+    """Reads numpy arrays of numbers and built-in containers, and runs no code."""
 
     def find_class(self, module: str, name: str) -> Any:
         found = _DATA.get((module.replace("numpy._core", "numpy.core"), name))
         if found is None:
             raise pickle.UnpicklingError(f"it asks for the global {module}.{name}")
         return found
+
+    def load(self) -> Any:
+        return _with_arrays(super().load())
+
+
+def _with_arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_arrays(inside) for name, inside in value.items()}
+    return value.content if isinstance(value, _Array) else value
 
 
 def unreadable(filename: str, error: Exception) -> UnreadableError:

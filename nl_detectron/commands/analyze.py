@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 from detectron2.config import CfgNode
-from omegaconf import DictConfig
 from tabulate import tabulate
 
 from ..analysis import cost as analysis
@@ -19,7 +18,7 @@ from ..analysis.cost import (
     build_on_meta,
     increase,
 )
-from ..config import load_config, load_lazy_config
+from ..config import load_any_config
 from ..modeling import VideoClassifier
 from ..utils.arguments import add_traceback
 from ..utils.errors import UserError
@@ -70,7 +69,8 @@ def main() -> None:
     args = parser().parse_args()
     if min(*(args.input_size or ()), args.proposals, args.detections) < 1:
         raise UserError("--input-size, --proposals and --detections need numbers above 0")
-    cfg = load(args.config_file, args.opts)
+    # Nothing is computed, so a config for a GPU can be counted without one.
+    cfg = load_any_config(args.config_file, args.opts, device="cpu")
     model = build_on_meta(cfg)
     if isinstance(model, VideoClassifier):
         print_video(cfg, model, args)
@@ -122,13 +122,6 @@ def count_clip(cfg: CfgNode, model: VideoClassifier, size: Sequence[int] | None 
 def count_view(cfg: CfgNode, model: VideoClassifier) -> Analysis:
     """Count a view of the test."""
     return count_clip(cfg, model, [cfg.INPUT.MIN_SIZE_TEST] * 2)
-
-
-def load(config_file: str, opts: list[str]) -> CfgNode | DictConfig:
-    # Nothing is computed, so a config for a GPU can be counted without one.
-    if config_file.endswith(".py"):
-        return load_lazy_config(config_file, [*opts, "train.device=cpu"])
-    return load_config(config_file, [*opts, "MODEL.DEVICE", "cpu"])
 
 
 def as_dict(result: Analysis) -> dict:

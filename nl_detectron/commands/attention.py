@@ -147,13 +147,13 @@ examples:
 
 def main() -> None:
     args = parse_arguments()
-    files = list(list_images(args.input))[: args.samples]
     for name, least in (("max_detections", 0), ("arrows", 0), ("samples", 1)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
     setup_logger(name="fvcore")
     cfg = complete_config(args.config_file, opts=args.opts)
+    files = list(list_images(args.input))[: args.samples]
     source = (_Videos if is_video(cfg) else _Images)(args, cfg, files)
     bad: list[Path] = []
     if args.statistics:

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
-from ..config import is_video, load_config, load_lazy_config
-from ..data import check_datasets
+from ..config import is_video, load_any_config
+from ..data import check_datasets, register_datasets
 from ..data.validation import check_file, check_registered, check_run
 from ..data.validation.coco import Expected
 from ..data.validation.kinds import KINDS, Report, Severity
@@ -22,7 +23,7 @@ from ..data.validation.videos import (
     is_video_set,
 )
 from ..utils.arguments import add_opts, add_traceback
-from ..utils.errors import UserError
+from ..utils.errors import UserError, nearest
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,16 +102,12 @@ def main() -> int:
 
 
 def check_config(file: str, opts: list[str], options: dict[str, Any]) -> list[Report]:
-    if file.endswith(".py"):
-        cfg = load_lazy_config(file, [*opts, "train.device=cpu"])
-    else:
-        cfg = load_config(file, [*opts, "MODEL.DEVICE", "cpu"])
-        if is_video(cfg):
-            check_datasets(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
-            return check_video_run(cfg, **options)
+    cfg = load_any_config(file, opts, device="cpu")
+    if isinstance(cfg, CfgNode):
+        register_datasets(cfg)
     run = Run.of(cfg)
     check_datasets(run.train + run.test)
-    return check_run(run, **options)
+    return check_video_run(cfg, **options) if is_video(cfg) else check_run(run, **options)
 
 
 def check_dataset(args: argparse.Namespace, options: dict[str, Any]) -> Report:
@@ -121,10 +118,8 @@ def check_dataset(args: argparse.Namespace, options: dict[str, Any]) -> Report:
             return check_videos(VideoSet.registered(name), **options)
         return check_registered(name, expected=expected, **options)
     if not Path(name).exists():
-        known = [n for n in DatasetCatalog if n.startswith(("nl_", "coco_2017"))]
-        raise UserError(
-            f"expected a file or a registered dataset ({', '.join(known)}, ...), got '{name}'"
-        )
+        guess = nearest(name, list(DatasetCatalog), cutoff=0.85)
+        raise UserError(f"expected a file or a registered dataset, got '{name}'.{guess}")
     if args.images is None and not args.no_images:
         raise UserError(
             f"give the folder of the images after '{name}', or --no-images to check only the "

@@ -19,11 +19,11 @@ from detectron2.utils.logger import setup_logger
 from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
-from ..config import is_video, load_config
+from ..config import is_video
 from ..data.catalog import read_coco
 from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, ImageId, list_images, number_images, report_bad
-from ..engine.predictor import Predictor, to_coco_results
+from ..engine.predictor import Predictor, complete_config, to_coco_results
 from ..utils.arguments import (
     DEFAULT_CONFIDENCE,
     add_class_names,
@@ -114,14 +114,14 @@ def main() -> None:
     if show and not has_screen() and (args.json is None or args.webcam):
         raise UserError("there is no display for a window; give --output or --json")
     show = show and has_screen()
+    setup_logger(name="fvcore")
+    cfg = complete_config(args.config_file, opts=args.opts)
+    check_flags(cfg, args)
     files = list_images(args.input) if args.input else {}
     if args.json:
         read = [*files, args.video_input or "", args.config_file, args.class_names or ""]
         check_overwriting([args.json], read)
         write_json(args.json, [])  # so that a wrong path shows before the work, not after
-    setup_logger(name="fvcore")
-    cfg = load_config(args.config_file, args.opts)
-    check_flags(cfg, args)
     if args.input:
         numbers = number_images(files, read_coco(args.class_names) if args.class_names else None)
         drawn = output_files(list(files), args.output, [".png"], endings=IMAGE_ENDINGS)
@@ -223,7 +223,19 @@ def detect_in_images(
                 show = show and show_window(drawn, wait=True)
     print(f"{len(numbers) - len(bad)} images, {instance_count} instances", end="")
     print(f", drawn in {args.output}" if args.output else "")
+    if instance_count == 0 and (readable := [file for file in numbers if file not in bad]):
+        print(highest_score(predictor, readable[0]))
     report_bad(bad, len(numbers))
+
+
+def highest_score(predictor: Predictor, file: Path) -> str:
+    """Return a line on the best detection of an image below the confidence threshold."""
+    found = Predictor(predictor.cfg, confidence_threshold=0.0)(file).scores
+    score = f"the highest in {file} is {found.max():.2g}" if len(found) else f"{file} has none"
+    return (
+        f"no score reaches the confidence threshold; {score}: give a lower "
+        "--confidence-threshold, or train for longer"
+    )
 
 
 def result_metadata(predictor: Predictor, inputs: list[str]) -> Metadata:

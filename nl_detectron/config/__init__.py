@@ -18,7 +18,7 @@ from .defaults import (
     NonLocalOptions,
     add_nonlocal_config,
 )
-from .lazy import check_lazy_run, load_lazy_config
+from .lazy import check_lazy_run, load_any_config, load_lazy_config
 from .load import Config, dataset_names, is_video, load_config, setting
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "check_lazy_run",
     "dataset_names",
     "is_video",
+    "load_any_config",
     "load_config",
     "load_lazy_config",
     "setting",

@@ -4,50 +4,56 @@
 MODEL:
   RESNETS:
     NON_LOCAL:
-      AFTER_BLOCKS: [[], [], [], []]   # res2..res5: 0-based residual blocks followed by a block;
-                                       # negative counts from the end: -2 is before the last
+      AFTER_BLOCKS: [[], [], [], []]   # residual blocks of res2 to res5 that a non-local block
+                                       # follows, counted from 0; negative numbers count from the
+                                       # end, and -2 is before the last
       PAIRWISE: embedded_gaussian      # gaussian, embedded_gaussian, dot_product, concatenation
-      REDUCTION: 2                     # inner width = channels / REDUCTION
+      REDUCTION: 2                     # inner width is channels / REDUCTION
       SUBSAMPLE: 2                     # stride of the max-pooling before phi and g; 1 is off
-      NORM: BN                         # after W_z: what detectron2's get_norm takes; "" is none
-      SCALE: True                      # softmax forms divide by the square root of the width
-      INIT_STD: 0.01                   # standard deviation of the weights' start; 0.01, the
-                                       # official code's, suits 1024 channels: of fewer, theta . phi
-                                       # starts near zero and a larger one, 2 / sqrt(channels) at
-                                       # most, learns sooner
-      AXES: spacetime                  # of clips, what a position sees: spacetime; space, its own
-                                       # frame; time, its own place
-      GROUP_FRAMES: [0, 0, 0, 0]       # of clips, res2..res5: time steps that see each other; 0 is
-                                       # all
+      NORM: BN                         # norm after W_z, as in detectron2's get_norm; "" is none
+      SCALE: True                      # divide the product of the softmax forms by the square root
+                                       # of its width
+      INIT_STD: 0.01                   # standard deviation of the initial weights. The official
+                                       # 0.01 suits 1024 channels; with fewer, a larger value learns
+                                       # sooner, up to 2 / sqrt(channels)
+      AXES: spacetime                  # video positions that attend to each other: spacetime;
+                                       # space, within a frame; time, at one place
+      GROUP_FRAMES: [0, 0, 0, 0]       # time steps of res2 to res5 that attend to each other; 0 is
+                                       # the whole clip
   ROI_KEYPOINT_HEAD:
     NON_LOCAL:
-      EVERY_CONVS: 0                   # a block after every so many convolutions; 0 is off
+      EVERY_CONVS: 0                   # number of convolutions between blocks; 0 is no block
       ...                              # and PAIRWISE to INIT_STD as above
   VIDEO_RESNET:                        # of build_nonlocal_video_resnet_backbone, with RESNETS
     TEMPORAL: c2d                      # c2d, i3d_3x1x1, i3d_3x3x3
-    STEM_TIME_STRIDE: 2                # of conv1 and of pool1: 2, or 1 to keep all frames
+    STEM_TIME_STRIDE: 2                # time stride of conv1 and pool1; 1 keeps all frames
     POOLING: official                  # official (224 pixels are 55 in res2) or paper (56)
   VIDEO_CLASSIFIER:
-    NUM_CLASSES: 400                   # of the data set
-    DROPOUT: 0.5                       # before the linear layer
-    MULTI_LABEL: False                 # True: a sigmoid per class instead of a softmax
+    NUM_CLASSES: 400                   # class count of the dataset
+    DROPOUT: 0.5                       # dropout before the linear layer
+    MULTI_LABEL: False                 # True uses a sigmoid per class instead of a softmax
 INPUT:
   CLIP:
-    FRAMES: 32                         # of a clip
-    STRIDE: 2                          # frames of the video from one to the next
+    FRAMES: 32                         # frames per clip
+    STRIDE: 2                          # distance between these frames in the video
+DATASETS:
+  REGISTER: []                         # your own datasets, for TRAIN and TEST. Images: {name: NAME,
+                                       # json_file: FILE, image_root: FOLDER}, with keypoint_names
+                                       # and keypoint_flip_map; videos: {name: NAME, root: FOLDER},
+                                       # with list_file, classes, multi_label, folder_rate
 DATALOADER:
-  SKIP_BAD_VIDEOS: False               # True: leave out videos that cannot be read, and list them
-  MAX_BAD_VIDEOS: 0.05                 # ... up to this share of a data set's; more ends the run
+  SKIP_BAD_VIDEOS: False               # True skips and lists unreadable videos
+  MAX_BAD_VIDEOS: 0.05                 # largest share of skipped videos; a run stops above it
 SOLVER:
-  ACCUMULATE_STEPS: 1                  # batches of IMS_PER_BATCH that make up one update
+  ACCUMULATE_STEPS: 1                  # batches of IMS_PER_BATCH per update
 TEST:
-  CLIPS: 10                            # of each video, evenly spread
-  CROPS: 3                             # of each clip, along the longer side
-  VIEW_POOLING: mean                   # of the views' probabilities: mean or max
-  ATTENTION_SAMPLES: 0                 # log what the blocks do on the first so many samples of the
-                                       # test data at every evaluation; 0 is off
+  CLIPS: 10                            # clips per video, evenly spread
+  CROPS: 3                             # crops per clip, along the longer side
+  VIEW_POOLING: mean                   # pooling of the views' probabilities: mean or max
+  ATTENTION_SAMPLES: 0                 # test samples on which every evaluation measures the blocks;
+                                       # 0 is off
 WANDB:
-  PROJECT: ""                          # of Weights & Biases, where curves go too; "" is off
+  PROJECT: ""                          # project of Weights & Biases for the curves; "" is off
 ```
 """
 
@@ -108,6 +114,7 @@ def add_nonlocal_config(cfg: CfgNode) -> None:
     cfg.TEST.CLIPS = 10
     cfg.TEST.CROPS = 3
     cfg.TEST.VIEW_POOLING = "mean"
+    cfg.DATASETS.REGISTER = []
     cfg.TEST.ATTENTION_SAMPLES = 0
     cfg.DATALOADER.SKIP_BAD_VIDEOS = False
     cfg.DATALOADER.MAX_BAD_VIDEOS = 0.05

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..utils.errors import ConfigError, UserError, nearest, one_line, short_repr
-from .load import check_device, find_config_file
+from .load import Config, check_device, find_config_file, load_config
 
 _LAZY_PARTS = ("model", "optimizer", "dataloader", "train")
 # Keys of `train` that Detectron2's own LazyConfigs do not have.
@@ -41,6 +41,20 @@ _LAZY_SECTIONS = (
     *("lr_multiplier", "optimizer.params", "dataloader.train", "dataloader.test"),
     *("dataloader.evaluator", "train.ddp", "train.expected_results"),
 )
+
+
+def load_any_config(
+    config_file: str | os.PathLike[str], opts: Sequence[str] = (), *, device: str | None = None
+) -> Config:
+    """Return a LazyConfig for a ``.py`` file, else a YAML config.
+
+    Args:
+        opts: overrides of that kind of config.
+        device: replaces the config's.
+    """
+    if str(config_file).endswith(".py"):
+        return load_lazy_config(config_file, [*opts, *([f"train.device={device}"] * bool(device))])
+    return load_config(config_file, [*opts, *(("MODEL.DEVICE", device) if device else ())])
 
 
 def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> DictConfig:

@@ -16,6 +16,8 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import CLASSES_KEYS
 from ..utils.errors import ConfigError, UserError, nearest
+from .datasets.register import ENTRY
+from .datasets.register import KEY as REGISTER
 from .datasets.video_list import read_classes
 
 logger = logging.getLogger(__name__)
@@ -44,20 +46,15 @@ def check_datasets(names: Iterable[str]) -> None:
     Raises:
         UserError: the first that is missing.
     """
-    known = list(DatasetCatalog.keys())
     for name in names:
-        if name not in known:
-            raise UserError(f"data set '{name}' is not registered.{nearest(name, known)}")
+        if name not in DatasetCatalog:
+            raise UserError(not_registered(name))
         metadata = MetadataCatalog.get(name)
         for path in map(metadata.get, _PATHS):
             if path and "://" not in path and not os.path.exists(path):
-                root = os.environ.get("DETECTRON2_DATASETS")
-                where = f"is '{root}'" if root else "is not set, so ./datasets is used"
                 raise UserError(
-                    f"data set '{name}' is not there: no {os.path.abspath(path)}. "
-                    f"DETECTRON2_DATASETS {where}; point it at the folder that holds the data "
-                    "sets, or use nl_shapes_train and nl_shapes_val, or with videos "
-                    "nl_clips_train and nl_clips_val, which need no download"
+                    f"dataset '{name}' is not there: no {os.path.abspath(path)}; "
+                    f"{_where_to_put(metadata)}"
                 )
         for package, requirement in _PACKAGES.get(metadata.get("evaluator_type"), {}).items():
             if importlib.util.find_spec(package) is None:
@@ -65,6 +62,29 @@ def check_datasets(names: Iterable[str]) -> None:
                     f"dataset '{name}' needs the package {package}, which is not installed; "
                     f"pip install {requirement}"
                 )
+
+
+def not_registered(name: str) -> str:
+    """Return the message for a name that no dataset has, with the fix."""
+    # Names share much, such as "_train": only a slip of the fingers comes closer than this.
+    hint = nearest(name, list(DatasetCatalog.keys()), cutoff=0.85) or (
+        f" Register your own by DATASETS.REGISTER in the config, [{{name: {name}, json_file: FILE, "
+        f"image_root: FOLDER}}] or for videos [{{name: {name}, list_file: FILE, root: FOLDER}}], "
+        "or in a script"
+    )
+    return f"dataset '{name}' is not registered.{hint}"
+
+
+def _where_to_put(metadata: Metadata) -> str:
+    if metadata.get(ENTRY):
+        return f"correct its paths in {REGISTER}, which start from the current folder"
+    root = os.environ.get("DETECTRON2_DATASETS")
+    where = f"is '{root}'" if root else "is not set, so ./datasets is used"
+    return (
+        f"DETECTRON2_DATASETS {where}; point it at the folder that holds the datasets, or use "
+        "nl_shapes_train and nl_shapes_val, or with videos nl_clips_train and nl_clips_val, which "
+        "need no download"
+    )
 
 
 def metadata_of(names: Iterable[str]) -> dict[str, Any]:

@@ -23,11 +23,10 @@ from ..config import (
     check_lazy_run,
     dataset_names,
     is_video,
-    load_config,
-    load_lazy_config,
+    load_any_config,
     setting,
 )
-from ..data import check_datasets
+from ..data import check_datasets, register_datasets
 from ..data.build import check_metadata
 from ..data.validation.run import Run
 from ..utils.arguments import add_traceback
@@ -42,6 +41,8 @@ logger = logging.getLogger(__name__)
 def argument_parser() -> argparse.ArgumentParser:
     """Return Detectron2's parser with examples of our own."""
     program = sys.argv[0]
+    # torchrun starts scripts and modules, not commands.
+    launched = program.replace("nl-detectron", "-m nl_detectron")
     parser = default_argument_parser(
         epilog=f"""
 examples:
@@ -60,7 +61,7 @@ examples:
     {program} --config-file FILE --num-gpus 8 --num-machines 2 --machine-rank <0 or 1> \\
         --dist-url tcp://<first machine>:29500
     torchrun --nnodes 2 --nproc-per-node 8 --node-rank <0 or 1> --master-addr <first machine> \\
-        {program} --config-file FILE
+        {launched} --config-file FILE
     srun --kill-on-bad-exit --nodes 2 --ntasks-per-node 8 {program} --config-file FILE
 """
     )
@@ -78,12 +79,12 @@ examples:
 
 def prepare(args: argparse.Namespace) -> Config:
     """Load and check the config that the command line asks for, before any process starts."""
-    if str(args.config_file).endswith(".py"):
-        cfg = load_lazy_config(args.config_file, args.opts)
-        check_lazy_run(cfg, args.config_file, eval_only=args.eval_only)
-    else:
-        cfg = load_config(args.config_file, args.opts)
+    cfg = load_any_config(args.config_file, args.opts)
+    if isinstance(cfg, CfgNode):
         cfg.freeze()
+        register_datasets(cfg)
+    else:
+        check_lazy_run(cfg, args.config_file, eval_only=args.eval_only)
     check_datasets(() if args.eval_only else dataset_names(cfg, "train"))
     check_datasets(dataset_names(cfg, "test"))
     check_tta(cfg)
@@ -148,13 +149,7 @@ class _Run:
     def __call__(self) -> None:
         cfg, args = self.cfg or prepare(self.args), self.args
         with translate_errors(setting(cfg, "OUTPUT_DIR"), resume=args.resume):
-            try:
-                run_config(cfg, args, self.trainer)
-            finally:
-                if is_video(cfg) and comm.is_main_process():
-                    from ..data.video.skipping import log_skipped
-
-                    log_skipped(cfg.OUTPUT_DIR)
+            run_config(cfg, args, self.trainer)
 
 
 def run_config(
@@ -200,6 +195,27 @@ def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
             skipped_file(output_dir).unlink(missing_ok=True)
     if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
         logger.info("No GPU is visible to torch: running on the CPU")
+        if not args.eval_only and isinstance(cfg, CfgNode):
+            advise_a_trial(cfg)
+
+
+def advise_a_trial(cfg: CfgNode) -> None:
+    """Name the keys to lower where a training would can take days on a CPU."""
+    solver = cfg.SOLVER
+    inputs = solver.MAX_ITER * solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS
+    if inputs < 50_000:  # hours for the smallest networks
+        return
+    sizes = "INPUT.MIN_SIZE_TRAIN (240,)"
+    if is_video(cfg):
+        sizes = "INPUT.CLIP.FRAMES 4 INPUT.MIN_SIZE_TRAIN (128,128) INPUT.CROP.SIZE [112,112]"
+    logger.warning(
+        "%s iterations of %s inputs can take days on a CPU. For a trial, add SOLVER.MAX_ITER 20 "
+        "SOLVER.STEPS () SOLVER.IMS_PER_BATCH 2 %s, or start from quickstart.yaml or "
+        "quickstart_video.yaml, which are small",
+        f"{solver.MAX_ITER:,}",
+        solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS,
+        sizes,
+    )
 
 
 def _remove_incomplete_line(path: str) -> None:

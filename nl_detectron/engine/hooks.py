@@ -212,7 +212,7 @@ class SaveOnSigterm(HookBase):
             os._exit(TERMINATED)
         self._received = True
         # A further SIGTERM to all processes ends the workers, which must not stop the saving.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
 
 
 def insert_before_evaluation(hooks: list[HookBase | None], hook: HookBase) -> list[HookBase | None]:

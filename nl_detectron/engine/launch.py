@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,7 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import DEFAULT_TIMEOUT
 from detectron2.utils import comm
-from torch.multiprocessing import (
-    ProcessExitedException,
-    ProcessRaisedException,
-    start_processes,
-)
+from torch.multiprocessing import start_processes
 
 from ..utils.errors import UserError
 from ..utils.third_party_warnings import hide_third_party_warnings
@@ -100,8 +97,8 @@ def launch(
 
     Raises:
         UserError: a process raised it, or was killed.
-        ProcessRaisedException: a process raised another error; the message is its traceback.
-        SystemExit: SIGTERM ended the processes, with status 143.
+        SystemExit: a process raised another error, whose traceback is printed, or, with status 143,
+            SIGTERM ended the processes.
     """
     on_gpu = torch.device(device).type == "cuda"
     ranks = ranks_from_environment(os.environ)
@@ -135,24 +132,24 @@ def launch(
     ]
     receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
     with _forward_sigterm():
-        context = start_processes(
+        processes = start_processes(
             _run_spawned_process,
             args=(all_ranks, on_gpu, main, args, sender),
             nprocs=num_processes,
             join=False,
             start_method="spawn",
-        )
-        killed = _wait(context.processes)
+        ).processes
+        killed = _wait(processes)
     errors: dict[int, BaseException] = {}
     while receiver.poll():
         index, message = receiver.recv()
         errors[index] = UserError(message)
-    for error in _process_errors(context):
-        if error.error_index not in killed:
-            errors.setdefault(error.error_index, _to_raise(error))
+    for index, process in enumerate(processes):
+        if process.exitcode and index not in errors.keys() | killed:
+            errors[index] = _exit_error(index, process.exitcode)
     if errors:
         # An error in one process makes others fail; raise the one that most likely came first.
-        raise min(errors.values(), key=_precedence)
+        raise min(errors.values(), key=lambda e: (PROCESS_GONE in str(e), type(e) is SystemExit))
 
 
 def _run_spawned_process(
@@ -169,6 +166,9 @@ def _run_spawned_process(
     except UserError as error:
         # Not by torch's way, a traceback in a file, for which a full disk may have no room.
         errors.send((index, str(error)))
+        sys.exit(1)
+    except Exception:
+        traceback.print_exc()
         sys.exit(1)
 
 
@@ -221,40 +221,17 @@ def _wait(processes: Sequence[BaseProcess]) -> set[int]:
     return stuck
 
 
-def _process_errors(
-    context: Any,
-) -> Iterator[ProcessRaisedException | ProcessExitedException]:
-    """Yield the error of each failed process, which torch's context raises one by one."""
-    while True:
-        try:
-            if context.join():
-                return
-        except (ProcessRaisedException, ProcessExitedException) as error:
-            yield error
-
-
-def _to_raise(error: ProcessRaisedException | ProcessExitedException) -> BaseException:
-    if isinstance(error, ProcessRaisedException):
-        return error
-    if error.exit_code in (TERMINATED, -signal.SIGTERM):
+def _exit_error(index: int, status: int) -> BaseException:
+    """Return what to raise for a process that ended with a status other than 0."""
+    if status > 0:
+        return SystemExit(status)  # its traceback has been printed
+    if status == -signal.SIGTERM:
         return SystemExit(TERMINATED)
-    if error.signal_name is None:
-        return UserError(
-            f"training process {error.error_index} exited with status {error.exit_code}; see its "
-            "log"
-        )
-    hint = " (the system may be out of memory)" if error.signal_name == "SIGKILL" else ""
+    hint = " (the system may be out of memory)" if status == -signal.SIGKILL else ""
     return UserError(
-        f"training process {error.error_index} was killed by {error.signal_name}{hint}; --resume "
+        f"training process {index} was killed by {signal.Signals(-status).name}{hint}; --resume "
         "continues from the last checkpoint"
     )
-
-
-def _precedence(error: BaseException) -> int:
-    """Lower for an error that is more likely the cause of the others."""
-    if isinstance(error, UserError):
-        return 3 if PROCESS_GONE in str(error) else 0
-    return 2 if isinstance(error, SystemExit) else 1
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from torch import nn
 
 from ..checkpoint import METADATA, Checkpointer
 from ..config import check_config, is_video, load_config
+from ..data import register_datasets
 from ..data.catalog import class_metadata
 from ..data.detection_utils import ImageInput, to_array
 from ..utils.errors import ConfigError, UserError
@@ -143,6 +144,7 @@ def complete_config(
     if weights is not None:
         cfg.MODEL.WEIGHTS = os.fspath(weights)
     check_config(cfg)
+    register_datasets(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise UserError(
             "MODEL.WEIGHTS is empty, and random weights predict nothing: give a checkpoint, "
@@ -163,11 +165,7 @@ def network_input(cfg: CfgNode, source: ImageInput) -> dict[str, Any]:
     image = to_array(source, cfg.INPUT.FORMAT)
     height, width = image.shape[:2]
     resizing = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    resize = resizing.get_transform(image)
-    if isinstance(resize, T.ResizeTransform):  # its short side may round to nothing
-        size = (max(resize.new_h, 1), max(resize.new_w, 1))
-        resize = T.ResizeTransform(height, width, *size, resize.interp)
-    resized = resize.apply_image(image)
+    resized = resizing.get_transform(image).apply_image(image)
     tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1), np.float32))
     return {"image": tensor, "height": height, "width": width}
 

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import signal
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,17 +120,9 @@ def translate_errors(output_dir: str, *, resume: bool = False) -> Iterator[None]
             record.exc_info, record.msg, record.args = None, f"Training failed: {known}", ()
         return True
 
-    def thread_failed(args: threading.ExceptHookArgs) -> None:
-        # TensorBoard writes in a thread. The same error comes again in the main one.
-        if as_user_error(args.exc_value, output_dir) is None:
-            in_thread(args)
-
-    train_loop, raise_in_logging, in_thread = (
-        logging.getLogger(_TRAIN_LOOP), logging.raiseExceptions, threading.excepthook,
-    )  # fmt: skip
+    train_loop, raise_in_logging = logging.getLogger(_TRAIN_LOOP), logging.raiseExceptions
     train_loop.addFilter(shorten)
     logging.raiseExceptions = False  # a full disk would make every line of the log a traceback
-    threading.excepthook = thread_failed
     try:
         yield
     except Exception as error:
@@ -150,7 +141,6 @@ def translate_errors(output_dir: str, *, resume: bool = False) -> Iterator[None]
     finally:
         train_loop.removeFilter(shorten)
         logging.raiseExceptions = raise_in_logging
-        threading.excepthook = in_thread
 
 
 def _with_context(error: BaseException | None) -> Iterator[BaseException]:

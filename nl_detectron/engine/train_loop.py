@@ -122,8 +122,6 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
         amp: bool = False,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
-        if accumulate_steps < 1:
-            raise ValueError(f"accumulate_steps is {accumulate_steps}; at least 1 is needed")
         self.accumulate_steps = accumulate_steps
         self.amp = amp
         self.device = next(model.parameters()).device
@@ -248,7 +246,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         self.start_iter = 0
         self.max_iter = setting(cfg, "SOLVER.MAX_ITER")
         self._last_eval_results: dict[str, Any] = {}
-        self._save_on_sigterm = save = SaveOnSigterm(self.checkpointer, data_loader)
+        save = SaveOnSigterm(self.checkpointer, data_loader)
         self.register_hooks(
             [
                 ResidualNormHook(model, period=setting(cfg, "train.log_period"))
@@ -293,22 +291,12 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
             # A checkpoint holds the number of the iteration that was just finished.
             self.start_iter = self.iter + 1
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if "_trainer" not in state_dict:
-            # Detectron2's LazyConfig script and older versions of ours save the inner trainer's.
-            inner = {key: value for key, value in state_dict.items() if key != "hooks"}
-            state_dict = {**state_dict, "_trainer": inner}
-        super().load_state_dict(state_dict)
-
     def train(self) -> dict[str, Any]:
         """Train, and return the results of the last evaluation; in other processes than the main
         one there are none. They are compared with the expected ones, see `verify`."""
         self._evaluations(self.cfg)  # what one lacks is an error before the first iteration
         check_test_classes(self.cfg, self.checkpointer.metadata)
-        try:
-            TrainerBase.train(self, self.start_iter, self.max_iter)
-        finally:
-            self._save_on_sigterm.after_train()  # not reached where another hook's has failed
+        TrainerBase.train(self, self.start_iter, self.max_iter)
         verify(self.cfg, self._last_eval_results)
         return self._last_eval_results
 

@@ -1,8 +1,7 @@
 """Parts of models, their files in TorchScript or ONNX, and the comparison of the two."""
 
 import io
-import math
-import time
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from torch import Tensor, nn
 
 from ..utils.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
 TOLERANCE = 1e-4
-
-# The rounds in which file and module are timed, and the seconds after which no more are begun.
-_ROUNDS, _TIMED_FOR = 5, 1.0
 
 # The newest version that torch's older exporter, needed for detectors, can write.
 _ONNX_VERSION = 20
@@ -33,16 +31,13 @@ class Check:
     """One comparison of an exported file with the model.
 
     `error` is the largest difference, relative to the largest value of its output; infinite where
-    shapes or detections differ. `eager` and `file` are the fastest run of each in seconds, taken in
-    turn, with as many threads; None of what does not run.
+    shapes or detections differ.
     """
 
     part: str
     input: str
     found: str = ""
     error: float
-    eager: float | None = None
-    file: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -93,6 +88,7 @@ def write(
         path.touch()  # rather now than after minutes of export
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+    logger.info("Writing %s, which can take minutes", path)
     if file_format == "torchscript":
         return _write_torchscript(module, example, path)
     return _write_onnx(module, example, path, name=name, free=free, traced=traced)
@@ -139,10 +135,14 @@ def _write_onnx(
         outputs = list(module(example))
     how: dict
     if traced:
-        how = {"dynamo": False, "dynamic_axes": {name: {axis: f"axis{axis}" for axis in free}}}
+        how = {
+            "dynamo": False,
+            "verbose": False,
+            "dynamic_axes": {name: {axis: f"axis{axis}" for axis in free}},
+        }
     else:
         axes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
-        how = {"dynamo": True, "dynamic_shapes": (axes,), "external_data": False}
+        how = {"dynamo": True, "verbose": True, "dynamic_shapes": (axes,), "external_data": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -153,7 +153,6 @@ def _write_onnx(
                 input_names=[name],
                 output_names=outputs,
                 opset_version=_ONNX_VERSION,
-                verbose=False,
                 **how,
             )
         except OSError as error:
@@ -189,40 +188,25 @@ def check(
     align: Callable[[Outputs, Outputs], Outputs] | None = None,
     found: Callable[[Outputs], str] | None = None,
 ) -> Check:
-    """Return the comparison of a file with its module on `x`, with the times of both.
+    """Return the comparison of a file with its module on `x`.
 
     Args:
         run: the file, as `write` returns it.
         align: ``(expected, actual)``: `actual` in the order of `expected`.
         found: what the check says of the module's outputs.
     """
+    shape = " x ".join(map(str, x.shape))
+    logger.info("Comparing the file of the %s with the model on %s", part, shape)
     with torch.no_grad():
         expected, actual = module(x), run(x)
-        eager, file = _fastest(lambda: module(x), lambda: run(x))
     if align is not None:
         actual = align(expected, actual)
     return Check(
         part=part,
-        input=" x ".join(map(str, x.shape)),
+        input=shape,
         found="" if found is None else found(expected),
         error=max((_difference(expected[k], actual[k]) for k in expected), default=0.0),
-        eager=eager,
-        file=file,
     )
-
-
-def _fastest(*runs: Callable[[], object]) -> list[float]:
-    """Seconds of the fastest of several rounds, in which the runs take turns."""
-    best = [math.inf] * len(runs)
-    end = time.perf_counter() + _TIMED_FOR
-    for _ in range(_ROUNDS):
-        for i, run in enumerate(runs):
-            start = time.perf_counter()
-            run()
-            best[i] = min(best[i], time.perf_counter() - start)
-        if time.perf_counter() > end:
-            break
-    return best
 
 
 def _difference(expected: Tensor, actual: Tensor) -> float:

@@ -19,10 +19,10 @@ from .nonlocal_ops import (
     SOFTMAX_FORMS,
     at_least_float32,
     check_pairwise,
+    inner_products,
     is_full_precision,
     nonlocal_operation,
     pairwise_weights,
-    product_map,
 )
 from .pair_sum import is_compiled_or_traced, multiplies_out
 
@@ -117,16 +117,13 @@ class NonLocalBlock(CNNBlockBase):
     def reset_parameters(self) -> None:
         """Make weights normal with `init_std`, biases 0, and the block the identity."""
         for name, parameter in self.named_parameters():
-            if name.startswith("norm."):
-                continue
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            else:
+            elif not name.startswith("norm."):
                 nn.init.normal_(parameter, std=self.init_std)
         # A frozen norm's scale is a buffer: at zero it would keep the block the identity for good.
         if hasattr(self, "norm") and isinstance(self.norm.weight, nn.Parameter):
             nn.init.zeros_(self.norm.weight)
-            nn.init.zeros_(self.norm.bias)
         else:
             nn.init.zeros_(self.out.weight)
 
@@ -276,13 +273,14 @@ class NonLocalBlock(CNNBlockBase):
             width = self.in_channels if self.pairwise == "gaussian" else self.inter_channels
             factor = (width**-0.5 if self.scale else 1.0) if softmax else 1 / g.shape[1]
             if self.pairwise == "gaussian":
-                keys, key_bias = x_hat * factor, None
+                keys, key_bias = x_hat * factor, x_hat.new_zeros(())
             else:
                 theta: Any = self.theta
                 phi = self.phi(x_hat) * factor
                 key_bias = self._fold(_conv(phi, theta.bias.unsqueeze(0)))
                 keys = _conv(phi, theta.weight.flatten(1).t())
-            weights = product_map(rows, self._rows(keys), softmax=softmax, bias=key_bias)
+            products = inner_products(rows, self._rows(keys)) + key_bias
+            weights = products.softmax(-1) if softmax else products
             z = torch.baddbmm(added, g.transpose(1, 2), weights.transpose(1, 2))
         z = self._unfold(z, x)
         return z if is_normed else x + self._normalize(z)

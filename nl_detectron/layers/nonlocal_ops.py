@@ -18,7 +18,8 @@ SOFTMAX_FORMS = ("gaussian", "embedded_gaussian")
 PAIRWISE_FORMS = (*SOFTMAX_FORMS, "dot_product", "concatenation")
 
 # On a CPU, maps of at most this many elements (128 MB in float32) are multiplied out: there the
-# plain product beats the fused kernel in training.
+# plain product beats the fused kernel in training. The kernel takes equal widths; where it has to
+# pad g, in the Gaussian form, the product beats it up to twice as many.
 EXPLICIT_MAX_ELEMENTS = 2**25
 
 
@@ -91,14 +92,15 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = Tr
     is torch's fused attention, without a map and differentiable once.
     """
     factor = theta.shape[2] ** -0.5 if scale else 1.0
-    device = theta.device.type
-    small = theta.shape[0] * theta.shape[1] * phi.shape[1] <= EXPLICIT_MAX_ELEMENTS
+    device, padding = theta.device.type, max(theta.shape[2] - g.shape[2], 0)
+    elements = theta.shape[0] * theta.shape[1] * phi.shape[1]
+    small = elements <= EXPLICIT_MAX_ELEMENTS * (2 if padding else 1)
     if device == "cpu" and not is_compiled_or_traced() and is_full_precision(theta) and small:
         return _multiply_out(theta, phi * factor, g, softmax=True)
     # One head per image. Kernels want rows in one piece; without them the map would be built.
     query, key, value = (rows.unsqueeze(1).contiguous() for rows in (theta, phi, g))
-    if device == "cpu":  # the kernel wants equal widths, and Gaussian's C channels are more
-        value = F.pad(value, (0, max(theta.shape[2] - g.shape[2], 0)))
+    if device == "cpu":
+        value = F.pad(value, (0, padding))
     y = F.scaled_dot_product_attention(query, key, value, scale=factor)
     return y.squeeze(1)[..., : g.shape[2]]
 
@@ -122,16 +124,17 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     return (sums @ theta.transpose(1, 2)).transpose(1, 2)
 
 
-def product_map(theta: Tensor, phi: Tensor, *, softmax: bool, bias: Tensor | None = None) -> Tensor:
-    """Compute ``theta_i . phi_j + bias_j`` or its softmax over j, (N, P, M); bias is (N, 1, M)."""
-    phi_t = phi.transpose(1, 2)
-    products = theta @ phi_t if bias is None else torch.baddbmm(bias, theta, phi_t)
-    return products.softmax(-1) if softmax else products
+def inner_products(theta: Tensor, phi: Tensor) -> Tensor:
+    """Compute ``theta_i . phi_j``, (N, P, M)."""
+    # Long rows take as little as half the time of short ones on a CPU.
+    has_few_keys = phi.shape[1] < theta.shape[1]
+    return (phi @ theta.mT).mT if has_few_keys else theta @ phi.mT
 
 
 def _multiply_out(theta: Tensor, phi: Tensor, g: Tensor, *, softmax: bool) -> Tensor:
+    products = inner_products(theta, phi)
+    weights = products.softmax(-1) if softmax else products
     # Transposed, as (N, E, P), the result suits a convolution without a copy.
-    weights = product_map(theta, phi, softmax=softmax)
     return (g.transpose(1, 2) @ weights.transpose(1, 2)).transpose(1, 2)
 
 

@@ -3,8 +3,8 @@
     DETECTRON2_ENV_MODULE=nl_detectron.utils.env python train_net.py --config-file ...
 
 Detectron2 imports the named module and calls its `setup_environment`. Importing this one has
-imported the package, which registers everything. ``SOLVER.ACCUMULATE_STEPS`` is the one key that
-only this package's trainer reads.
+imported the package, which registers everything. Only this package's own commands read
+``SOLVER.ACCUMULATE_STEPS`` and ``DATASETS.REGISTER``, which `data.register_datasets` registers.
 """
 
 from typing import Any

@@ -35,9 +35,13 @@ class DataError(UserError):
             self.add_note(message)
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the known name closest to `name`, or ``""``."""
-    matches = get_close_matches(name, known, n=1)
+def nearest(name: str, known: list[str], *, cutoff: float = 0.6) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known name closest to `name`, or ``""``.
+
+    Args:
+        cutoff: similarity from which names count as close, of at most 1.
+    """
+    matches = get_close_matches(name, known, n=1, cutoff=cutoff)
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 

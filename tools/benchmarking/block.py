@@ -1,9 +1,8 @@
 """The whole block against a plain reading of the usual implementation."""
 
-import gc
+import math
 import statistics
 import sys
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,9 +13,10 @@ from tqdm import tqdm
 
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 
-from .measure import now
+from .measure import alternate, ratio, seconds
 
 ROUNDS = 7
+LONG_ROUNDS = 3  # of the usual concatenation, which takes 30 times as long as ours
 SHORTEST = 0.05  # seconds; a shorter run is repeated to fill them
 MAX_PAIRS = 2**29  # elements of the usual concatenation's (N, 2D, P, M) tensor, 2 GB in float32
 # Inputs (N, C, *spatial) where the zoo's configs have blocks, and the stride of the pooling.
@@ -76,26 +76,15 @@ def make_block(form: str, shape: tuple[int, ...], subsample: int) -> NonLocalBlo
 
 def step(module: nn.Module, x: Tensor, grad: Tensor, training: bool) -> float:
     """Seconds of an inference, or of a forward and backward pass."""
-    device = x.device.type
     module.train(training)
-    runs, start = 0, now(device)
-    while runs == 0 or now(device) - start < SHORTEST:
+
+    def run() -> None:
         with torch.set_grad_enabled(training):
             z = module(x)
         if training:
             torch.autograd.grad(z, [x, *module.parameters()], grad, allow_unused=True)
-        runs += 1
-    return (now(device) - start) / runs
 
-
-def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """The seconds of each of `steps`, run in turn for so many `rounds` after one to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 1):
-        for name, run in steps.items():
-            times[name].append(run())
-            gc.collect()
-    return {name: values[1:] for name, values in times.items()}
+    return seconds(run, x.device.type, shortest=SHORTEST)
 
 
 def compare(
@@ -110,11 +99,6 @@ def compare(
     )
 
 
-def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
-    """The median over rounds of how often `fast` runs in the time of `slow`."""
-    return statistics.median(s / f for s, f in zip(times[slow], times[fast], strict=True))
-
-
 def block_table(rounds: int, device: str, dtype: torch.dtype) -> str:
     rows = []
     cases = [(place, form) for place in PLACES for form in PAIRWISE_FORMS]
@@ -122,11 +106,13 @@ def block_table(rounds: int, device: str, dtype: torch.dtype) -> str:
         shape, subsample = PLACES[place]
         block = make_block(form, shape, subsample).to(device=device, dtype=dtype)
         modules: dict[str, nn.Module] = {"ours": block, "usual": UsualBlock(block)}
-        if form == "concatenation" and shape[1] * _pairs(shape, subsample) > MAX_PAIRS:
+        pairs = shape[0] * (math.prod(shape[2:]) // subsample) ** 2  # N P M
+        if form == "concatenation" and shape[1] * pairs > MAX_PAIRS:
             modules.pop("usual")
+        several = min(rounds, LONG_ROUNDS) if form == "concatenation" else rounds
         cells = []
         for training in (False, True):
-            times = compare(modules, shape, training, rounds, device, dtype)
+            times = compare(modules, shape, training, several, device, dtype)
             cells += [f"{ratio(times, 'usual', 'ours'):.2f}" if "usual" in times else "-",
                       f"{1e3 * statistics.median(times['ours']):.1f}"]  # fmt: skip
         rows.append([place, form, *cells])
@@ -135,10 +121,3 @@ def block_table(rounds: int, device: str, dtype: torch.dtype) -> str:
         ["place", "form", "inference, ratio", "inference, ms", "training, ratio", "training, ms"],
         tablefmt="github", disable_numparse=True,
     )  # fmt: skip
-
-
-def _pairs(shape: tuple[int, ...], subsample: int) -> int:
-    positions = shape[0]
-    for side in shape[2:]:
-        positions *= side
-    return positions * positions // shape[0] // subsample**2

@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from detectron2.data.datasets import register_coco_instances
@@ -16,6 +17,8 @@ from nl_detectron.config import Config
 from nl_detectron.data import make_shapes
 from nl_detectron.engine import Trainer
 
+from .measure import alternate, ratio
+
 BLOCK = 10  # iterations of one trainer before it is the other one's turn
 BLOCKS = 10
 TRAINERS: dict[str, type[DefaultTrainer]] = {"ours": Trainer, "theirs": DefaultTrainer}
@@ -26,6 +29,8 @@ def stock_config(images: Path, name: str) -> Config:
     cfg = model_zoo.get_config("quickstart.yaml")
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[], [], [], []]
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS = 0
     cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = False
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (name,), ()
     # Far ends: an iteration of a long run, with neither a checkpoint nor an evaluation.
@@ -43,9 +48,9 @@ def start(trainer: DefaultTrainer) -> None:
         trainer.before_train()
 
 
-def seconds_of_block(trainer: DefaultTrainer, seed: int) -> float:
+def seconds_of_block(trainer: DefaultTrainer) -> float:
     """CPU seconds of BLOCK iterations, as `TrainerBase.train` runs them."""
-    seed_all_rng(seed)
+    seed_all_rng(trainer.iter)
     begun = time.process_time()
     with trainer.storage:
         for _ in range(BLOCK):
@@ -74,14 +79,11 @@ def engine_table(blocks: int) -> str:
             seed_all_rng(0)
             trainers[side] = trainer(cfg)
             start(trainers[side])
-        times: dict[str, list[float]] = {side: [] for side in trainers}
-        for block in range(blocks + 1):
-            for side, trainer in trainers.items():
-                times[side].append(seconds_of_block(trainer, block))
-        times = {side: values[1:] for side, values in times.items()}  # the first warms up
+        steps = {side: partial(seconds_of_block, trainer) for side, trainer in trainers.items()}
+        times = alternate(steps, blocks)
         same = losses(trainers["ours"]) == losses(trainers["theirs"])
     step = {side: statistics.median(values) / BLOCK for side, values in times.items()}
-    more = statistics.median(a / b for a, b in zip(times["ours"], times["theirs"], strict=True))
+    more = ratio(times, "ours", "theirs")
     return (
         "### A training step: our engine and Detectron2's trainer\n\n"
         + tabulate(

@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from nl_detectron.data.video import sampling
 from nl_detectron.data.video.build import ClipSampler, TrainingClips
 from nl_detectron.data.video.mapper import TrainMapper
 from nl_detectron.data.video.probing import probe
+
+from .measure import alternate, ratio
 
 FRAMES, STRIDE, MIN_SIZE, CROP = 32, 2, (256, 320), (224, 224)
 BATCH = 4
@@ -134,13 +137,16 @@ def report(quick: bool = False) -> Iterator[str]:
         videos = write_videos(Path(folder), count, seconds=4 if quick else 10)
         rows = []
         for workers in WORKERS:
-            pairs = [
-                (decoder_rate(videos, workers, clips), loader_rate(videos, workers, clips))
-                for _ in range(rounds)
-            ]
-            alone, loaded = (statistics.median(rates) for rates in zip(*pairs, strict=True))
-            ratio = statistics.median(loader / decoder for decoder, loader in pairs)
-            rows.append([workers, f"{alone:.1f}", f"{loaded:.1f}", f"{ratio:.0%}"])
+            rates = alternate(
+                {
+                    "decoder": partial(decoder_rate, videos, workers, clips),
+                    "loader": partial(loader_rate, videos, workers, clips),
+                },
+                rounds,
+            )
+            alone, loaded = map(statistics.median, rates.values())
+            share = ratio(rates, "loader", "decoder")
+            rows.append([workers, f"{alone:.1f}", f"{loaded:.1f}", f"{share:.0%}"])
     headers = ["workers", "decoder alone, clips/s", "loader, clips/s", "loader / decoder"]
     yield (
         f"### Loading clips of {FRAMES} x {STRIDE} frames, 340 x 256 pixels, median of {rounds} "

@@ -1,12 +1,15 @@
 """Time and peak memory of what runs in this process, on a CPU or a CUDA device."""
 
 import ctypes
+import gc
 import multiprocessing
 import os
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +33,45 @@ def now(device: str) -> float:
     return time.process_time()
 
 
+def seconds(run: Callable[[], object], device: str, *, shortest: float = 0.0) -> float:
+    """Seconds of `run`: the mean of one run, or of as many as last `shortest` seconds."""
+    runs, start = 0, now(device)
+    while runs == 0 or now(device) - start < shortest:
+        run()
+        runs += 1
+    return (now(device) - start) / runs
+
+
+def alternate(steps: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, list[float]]:
+    """What each of `steps` returns in so many rounds, run in turn, after one round to warm up."""
+    found: dict[Any, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            found[name].append(step())
+            gc.collect()
+    return {name: values[1:] for name, values in found.items()}
+
+
+def ratio(found: dict[Any, list[float]], first: Any, second: Any) -> float:
+    """The median over rounds of `first` / `second`."""
+    return statistics.median(a / b for a, b in zip(found[first], found[second], strict=True))
+
+
+def peak(run: Callable[[], object], device: str) -> int | None:
+    """Peak bytes of `run` beyond those in use before; None if the system does not tell.
+
+    To be called once in a process: what it has allocated before would be used again unseen.
+    """
+    gc.collect()
+    before = start_peak(device)
+    if before is None:
+        return None
+    kept = run()
+    found = torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM")
+    del kept
+    return found - before
+
+
 def start_peak(device: str) -> int | None:
     """Start the high-water mark anew; bytes in use now, None if the system does not tell."""
     if device == "cuda":
@@ -42,10 +84,6 @@ def start_peak(device: str) -> int | None:
     libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
-
-
-def peak_since_start(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM")
 
 
 def resident(field: str) -> int:

@@ -1,6 +1,5 @@
 """Whole models with and without blocks."""
 
-import gc
 import statistics
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from nl_detectron import model_zoo
 
-from .measure import in_own_process, now, peak_since_start, start_peak
+from .measure import alternate, in_own_process, peak, ratio, seconds
 
 ROUNDS = 7
 
@@ -129,29 +128,25 @@ def time_twins(
     """Seconds of both, in turn."""
     inputs = twins.inputs(device)
     models = {"with": twins.build(True, device), "without": twins.build(False, device)}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(rounds + 1):
-        for name, model in models.items():
-            start = now(device)
-            run_model(model, inputs, training, dtype)
-            times[name].append(now(device) - start)
-            gc.collect()
-    return {name: values[1:] for name, values in times.items()}  # the first warms up
+    return alternate(
+        {
+            name: lambda model=model: seconds(
+                lambda: run_model(model, inputs, training, dtype), device
+            )
+            for name, model in models.items()
+        },
+        rounds,
+    )
 
 
 def model_memory(
     number: int, blocks: bool, training: bool, device: str, dtype: torch.dtype
 ) -> int | None:
-    """Peak bytes beyond the model and its input; to be called once in a process."""
+    """Peak bytes beyond the model and its input; see `peak`."""
     torch.set_num_threads(1)
     twins = TWINS[number]
     inputs, model = twins.inputs(device), twins.build(blocks, device)
-    gc.collect()
-    before = start_peak(device)
-    if before is None:
-        return None
-    run_model(model, inputs, training, dtype)
-    return peak_since_start(device) - before
+    return peak(lambda: run_model(model, inputs, training, dtype), device)
 
 
 def model_table(rounds: int, device: str, dtype: torch.dtype) -> str:
@@ -159,9 +154,7 @@ def model_table(rounds: int, device: str, dtype: torch.dtype) -> str:
     for number, twins in enumerate(tqdm(TWINS, desc=f"models, {device} {dtype}", file=sys.stderr)):
         for training in (False, True):
             times = time_twins(twins, training, rounds, device, dtype)
-            more = statistics.median(
-                a / b for a, b in zip(times["with"], times["without"], strict=True)
-            )
+            more = ratio(times, "with", "without")
             peaks = [
                 in_own_process(model_memory, number, blocks, training, device, dtype)
                 for blocks in (False, True)

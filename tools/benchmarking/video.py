@@ -1,11 +1,11 @@
 """I3D networks with non-local blocks, next to explicit maps in them and to no blocks."""
 
 import contextlib
-import gc
 import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest import mock
 
 import torch
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nl_detectron import model_zoo
 from nl_detectron.layers import explicit_nonlocal, nonlocal_block
 
-from .measure import in_own_process, now, peak_since_start, start_peak
+from .measure import alternate, in_own_process, peak, ratio, seconds
 from .models import run_model
 
 BLOCKS = {  # after which residual blocks of res2 to res5 (paper, Table 2c)
@@ -67,33 +67,25 @@ def time_variants(
     """Seconds of every variant, in turn."""
     clip = clip_of(frames, device)
     models = {blocks: build(frames, blocks, device) for blocks in BLOCKS}
-    times: Times = {variant: [] for variant in VARIANTS}
-    for _ in tqdm(range(rounds), desc=f"{frames} frames, training {training}", file=sys.stderr):
-        for blocks, explicit in VARIANTS:
-            start = now(device)
-            run(models[blocks], clip, explicit, training, dtype)
-            times[blocks, explicit].append(now(device) - start)
-            gc.collect()
-    return times
+
+    def step(blocks: int, explicit: bool) -> float:
+        return seconds(lambda: run(models[blocks], clip, explicit, training, dtype), device)
+
+    return alternate({variant: partial(step, *variant) for variant in VARIANTS}, rounds)
 
 
 def peak_memory(
     frames: int, blocks: int, explicit: bool, training: bool, device: str, dtype: torch.dtype
 ) -> int | None:
-    """Peak bytes beyond the model and its input; to be called once in a process."""
+    """Peak bytes beyond the model and its input; see `peak`."""
     torch.set_num_threads(1)
     clip, model = clip_of(frames, device), build(frames, blocks, device)
-    gc.collect()
-    before = start_peak(device)
-    if before is None:
-        return None
-    run(model, clip, explicit, training, dtype)
-    return peak_since_start(device) - before
+    return peak(lambda: run(model, clip, explicit, training, dtype), device)
 
 
 def video_table(rounds: int, device: str, dtype: torch.dtype) -> str:
     rows = []
-    for frames in CONFIGS:
+    for frames in tqdm(CONFIGS, desc=f"video, {device} {dtype}", file=sys.stderr):
         for training in (False, True):
             times = time_variants(frames, training, rounds, device, dtype)
             peaks = {
@@ -119,10 +111,9 @@ def video_table(rounds: int, device: str, dtype: torch.dtype) -> str:
 
 
 def time_cells(times: Times, blocks: int) -> list[str]:
-    ours, explicit = times[blocks, False], times[blocks, True]
-    seconds = [statistics.median(t) for t in (times[0, False], ours, explicit)]
-    ratio = statistics.median(e / o for e, o in zip(explicit, ours, strict=True))
-    return [*(f"{s:.2f}" for s in seconds), f"{ratio:.2f}"]
+    variants = (0, False), (blocks, False), (blocks, True)
+    medians = [f"{statistics.median(times[variant]):.2f}" for variant in variants]
+    return [*medians, f"{ratio(times, variants[2], variants[1]):.2f}"]
 
 
 def memory_cells(peaks: dict[tuple[int, bool], int | None], blocks: int) -> list[str]:

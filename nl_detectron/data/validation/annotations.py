@@ -81,9 +81,6 @@ def _mask(mask: list | Entry, size: Size, annotation: Entry, coco: Coco) -> Iter
             yield "odd-polygon"
         if any(len(polygon) in (0, 2, 4) for polygon in mask):
             yield "short-polygon"
-        kept = [polygon for polygon in mask if len(polygon) >= 6 and len(polygon) % 2 == 0]
-        if kept and not any(map(_encloses, kept)):
-            yield "flat-polygon"
         if any(_beyond(polygon[0::2], polygon[1::2], size) > EDGE for polygon in mask):
             yield "polygon-beyond-edge"
         return
@@ -145,12 +142,6 @@ def _beyond(xs: Sequence[float], ys: Sequence[float], size: Size) -> float:
     return max(-min(xs), -min(ys), max(xs) - size[0], max(ys) - size[1])
 
 
-def _encloses(polygon: list[float]) -> bool:
-    xs, ys = polygon[0::2], polygon[1::2]
-    pairs = zip(xs, ys, [*xs[1:], xs[0]], [*ys[1:], ys[0]], strict=True)
-    return abs(sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in pairs)) > 1e-6
-
-
 def problems_of_lists(coco: Coco) -> Iterator[Problem]:
     """Yield the problems of images, annotations and categories as lists."""
     for entries, key, kind in (
@@ -163,11 +154,9 @@ def problems_of_lists(coco: Coco) -> Iterator[Problem]:
         for value, count in Counter(entry.get(key) for entry in entries).items():
             if value is not None and count > 1:
                 yield Problem(kind, f"{key} {short_repr(value)}", f"{count} times")
-    for name, ids in (("images", coco.image_by_id), ("categories", coco.category_by_id)):
-        if not getattr(coco, name):
+    for name, entries in (("images", coco.images), ("categories", coco.categories)):
+        if not entries:
             yield Problem(f"no-{name}", "the file", "the list is empty")
-        if len(set(map(type, ids))) > 1:
-            yield Problem("mixed-ids", name, f"ids are {short_repr(list(ids))}")
     first: dict[tuple, Entry] = {}
     for annotation in coco.annotations:
         if box := annotation.get("bbox"):

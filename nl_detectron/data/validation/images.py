@@ -1,9 +1,10 @@
 """Problems of image files, which are read as training reads them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from detectron2.data.detection_utils import read_image
 from detectron2.utils.file_io import PathManager
@@ -15,6 +16,8 @@ from .coco import Entry, image_name
 from .kinds import Problem, error_text
 
 THREADS = 4
+
+T = TypeVar("T")
 
 
 def problems_of_images(
@@ -35,10 +38,17 @@ def problems_of_images(
         return problem and Problem(problem[0], image_name(image), f"{path!r}: {problem[1]}")
 
     named = [image for image in images if image.get("file_name") is not None]
+    yield from problems_of_each(named, look, unit="image", progress=progress)
+
+
+def problems_of_each(
+    items: Collection[T], look: Callable[[T], Problem | None], *, unit: str, progress: bool
+) -> Iterator[Problem]:
+    """Yield what `look` returns of each item that has a problem, under a progress bar."""
     # Decoding holds no lock of the interpreter, so threads suffice.
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        found = pool.map(look, named)
-        yield from filter(None, tqdm(found, total=len(named), unit="image", disable=not progress))
+        found = pool.map(look, items)
+        yield from filter(None, tqdm(found, total=len(items), unit=unit, disable=not progress))
 
 
 def image_size(image: Entry) -> tuple[int, int] | None:
@@ -47,7 +57,7 @@ def image_size(image: Entry) -> tuple[int, int] | None:
     return None if width is None or height is None else (width, height)
 
 
-def file_error(path: str) -> tuple[str, str] | None:
+def file_error(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     """Return kind and detail of a file's problem, without reading it."""
     if problem := special_file(path):
         return problem
@@ -56,7 +66,7 @@ def file_error(path: str) -> tuple[str, str] | None:
     return ("empty-image-file", "0 bytes") if os.path.getsize(path) == 0 else None
 
 
-def special_file(path: str) -> tuple[str, str] | None:
+def special_file(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     """Return the problem of a pipe, socket or device, which are never read; None for all else."""
     kind = file_io.special_file(path)
     return None if kind is None else ("unreadable-image", f"it is {kind}")

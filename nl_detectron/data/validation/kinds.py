@@ -145,11 +145,6 @@ _ERRORS = (
     ),
     # Lists
     (
-        "mixed-ids",
-        "ids of one list are partly numbers and partly text; Detectron2 cannot sort them",
-        "write all of them as numbers or all as text",
-    ),
-    (
         "duplicate-image-id",
         "several images have one id; all but the last are lost",
         "give each its own id",
@@ -277,11 +272,6 @@ _WARNINGS = (
         "tiny-box",
         "a box narrower than one pixel",
         "if there are many: are coordinates in pixels, not from 0 to 1?",
-    ),
-    (
-        "flat-polygon",
-        "polygons that enclose nothing: the mask to learn is empty",
-        "redraw or remove the object",
     ),
     (
         "polygon-beyond-edge",

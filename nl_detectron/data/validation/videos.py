@@ -3,19 +3,17 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from tqdm import tqdm
 
 from ..datasets import charades
 from ..datasets.video_list import Entry, read_list
 from ..video.info import VideoError
-from .images import THREADS
+from .images import problems_of_each
 from .kinds import Problem, Report
 
 
@@ -143,11 +141,7 @@ def problems_of_files(
         problem = video_error(path, decode=decode)
         return problem and Problem(problem[0], _where(entries[path]), problem[1])
 
-    # Decoding holds no lock of the interpreter, so threads suffice.
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        found = pool.map(look, entries)
-        total, disable = len(entries), not (decode and progress)
-        yield from filter(None, tqdm(found, total=total, unit="video", disable=disable))
+    yield from problems_of_each(entries, look, unit="video", progress=decode and progress)
 
 
 def video_error(path: str, *, decode: bool = True) -> tuple[str, str] | None:

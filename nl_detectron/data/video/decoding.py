@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from ...utils import file_io
 from ...utils.errors import UserError
+from ..validation.images import file_error
 from .info import DEFAULT_RATE, UPRIGHT, Orientation, VideoError
 
 try:
@@ -33,13 +33,8 @@ MAX_PIXELS = 1 << 26
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputContainer", "Log"]]:
     """Open a video file; FFmpeg's errors become a `VideoError` that quotes its last complaint."""
-    if not os.path.exists(path):
-        is_link = os.path.islink(path)
-        raise VideoError("it is a link to nothing" if is_link else "there is no such file")
-    if kind := file_io.special_file(path):
-        raise VideoError(f"it is {kind}")
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        raise VideoError("it has no bytes")
+    if problem := file_error(path):
+        raise VideoError(problem[1])
     av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)
     with av.logging.Capture(local=True) as captured:

@@ -11,10 +11,9 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
-from PIL import Image
 
-from ...utils import file_io
+from ...utils.errors import UserError
+from ..detection_utils import read_image
 from .decoding import VideoReformatter, av, decode, opened, shown, video_stream
 from .info import VideoError, VideoInfo
 
@@ -178,16 +177,7 @@ def _read_images(
 
 def read_frame_image(path: str) -> np.ndarray:
     """Return a frame of a folder, RGB uint8 ``(H, W, 3)``, turned as its EXIF orientation says."""
-    name = os.path.basename(path)
-    if kind := file_io.special_file(path):
-        raise VideoError(f"frame {name} is {kind}")
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        raise VideoError(f"frame {name} has no bytes")
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):  # all but the darkest values would be white
-                raise ValueError(f"mode {image.mode}: expected 8 bits a channel; convert it")
-        return read_image(path, format="RGB")
-    except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
-        said = getattr(error, "strerror", None) or str(error).replace(str(path), name)
-        raise VideoError(f"frame {name} cannot be read ({said or type(error).__name__})") from error
+        return read_image(path, "RGB")
+    except UserError as error:
+        raise VideoError(str(error).replace(path, f"frame {os.path.basename(path)}")) from error

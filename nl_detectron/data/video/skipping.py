@@ -1,15 +1,12 @@
 """Videos that cannot be read and are left out, as ``DATALOADER.SKIP_BAD_VIDEOS`` allows."""
 
 import logging
-import os
 from pathlib import Path
 
 from ...utils.errors import DataError
 from .mapper import BadVideoError
 
 logger = logging.getLogger(__name__)
-
-SHOWN = 5
 
 
 class SkippedVideos:
@@ -37,15 +34,12 @@ class SkippedVideos:
             DataError: too many have been left out.
         """
         if path not in self.videos():
-            logger.warning("Left out: video %r: %s", path, error.reason)
+            logger.warning("Skipping unreadable video %r: %s", path, error.reason)
             self.file.parent.mkdir(parents=True, exist_ok=True)
             line = "\t".join((self.dataset, path, error.reason))
-            # One write to a file opened for appending: lines of several processes do not mix.
-            descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            try:
-                os.write(descriptor, f"{line}\n".encode(errors="surrogateescape"))
-            finally:
-                os.close(descriptor)
+            # One unbuffered write at the end: lines of several processes do not mix.
+            with open(self.file, "ab", buffering=0) as file:
+                file.write(f"{line}\n".encode(errors="surrogateescape"))
         count = len(self.videos())
         if count > self.limit * self.num_videos:
             raise DataError(
@@ -54,13 +48,9 @@ class SkippedVideos:
                 f"{self.limit:g}; {self.file} lists them"
             )
 
-    def videos(self) -> dict[str, str]:
-        """Return the reasons by file."""
-        return {
-            path: reason
-            for dataset, path, reason in read_skipped(self.file)
-            if dataset == self.dataset
-        }
+    def videos(self) -> set[str]:
+        """Return the files that have been left out."""
+        return {path for name, path, _ in read_skipped(self.file) if name == self.dataset}
 
 
 def skipped_file(output_dir: str) -> Path:
@@ -76,20 +66,3 @@ def read_skipped(file: Path) -> list[tuple[str, str, str]]:
         return []
     rows = (line.split("\t") for line in text.split("\n"))
     return [(row[0], "\t".join(row[1:-1]), row[-1]) for row in rows if len(row) >= 3]
-
-
-def log_skipped(output_dir: str) -> None:
-    """Say at the end of a run which videos were left out, if any were."""
-    file = skipped_file(output_dir)
-    skipped = read_skipped(file)
-    if not skipped:
-        return
-    shown = "; ".join(f"{path} ({reason})" for _, path, reason in skipped[:SHOWN])
-    rest = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-    logger.warning(
-        "%d videos were left out, as they cannot be read: %s%s. %s lists them",
-        len(skipped),
-        shown,
-        rest,
-        file,
-    )

@@ -6,8 +6,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone import Backbone
+from detectron2.modeling import BACKBONE_REGISTRY, ResNet
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -217,8 +216,8 @@ def _is_inflated(stage: str, index: int) -> bool:
     return stage == "res2" or index % 2 == (1 if stage == "res5" else 0)
 
 
-class VideoResNet(Backbone):
-    """A ResNet of clips: C2D, or I3D, which looks along time inside its residual blocks.
+class VideoResNet(ResNet):
+    """Detectron2's ResNet for clips: C2D, or I3D with convolutions along time.
 
     Input (N, C, T, H, W); output a dict of the features `out_features`, (N, C', T', H', W'). The
     strides in `output_shape` are of space; `time_strides` has those of time by the same names,
@@ -239,7 +238,8 @@ class VideoResNet(Backbone):
         stem_channels, res2_channels, bottleneck_channels, groups, stride_in_1x1, res5_dilation:
             as MODEL.RESNETS has them; `bottleneck_channels` is res2's, and basic blocks have none.
         out_features: among "stem", "res2" to "res5"; later stages are not built.
-        freeze_at: see `freeze`.
+        freeze_at: the stem (1) and the stages up to res<freeze_at> (2 to 5) are fixed, their
+            non-local blocks too; 0 is nothing.
 
     Raises:
         ValueError: for an argument outside these.
@@ -263,7 +263,6 @@ class VideoResNet(Backbone):
         out_features: Sequence[str] = ("res5",),
         freeze_at: int = 0,
     ) -> None:
-        super().__init__()
         basic = depth < 50
         for name, value, allowed in (
             ("depth", depth, tuple(RESIDUAL_BLOCKS)),
@@ -276,13 +275,10 @@ class VideoResNet(Backbone):
                 choices = ", ".join(map(str, allowed))
                 where = "" if name == "depth" else f" at depth {depth}"
                 raise ValueError(f"{name} is {value!r}; allowed{where}: {choices}")
-        unknown = set(out_features) - {"stem", *STAGES}
-        if unknown or not out_features:
-            raise ValueError(
-                f"out_features is {list(out_features)}; allowed: stem, {', '.join(STAGES)}"
-            )
-        self._out_features = list(out_features)
-        self.stem = VideoStem(
+        names = ("stem", *STAGES)
+        if not out_features or not set(out_features) <= set(names):
+            raise ValueError(f"out_features is {list(out_features)}; allowed: {', '.join(names)}")
+        stem = VideoStem(
             in_channels,
             stem_channels,
             time_kernel=1 if temporal == "c2d" else 5,
@@ -290,45 +286,35 @@ class VideoResNet(Backbone):
             pooling=pooling,
             norm=norm,
         )
-        self._shapes = {"stem": ShapeSpec(channels=stem_channels, stride=self.stem.stride)}
-        self.time_strides = {"stem": stem_time_stride**2}
-
-        last = max(("stem", *STAGES).index(name) for name in out_features)
-        self.stage_names = STAGES[:last]
-        channels, stride = stem_channels, self.stem.stride
-        for i, name in enumerate(self.stage_names):
+        stages, channels = [], stem_channels
+        for i, name in enumerate(STAGES[: max(map(names.index, out_features))]):
             dilation = res5_dilation if name == "res5" else 1
-            first_stride = 1 if name == "res2" or dilation > 1 else 2
-            width = res2_channels * 2**i
-            blocks: list[VideoBlock] = []
+            width, blocks = res2_channels * 2**i, []
             for index in range(RESIDUAL_BLOCKS[depth][i]):
                 inflated = temporal if _is_inflated(name, index) else "c2d"
                 options: dict[str, Any] = {
                     "kernels": _kernels(inflated, basic=basic),
-                    "stride": 1 if index else first_stride,
+                    "stride": 1 if index or name == "res2" or dilation > 1 else 2,
                     "norm": norm,
                 }
                 if basic:
-                    block: VideoBlock = VideoBasicBlock(channels, width, **options)
+                    blocks.append(VideoBasicBlock(channels, width, **options))
                 else:
-                    block = VideoBottleneckBlock(
-                        channels,
-                        width,
-                        bottleneck_channels=bottleneck_channels * 2**i,
-                        stride_in_1x1=stride_in_1x1,
-                        groups=groups,
-                        dilation=dilation,
-                        **options,
-                    )
-                blocks.append(block)
+                    options |= {
+                        "bottleneck_channels": bottleneck_channels * 2**i,
+                        "stride_in_1x1": stride_in_1x1,
+                        "groups": groups,
+                        "dilation": dilation,
+                    }
+                    blocks.append(VideoBottleneckBlock(channels, width, **options))
                 channels = width
-            self.add_module(name, nn.Sequential(*blocks))
-            stride *= first_stride
-            self._shapes[name] = ShapeSpec(channels=channels, stride=stride)
-            self.time_strides[name] = self.time_strides["stem"] * (1 if name == "res2" else 2)
+            stages.append(blocks)
+        super().__init__(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
         if "res3" in self.stage_names:
             self.pool2 = _max_pool(pooling, time_stride=2, stride=1)
-        self.freeze(freeze_at)
+        at_stem = stem_time_stride**2
+        self.time_strides = {"stem": at_stem, "res2": at_stem}
+        self.time_strides |= dict.fromkeys(STAGES[1:], 2 * at_stem)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if x.dim() != 5:
@@ -341,13 +327,10 @@ class VideoResNet(Backbone):
             x = features[name] = getattr(self, name)(x)
         return {name: features[name] for name in self._out_features}
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return {name: self._shapes[name] for name in self._out_features}
-
     @property
     def strides(self) -> dict[str, int]:
         """Those of space, after the stem and every stage; `time_strides` has those of time."""
-        return {name: shape.stride for name, shape in self._shapes.items()}
+        return self._out_feature_strides
 
     def output_size(self, size: Size) -> dict[str, Size]:
         """(T, H, W) after the stem and every stage, for clips of `size`.
@@ -366,19 +349,6 @@ class VideoResNet(Backbone):
                 size = _size_after(layer, size)
             sizes[name] = size
         return sizes
-
-    def freeze(self, freeze_at: int = 0) -> "VideoResNet":
-        """Fix the stem (1) and the stages up to res<freeze_at> (2 to 5); 0 is nothing.
-
-        As in Detectron2; non-local blocks in these stages are fixed too.
-        """
-        if freeze_at >= 1:
-            self.stem.freeze()
-        for number, name in enumerate(self.stage_names, start=2):
-            if freeze_at >= number:
-                for block in getattr(self, name).children():
-                    block.freeze()
-        return self
 
 
 def _kernels(temporal: str, *, basic: bool) -> tuple[Size, Size]:

@@ -1,0 +1,109 @@
+"""``DATASETS.REGISTER``: entries, their errors, and the hint at it for an unknown dataset."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from nl_detectron.config import load_config
+from nl_detectron.data import check_datasets, register_datasets
+from nl_detectron.utils.errors import ConfigError, UserError
+
+IMAGES = {"name": "own_images", "json_file": "own.json", "image_root": "."}
+VIDEOS = {"name": "own_videos", "root": "."}
+
+
+@pytest.fixture(autouse=True)
+def forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name in ("own_images", "own_videos"):
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def config(*entries: object) -> CfgNode:
+    text = yaml.safe_dump({"DATASETS": {"REGISTER": list(entries)}})
+    Path("own.yaml").write_text(f"_BASE_: quickstart.yaml\n{text}")
+    cfg = load_config("own.yaml")
+    cfg.freeze()
+    return cfg
+
+
+def test_what_an_entry_says_is_registered() -> None:
+    points = {"keypoint_names": ["left", "right"], "keypoint_flip_map": [["left", "right"]]}
+    videos = {**VIDEOS, "list_file": "list.txt", "classes": ["wave", "point"], "multi_label": True}
+    cfg = config({**IMAGES, **points}, videos)
+    register_datasets(cfg)
+    Path("own.json").write_text(
+        json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]})
+    )
+    assert DatasetCatalog.get("own_images") == []
+    metadata = MetadataCatalog.get("own_images")
+    assert (metadata.image_root, metadata.evaluator_type) == (".", "coco")
+    assert {key: metadata.get(key) for key in points} == points
+    metadata = MetadataCatalog.get("own_videos")
+    assert (metadata.list_file, metadata.evaluator_type) == ("list.txt", "video_map")
+    assert metadata.thing_classes == ["wave", "point"]
+
+
+def test_the_same_entry_may_come_again_and_no_other() -> None:
+    cfg = config(IMAGES, VIDEOS)
+    register_datasets(cfg)
+    Path("again.yaml").write_text(cfg.dump())  # as a run's own config.yaml
+    register_datasets(load_config("again.yaml"))
+    for entry in ({**IMAGES, "image_root": "elsewhere"}, {**IMAGES, "name": "coco_2017_train"}):
+        with pytest.raises(ConfigError, match=entry["name"]):
+            register_datasets(config(entry))
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        ("own_images", "json_file"),
+        ({}, "name"),
+        ({**IMAGES, "name": ""}, "name"),
+        ({"name": "own_images", "json_file": "own.json"}, "image_root"),
+        ({"name": "own_videos", "list_file": "list.txt"}, "root"),
+        ({**IMAGES, "image_rot": "."}, "'image_root'"),
+        ({**IMAGES, "classes": ["a"]}, "classes"),
+        ({**IMAGES, "keypoint_names": "left"}, "keypoint_names"),
+        ({**VIDEOS, "classes": 2.5}, "classes"),
+    ],
+)
+def test_a_wrong_entry_is_one_line_with_its_place(entry: object, named: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        register_datasets(config(entry))
+    message = str(error.value)
+    assert message.startswith("DATASETS.REGISTER[0]")
+    assert named in message
+    assert "\n" not in message
+
+
+def test_missing_files_are_told_with_the_key() -> None:
+    register_datasets(config(IMAGES))
+    with pytest.raises(UserError, match=r"own\.json") as error:
+        check_datasets(["own_images"])
+    assert "DATASETS.REGISTER" in str(error.value)
+    assert "DETECTRON2_DATASETS" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "unsaid"),
+    [
+        ("cells_train", "DATASETS.REGISTER", "Did you mean"),  # much of nl_clips_train
+        ("coco_2017_tran", "'coco_2017_train'", "DATASETS.REGISTER"),
+    ],
+)
+def test_an_unknown_name_is_told_how_to_register_or_the_nearest(
+    name: str, said: str, unsaid: str
+) -> None:
+    with pytest.raises(UserError, match=name) as error:
+        check_datasets([name])
+    assert said in str(error.value)
+    assert unsaid not in str(error.value)
