@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.solver.build import maybe_add_gradient_clipping
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, EventWriter
 from torch import nn
 
 from nl_detectron.config import load_config, load_lazy_config
@@ -26,6 +26,7 @@ from nl_detectron.engine import (
     launch,
     ranks_from_environment,
 )
+from nl_detectron.engine.hooks import ProgressWriter
 from nl_detectron.utils.errors import ConfigError, UserError
 
 QUICKSTART = tiny_run.ROOT / "configs" / "quickstart.yaml"
@@ -355,3 +356,31 @@ def test_at_least_one_batch_makes_a_step() -> None:
             optimizer=torch.optim.SGD(Loss().parameters(), lr=1),
             accumulate_steps=0,
         )
+
+
+class Writer(EventWriter):
+    """Notes that it was asked to write."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def write(self) -> None:
+        self.calls += 1
+
+
+@pytest.mark.parametrize(
+    ("period", "max_iter", "expected"),
+    [(20, 45, [4, 19, 39, 44]), (20, 5, [4]), (5, 7, [4, 6]), (2, 6, [1, 3, 5])],
+)
+def test_progress_is_written_early_then_every_period(
+    period: int, max_iter: int, expected: list[int]
+) -> None:
+    writer = Writer()
+    hook = ProgressWriter([writer], period)
+    written = []
+    for iteration in range(max_iter):
+        hook.trainer = Namespace(iter=iteration, max_iter=max_iter)
+        hook.after_step()
+        written += [iteration] * writer.calls
+        writer.calls = 0
+    assert written == expected
