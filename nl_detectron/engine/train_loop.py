@@ -342,7 +342,11 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     @classmethod
     def build_optimizer(cls, cfg: Config, model: nn.Module) -> Optimizer:
         if isinstance(cfg, CfgNode):
-            return super().build_optimizer(cfg, model)
+            optimizer = super().build_optimizer(cfg, model)
+            if cfg.MODEL.DEVICE == "cpu":  # where it takes a third of the time
+                for group in optimizer.param_groups:
+                    group.update(foreach=False, fused=True)
+            return optimizer
         cfg.optimizer.params.model = model
         return instantiate(cfg.optimizer)
 
