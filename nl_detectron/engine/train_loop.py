@@ -342,11 +342,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     @classmethod
     def build_optimizer(cls, cfg: Config, model: nn.Module) -> Optimizer:
         if isinstance(cfg, CfgNode):
-            optimizer = super().build_optimizer(cfg, model)
-            if cfg.MODEL.DEVICE == "cpu":  # where it takes a third of the time
-                for group in optimizer.param_groups:
-                    group.update(foreach=False, fused=True)
-            return optimizer
+            return super().build_optimizer(cfg, model)
         cfg.optimizer.params.model = model
         return instantiate(cfg.optimizer)
 
