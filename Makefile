@@ -10,6 +10,7 @@ TESTS ?= tests
 venv := .venv/bin
 quickstart := output/quickstart
 video := output/quickstart-video
+gpu := $(wildcard /dev/nvidia0)
 
 .PHONY: help setup test lint docs bench quickstart quickstart-video
 
@@ -44,8 +45,10 @@ bench: setup  ## run the benchmarks, each as a table of ratios
 	$(venv)/python tools/benchmark.py
 
 # PASSIVE: waiting threads that spin cost minutes as soon as anything else runs on the machine.
+# On a CPU, two processes with half of the cores each use them better than one with all of them.
 quickstart: setup  ## train, evaluate and draw on the embedded data set
-	OMP_WAIT_POLICY=PASSIVE $(venv)/python train_net.py --config-file configs/quickstart.yaml OUTPUT_DIR $(quickstart)
+	OMP_WAIT_POLICY=PASSIVE $(venv)/python train_net.py --config-file configs/quickstart.yaml \
+	  $(if $(gpu),,--num-gpus 2) OUTPUT_DIR $(quickstart) $(if $(gpu),,MODEL.DEVICE cpu)
 	$(venv)/python demo/demo.py --config-file $(quickstart)/config.yaml \
 	  --input nl_shapes_val:6 --output $(quickstart)/demo \
 	  --opts MODEL.WEIGHTS $(quickstart)/model_final.pth

@@ -1,16 +1,18 @@
 """A run's device, its launching, and the step: accumulation and mixed precision."""
 
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, EventWriter
 from tiny_run import ROOT
 from torch import nn
 
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.engine import Ranks, StepTrainer, ranks_from_environment
+from nl_detectron.engine.hooks import ProgressWriter
 from nl_detectron.engine.launch import _gpu_number
 from nl_detectron.utils.errors import ConfigError, UserError
 
@@ -168,3 +170,31 @@ def test_a_loader_worker_that_dies_while_it_hands_over_a_batch() -> None:
 
     with EventStorage(), pytest.raises(UserError, match="worker"):
         step_trainer(Loss(), lost()).run_step()
+
+
+class Writer(EventWriter):
+    """Notes that it was asked to write."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def write(self) -> None:
+        self.calls += 1
+
+
+@pytest.mark.parametrize(
+    ("period", "max_iter", "expected"),
+    [(20, 45, [4, 19, 39, 44]), (20, 5, [4]), (5, 7, [4, 6]), (2, 6, [1, 3, 5])],
+)
+def test_progress_is_written_early_then_every_period(
+    period: int, max_iter: int, expected: list[int]
+) -> None:
+    writer = Writer()
+    hook = ProgressWriter([writer], period)
+    written = []
+    for iteration in range(max_iter):
+        hook.trainer = Namespace(iter=iteration, max_iter=max_iter)
+        hook.after_step()
+        written += [iteration] * writer.calls
+        writer.calls = 0
+    assert written == expected

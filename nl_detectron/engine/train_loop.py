@@ -51,6 +51,7 @@ from .data_order import ExactResume
 from .hooks import (
     CheckWeights,
     PreciseBN,
+    ProgressWriter,
     ResidualNormHook,
     SaveOnSigterm,
     WandbRun,
@@ -276,7 +277,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
             *built,
             hooks.PeriodicCheckpointer(self.checkpointer, period, max_to_keep),
             evaluate,
-            hooks.PeriodicWriter(writers, setting(cfg, "train.log_period")),
+            ProgressWriter(writers, setting(cfg, "train.log_period")),
             WandbRun(project, setting(cfg, "OUTPUT_DIR"), writers) if project else None,
         ]
 

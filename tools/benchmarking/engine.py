@@ -35,7 +35,6 @@ def stock_config(images: Path, name: str) -> Config:
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (name,), ()
     # Far ends: an iteration of a long run, with neither a checkpoint nor an evaluation.
     cfg.SOLVER.MAX_ITER = cfg.SOLVER.CHECKPOINT_PERIOD = 100_000
-    cfg.SOLVER.STEPS = ()
     cfg.OUTPUT_DIR = str(images / "output")
     Path(cfg.OUTPUT_DIR).mkdir()
     return cfg

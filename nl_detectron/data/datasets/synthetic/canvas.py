@@ -141,13 +141,31 @@ def draw(background: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
     Returns:
         The image, of the same kind and size as `background`.
     """
-    pixels = background.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+    image = background.copy()
+    if not sprites:
+        return image
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = _changed_pixels(sprites, width, height)
+    pixels = np.empty((height * SCALE, width * SCALE, 3), np.uint8)
+    changed = pixels[y0 * SCALE : y1 * SCALE, x0 * SCALE : x1 * SCALE]  # the rest is not read
+    cv2.resize(image[y0:y1, x0:x1], changed.shape[1::-1], changed, interpolation=cv2.INTER_NEAREST)
     for sprite in sprites:
         for part in sprite.parts:
             _draw(pixels, part, part.color, darker(part.color), sprite.border)
         _shade(pixels, sprite)
-    height, width = background.shape[:2]
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    image[y0:y1, x0:x1] = cv2.resize(changed, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+    return image
+
+
+def _changed_pixels(
+    sprites: Sequence[Sprite], width: int, height: int
+) -> tuple[int, int, int, int]:
+    """Return ``x0, y0, x1, y1`` around the pixels that `draw` changes, at least one."""
+    bounds = np.array([sprite.bounds() for sprite in sprites])
+    margins = np.array([[1 + sprite.border] for sprite in sprites])  # 1: of the shading
+    low = np.floor((bounds[:, :2] - margins).min(axis=0)).clip(0, (width - 1, height - 1))
+    high = np.ceil((bounds[:, 2:] + margins).max(axis=0)).clip(low + 1, (width, height))
+    return (*low.astype(int).tolist(), *high.astype(int).tolist())
 
 
 def _shade(pixels: np.ndarray, sprite: Sprite) -> None:

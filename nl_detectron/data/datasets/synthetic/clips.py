@@ -143,10 +143,7 @@ class Scene:
 
     def frames(self) -> np.ndarray:
         """Return the frames, RGB uint8 ``(NUM_FRAMES, SIZE, SIZE, 3)``."""
-        return np.stack([self._frame(self.sprites(t)) for t in range(NUM_FRAMES)])
-
-    def _frame(self, sprites: Sequence[Sprite]) -> np.ndarray:
-        return canvas.draw(self.background, sprites) if sprites else self.background
+        return np.stack([canvas.draw(self.background, self.sprites(t)) for t in range(NUM_FRAMES)])
 
 
 @dataclass(frozen=True)
