@@ -1,4 +1,4 @@
-"""The wheel: what it carries, and what it does in a bare environment."""
+"""The wheel: its content, and its use in a bare environment."""
 
 import json
 import subprocess
