@@ -6,34 +6,21 @@ Importing the package registers its backbones, keypoint head and embedded data s
 __version__ = "0.1.0"
 
 import importlib.util
-import os
-import sys
 import warnings
 
-# The command line shows its help, or that a command is unknown, without the seconds that torch
-# takes to import; `__main__` loads this module again for a known command. Processes that a run
-# starts import the same script, but it is not in their own command line. `-m` is what Python
-# passes while it looks for `__main__`.
-_waits_for_command = sys.argv[0] in sys.orig_argv and (
-    os.path.basename(sys.argv[0]) == "nl-detectron"
-    or (sys.argv[0] == "-m" and "nl_detectron" in sys.orig_argv)
-)
+if importlib.util.find_spec("detectron2") is None:
+    raise ImportError(
+        "nl_detectron extends Detectron2, which is not installed and not on PyPI. Run `make setup` "
+        "in a checkout of nl_detectron, or install it by Detectron2's own guide (its INSTALL.md)."
+    )
 
-if not _waits_for_command:
-    if importlib.util.find_spec("detectron2") is None:
-        raise ImportError(
-            "nl_detectron extends Detectron2, which is not installed and not on PyPI. Run "
-            "`make setup` in a checkout of nl_detectron, or install it by Detectron2's own guide "
-            "(its INSTALL.md)."
-        )
+import torch  # noqa: F401  (its import adds filters, which must not end with the block below)
 
-    import torch  # noqa: F401  (its import adds filters, which must not end with the block below)
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+    from . import data, modeling  # Detectron2 and fvcore compile functions on import
+from .config import add_nonlocal_config, check_config
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-        from . import data, modeling  # Detectron2 and fvcore compile functions on import
-    from .config import add_nonlocal_config, check_config
-
-    data.register_all()
+data.register_all()
 
 __all__ = ["__version__", "add_nonlocal_config", "check_config", "data", "modeling"]

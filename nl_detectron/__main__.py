@@ -1,7 +1,7 @@
 """The command line ``nl-detectron``."""
 
 import sys
-from importlib import import_module, reload
+from importlib import import_module
 
 from .utils.errors import UserError, nearest, run_script
 
@@ -33,10 +33,6 @@ def _run() -> int | None:
         guess = nearest(name, list(COMMANDS))
         raise UserError(f"expected a command ({', '.join(COMMANDS)}), got '{name}'.{guess}")
     sys.argv[:2] = [f"nl-detectron {name}"]  # argparse takes the program's name from there
-    try:
-        reload(sys.modules["nl_detectron"])  # which has waited for a known command
-    except ImportError as error:
-        raise UserError(str(error)) from error
     return import_module(f".commands.{name}", __package__).main()
 
 

@@ -25,7 +25,7 @@ from nl_detectron.analysis.attention import (
 )
 from nl_detectron.analysis.clip import Query
 from nl_detectron.analysis.statistics import BlockStatistics
-from nl_detectron.layers.attention_rows import AttentionRows, distances, shares
+from nl_detectron.modeling.attention_rows import AttentionRows, distances, shares
 from nl_detectron.visualization import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -26,7 +26,8 @@ from nl_detectron.analysis.statistics import (
 from nl_detectron.data.datasets.synthetic import clips
 from nl_detectron.engine import Trainer
 from nl_detectron.evaluation.attention_evaluation import evaluate_attention
-from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, attention_rows
+from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
+from nl_detectron.modeling import attention_rows
 from nl_detectron.utils.errors import UserError
 from nl_detectron.visualization import draw_statistics
 

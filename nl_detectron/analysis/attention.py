@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 from ..engine.predictor import Predictor, network_input
 from ..layers import NonLocalBlock
-from ..layers.attention_rows import AttentionRows
 from ..layers.nonlocal_ops import SOFTMAX_FORMS
 from ..modeling import VideoClassifier
+from ..modeling.attention_rows import AttentionRows
 from ..modeling.backbone.video_resnet import VideoResNet
 from ..utils.errors import UserError, nearest
 from .clip import Clip, Query

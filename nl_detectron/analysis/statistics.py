@@ -43,7 +43,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from ..layers.attention_rows import AttentionRows, distances, entropy, query_dependence
+from ..modeling.attention_rows import AttentionRows, distances, entropy, query_dependence
 from ..utils.errors import UserError
 from .attention import BlockInput, ImageAttention
 from .clip import Clip

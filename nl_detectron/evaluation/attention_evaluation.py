@@ -11,7 +11,7 @@ from detectron2.evaluation.evaluator import inference_context
 from torch import Tensor, nn
 
 from ..layers import NonLocalBlock
-from ..layers.attention_rows import AttentionRows, entropy, query_dependence
+from ..modeling.attention_rows import AttentionRows, entropy, query_dependence
 
 
 @torch.no_grad()

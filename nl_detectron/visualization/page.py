@@ -20,8 +20,8 @@ from torch import Tensor
 from ..analysis.attention import BlockInput, ClipAttention, ImageAttention
 from ..analysis.clip import Query
 from ..analysis.grid import Axis
-from ..layers.attention_rows import AttentionRows, query_dependence
 from ..layers.nonlocal_ops import SOFTMAX_FORMS
+from ..modeling.attention_rows import AttentionRows, query_dependence
 from .drawing import LEAST_PEAK, LEAST_SHARE, palette
 
 LONGEST_SIDE = 1280  # of an image inside the page

@@ -10,8 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .nonlocal_block import NonLocalBlock
-from .nonlocal_ops import pairwise_weights
+from ..layers import NonLocalBlock, pairwise_weights
 
 _MAX_ELEMENTS = 2**20  # of a piece of the map, 8 MB
 _PARTS, _QUERIES = 8, 32  # of the rows whose differences are measured
