@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..layers import NonLocalBlock, pairwise_weights
 
-_MAX_ELEMENTS = 2**20  # of a piece of the map, 8 MB
-_PARTS, _QUERIES = 8, 32  # of the rows whose differences are measured
+_MAX_ELEMENTS = 2**20  # elements of a piece of the map, 8 MB
+_PARTS, _QUERIES = 8, 32  # sizes of the sample for `query_dependence`
 
 
 class AttentionRows:
