@@ -29,7 +29,7 @@ _VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 
 Draw = Callable[[np.random.Generator], Scene]
 Score = Callable[[Sequence[dict]], tuple[float, float]]
-"""Returns AP and AP50 in per cent of COCO's results."""
+"""Returns AP and AP50 in % from COCO's results."""
 
 
 def validation_set(draw: Draw) -> list[Scene]:
@@ -54,7 +54,7 @@ def run_detector(
         build: returns the detector of a config.
         draw: returns one image.
         score: returns the score of validation images.
-        cost: of the detector.
+        cost: returns the cost of the detector.
     """
     seed_all_rng(trial.seed)
     model = build(cfg)
@@ -94,7 +94,7 @@ def coco_truth(annotations: Sequence[Sequence[dict]], num_classes: int) -> COCO:
     """Return the ground truth in COCO's form.
 
     Args:
-        annotations: of each image, without ids; an image's id is its index.
+        annotations: annotations of each image, without ids; an image's id is its index.
     """
     every = [one | {"image_id": n} for n, of_image in enumerate(annotations) for one in of_image]
     truth = COCO()
@@ -115,12 +115,12 @@ def average_precision(
     *,
     sigmas: Sequence[float] = (),
 ) -> tuple[float, float]:
-    """Return AP and AP50 in per cent.
+    """Return AP and AP50 in %.
 
     Args:
         found: COCO's results.
         what: ``bbox`` or ``keypoints``.
-        sigmas: of the keypoints; by default those of COCO's persons.
+        sigmas: COCO's constants of the keypoints; by default those of persons.
     """
     if not found:
         return 0.0, 0.0

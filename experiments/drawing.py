@@ -1,4 +1,4 @@
-"""Images of small objects in front of noise, with what a detector is to find."""
+"""Images of small objects in front of noise, with their ground truth."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ COLORS = {
     "white": (220, 220, 220),
 }
 GRAY = (90, 150)
-"""Range of the background, which is of one gray."""
+"""Range of the background's gray level."""
 
 NOISE = 24
 """Levels of each pixel's noise."""

@@ -113,6 +113,6 @@ def _mean(values: Sequence[float], *, digits: int = 1) -> str:
 
 
 def _increase(results: Results, column: str) -> str:
-    """Return what a block adds to a C2D, in per cent."""
+    """Return the increase from a block in a C2D, in %."""
     block, none = (results.values(column, arm=a, kind="all") for a in ("spacetime", "none"))
     return f"{100 * (block[0] / none[0] - 1):.0f} %" if block and none else NOT_RUN

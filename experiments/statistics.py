@@ -38,7 +38,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Interval | No
 
 
 def judge(found: Interval | None, *, expected: str, margin: float) -> str:
-    """Return whether a difference is the expected one: met, contradicted or undecided.
+    """Judge a difference against the expected one: met, contradicted or undecided.
 
     Args:
         found: None if it was not measured.

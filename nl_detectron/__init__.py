@@ -1,6 +1,6 @@
 """Non-local Neural Networks (CVPR 2018) for Detectron2.
 
-Importing the package registers its backbones, keypoint head and embedded data set.
+Importing the package registers its backbones, keypoint head and embedded datasets.
 """
 
 __version__ = "0.1.0"
@@ -10,8 +10,8 @@ import warnings
 
 if importlib.util.find_spec("detectron2") is None:
     raise ImportError(
-        "nl_detectron extends Detectron2, which is not installed and not on PyPI. Run `make setup` "
-        "in a checkout of nl_detectron, or install it by Detectron2's own guide (its INSTALL.md)."
+        "nl_detectron needs Detectron2, which is not installed and not on PyPI. Run `make setup` "
+        "in a checkout of nl_detectron, or follow Detectron2's INSTALL.md."
     )
 
 import torch  # noqa: F401  (its import adds filters, which must not end with the block below)

@@ -32,7 +32,7 @@ def _run() -> int | None:
     if name not in COMMANDS:
         guess = nearest(name, list(COMMANDS))
         raise UserError(f"expected a command ({', '.join(COMMANDS)}), got '{name}'.{guess}")
-    sys.argv[:2] = [f"nl-detectron {name}"]  # argparse takes the program's name from there
+    sys.argv[:2] = [f"nl-detectron {name}"]  # the program's name for argparse
     return import_module(f".commands.{name}", __package__).main()
 
 

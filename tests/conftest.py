@@ -1,4 +1,4 @@
-"""What all tests share: one torch thread a process, catalogs of their own, and a small model."""
+"""Fixtures of all tests: one torch thread per process, separate catalogs, and a small model."""
 
 import pytest
 import setuptools  # noqa: F401  (before anything imports distutils, which it then refuses to replace)

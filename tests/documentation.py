@@ -1,4 +1,4 @@
-"""What the pages hold: their code blocks and commands, and a way to run these in turn."""
+"""Code blocks and commands of the documentation's pages, and a way to run them in turn."""
 
 import json
 import re
@@ -87,7 +87,7 @@ def run_steps(
     python: Path | str = sys.executable,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run scripts and code in `folder`, one after the other; fail with what they printed."""
+    """Run scripts and code in `folder`, one after the other; fail with their output."""
     done = subprocess.run(
         [python, "-c", _RUNNER],
         input=json.dumps(steps),

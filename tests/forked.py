@@ -1,4 +1,4 @@
-"""Several processes of one run, without the seconds that importing everything anew would take."""
+"""Several processes of one run, forked to save the seconds of importing everything again."""
 
 import functools
 import multiprocessing

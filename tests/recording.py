@@ -18,7 +18,7 @@ from nl_detectron.engine import Trainer, argument_parser, main
 
 
 class Recorder(HookBase):
-    """Append what an iteration did to ``record<rank>.jsonl``, before any checkpoint is saved."""
+    """Append an iteration's record to ``record<rank>.jsonl``, before any checkpoint is saved."""
 
     def __init__(self, output: str) -> None:
         self.path = os.path.join(output, f"record{comm.get_rank()}.jsonl")
@@ -53,7 +53,7 @@ class Recorder(HookBase):
 
 
 def _identity(sample: dict[str, Any]) -> Any:
-    """An image's id, or what tells a clip from all others: its video and its pixels."""
+    """Return an image's id, or a clip's video and a digest of its pixels."""
     if "clips" not in sample:
         return sample["image_id"]
     return [sample["video_id"], zlib.crc32(sample["clips"].numpy().tobytes())]
@@ -94,13 +94,13 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
 
 def record(output: Path, rank: int = 0) -> list[dict]:
-    """Return what `Recorder` wrote into `output`, in the order of time."""
+    """Return the records that `Recorder` wrote into `output`, in the order of time."""
     path = output / f"record{rank}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two checkpoints, or parts of them, are the same to the last bit."""
+    """Return True if two checkpoints, or parts of them, are equal bit for bit."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):

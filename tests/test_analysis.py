@@ -1,4 +1,4 @@
-"""Counts against counts by hand, against what really runs, and against the committed tables."""
+"""Counts against counts by hand, against the operations that run, and against committed tables."""
 
 import json
 import math

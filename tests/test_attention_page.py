@@ -98,7 +98,7 @@ ready.then(async () => {
 
 
 def browse(page: Page, folder: Path, *, width: int = 1400, planted: bool = False) -> list[Any]:
-    """What the script reads in a real browser."""
+    """Return the values that the script reads in a real browser."""
     file = folder / "page.html"
     script = DRIVE.replace("PLANTED", str(planted).lower())
     file.write_text(page.html().replace("</body>", f"{script}</body>"), encoding="utf-8")
@@ -123,7 +123,7 @@ def at(blocks: Sequence[BlockInput], name: str, query: Sequence[float]) -> Block
 
 
 def check(report: list[Any], blocks: Sequence[BlockInput], size: tuple[int, int]) -> None:
-    """Compare what the page says in each state with the model."""
+    """Compare the page's text in each state with the model."""
     height, width = size
     for state in report:
         assert state["scroll"] == [0, 0]

@@ -54,7 +54,7 @@ def seen_by(block: NonLocalBlock, x: torch.Tensor, *, padding: float = 0.0) -> B
 
 
 def explicit_map(block: NonLocalBlock, x: torch.Tensor) -> tuple[np.ndarray, Any, Any]:
-    """The map as the paper has it, NaN where i does not see j; (t, row, column) of i and of j."""
+    """Return the paper's map, NaN if i does not see j, and (t, row, column) of i and of j."""
     x = x.reshape(len(x), *(1, *x.shape[1:])[-3:])
     side = 1 if block.axes == "time" else block.subsample
     x_hat = F.max_pool3d(x[None], (1, side, side), ceil_mode=True)[0]
@@ -320,7 +320,7 @@ def test_given_regions() -> None:
 
 
 def test_signals_of_the_embedded_clips() -> None:
-    """They are where something is drawn, and only when it is."""
+    """Boxes of the signals cover drawn objects, only in the frames that show them."""
     index = clips.class_groups()["relation"][0]
     first, second = clips.signal_regions(Path(f"val/{index + 1:06d}.mp4"))
     assert first["label"] == second["label"] == clips.CLASSES[index].name

@@ -1,4 +1,4 @@
-"""Blocks in ResNets: where they are, what they are called, that they disturb nothing."""
+"""Blocks in ResNets: their places and names, and unchanged weights and features of the rest."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Boxes that match a distant sign: what is drawn, and that no region sees the sign."""
+"""Boxes that match a distant sign: the drawings, and receptive fields without the sign."""
 
 import dataclasses
 from collections import Counter
@@ -24,7 +24,7 @@ def draw(count: int, *, task: str = "match", distance: int = FAR, seed: int = 0)
 
 
 def seen(scene: Scene) -> list[tuple[int, int, int, bool]]:
-    """Left, top, colour and whether it is a cross of each object, from the pixels alone."""
+    """Return left, top, colour and shape (cross or not) of each object, from the pixels alone."""
     found = []
     for number, color in enumerate(COLORS.values()):
         mask = np.all(scene.image == np.array(color), axis=-1)

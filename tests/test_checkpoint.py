@@ -1,4 +1,4 @@
-"""Checkpoints of every naming land where they belong, and what is missing is named."""
+"""Checkpoints of every naming scheme load into the right weights; missing ones are named."""
 
 import logging
 import pickle
@@ -198,7 +198,7 @@ def test_detectors(fpn_cfg, tmp_path, caplog, write, norm) -> None:
 
 @pytest.mark.parametrize("lost", ["backbone.bottom_up.res4.5.", "roi_heads.keypoint_head."])
 def test_lost_weights_are_an_error_by_name(fpn_cfg, tmp_path, caplog, lost) -> None:
-    """What loading did to models whose blocks were renumbered by the insertion."""
+    """Weights loaded into models whose blocks the insertion has renumbered."""
     state = random_state(build(fpn_cfg, blocks=False))
     kept = {key: value for key, value in state.items() if not key.startswith(lost)}
     load(build(fpn_cfg), as_pth(kept, tmp_path / "model"))

@@ -99,7 +99,7 @@ def test_changed_bytes_do_no_harm(tmp_path, suffix) -> None:
 
 
 class Call:
-    """What makes unpickling call `function`."""
+    """An object whose unpickling calls `function`."""
 
     def __init__(self, function: Callable, *arguments: Any) -> None:
         self.call = function, arguments

@@ -1,4 +1,4 @@
-"""A checkpoint is complete or absent, and a run continues from what is there."""
+"""A checkpoint is complete or absent, and a run continues from the complete ones."""
 
 import logging
 import os
@@ -52,7 +52,7 @@ class Run:
 
 
 def resumed(folder: Path) -> int:
-    """Return the iteration that a new process goes on from, all of whose state is of one file."""
+    """Return the iteration that a new process resumes from; all its state is from one file."""
     run = Run(folder)
     loaded = run.checkpointer.resume_or_load("", resume=True)
     assert run.checkpointer.has_checkpoint()

@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    """Run the demo where nothing is registered, and return its JSON."""
+    """Run the demo without registered datasets, and return its JSON."""
 
     def run_main(*arguments: object) -> list[dict[str, Any]]:
         copied, found = trained / "copied", trained / "found.json"

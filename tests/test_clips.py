@@ -1,4 +1,4 @@
-"""The embedded clips: their making, and what a class can and cannot be told by."""
+"""The embedded clips: their making, and the cues that tell their classes."""
 
 from collections import Counter
 from itertools import product

@@ -14,7 +14,7 @@ I3D = "Kinetics/i3d_R_50_NL5_8x8.yaml"
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a command line; return its exit status and what it printed."""
+    """Run a command line; return its exit status and its output."""
 
     def run_line(*line: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["nl-detectron", *line])

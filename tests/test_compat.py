@@ -1,4 +1,4 @@
-"""What our code takes from Detectron2 and fvcore beyond their documentation.
+"""Undocumented parts of Detectron2 and fvcore that this package uses.
 
 A version that changes it fails here, by name; documented names fail where they are imported.
 """

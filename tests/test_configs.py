@@ -1,4 +1,4 @@
-"""The YAML configs: each builds, is what its name says, and differs from its baseline in blocks."""
+"""The YAML configs: each builds, matches its name, and differs from its baseline in blocks."""
 
 import re
 from collections.abc import Iterator

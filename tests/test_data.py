@@ -1,4 +1,4 @@
-"""The embedded data set: its making, its files and its registration."""
+"""The embedded dataset: its making, its files and its registration."""
 
 import os
 from pathlib import Path
@@ -134,7 +134,7 @@ def test_polygons_keep_holes_and_drop_fragments():
 
 
 def perfect_outputs(api: COCO):
-    """Yield, for each image, what a model without any error would say."""
+    """Yield, for each image, the predictions of a model without any error."""
     for image_id, image in api.imgs.items():
         annotations = [a for a in api.imgToAnns[image_id] if not a["iscrowd"]]
         boxes = [

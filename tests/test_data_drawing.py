@@ -1,4 +1,4 @@
-"""The sprites that the embedded data set is drawn with."""
+"""The sprites of the embedded dataset."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""``demo/demo.py``: what it reads, what it writes, and how it says that something was wrong."""
+"""``demo/demo.py``: its inputs, its outputs and its errors."""
 
 import argparse
 import gc
@@ -294,7 +294,7 @@ def test_drawing_is_where_it_belongs_and_only_people_have_skeletons() -> None:
 
 
 def test_many_images_leave_no_file_open(predictor: Predictor, tmp_path: Path) -> None:
-    """Every other file is no image, since a handle is lost most easily where something fails."""
+    """Make every other file no image, since failures leak handles most easily."""
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(PNG[: len(PNG) // (1 + number % 2)])
     files = dict.fromkeys(sorted(tmp_path.iterdir()), 0)

@@ -113,7 +113,7 @@ def test_programming_errors_stay_as_they_are(files: Files) -> None:
     assert str(files.images / "a.jpg") in caught.value.__notes__[0]
     registered(files)
     with pytest.raises(KeyError), annotation_errors([NAME]):
-        raise KeyError("the data set is clean")
+        raise KeyError("the dataset is clean")
 
 
 # Through the loaders of a run

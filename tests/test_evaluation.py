@@ -1,4 +1,4 @@
-"""Evaluation of images: what it needs is known before training, and its figures are right."""
+"""Evaluation of images: its needs are checked before training, and its results are right."""
 
 import json
 import os
@@ -49,7 +49,7 @@ RETINANET += ["MODEL.RETINANET.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]]
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> str:
-    """Name of a registered data set; its file is ``tiny.json`` in `tmp_path`."""
+    """Name of a registered dataset; its file is ``tiny.json`` in `tmp_path`."""
     tiny_run.write_run(tmp_path, heads=True)
     register(tmp_path.name, tmp_path / "tiny.json")
     return tmp_path.name
@@ -69,7 +69,7 @@ def config(folder: Path, *opts: Any) -> CfgNode:
 
 
 def change(folder: Path, edit: Callable[[Content], Any], name: str = "tiny.json") -> Path:
-    """Write the data set's file with one change, as `name`."""
+    """Write the dataset's file with one change, as `name`."""
     content = json.loads((folder / "tiny.json").read_text())
     edit(content)
     (folder / name).write_text(json.dumps(content))
@@ -77,7 +77,7 @@ def change(folder: Path, edit: Callable[[Content], Any], name: str = "tiny.json"
 
 
 def evaluator_of(cfg: Any, name: str) -> Any:
-    """Return the evaluator of a loaded data set."""
+    """Return the evaluator of a loaded dataset."""
     DatasetCatalog.get(name)
     return build_evaluator(cfg, name)
 
@@ -227,7 +227,7 @@ def test_more_objects_than_100_score_100(dataset: str, tmp_path: Path) -> None:
 
 
 def parent(content: Content) -> None:
-    """Add what Roboflow adds: a category 0 without objects, which shifts the others."""
+    """Add a category 0 without objects, as Roboflow does, which shifts the others."""
     content["categories"].insert(0, {"id": 0, "name": "things"})
 
 
@@ -302,7 +302,7 @@ def test_classes_of_videos_are_compared_where_they_have_names(dataset: str, tmp_
 def test_categories_of_an_evaluation_may_differ_from_a_training_set_of_another_model(
     dataset: str, tmp_path: Path
 ) -> None:
-    """A config of the zoo, of which somebody changes the classes and the data set to test on."""
+    """A config of the zoo with other classes and another test dataset."""
     names = ["DATASETS.TRAIN", ("keypoints_coco_2017_train",), "DATASETS.TEST", (dataset,)]
     assert build_test_loader(config(tmp_path, *names), dataset)
     spare = ["DATASETS.TRAIN", (dataset,), "MODEL.ROI_HEADS.NUM_CLASSES", 9]
@@ -404,7 +404,7 @@ def test_statistics_are_those_of_all_processes(dataset: str, tmp_path: Path) -> 
     assert forked.run_forked(2, in_process, tmp_path / "store") == [0, 0]
 
 
-# Other kinds of data sets
+# Other kinds of datasets
 
 
 def test_pascal_voc_has_detectron2s_evaluator(dataset: str, tmp_path: Path) -> None:

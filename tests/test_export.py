@@ -1,4 +1,4 @@
-"""Exported files compute what the model computes, at sizes that the exporter has not seen."""
+"""Exported files and the model agree, at sizes that the exporter has not seen."""
 
 import sys
 

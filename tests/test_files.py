@@ -1,4 +1,4 @@
-"""No tool writes onto what it reads, or two results into one file."""
+"""No tool overwrites its input, or writes two results into one file."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Hints where a newcomer is stuck; that of an unknown dataset is in test_register."""
+"""Hints for newcomers' mistakes; the one for an unknown dataset is in test_register."""
 
 import logging
 

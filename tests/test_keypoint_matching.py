@@ -1,4 +1,4 @@
-"""Keypoints that a match with the hat tells: what is drawn, and what a glove sees."""
+"""Keypoints that depend on a match with the hat: the drawings, and a glove's receptive field."""
 
 import dataclasses
 from collections import Counter

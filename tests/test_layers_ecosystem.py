@@ -1,4 +1,4 @@
-"""The block in what surrounds a model: compilers, exporters, copies, processes, checkpointing."""
+"""The block with compilers, exporters, copies, processes and activation checkpointing."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Matching in clips: what is drawn, and that no feature of C2D sees both objects."""
+"""Matching in clips: the drawings, and C2D's features, which never see both objects."""
 
 from collections import Counter
 from itertools import combinations
@@ -21,7 +21,7 @@ def draw(task: Task, *, count: int = COUNT, seed: int = 5):
 
 
 def seen(clip: torch.Tensor) -> list[tuple[int, int, int, int, bool]]:
-    """Frame, top, left, colour and whether it is a cross of each object, from the pixels alone."""
+    """Return frame, top, left, colour and shape (cross or not) of each object, from its pixels."""
     found = []
     pixels = clip.permute(1, 2, 3, 0).numpy().astype(int)
     for number, color in enumerate(COLORS.values()):

@@ -362,7 +362,7 @@ class _Largest(TorchDispatchMode):
 @pytest.mark.parametrize("subsample", [1, 2])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
 def test_long_clips_make_no_map(form, subsample, monkeypatch):
-    """Neither forward nor backward, also where the fused kernel does not serve."""
+    """Test both passes, with the fused kernel and without it."""
     monkeypatch.setattr(nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", 0)
     block = make(8, pairwise=form, dims=3, subsample=subsample, norm="")
     x = torch.randn(1, 8, 8, 14, 14, requires_grad=True)

@@ -1,4 +1,4 @@
-"""The recipe for one's own data, docs/own_data.md, run as it stands there."""
+"""The recipe for custom data, docs/own_data.md, run as it stands there."""
 
 import json
 from pathlib import Path

@@ -47,7 +47,7 @@ VALUES = st.recursive(
 
 
 def refusal(file: Path, opts: Sequence[str] = ()) -> str:
-    """Return what refuses a config, "" if it loads; any other error is a failure."""
+    """Return the ConfigError's text, "" if the config loads; any other error is a failure."""
     try:
         load_config(file, opts)
     except UserError as error:

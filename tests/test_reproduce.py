@@ -57,7 +57,7 @@ def write_metrics(folder: Path, *lines: dict[str, float], final: bool = True) ->
 
 
 def write_result(output: Path, config: str, box: float, mask: float, **settings: object) -> Path:
-    """Write what a finished row leaves."""
+    """Write the files of a finished row."""
     folder = output / config.removesuffix(".yaml")
     write_metrics(folder, {"iteration": 90_000, **AP, "bbox/AP": box, "segm/AP": mask})
     if settings:

@@ -30,7 +30,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def last_checkpoint(output: Path) -> dict[str, Any]:
-    """Load what ``last_checkpoint`` names."""
+    """Load the checkpoint that ``last_checkpoint`` names."""
     return torch.load(output / (output / "last_checkpoint").read_text())
 
 

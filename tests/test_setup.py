@@ -1,4 +1,4 @@
-"""`make setup`: its steps, its stamp, and what a person reads when it fails."""
+"""`make setup`: its steps, its stamp and its errors."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ esac
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of the files that the set-up works on, with a .venv whose Python is STUB."""
+    """A copy of the setup's files, with a .venv whose Python is STUB."""
     (tmp_path / "tools").mkdir()
     for name in ("Makefile", *setup_env.INPUTS):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -92,7 +92,7 @@ def test_a_changed_input_is_installed(tree, name):
 @pytest.mark.parametrize("step", ["install", "provision"])
 def test_goes_on_after_a_failure(tree, step):
     (tree.bin / f"{step}_fails").touch()
-    for _ in range(2):  # a failed set-up is not taken for done
+    for _ in range(2):  # a failed setup does not count as done
         done, calls = tree.run()
         assert_one_line_error(done, step)
     assert provisioned(calls) == (step == "provision")
@@ -164,7 +164,7 @@ def test_make_setup_uses_the_python_that_it_is_given(tree):
 
 
 def test_constraints_pin_the_whole_environment():
-    """Every installed package that the set-up asks for, at its version."""
+    """Return every installed package that the setup requires, with its version."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     pins = {canonicalize_name(name): version for name, version in pins.items()}

@@ -39,7 +39,7 @@ def test_a_run_writes_detectron2s_files(whole_run: Path) -> None:
 
 
 def run_here(folder: Path, *arguments: object) -> None:
-    """Do in this process what ``run.py`` in `folder` does."""
+    """Run ``run.py`` of `folder` in this process."""
     people = MetadataCatalog.get("keypoints_coco_2017_val")
     keypoints = {key: people.get(key) for key in ("keypoint_names", "keypoint_flip_map")}
     if "tiny" not in DatasetCatalog:

@@ -115,7 +115,7 @@ def test_notebook_runs_and_what_it_says_is_so(tmp_path: Path):
 
     fresh, trained = facts["added"]
     assert fresh == 0
-    assert 0 < trained < 0.01  # "a small fraction of a per cent"
+    assert 0 < trained < 0.01  # "a small fraction of a percent"
     assert facts["attention"] == pytest.approx([1, 1, 1], abs=1e-4)
 
     for name in ("look-at-data", "predictions", "attention"):

@@ -38,7 +38,7 @@ def modules():
 def registries():
     found = {v._name: [name for name, _ in v]
              for m in modules().values() for v in vars(m).values() if isinstance(v, Registry)}
-    return {**found, "data sets": list(DatasetCatalog), "metadata": list(MetadataCatalog)}
+    return {**found, "datasets": list(DatasetCatalog), "metadata": list(MetadataCatalog)}
 
 
 def attributes(loaded):
@@ -235,7 +235,7 @@ def test_registries_are_the_same_and_ours(both: dict) -> None:
         assert names[: len(stock)] == stock
         if added := set(names[len(stock) :]):
             ours[registry] = added
-    assert ours.keys() == {*("BACKBONE", "META_ARCH", "ROI_KEYPOINT_HEAD", "data sets", "metadata")}
+    assert ours.keys() == {*("BACKBONE", "META_ARCH", "ROI_KEYPOINT_HEAD", "datasets", "metadata")}
     assert ours["BACKBONE"] == {
         "build_nonlocal_resnet_backbone",
         "build_nonlocal_resnet_fpn_backbone",
@@ -245,7 +245,7 @@ def test_registries_are_the_same_and_ours(both: dict) -> None:
     assert ours["META_ARCH"] == {"VideoClassifier"}
     assert ours["ROI_KEYPOINT_HEAD"] == {"NonLocalKRCNNConvDeconvUpsampleHead"}
     prefixes = ("nl_", "kinetics400_", "charades_")
-    assert all(name.startswith(prefixes) for name in ours["data sets"] | ours["metadata"])
+    assert all(name.startswith(prefixes) for name in ours["datasets"] | ours["metadata"])
     assert not both["other entries"]
 
 

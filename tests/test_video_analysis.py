@@ -1,4 +1,4 @@
-"""Costs of the video configs: the paper's figures, and what the tool prints of clips and views."""
+"""Costs of the video configs: the paper's figures, and the tool's output for clips and views."""
 
 import json
 import sys

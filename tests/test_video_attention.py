@@ -1,4 +1,4 @@
-"""Attention through space and time must be shown where and when it is."""
+"""Pictures of attention through space and time: right places at the right moments."""
 
 import json
 from dataclasses import replace
@@ -68,7 +68,7 @@ def clip_with_dot(frame: int, x: float, y: float, *, radius: int = 11) -> Clip:
 
 
 def see_brightness(model: Any) -> None:
-    """Make the block attend to what is bright: its features are the averaged clip itself."""
+    """Make the block attend to bright places: its features are the averaged clip itself."""
 
     class Average(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -300,13 +300,13 @@ def test_tool(
     weights = ("--opts", "MODEL.WEIGHTS", tmp_path / "model.pth")
     for _what, arguments, said in (
         ("--query in a frame after the clip", (*common, "--query", 29, 5, 5), "frame 29 of"),
-        ("--query beside the frame", (*common, "--query", 9, 120, 5), "(120.5, 5.5)"),
+        ("--query outside the frame", (*common, "--query", 9, 120, 5), "(120.5, 5.5)"),
         ("--query X Y for a video", (*common, "--query", 5, 5), "--query 5 5"),
         ("--start after the video's end", (*common, "--start", 30), "a.mp4"),
         ("--block that is not there", (*common, "--block", "res3"), "res3"),
         ("a config without blocks", (*common, *no_blocks), "NON_LOCAL"),
         ("--query in a frame before the video", (*common, "--query", -1, 5, 5), "frame -1 of"),
-        ("--query beside a later video", (*several, "--query", 9, 100, 30), "b.mp4"),
+        ("--query outside a later video", (*several, "--query", 9, 100, 30), "b.mp4"),
         ("--query after a later video", (*several, "--query", 12, 5, 5), "b.mp4"),
         ("--start after a later video's end", (*several, "--start", 12), "b.mp4"),
         ("--start before the video", (*common, "--start", -1), "a.mp4"),

@@ -35,7 +35,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cfg(tmp_path: Path, good: Path) -> CfgNode:
-    """A config with three good videos and, where a test makes it, ``bad`` and a suffix."""
+    """A config with three good videos and, if a test makes it, ``bad`` and a suffix."""
     for i in range(NUM_GOOD):
         shutil.copy(good / "a.mp4", tmp_path / f"good{i}.mp4")
     cfg = get_cfg()

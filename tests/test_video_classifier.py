@@ -1,4 +1,4 @@
-"""The classifier of videos: losses, views, larger frames, mixed precision, several processes."""
+"""The video classifier: losses, views, larger frames, mixed precision, several processes."""
 
 import copy
 from typing import Any
@@ -44,7 +44,7 @@ def linear(model: VideoClassifier, pooled: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_the_loss_is_its_formula(multi_label) -> None:
-    """Of two videos, one of them with two clips."""
+    """Inputs of two videos, one of them with two clips."""
     model = classifier(f"{HEAD}.MULTI_LABEL", multi_label).train()
     clips = small_clip(views=3)
     labels = [[1, 4], []] if multi_label else [[3], [0]]

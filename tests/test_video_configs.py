@@ -1,4 +1,4 @@
-"""The video configs: each promised name and what it says. Twins are in test_configs.py."""
+"""The video configs: each promised name and its meaning. Twins are in test_configs.py."""
 
 import re
 from typing import Any

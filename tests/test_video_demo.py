@@ -1,4 +1,4 @@
-"""``demo/demo.py`` and `VideoPredictor` with a classifier of videos."""
+"""``demo/demo.py`` and `VideoPredictor` with a video classifier."""
 
 import json
 from collections.abc import Callable

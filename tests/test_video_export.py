@@ -1,4 +1,4 @@
-"""Exported video networks compute what the model computes, for clips of sizes not seen before."""
+"""Exported video networks and the model agree, for clips of sizes not seen before."""
 
 import re
 import sys
@@ -116,7 +116,7 @@ def test_every_form_and_axes_for_clips_of_any_size(tmp_path, pairwise, file_form
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_i3d_with_groups_of_time_steps_and_without_a_crop(tmp_path, file_format) -> None:
-    """Whole groups of any number; what is too small for the network is refused, not computed."""
+    """Take any number of whole groups; refuse clips that are too small for the network."""
     model = classifier(*OF_GROUPS)
     assert blocks(model)[0].frames == 2
     path = export_classifier(model, tmp_path, file_format)

@@ -1,4 +1,4 @@
-"""Lists of videos: Kinetics', Charades', SlowFast's, folders of classes, and one's own."""
+"""Lists of videos: Kinetics', Charades', SlowFast's, folders of classes, and custom ones."""
 
 import json
 import logging
@@ -166,7 +166,7 @@ def test_registered_charades(tmp_path: Path, video: Path, monkeypatch: pytest.Mo
     assert metadata.thing_classes[156] == "Name of 156"
 
 
-# Data sets
+# Datasets
 
 
 def test_registered_kinetics_are_where_the_interface_says() -> None:

@@ -97,7 +97,7 @@ class Reproduction:
 
     @property
     def log(self) -> str:
-        """What it has printed since it was started last."""
+        """Output since the last start."""
         return self._log.read_text()
 
     def starts(self, row: str) -> list[int]:

@@ -34,7 +34,7 @@ TRAINING = Namespace(eval_only=False, resume=False, config_file="", opts=[])
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory):
-    """The name of a data set of files that are named as those of Kinetics."""
+    """The name of a dataset whose files are named as those of Kinetics."""
     root = tmp_path_factory.mktemp("kinetics")
     random = np.random.default_rng(0)
     lines = []

@@ -81,7 +81,7 @@ def official_blobs(
 
 
 def official_scores(blobs: Blobs, clips: Tensor, *, time_stride: int, group: int) -> Tensor:
-    """What the official network gives for `clips`, in float64, from the blobs alone."""
+    """Compute the official network's output for `clips`, in float64, from the blobs alone."""
     b = {name: torch.from_numpy(value).double() for name, value in blobs.items()}
     x = (clips.double() - 114.75) / 57.375
 
@@ -134,7 +134,7 @@ def official_scores(blobs: Blobs, clips: Tensor, *, time_stride: int, group: int
 
 
 def write_official(path: Path, blobs: Blobs, *, text: str = "bytes", top: bool = False) -> None:
-    """A file as the official code leaves it, with what belongs to the training."""
+    """A file of the official code, with its training state."""
     held: dict[Any, Any] = dict(blobs)
     for name, value in blobs.items():
         if not name.endswith(("_rm", "_riv")):

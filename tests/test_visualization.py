@@ -1,4 +1,4 @@
-"""Attention must be shown where it is: a bright dot that a planted map must find again.
+"""Pictures of attention at the right place: a planted map must find a bright dot.
 
 The stubs below make a network whose features are nothing but the image, averaged: a block that
 looks for brightness must then point at the dot, through resizing, padding, stride and pooling.
@@ -95,7 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictor(folder: Path) -> Predictor:
-    """Random weights: for what does not depend on them."""
+    """A model with random weights, for tests that do not depend on them."""
     return make_predictor(folder)
 
 
@@ -355,7 +355,7 @@ def test_tool(
     page = (output / "index.html").read_text()
     assert "0, 0.5, 246.5]" in page
 
-    # What can be read is drawn, and the exit status tells of the rest.
+    # Readable files are drawn; the exit status reports the others.
     (output / "dot.png").unlink()
     assert run_tool(monkeypatch, *common, "--input", damaged, image, *query) == 1
     assert (output / "dot.png").is_file()

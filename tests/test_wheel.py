@@ -1,4 +1,4 @@
-"""The wheel: what it carries, and what it does in a bare environment."""
+"""The wheel: its content, and its use in a bare environment."""
 
 import json
 import subprocess
@@ -170,7 +170,7 @@ def test_a_bare_environment_trains_and_ships_ones_own_images(bare):
 
 
 def test_both_ways_to_start_the_command(bare):
-    """In an environment that lacks what the tests need."""
+    """Run both in an environment without the packages of the tests."""
     programs, folder = bare
 
     def run(*line: str) -> tuple[int, str, str]:

@@ -17,7 +17,7 @@ print(sorted(path.name for path in files.iterdir()))
 
 @pytest.fixture
 def detectron2(tmp_path: Path) -> Path:
-    """What of a checkout counts, before its setup.py has linked the configs."""
+    """The relevant files of a checkout, before its setup.py has linked the configs."""
     root = tmp_path / "a checkout"
     for name, text in {
         "detectron2/__init__.py": "NAME = 'of the checkout'",
@@ -61,7 +61,7 @@ def test_what_is_no_checkout_is_told_in_one_line(tmp_path):
 
 
 def test_make_hands_the_tests_to_it(detectron2):
-    """What `make test DETECTRON2=...` would run, without a set-up."""
+    """Run the command of `make test DETECTRON2=...`, without the setup."""
     options = ["--dry-run", "--assume-old=setup", f"DETECTRON2={detectron2}", "TESTS=tests/x.py"]
     done = subprocess.run(
         ["make", *options, "test"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""A data set, a model and a command line so small that a test can train them in seconds."""
+"""A dataset, a model and a command line so small that a test can train them in seconds."""
 
 import inspect
 import json
@@ -68,7 +68,7 @@ OUTPUT_DIR: {output}
 VERSION: 2
 """
 
-# What a user writes for a data set of their own. `__main__` is run again in spawned processes.
+# A user's script for a custom dataset. `__main__` is run again in spawned processes.
 SCRIPT = """
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -140,7 +140,7 @@ def write_dataset(folder: Path, count: int = 8) -> None:
 
 
 def write_small_shapes(cache: Path) -> Path:
-    """Write nl_shapes with few images into `cache`, under the name of the whole data set."""
+    """Write nl_shapes with few images into `cache`, under the name of the whole dataset."""
     small = make_shapes(cache, num_train=3, num_val=2, progress=False)
     with mock.patch.object(coco, "write"):
         whole = make_shapes(cache)
@@ -149,7 +149,7 @@ def write_small_shapes(cache: Path) -> Path:
 
 
 def write_small_clips(cache: Path) -> None:
-    """Write nl_clips with few videos into `cache`, under the name of the whole data set."""
+    """Write nl_clips with few videos into `cache`, under the name of the whole dataset."""
     parameters = inspect.signature(clips.make_clips).parameters
     whole = tuple(parameters[name].default for name in ("num_train", "num_val", "seed"))
 
@@ -161,7 +161,7 @@ def write_small_clips(cache: Path) -> None:
 
 
 def write_run(folder: Path, *, heads: bool = False, norm: str = "LN") -> None:
-    """Write data set, ``tiny.yaml`` and ``run.py`` into `folder`."""
+    """Write dataset, ``tiny.yaml`` and ``run.py`` into `folder`."""
     write_dataset(folder)
     config = CONFIG.format(heads=heads, norm=norm, output=folder / "output")
     (folder / "tiny.yaml").write_text(config)

@@ -1,4 +1,4 @@
-"""What needs a newer torch than the oldest that is declared (docs/install.md)."""
+"""Marks of tests that need a newer torch than the oldest declared one (docs/install.md)."""
 
 import pytest
 import torch

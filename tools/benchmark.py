@@ -52,7 +52,7 @@ def machine(device: str) -> str:
 
 
 def report(sections: Sequence[str], quick: bool) -> Iterator[str]:
-    """The parts of the report, as Markdown, each as soon as it is there."""
+    """Yield the parts of the report, as Markdown, as they are measured."""
     command = shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]])
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     yield (
@@ -76,7 +76,7 @@ def tables(section: str, quick: bool, device: str, dtype: torch.dtype) -> Iterat
         yield models.model_table(3 if quick else models.ROUNDS, device, dtype)
     elif section == "video":
         yield video.video_table(1 if quick else video.ROUNDS, device, dtype)
-    elif section == "engine" and device == "cpu":  # what hooks cost, they cost on the CPU
+    elif section == "engine" and device == "cpu":  # hooks cost CPU time
         yield engine.engine_table(1 if quick else engine.BLOCKS)
     elif section == "loading" and device == "cpu":
         yield from loading.report(quick)

@@ -63,8 +63,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def site_link(link: re.Match[str], source: str, page: str) -> str:
     """Return a link of the repository's file `source` as it has to be on the site's `page`.
 
-    A link to what does not exist is left alone, for MkDocs to report; one to a folder, which a
-    site has not, becomes its text.
+    A link to a missing file stays, for MkDocs to report. A link to a folder, which the site does
+    not have, becomes its text.
     """
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link["target"]))
     if not (ROOT / path).exists():
@@ -163,7 +163,7 @@ def described_keys(docstring: str) -> dict[str, tuple[Any, str]]:
 
 
 def _described_elsewhere(key: str, described: dict[str, tuple[Any, str]]) -> tuple[Any, str]:
-    """The entry of the key that has the name of `key` in another section."""
+    """Return the entry of the key with the same name in another section."""
     name = key.rpartition(".")[2]
     for other, entry in described.items():
         if other.endswith(f".NON_LOCAL.{name}") and ".NON_LOCAL." in key:

@@ -1,8 +1,7 @@
-"""Write the pages that are generated from nl_detectron/model_zoo/model_zoo.csv: model_zoo/README.md
-and model_zoo/results.csv.
+"""Generate model_zoo/README.md and model_zoo/results.csv from model_zoo.csv of the package.
 
-With --count, count the parameters and multiply-adds of every model first: this writes them into
-model_zoo.csv and into docs/complexity.md and docs/complexity_video.md.
+With --count, count the parameters and multiply-adds of every model instead, and write them into
+model_zoo.csv, docs/complexity.md and docs/complexity_video.md.
 """
 
 import argparse

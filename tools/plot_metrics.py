@@ -54,7 +54,7 @@ def main() -> None:
     figure = plot_runs(runs, keys=arguments.keys, smooth=arguments.smooth)
     try:
         figure.savefig(arguments.output, dpi=150)
-    except (OSError, ValueError) as error:  # a folder that is not there, a kind not known
+    except (OSError, ValueError) as error:  # a missing folder, an unknown image format
         raise UserError(f"cannot write --output {arguments.output}: {error}") from error
     print(f"{arguments.output}: {len(runs)} run(s)")
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Give the environment of the running Python a Detectron2, which PyPI does not have by that name.
+"""Install Detectron2, which PyPI does not have by that name, for the running Python.
 
-An existing detectron2 of any build is kept. Otherwise the pure-Python copy of Detectron2 0.6 inside
-the PyPI wheel LabGym 3.1.2 is installed under its own name. Either is verified in the end.
+An existing detectron2 of any build is kept. Otherwise this installs the pure-Python copy of
+Detectron2 0.6 inside the PyPI wheel LabGym 3.1.2 under its own name. It then verifies either one.
 """
 
 import argparse
@@ -24,7 +24,7 @@ VERSION = "0.6"
 
 NOTICE = f"""\
 Detectron2, copyright (c) Facebook, Inc. and its affiliates, under the Apache License 2.0
-(the file LICENSE beside this one). Project: facebookresearch/detectron2.
+(the file LICENSE next to this one). Project: facebookresearch/detectron2.
 
 Source: the folder LabGym/detectron2 of the PyPI wheel {SOURCE}, sha256
 {SHA256}.
@@ -64,7 +64,7 @@ def find_detectron2() -> str | None:
 
 
 def pip(*arguments: str | Path) -> None:
-    """Run pip, which prints what it does; end in one line if it fails."""
+    """Run pip with its output; exit with one line if it fails."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, check=False).returncode:
         sys.exit(f"error: pip {arguments[0]} failed, see above; run the same command again")
@@ -80,7 +80,7 @@ def install(folder: Path, sha256: str = SHA256) -> None:
     (source,) = folder.glob("*.whl")
     wheel = folder / f"detectron2-{VERSION}-py3-none-any.whl"
     write_wheel(source, wheel)
-    # Over whatever an interrupted installation has left.
+    # Overwrite the rest of an interrupted installation.
     options = ["--no-deps", "--no-index", "--ignore-installed", "--find-links", folder]
     pip("install", *options, f"detectron2=={VERSION}")
 
@@ -118,7 +118,9 @@ def verify() -> None:
             model([{"image": torch.zeros(3, 64, 64, dtype=torch.uint8)}])
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        sys.exit(f"error: {find_detectron2()} does not work ({reason})")
+        sys.exit(
+            f"error: {find_detectron2()} does not work ({reason}); uninstall it and start again"
+        )
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make .venv with everything that this repository needs: the code behind `make setup`.
 
-Packages come by uv where there is one, by pip otherwise. An interrupted run continues where it
-stopped, and a stamp makes a run after a finished one immediate.
+uv installs the packages if it is available, otherwise pip does. An interrupted run continues from
+that point, and a stamp makes a run after a finished one immediate.
 """
 
 import hashlib
@@ -49,12 +49,12 @@ def run(*command: str | Path) -> None:
 
 
 def works(code: str) -> bool:
-    """Whether .venv's Python runs `code`."""
+    """Return True if .venv's Python runs `code`."""
     return subprocess.run([PYTHON, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def make_venv(uv: str | None) -> None:
-    """Make .venv, or complete it; an existing one is never thrown away."""
+    """Make .venv, or complete an existing one, which is never deleted."""
     if os.path.lexists(PYTHON):
         if works("import pip"):
             return
@@ -69,7 +69,7 @@ def make_venv(uv: str | None) -> None:
 def install_packages(uv: str | None) -> None:
     """Install the pinned packages, and this one in editable mode."""
     for dist_info in VENV.glob("lib/python3*/site-packages/*.dist-info"):
-        # RECORD is written last: without it the installation was cut off, but would be trusted.
+        # RECORD is written last. Without it the installation is incomplete, and pip would trust it.
         if not (dist_info / "RECORD").exists():
             shutil.rmtree(dist_info)
     install = [uv, "pip", "install", "--python", PYTHON] if uv else [PYTHON, "-m", "pip", "install"]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Run a command with the Detectron2 of a checkout, which needs no build and stays as it is.
+"""Run a command with the Detectron2 of a checkout, which needs no build and stays unchanged.
 
-The checkout's Python code comes first on PYTHONPATH, through a temporary folder of links: there
-its configs are where Detectron2's own setup.py puts them. Its compiled part is not built.
+The checkout's Python code comes first on PYTHONPATH, through a temporary folder of links in which
+the configs are at the place that Detectron2's setup.py gives them. No compiled part is built.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def link_package(checkout: Path, folder: Path) -> None:
-    """Make ``folder/detectron2`` of links to `checkout`, with ``model_zoo/configs`` in it.
+    """Link ``folder/detectron2`` to the package in `checkout`, and add ``model_zoo/configs``.
 
     Raises FileNotFoundError if `checkout` is not one of Detectron2.
     """
@@ -35,7 +35,7 @@ def link_package(checkout: Path, folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkout", type=Path, help="folder with Detectron2's repository")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run, and its arguments")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="command and its arguments")
     args = parser.parse_args()
     if not args.command:
         parser.error("no command given")

@@ -1,1 +1,1 @@
-"""Boxes whose class is whether they match a distant sign."""
+"""Boxes with two classes: they match a distant sign, or not."""

@@ -13,7 +13,7 @@ from ..drawing import COLORS, Scene, background, two_colors
 
 HEIGHT, WIDTH = 32, 352
 SIDE = 24
-"""Of every object, in pixels."""
+"""Side of every object in pixels."""
 
 CLASSES = tuple(f"{name}, {answer}" for name in COLORS for answer in ("alone", "matched"))
 

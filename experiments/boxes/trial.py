@@ -37,7 +37,7 @@ def draw_of(trial: Trial) -> Draw:
 
 
 def build(cfg: CfgNode) -> GeneralizedRCNN:
-    """Return the detector of `cfg` with what fits of MODEL.WEIGHTS.
+    """Build the detector of `cfg` with the weights of MODEL.WEIGHTS that fit.
 
     The classifier of the task ``colors`` fits that of ``match``: both have 8 classes.
     """

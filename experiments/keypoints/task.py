@@ -2,8 +2,8 @@
 
 A match is a product between two places: each color is equally frequent in the hat, in both gloves
 and at both places. Further keypoints, one for the glove and one for the hat of each color, are
-visible where a person has it. They need no comparison, and make the head keep the colors. AP is of
-the left and the right glove alone.
+visible if the person has it. They need no comparison, and make the head keep the colors. AP counts
+the left and the right glove only.
 """
 
 import cv2
@@ -15,14 +15,14 @@ SIZE = 56
 """Height and width of an image, which one person fills: 14 x 14 features of stride 4."""
 
 SIDE = 7
-"""Of a hat and a glove, in pixels."""
+"""Side of a hat and of a glove in pixels."""
 
 KEYPOINTS = (
     *("left glove", "right glove"),
     *(f"{color} {thing}" for thing in ("glove", "hat") for color in COLORS),
 )
 SIDES = slice(0, 2)
-"""Of `KEYPOINTS`, those that the match tells."""
+"""The keypoints in `KEYPOINTS` that depend on the match."""
 
 NEAR, FAR = 4, 42
 """Pixels between the hat and the gloves, edge to edge: within the head's receptive field, which

@@ -17,7 +17,7 @@ from ..drawing import COLORS, GRAY, NOISE
 
 FRAMES, HEIGHT, WIDTH = 8, 16, 120
 SIDE = 8
-"""Of an object, in pixels."""
+"""Side of an object in pixels."""
 
 KINDS = ("s", "t", "st")
 """Apart in space within a frame, in time at one place, or in both."""

@@ -75,7 +75,7 @@ def _logits(model: VideoClassifier, clips: Clips) -> Tensor:
 
 
 def _score(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
-    """Return the accuracy in per cent and the mean cross-entropy in nats; 0.693 is chance."""
+    """Return the accuracy in % and the mean cross-entropy in nats; 0.693 is chance."""
     truth = torch.from_numpy(labels)
     return {
         "accuracy": 100 * float((logits.argmax(1) == truth).float().mean()),

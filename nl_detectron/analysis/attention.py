@@ -12,7 +12,7 @@ and for video, as in Figure 3 of the paper,
     seen = compute_clip_attention(model, clip)
     draw_strip(seen, seen.attend(clip.query(40, 120, 80))).savefig("attention.png")
 
-The model runs once. Of a block with P positions in x and M in x̂, only the rows of the Q queries
+The model runs once. For a block with P positions in x and M in x̂, only the rows of the Q queries
 are computed: (Q, M), never (P, M).
 """
 
@@ -54,7 +54,7 @@ class Attention:
         weights: ``f(x_i, x_j) / C(x)``, (time steps, M_y, M_x), of the windows of `grid`; 0 for
             those that the query does not see. An image has one time step.
         sees: the windows that the query sees, bool of the same shape.
-        signed: the form has no softmax: weights are no shares, and may be negative.
+        signed: True for forms without softmax, whose weights are no shares and may be negative.
         even: an even share, 1 / M.
         padding: share of the absolute weight that lies in the padding of the image.
     """
@@ -70,11 +70,11 @@ class Attention:
 
     @property
     def peak(self) -> float:
-        """The largest absolute weight, at the end of the colour scale."""
+        """Return the largest absolute weight, the end of the colour scale."""
         return float(np.abs(self.weights).max())
 
     def strongest(self, count: int) -> list[tuple[int, float, float, float]]:
-        """The `count` largest absolute weights, of those above an even share, strongest first.
+        """Return the `count` largest absolute weights above an even share, strongest first.
 
         Each is (time step, x, y, weight); x and y are the centre of its window.
         """
@@ -87,8 +87,7 @@ class Attention:
         return list(zip(*(v.tolist() for v in (*found, self.weights[largest])), strict=True))
 
     def share_at(self, points: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
-        """The share of the absolute weight on the windows that cover any of some points, and an
-        even share.
+        """Return the share of absolute weight on windows that cover `points`, and an even share.
 
         Args:
             points: (frame of the clip, x, y).
@@ -107,7 +106,7 @@ class BlockInput:
     Args:
         features: (C, *spatial); an image's have no axis of time.
         region: name of the region of interest that a block in a head sees.
-        queries: points that are looked from by default.
+        queries: default queries.
     """
 
     name: str
@@ -152,8 +151,8 @@ class ImageAttention:
     Args:
         image: (H, W, 3), RGB, uint8.
         instances: the detections, in the image's coordinates.
-        class_names: of ``instances.pred_classes``; a class without one is called by its number.
-        blocks: in the model's order; of a block in the keypoint head one for each person.
+        class_names: names of ``instances.pred_classes``; a class without one has its number.
+        blocks: inputs in the model's order; a block in the keypoint head has one per person.
     """
 
     image: np.ndarray
@@ -163,15 +162,15 @@ class ImageAttention:
 
     @cached_property
     def attentions(self) -> list[Attention]:
-        """The attention of each block's queries, by block, then by query."""
+        """Return the attention of each block's queries, by block, then by query."""
         return [found for block in self.blocks for found in block.attend(block.queries)]
 
     def class_name(self, index: int) -> str:
-        """The class of a detection."""
+        """Return the class of a detection."""
         return _class_name(self.class_names, self.instances.pred_classes[index])
 
     def describe(self, index: int) -> str:
-        """A detection's number, counted from 1, and its class."""
+        """Return a detection's number, counted from 1, and its class."""
         return f"{index + 1} {self.class_name(index)}"
 
 
@@ -181,9 +180,9 @@ class ClipAttention:
 
     Args:
         scores: (classes,), the probabilities.
-        class_names: a class without one is called by its number.
-        evidence: the place that speaks most for the class of highest score.
-        blocks: in the model's order.
+        class_names: names of the classes; a class without one has its number.
+        evidence: place with the most evidence for the class of highest score.
+        blocks: inputs in the model's order.
     """
 
     clip: Clip
@@ -197,7 +196,7 @@ class ClipAttention:
         return [attention for block in self.blocks for attention in block.attend([query])]
 
     def best(self, count: int) -> list[tuple[str, float]]:
-        """The classes of highest score and their scores."""
+        """Return the classes of highest score and their scores."""
         order = np.argsort(-self.scores, kind="stable")[:count]
         return [(_class_name(self.class_names, k), float(self.scores[k])) for k in order]
 
@@ -211,8 +210,8 @@ def find_blocks(model: nn.Module, names: Sequence[str] = ()) -> dict[str, NonLoc
     found = {n: block for n, block in model.named_modules() if isinstance(block, NonLocalBlock)}
     if not found:
         raise UserError(
-            "the model has no non-local block: MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS and "
-            "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS put them in"
+            "expected a model with non-local blocks, got none; set "
+            "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS or MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS"
         )
     for name in names:
         if name not in found:
@@ -244,7 +243,7 @@ def attention_weights(
 
     Args:
         x: (C, *spatial), the block's input.
-        positions: the Q rows, each a number of a position, counted with the last axis fastest.
+        positions: indices of the Q rows, the last axis fastest.
 
     Returns:
         Weights (Q, *spatial of x̂), 0 for positions that the query does not see, and the
@@ -270,10 +269,10 @@ def compute_attention(
     Args:
         image: (H, W, 3), BGR, uint8.
         points: queries, (x, y) in the image's continuous coordinates; a block of the keypoint
-            head takes those in each detected box. Without points: the centre of each detection,
-            or of the image without any, and in the keypoint head each keypoint.
-        blocks: names as ``named_modules`` has them; default: all.
-        max_detections: use this many of the detections, those of highest score; None for all.
+            head takes those inside each detected box. Default: the centre of each detection, or
+            of the image without detections; in the keypoint head each keypoint.
+        blocks: names in ``named_modules``; default: all.
+        max_detections: number of detections to use, by score; None for all.
 
     Raises:
         UserError: for a block that the model does not have or a point outside the image.
@@ -355,7 +354,7 @@ def compute_clip_attention(
     """Run a `VideoClassifier`, in evaluation mode, on a clip and keep its blocks' inputs.
 
     Args:
-        blocks: names as ``named_modules`` has them; default: all.
+        blocks: names in ``named_modules``; default: all.
 
     Raises:
         UserError: for a block that the model does not have, or a clip too small for the network.
@@ -410,7 +409,7 @@ def class_evidence(model: VideoClassifier, feature: Tensor, number: int) -> np.n
 
 
 def is_person(instances: Instances, metadata: Metadata) -> Tensor:
-    """Select the instances (R,) with meaningful keypoints: the head answers for cars as well."""
+    """Select the instances (R,) of persons; the keypoint head predicts for other classes too."""
     names = metadata.get("thing_classes", [])
     if len(names) < 2 or "person" not in names:
         return torch.ones(len(instances), dtype=torch.bool)
@@ -422,13 +421,13 @@ def _class_name(names: Sequence[str], number: Any) -> str:
 
 
 def _number_regions(_: nn.Module, arguments: tuple) -> None:
-    """Give the head's instances their number, as the detector drops those of empty boxes."""
+    """Number the head's instances, as the detector drops those with empty boxes."""
     for instances in arguments[1]:
         instances.region = torch.arange(len(instances), device=instances.scores.device)
 
 
 def _stage(model: nn.Module, name: str, block: NonLocalBlock) -> tuple[nn.Module, str]:
-    """The ResNet of a block and the name of its stage there."""
+    """Return the ResNet of a block and the name of its stage there."""
     for resnet in model.modules():
         if isinstance(resnet, ResNet | VideoResNet):
             for stage in resnet.stage_names:
@@ -440,7 +439,7 @@ def _stage(model: nn.Module, name: str, block: NonLocalBlock) -> tuple[nn.Module
 
 
 def _strides(resnet: Any, stage: str) -> tuple[int, int, int]:
-    """Of the output of a stage in time, height and width."""
+    """Return the strides of a stage's output in time, height and width."""
     if isinstance(resnet, VideoResNet):
         return resnet.time_strides[stage], resnet.strides[stage], resnet.strides[stage]
     stages = resnet.stages[: resnet.stage_names.index(stage) + 1]

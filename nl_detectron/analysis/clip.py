@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..data.video.info import VideoInfo
 
 SHOWN_SIDE = 360
-"""Height or width, the shorter, of the frames that are drawn, at most."""
+"""Largest shorter side of the drawn frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,10 @@ class Query:
     """A point whose attention is computed.
 
     Args:
-        x, y: in the continuous coordinates of an image or a frame; the centre of pixel (3, 5) is
+        x, y: continuous coordinates in an image or a frame; the centre of pixel (3, 5) is
             (3.5, 5.5).
-        label: its name for people.
-        frame: its number in the clip; an image has one frame.
+        label: name in pictures.
+        frame: number of the frame in the clip; an image has one frame.
     """
 
     x: float
@@ -42,11 +42,11 @@ class Clip:
 
     Args:
         file: the video.
-        numbers: of the T frames, in the video.
-        size: height and width of the video, whose pixels all coordinates are of.
+        numbers: numbers of the T frames in the video.
+        size: height and width of the video; all coordinates are in its pixels.
         frames: RGB uint8 (T, H, W, 3), to draw.
         pixels: RGB uint8 (3, T, H', W'), for the network.
-        rate: frames of the clip a second.
+        rate: frames of the clip per second.
     """
 
     file: Path
@@ -57,17 +57,17 @@ class Clip:
     rate: float
 
     def query(self, number: int, x: float, y: float) -> Query:
-        """The point (x, y) of the frame that shows frame `number` of the video.
+        """Return the query at (x, y) of the clip's frame for frame `number` of the video.
 
         Raises:
-            UserError: it is outside the frame, or `number` outside the clip.
+            UserError: the point is outside the frame, or `number` outside the clip.
         """
         check_point(self.file, self.size, self.numbers, (number, x, y))
         frame = int(np.abs(self.numbers - number).argmin())
         return self.point(frame, x, y)
 
     def point(self, frame: int, x: float, y: float, *, label: str = "") -> Query:
-        """The point (x, y) of frame `frame` of the clip, with its place as the label."""
+        """Return the query at (x, y) of frame `frame` of the clip, labelled with its place."""
         place = f"frame {self.numbers[frame]} ({int(x)}, {int(y)})"
         return Query(frame=frame, x=x, y=y, label=f"{label}: {place}" if label else place)
 
@@ -83,7 +83,7 @@ def check_point(
     Args:
         file: the video.
         size: height and width of its frames.
-        numbers: of the clip's frames.
+        numbers: numbers of the clip's frames.
     """
     (height, width), (number, x, y) = size, point
     if not (0 <= x < width and 0 <= y < height):
@@ -95,18 +95,18 @@ def check_point(
     if not first <= number <= last:
         raise UserError(
             f"frame {number} of {os.fspath(file)} is outside the clip, which has frames {first} to "
-            f"{last}; --start chooses another"
+            f"{last}; choose another with --start"
         )
 
 
 def plan_clip(
     path: str | os.PathLike[str], *, frames: int, stride: int, start: int | None = None
 ) -> tuple["VideoInfo", np.ndarray]:
-    """Return what a video says of itself, and the numbers of the frames of `read_clip`.
+    """Return a video's metadata, and the numbers of the frames of `read_clip`.
 
     Arguments and errors are those of `read_clip`, but no frame is decoded.
     """
-    # Videos need an extra, and images do not.
+    # Only videos need PyAV.
     from ..data.video.info import VideoError
     from ..data.video.probing import probe
 
@@ -135,9 +135,9 @@ def read_clip(
     """Read one clip of a video file or a folder of frames, whole frames without a crop.
 
     Args:
-        frames, stride: as ``INPUT.CLIP`` has them. A video that ends before the clip is repeated.
-        short_side: of the frames for the network, in pixels.
-        start: number of the clip's first frame; default: the clip is in the video's middle.
+        frames, stride: as in ``INPUT.CLIP``. A video that is shorter than the clip is repeated.
+        short_side: shorter side of the frames for the network, in pixels.
+        start: number of the clip's first frame; by default the clip is in the video's middle.
 
     Raises:
         DataError: the video cannot be read.

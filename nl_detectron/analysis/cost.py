@@ -1,10 +1,10 @@
 """Parameters and multiply-adds of a model, part by part, with and without non-local blocks.
 
-A multiply-add is one product with its addition. Counted are convolutions, linear layers and the
-non-local operation; not norms, activations, sums, pooling, RoIAlign and post-processing. The
+A multiply-add is one product with its addition. Convolutions, linear layers and the non-local
+operation count. Norms, activations, sums, pooling, RoIAlign and post-processing do not. The
 image is padded as Detectron2 pads it. The heads get a fixed number of regions: `proposals` the
-box head, `detections` the mask and keypoint heads. Parameters are those of ``parameters()``, of
-frozen stages too; the statistics and scales of a frozen batch norm are buffers and do not count.
+box head, `detections` the mask and keypoint heads. Parameters are those of ``parameters()``,
+including frozen stages. Statistics and scales of frozen batch norms are buffers and do not count.
 """
 
 import math
@@ -28,8 +28,8 @@ from ..modeling import VideoClassifier
 from ..utils.errors import UserError
 from .attention import record_inputs
 
-# The size to which Detectron2 enlarges a COCO image of 3:5, in pixels, and how many regions its
-# heads get there: MODEL.RPN.POST_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE.
+# Detectron2's input size for a COCO image of 3:5, in pixels, and the number of regions for its
+# heads: MODEL.RPN.POST_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE.
 HEIGHT, WIDTH = 800, 1333
 PROPOSALS, DETECTIONS = 1000, 100
 
@@ -76,13 +76,13 @@ class PartCost:
 
     @property
     def papers_order(self) -> int:
-        """The multiply-adds with every block in the paper's order, as the paper counts them."""
+        """Return the multiply-adds with every block in the paper's order, as the paper counts."""
         return self.multiply_adds_without + sum(block.papers_order for block in self.blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """The parts of a model for one image, which is a clip of one frame, or one clip."""
+    """The parts of a model for one clip, or for one image, a clip of one frame."""
 
     parts: tuple[PartCost, ...]
     height: int
@@ -107,7 +107,7 @@ def total(name: str, parts: Sequence[PartCost]) -> PartCost:
 
 
 def increase(with_blocks: int, without: int) -> float:
-    """The difference in per cent of `without`; 0 for nothing at all."""
+    """Return the difference in % of `without`; 0 if both are 0."""
     return 100 * (with_blocks - without) / without if without else 0.0
 
 
@@ -133,7 +133,7 @@ def analyze(
     """Count an R-CNN or RetinaNet on a ResNet, with or without FPN, for one image.
 
     Raises:
-        UserError: for another architecture: its parts are not known.
+        UserError: for another architecture, whose parts are unknown.
     """
     _check_architecture(model)
     backbone = model.backbone
@@ -184,7 +184,7 @@ def analyze(
 
 
 def analyze_video(model: VideoClassifier, *, frames: int, height: int, width: int) -> Analysis:
-    """Count a video network for one clip, of which a test takes several from each video."""
+    """Count a video network for one clip; a test takes several clips of each video."""
     channels = model.backbone.stem.in_channels
     counter = _Counter(model)
     clip = model.pixel_mean.new_empty(1, channels, frames, height, width)
@@ -204,10 +204,10 @@ class _Counter:
     def count(
         self, name: str, part: nn.Module, x: Any, *, run: Callable[[Any], Any] | None = None
     ) -> Any:
-        """Append a part and return its output; `run` stands for its ``forward``."""
+        """Append a part and return its output; `run` replaces its ``forward``."""
         blocks = {self.names[m]: m for m in part.modules() if isinstance(m, NonLocalBlock)}
         with record_inputs(blocks) as inputs, ExitStack() as skipped:
-            # Blocks pass their input on: their cost is a formula, and they do not run on meta.
+            # Blocks become the identity: a formula has their cost, and they do not run on meta.
             for block in blocks.values():
                 block.forward = nn.Identity().forward  # type: ignore[assignment, method-assign]
                 skipped.callback(delattr, block, "forward")
@@ -234,7 +234,7 @@ class _Counter:
 
 
 def block_cost(block: NonLocalBlock, input_shape: tuple[int, ...], *, name: str = "") -> BlockCost:
-    """Count `block` for an input (N, C, *spatial), in the order that it takes."""
+    """Count `block` for an input (N, C, *spatial), in the block's order of multiplication."""
     orders = block.orders(input_shape)
     order = nonlocal_block.cheapest_order(orders)
     convolutions, operation = orders[order]

@@ -23,8 +23,8 @@ class Axis:
     positions are windows of `subsample` positions of x, the last one perhaps partial.
 
     Args:
-        end: end of the image, or of the region of interest. Beyond it is padding: a position
-            that begins there is not drawn, one that only reaches into it is cut off.
+        end: end of the image, or of the region of interest; padding follows. A position that
+            begins in the padding is not drawn, and one that extends into it is cropped.
     """
 
     start: float
@@ -34,41 +34,41 @@ class Axis:
     subsample: int
 
     def position(self, coordinate: float) -> int:
-        """The position of x that covers `coordinate`, or is nearest to it."""
+        """Return the position of x that covers `coordinate`, or is nearest to it."""
         number = int((coordinate - self.start) // self.step)
         return min(max(number, 0), self.length - 1)
 
     def windows(self) -> FloatArray:
-        """Begin and end of each position of x̂ that is not padding: (M, 2)."""
+        """Return begin and end of each position of x̂ outside the padding: (M, 2)."""
         first = np.arange(0, self.length, self.subsample)
         begin = self.start + self.step * first
-        # A map that reaches to `end` may have a partial window there, which this cuts off as well.
+        # A map that extends to `end` may have a partial window there, which is cropped as well.
         end = np.minimum(begin + self.step * self.subsample, self.end)
         return np.stack([begin, end], axis=1)[begin < self.end]
 
     def centres(self) -> FloatArray:
-        """The centres of `windows`: (M,)."""
+        """Return the centres of `windows`: (M,)."""
         return self.windows().mean(axis=1)
 
     def positions(self) -> FloatArray:
-        """The centres of all positions of x, those of padding too: (length,)."""
+        """Return the centres of all positions of x, including padding: (length,)."""
         return np.arange(0.5, self.length) * self.step + self.start
 
     def keys(self) -> FloatArray:
-        """The mean position of each window of x̂, those of padding too: (M,)."""
+        """Return the mean position of each window of x̂, including padding: (M,)."""
         first = np.arange(0, self.length, self.subsample)
         last = np.minimum(first + self.subsample, self.length) - 1
         return (self.positions()[first] + self.positions()[last]) / 2
 
     def overlaps(self, begin: FloatArray, end: FloatArray) -> NDArray[np.bool_]:
-        """Whether each window of x̂ overlaps each of K intervals: (M, K)."""
+        """Return a mask (M, K) of the windows of x̂ that overlap each of K intervals."""
         first = self.start + self.step * np.arange(0, self.length, self.subsample)[:, None]
         return (first < end) & (first + self.step * self.subsample > begin)
 
     def spread(self, count: int) -> FloatArray:
-        """Linear interpolation from the M centres to `count` even cells: a matrix (count, M).
+        """Return a matrix (count, M) that interpolates from the M centres to `count` even cells.
 
-        Beyond the outermost centres the value stays.
+        The interpolation is linear, and constant beyond the outermost centres.
         """
         cells = self.start + (np.arange(count) + 0.5) * (self.end - self.start) / count
         centres = self.centres()
@@ -80,8 +80,8 @@ class Grid:
     """The map of a block over the frames of a clip, or over a region of interest in an image.
 
     Args:
-        time: in frames of the clip.
-        y, x: in pixels of a frame, the same in each.
+        time: axis of time, in frames of the clip.
+        y, x: axes of space, in pixels of a frame, equal in all frames.
     """
 
     time: Axis
@@ -98,15 +98,15 @@ class Grid:
         network_size: Sequence[int],
         size: Sequence[int],
     ) -> "Grid":
-        """The grid of a block in a backbone; all sequences are of time, height and width.
+        """Return the grid of a block in a backbone; sequences are in time, height and width.
 
         Args:
-            shape: of the block's input, in positions.
-            strides: of the block's input, in frames and in pixels that the network sees.
-            subsample: of the block, over space.
-            network_size: frames and pixels that the network sees, resized but not padded.
+            shape: shape of the block's input, in positions.
+            strides: strides of the block's input, in frames and pixels of the network's input.
+            subsample: the block's subsampling over space.
+            network_size: frames and pixels of the network's input, resized but not padded.
                 Padding is at the right and at the bottom.
-            size: of the clip or the image itself.
+            size: size of the original clip or image.
         """
         axes = [
             Axis(
@@ -124,7 +124,7 @@ class Grid:
 
     @classmethod
     def of_region(cls, shape: Sequence[int], *, box: Sequence[float], subsample: int) -> "Grid":
-        """The grid of a block in a head: ROIAlign divides `box` (x0, y0, x1, y1) evenly."""
+        """Return the grid of a block in a head: ROIAlign divides `box` (x0, y0, x1, y1) evenly."""
         x0, y0, x1, y1 = box
         axes = [
             Axis(
@@ -142,25 +142,25 @@ class Grid:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """What the grid covers of a frame: x0, y0, x1, y1."""
+        """Return the part of a frame that the grid covers: x0, y0, x1, y1."""
         return self.x.start, self.y.start, self.x.end, self.y.end
 
     def contains(self, x: float, y: float) -> bool:
-        """Whether the point lies in the box."""
+        """Return True if the point lies in the box."""
         x0, y0, x1, y1 = self.box
         return x0 <= x <= x1 and y0 <= y <= y1
 
     def step(self, frame: int) -> int:
-        """The time step that covers a frame of the clip."""
+        """Return the time step that covers a frame of the clip."""
         return self.time.position(frame + 0.5)
 
     def position(self, frame: int, x: float, y: float) -> int:
-        """The number of the position of x that covers the point, the last axis fastest."""
+        """Return the index of the position of x that covers the point, the last axis fastest."""
         row = self.step(frame) * self.y.length + self.y.position(y)
         return row * self.x.length + self.x.position(x)
 
     def places(self) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-        """Time, y and x of the positions of x (P, 3) and of x̂ (M, 3), and which of x are inside."""
+        """Return time, y, x of the positions of x (P, 3) and x̂ (M, 3), and a mask of x's inside."""
         axes = (self.time, self.y, self.x)
         positions, keys = (
             np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -170,10 +170,10 @@ class Grid:
         return positions, keys, np.all(begins < [axis.end for axis in axes], axis=1)
 
     def overlaps(self, boxes: FloatArray) -> NDArray[np.bool_]:
-        """The windows of x̂ that overlap any of the boxes (K, 5): (time steps, M_y, M_x).
+        """Return a mask of the windows of x̂ that overlap any box: (time steps, M_y, M_x).
 
         Args:
-            boxes: frame of the clip, x0, y0, x1, y1.
+            boxes: (K, 5), frame of the clip, x0, y0, x1, y1.
         """
         frame, x0, y0, x1, y1 = np.asarray(boxes, dtype=np.float64).reshape(-1, 5).T
         times = self.time.overlaps(frame, frame + 1)
@@ -181,14 +181,14 @@ class Grid:
         return np.einsum("tk,yk,xk->tyx", times, rows, columns, optimize=True) > 0
 
     def unpooled(self) -> "Grid":
-        """The grid whose windows are the positions of x."""
+        """Return the grid whose windows are the positions of x."""
         time, y, x = (replace(axis, subsample=1) for axis in (self.time, self.y, self.x))
         return Grid(time=time, y=y, x=x)
 
     def sample(self, weights: FloatArray, *, height: int, width: int) -> FloatArray:
-        """Spread `weights` (M_y, M_x), one for each window drawn, evenly over the box.
+        """Interpolate `weights` (M_y, M_x), one for each drawn window, over the box.
 
-        Returns (height, width): values at the centres of that many cells of the box. Linear
-        between the windows' centres, so a peak stays in its place.
+        Returns (height, width), the values at the centres of that many cells of the box. They are
+        linear between the windows' centres, so a peak stays in its place.
         """
         return self.y.spread(height) @ weights @ self.x.spread(width).T

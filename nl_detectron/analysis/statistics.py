@@ -1,4 +1,4 @@
-"""Statistics of what blocks do: how much they add, where and how evenly they look, from where.
+"""Statistics of blocks: residual ratio, entropy and reach of attention, and query dependence.
 
     predict = Predictor("run/config.yaml", weights="run/model_final.pth")
     statistics = AttentionStatistics()
@@ -7,29 +7,31 @@
         statistics.add(seen.blocks, detected_regions(seen))
     print(statistics.table())
 
-All but the residual ratio are of ``p_ij = |w_ij| / sum_j |w_ij|``, a distribution over the M keys
-that query i sees, for forms with and without a softmax. Figures are means over a sample's queries,
-then over samples; a sample is one input of the block: an image, a clip, or a region of a head.
-Queries in the padding do not count, keys there do. Beside a figure stands that of even weights.
+All but the residual ratio are computed from ``p_ij = |w_ij| / sum_j |w_ij|``, a distribution over
+the M keys that query i sees, for forms with and without a softmax. Figures are means over a
+sample's queries, then over samples. A sample is one input of the block: an image, a clip, or a
+region of a head. Queries in the padding do not count; keys there do. The figure of even weights,
+1 / M for each key, is given for comparison.
 
 | column | of one query |
 |---|---|
-| residual_ratio | ``||z - x|| / ||x||``, of the sample |
+| residual_ratio | ``||z - x|| / ||x||`` of the whole sample |
 | entropy | ``-sum_j p_ij log p_ij`` in nats; even: log M |
 | positions_90 | the fewest keys that hold 90 % of the weight; even: 0.9 M, rounded up |
 | distance | ``sum_j p_ij d_ij``, d the distance of the centres in pixels of the image |
 | frames | the same with the distance in frames of the clip |
 | divergence | Jensen-Shannon divergence of the weights of two queries, in bits, from 0 to 1 |
 | cosine | cosine distance ``1 - p_i . p_k / (|p_i| |p_k|)`` of the same |
-| own, same_class, other_classes, rest | shares of the weight, of queries in a region |
+| own, same_class, other_classes, rest | shares of the weight, for queries in a region |
 
 Divergence and cosine are means over pairs of at most 32 queries that see the same keys, drawn at
-random; `between` are pairs of queries of this and the sample before it of the same size. Where the
-map depends on the image but not on the query, the first is near 0 and the second is not.
+random. For `between`, one query of a pair is from this sample and one from the previous sample of
+the same size. If the map depends on the image but not on the query, the first mean is near 0 and
+the second is not.
 
 The keys in a region are the windows that it overlaps. Each counts once: for the query's own region,
-else for others of its class, else for those of other classes, else as the rest. Of these figures a
-region counts once, however many queries it has.
+else for others of its class, else for those of other classes, else as the rest. In these figures a
+region counts once, for any number of queries.
 """
 
 import math
@@ -70,7 +72,7 @@ class Region:
 
 
 class BlockStatistics:
-    """Sums up the samples of one block; their maps pass through in pieces and are not kept."""
+    """Sums over the samples of one block, from pieces of their maps that are not kept."""
 
     def __init__(self, name: str, form: str) -> None:
         self.name, self.form = name, form
@@ -118,13 +120,13 @@ class BlockStatistics:
         self._compare(rows.sample(inside), (*rows.keys_shape,))
 
     def figures(self) -> dict[str, float]:
-        """Mean of each column over the samples; columns without a sample are missing."""
+        """Return the mean of each column over the samples; columns without a sample are missing."""
         columns = {name: float(np.mean(values)) for name, values in self._values.items()}
         regions = [shares for of_label in self.regions.values() for shares in of_label]
         return columns | (_share_columns(regions) if regions else {})
 
     def row(self) -> dict[str, Any]:
-        """The block, its number of samples, its `figures`, and the shares by label of region."""
+        """Return the block, its number of samples, its `figures`, and shares by region label."""
         return {
             "block": self.name,
             "form": self.form,
@@ -161,9 +163,7 @@ def _query_figures(p: Tensor, apart: Tensor, frames: Tensor) -> Tensor:
 
 
 def _members(seen: BlockInput, regions: Sequence[Region]) -> list[tuple[Tensor, Tensor]]:
-    """Return for each region which positions of x are its queries, (P,), and the index into
-    `SHARES` of each position of x̂, (M,).
-    """
+    """Return for each region a mask (P,) of its queries and the keys' indices in `SHARES`, (M,)."""
     grid, found = seen.grid, []
     covered = [grid.overlaps(region.boxes).ravel() for region in regions]
     for region in regions:
@@ -199,7 +199,7 @@ class AttentionStatistics:
         return [block.row() for block in self.blocks.values()]
 
     def table(self) -> str:
-        """A column for each block, with the figure of even weights, or between samples, beside."""
+        """Return a table with a column for each block, and figures of even weights in brackets."""
         rows = self.rows()
         lines: list[list[Any]] = [["samples", *(row["samples"] for row in rows)]]
         for name in ("residual_ratio", *_FIGURES, "divergence", "cosine", *SHARES):
@@ -235,14 +235,14 @@ def detected_regions(seen: ImageAttention) -> list[Region]:
 
 
 def _runs(mask: np.ndarray) -> FloatArray:
-    """The runs of pixels in each row of a mask (H, W), as boxes of a `Region`."""
+    """Return the runs of pixels in each row of a mask (H, W), as boxes of a `Region`."""
     edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     (rows, begins), (_, ends) = np.nonzero(edges == 1), np.nonzero(edges == -1)
     return np.stack([0 * rows, begins, rows, ends, rows + 1], axis=1).astype(np.float64)
 
 
 def given_regions(found: Sequence[dict[str, Any]], clip: Clip | None = None) -> list[Region]:
-    """Return regions as a JSON file has them: ``{"label": ..., "boxes": [[x0, y0, x1, y1], ...]}``.
+    """Return regions from a JSON list of ``{"label": ..., "boxes": [[x0, y0, x1, y1], ...]}``.
 
     Args:
         clip: in a video's boxes the frame comes first, ``[frame, x0, y0, x1, y1]``, by its number

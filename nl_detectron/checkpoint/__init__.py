@@ -1,4 +1,4 @@
-"""Checkpoints: read from files of any origin without running code, written whole or not at all."""
+"""Checkpoints: files of any origin are read without running code, and writes are atomic."""
 
 from .detection_checkpoint import METADATA, Checkpointer
 from .reading import UnreadableError

@@ -1,4 +1,4 @@
-"""Pickles of Caffe2's blobs by name, written by Python 2, and the official video code's names."""
+"""Caffe2 checkpoints: pickles of blobs by name, and the names of the official video code."""
 
 import pickle
 import re
@@ -12,7 +12,7 @@ from .reading import DataUnpickler
 
 VIDEO = "Caffe2, video"  # the author of a checkpoint whose convolutions have planes
 _SOLVER = ("lr", "model_iter")  # and <blob>_momentum: they belong to the training
-# What makes the name of a `VideoClassifier`'s weight that of its blob.
+# Substitutions that turn the name of a `VideoClassifier`'s weight into that of its blob.
 _BLOBS = (
     (r"^backbone\.", ""),
     (r"^stem\.conv1\.norm\.", "res_conv1_bn."),
@@ -35,9 +35,10 @@ _BLOBS = (
 
 
 def read_pickle(filename: str, *, trusted: bool = False) -> dict[str, Any]:
-    """The checkpoint in a pickle of Detectron2's or of Caffe2's kind, as Detectron2 hands it on.
+    """Read a pickle of Detectron2's or of Caffe2's kind into the form that Detectron2 uses.
 
-    Names of blobs may be bytes. What is not plain data is read, and its code run, if `trusted`.
+    Names of blobs may be bytes. If `trusted`, other content than plain data is read as well, which
+    runs its code.
     """
     unpickler = pickle.Unpickler if trusted else DataUnpickler
     with PathManager.open(filename, "rb") as file:
@@ -64,15 +65,14 @@ def _by_text(named: dict[str | bytes, Any]) -> dict[str, Any]:
 
 
 def blob_of(key: str) -> str:
-    """The blob of a `VideoClassifier`'s weight in the official files, if these have it."""
+    """Return the name of a `VideoClassifier`'s weight in the official files, if they have it."""
     for pattern, replacement in _BLOBS:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def rename_blobs(blobs: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`blobs` under the names of the model with that `state`; those it has no place for keep
-    theirs."""
+    """Return `blobs` under the names in `state`, the model's; others keep their names."""
     rest = dict(blobs)
     renamed = {}
     for key, value in state.items():

@@ -38,20 +38,20 @@ class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer for models with non-local blocks.
 
     Besides ``.pth`` and ``.pkl`` it reads ``.safetensors``. Names may be Detectron2's, or those of
-    Detectron, MSRA and converted torchvision ImageNet files, as Detectron2 matches them. A network
-    of clips takes all of these inflated, torchvision's own too, and the official Caffe2 files.
+    Detectron, MSRA and converted torchvision ImageNet files, as Detectron2 matches them. A video
+    network inflates all of these and torchvision's own files, and reads the official Caffe2 files.
     Weights may be inside other content, such as ``state_dict`` or ``model_state``.
-    Whatever is not plain data in a ``.pth`` or ``.pkl`` is refused, since unpickling could run
-    code; after a file's name, ``?trusted=True`` lifts that, for files that you trust.
+    Content of a ``.pth`` or ``.pkl`` other than plain data is refused, since unpickling could run
+    code. ``?trusted=True`` after the file's name allows it, for files that you trust.
 
-    Loading ends with a line about what was loaded, what is new, and what of the file is unused.
-    An error lists every weight of the model without blocks that should have come from the file and
-    did not. A file that has only a backbone is not expected to have the rest.
+    Loading logs one line with the counts of loaded, new and unused weights. An error lists each
+    weight of the model without blocks that the file should have and does not have. A file that has
+    only a backbone is not expected to have the rest.
 
-    A saved file has the classes of `metadata` beside the weights, and `load` returns them.
+    A saved file has the classes of `metadata` next to the weights, and `load` returns them.
 
-    A local file is written beside its place and renamed, so that whatever ends the process leaves
-    the files of before.
+    A local file is written under a temporary name and renamed, so a process that ends early leaves
+    the earlier file intact.
     """
 
     _trusted = False
@@ -61,7 +61,7 @@ class Checkpointer(DetectionCheckpointer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.path_manager = AtomicPathManager(self.path_manager)
-        # Of the model's weights in the file that is loaded, where they are others.
+        # Names in the loaded file by the model's names, where they differ.
         self._names: dict[str, str] = {}
         self.metadata: dict[str, Any] = {}
 
@@ -84,7 +84,7 @@ class Checkpointer(DetectionCheckpointer):
             reason = error.strerror or first_sentence(error)
             last = self.get_checkpoint_file()
             if os.path.isfile(last):
-                what_to_do = f"{last} is complete; solve this, then --resume continues from it"
+                what_to_do = f"solve this, then --resume continues from {last}, which is complete"
             else:
                 what_to_do = "there is no checkpoint yet; solve this, then start again"
             raise UserError(
@@ -92,7 +92,7 @@ class Checkpointer(DetectionCheckpointer):
             ) from error
 
     def get_checkpoint_file(self) -> str:
-        """The file that ``last_checkpoint`` names; "" if that is missing or has no name in it."""
+        """Return the file that ``last_checkpoint`` names; "" if it is missing or names none."""
         try:
             file = super().get_checkpoint_file()
         except UnicodeDecodeError:
@@ -101,8 +101,10 @@ class Checkpointer(DetectionCheckpointer):
         return file if os.path.basename(file) and file.isprintable() else ""
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Do as the base class does; resume from the newest complete ``model_*.pth`` of the folder
-        if the file that ``last_checkpoint`` names is missing or damaged.
+        """Resume or load as the base class does.
+
+        If the file that ``last_checkpoint`` names is missing or damaged, resume from the newest
+        complete ``model_*.pth`` in the folder.
 
         Raises:
             UserError: see `load`, or there is no complete file to resume from.

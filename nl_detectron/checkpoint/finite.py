@@ -1,4 +1,4 @@
-"""Weights that are not finite: what is never saved, and never loaded."""
+"""Search for weights that are not finite; they are neither saved nor loaded."""
 
 from collections.abc import Mapping
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def nonfinite_counts(weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return how many values are NaN or infinite, for those of `weights` that have any."""
+    """Count the values that are NaN or infinite, for each of `weights` that has any."""
     counts = {
-        # Not every narrow type can be asked; float32 costs no copy.
+        # torch.isfinite lacks some narrow types; float32 needs no copy.
         name: (~weight.detach().float().isfinite()).sum()
         for name, weight in weights.items()
         if weight.is_floating_point()

@@ -1,4 +1,4 @@
-"""Weights for a network of clips: of other names, of images, of another number of classes."""
+"""Weights for a video network: renamed, inflated from 2-D, and with another class count."""
 
 import logging
 import re
@@ -26,19 +26,19 @@ _TORCHVISION = (
 
 
 def takes_clips(state: dict[str, Tensor]) -> bool:
-    """Whether the model of that `state` convolves clips."""
+    """Return True if the model with that `state` convolves clips."""
     return any(value.dim() == 5 for value in state.values())
 
 
 def adapt(checkpoint: dict[str, Any], state: dict[str, Tensor]) -> dict[str, str]:
-    """Make the weights of `checkpoint` those of the model with that `state`, as far as they are.
+    """Adapt the weights of `checkpoint`, in place, to the model with that `state`.
 
-    Official Caffe2 files get the model's names; so do 2-D ResNets, as Detectron2 matches names or
-    from torchvision's, and they are inflated. A classifier of another number of classes is taken
-    out.
+    Official Caffe2 files get the model's names. So do 2-D ResNets, by Detectron2's matching of
+    names or from torchvision's, and they are inflated. A classifier with another class count is
+    removed.
 
     Returns:
-        the names that the file would have for the model's weights, where they differ.
+        The file's names of the model's weights, where they differ.
     """
     weights = {name: torch.as_tensor(value) for name, value in checkpoint["model"].items()}
     author = checkpoint.get("__author__")
@@ -58,7 +58,7 @@ def adapt(checkpoint: dict[str, Any], state: dict[str, Tensor]) -> dict[str, str
 
 
 def from_torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of torchvision's ResNet under Detectron2's names."""
+    """Return the weights of torchvision's ResNet under Detectron2's names."""
     renamed = {}
     for name, value in weights.items():
         for pattern, replacement in _TORCHVISION:
@@ -68,7 +68,7 @@ def from_torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def inflate(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give 2-D kernels planes where the model has them: each a copy divided by their number.
+    """Inflate 2-D kernels: repeat them along time and divide by the number of planes.
 
     A clip of one repeated image then gives the 2-D network's features (section 3.3).
     """
@@ -79,7 +79,7 @@ def inflate(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, T
             inflated[name] = value.unsqueeze(2).expand(-1, -1, planes, -1, -1) / planes
     if inflated:
         logger.info(
-            f"Inflated {len(inflated)} 2-D kernels: repeated along time, divided by their planes"
+            f"Inflated {len(inflated)} 2-D kernels: repeated along time, divided by the planes"
         )
     return {**weights, **inflated}
 
@@ -93,6 +93,6 @@ def _of_same_classes(weights: dict[str, Tensor], state: dict[str, Tensor]) -> di
         return weights
     logger.warning(
         f"The file's classifier has {there} classes, the model's {here}: it is not loaded and "
-        "keeps its start values"
+        "keeps its initial values"
     )
     return {k: v for k, v in weights.items() if not k.startswith(f"{CLASSIFIER}.")}

@@ -1,4 +1,4 @@
-"""Files of any origin: unpickled without running code, damage and bad weights named."""
+"""Reading of checkpoints of any origin, without running code, and checks of their weights."""
 
 import codecs
 import logging
@@ -25,7 +25,7 @@ class UnreadableError(UserError):
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`, of numbers only."""
+    """Stand-in for `numpy.dtype`, for numbers only."""
 
     def __init__(self, code: str, *_: bool) -> None:
         if not re.fullmatch(r"[biufc]\d{1,2}", code):
@@ -33,14 +33,14 @@ class _Dtype:
         self.numpy = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
-        # Other flags make numpy take numbers for addresses.
+        # Other flags make numpy interpret numbers as addresses.
         if state[0] != 3 or state[1] not in set("<>|=") or state[2:] != (*[None] * 3, -1, -1, 0):
             raise pickle.UnpicklingError("an array with a type that numpy does not write")
         self.numpy = self.numpy.newbyteorder(state[1])
 
 
 class _Array:
-    """Stands for `numpy.ndarray`, which trusts what it reads and could crash."""
+    """Stand-in for `numpy.ndarray`, which trusts its content and could crash."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -70,7 +70,7 @@ _DATA = {
 
 
 class DataUnpickler(pickle.Unpickler):
-    """Reads numpy arrays of numbers and built-in containers, and runs no code."""
+    """Unpickler of numpy arrays of numbers and built-in containers that runs no code."""
 
     def find_class(self, module: str, name: str) -> Any:
         found = _DATA.get((module.replace("numpy._core", "numpy.core"), name))
@@ -89,7 +89,7 @@ def _with_arrays(value: Any) -> Any:
 
 
 def unreadable(filename: str, error: Exception) -> UnreadableError:
-    """What to raise for `error`, which the content of `filename` caused."""
+    """Return the exception for `error`, which the content of `filename` caused."""
     reason = first_sentence(error)
     if isinstance(error, pickle.UnpicklingError):
         # torch's message is advice that does not apply here; the reason is in its context.
@@ -97,7 +97,7 @@ def unreadable(filename: str, error: Exception) -> UnreadableError:
         if re.search("global|function", reason, re.IGNORECASE):
             return UnreadableError(
                 f"{filename} holds more than weights; reading it could run code ({reason}); "
-                f"if you trust its source, give '{filename}?{TRUSTED}'"
+                f"if you trust its source, pass '{filename}?{TRUSTED}'"
             )
     return UnreadableError(
         f"cannot read the checkpoint '{filename}': the file is damaged or is not a checkpoint "
@@ -123,7 +123,7 @@ def unwrap(filename: str, weights: Any) -> Any:
     if len(inside) > 1:
         raise UnreadableError(
             f"expected one set of weights in {filename}, got {', '.join(map(repr, inside))}; "
-            "save the one to load in a file of its own"
+            "save the one to load in its own file"
         )
     for name, value in inside.items():
         logger.info(f"Reading the weights under '{name}' of {filename}")
@@ -158,6 +158,6 @@ def check_weights(filename: str, weights: Any) -> None:
 
 
 def first_sentence(error: BaseException) -> str:
-    """The first sentence of the error; what torch says after it is advice of its own."""
+    """Return the first sentence of the error, without torch's advice after it."""
     sentence = " ".join(str(error).split()).partition(". ")[0]
     return sentence.rstrip(".")[:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What of a file went into a model, and what did not."""
+"""Report on loading: loaded, new, missing and unused weights."""
 
 import logging
 
@@ -9,8 +9,8 @@ from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-NEW = "nonlocal"  # in every key that a model has more than the same model without blocks
-# Of norms. Absent in old files; torch and Detectron2 then fill them in without a word.
+NEW = "nonlocal"  # in every key that the blocks add to a model
+# Buffers of norms. Old files lack them; torch and Detectron2 then fill them in without a message.
 _STATISTICS = ("num_batches_tracked", "running_mean", "running_var")
 _LISTED = 5
 
@@ -18,20 +18,20 @@ _LISTED = 5
 def report(
     path: str, model: nn.Module, incompatible: _IncompatibleKeys, aliases: dict[str, str]
 ) -> None:
-    """Log what of the file `path` was loaded into `model`, and as an error what was not.
+    """Log the weights that were loaded from `path` into `model`; as an error those that were not.
 
-    `aliases` has the file's names of the model's weights, where they are others.
+    `aliases` has the file's names of the model's weights, where they differ.
 
     Raises:
-        UserError: not one weight was.
+        UserError: no weight was loaded.
     """
     shapes = {key: (there, here) for key, there, here in incompatible.incorrect_shapes}
-    # Detectron2's frozen norms do not call those of theirs missing.
+    # Detectron2's frozen norms do not report these buffers as missing.
     missing = {*_filter_reused_missing_keys(model, incompatible.missing_keys), *shapes}
     keys = [k for k in model.state_dict() if not k.endswith("num_batches_tracked")]
     weights = [k for k in keys if not k.endswith(_STATISTICS)]
     loaded = [k for k in weights if k not in missing]
-    in_part = {_block(k) for k in (*loaded, *shapes)}  # of the blocks, those that the file has
+    in_part = {_block(k) for k in (*loaded, *shapes)}  # blocks with weights in the file
     is_new = {k for k in keys if k in missing and NEW in k and _block(k) not in in_part}
     new = [k for k in weights if k in is_new]
     lost = [k for k in keys if k in missing and k not in is_new]
@@ -41,7 +41,7 @@ def report(
     in_file = f"{len(unused)} in the file are unused" + (f" ({names})" if unused else "")
     if not loaded:
         raise UserError(
-            f"{path} is of another network: none of the model's {len(weights)} weights is in it; "
+            f"{path} is from another network: it has none of the model's {len(weights)} weights; "
             f"{_counts(lost, shapes)}; {in_file}"
         )
 
@@ -58,7 +58,7 @@ def report(
     if lost:
         listed = "".join(f"\n  {key}{_alias(key, aliases)}{_shapes(key, shapes)}" for key in lost)
         logger.error(
-            f"{len(lost)} weights are not loaded and keep their start values: "
+            f"{len(lost)} weights are not loaded and keep their initial values: "
             f"{_counts(lost, shapes)}, {len(unused)} in the file unexpected:{listed}"
         )
 
@@ -83,13 +83,13 @@ def _shapes(key: str, shapes: Shapes) -> str:
 
 
 def _block(key: str) -> str:
-    """The non-local block that the weight belongs to; "" if none."""
+    """Return the non-local block that the weight belongs to; "" if none."""
     start, found, rest = key.partition(NEW)
     return f"{start}{found}{rest.partition('.')[0]}" if found else ""
 
 
 def _backbone_prefix(keys: list[str]) -> str:
-    """What the names of an ImageNet model's weights start with in the detector; "" if it is one."""
+    """Return the prefix of the backbone's weights in a detector; "" for an ImageNet model."""
     for prefix in ("backbone.bottom_up.", "backbone."):
         if any(key.startswith(prefix) for key in keys):
             return prefix

@@ -1,4 +1,4 @@
-"""Local files that are complete or absent, whatever ends the process that writes."""
+"""Atomic writing of local files: they are complete or absent, even if the process is killed."""
 
 import errno
 import os
@@ -9,9 +9,9 @@ from typing import IO, Any
 
 
 class AtomicPathManager:
-    """The path manager it is given, except that `open` writes local files by `atomic_write`.
+    """A path manager whose `open` writes local files with `atomic_write`.
 
-    What `open` returns for these is a context manager.
+    For these `open` returns a context manager.
     """
 
     def __init__(self, path_manager: Any) -> None:
@@ -32,13 +32,13 @@ def is_local(path: str) -> bool:
 
 @contextmanager
 def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
-    """Open a hidden file next to `path` for writing; after the block it becomes `path`.
+    """Open a hidden file next to `path` for writing; rename it to `path` after the block.
 
-    If the block raises, or the disk does not take all of it, `path` stays as it was. What a killed
-    process leaves of the hidden file is overwritten by the next write to `path`.
+    If the block raises, or the disk is full, `path` stays as it was. The next write to `path`
+    overwrites a hidden file that a killed process has left.
 
     Raises:
-        OSError: the file cannot be written, by whatever name torch calls that.
+        OSError: the file cannot be written; torch's own errors for that are converted.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -49,7 +49,7 @@ def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
         os.replace(unfinished, path)
         _sync_folder(path.parent)
     except RuntimeError as error:
-        # torch's zip writer stumbles over what a failed write has left behind.
+        # torch's zip writer fails on the rest of an earlier failed write.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from error
         raise
@@ -58,12 +58,12 @@ def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the folder's entries to the disk: until then, loss of power may undo a rename."""
+    """Flush the folder's entries to the disk; before that, a loss of power may undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # what file systems say that cannot
+        if error.errno != errno.EINVAL:  # the file system does not support it
             raise
     finally:
         os.close(descriptor)

@@ -68,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     if min(*(args.input_size or ()), args.proposals, args.detections) < 1:
-        raise UserError("--input-size, --proposals and --detections need numbers above 0")
+        given = f"{args.input_size}, {args.proposals} and {args.detections}"
+        raise UserError(f"--input-size, --proposals, --detections must be at least 1, got {given}")
     # Nothing is computed, so a config for a GPU can be counted without one.
     cfg = load_any_config(args.config_file, args.opts, device="cpu")
     model = build_on_meta(cfg)
@@ -87,7 +88,7 @@ def main() -> None:
 
 
 def print_video(cfg: CfgNode, model: VideoClassifier, args: argparse.Namespace) -> None:
-    """Print the cost of a clip, and of the views that the test of a video takes."""
+    """Print the cost of a clip, and of all views in the test of a video."""
     clip, view = count_clip(cfg, model, args.input_size), count_view(cfg, model)
     views, cost = cfg.TEST.CLIPS * cfg.TEST.CROPS, view.total.multiply_adds
     if args.json:
@@ -125,7 +126,7 @@ def count_view(cfg: CfgNode, model: VideoClassifier) -> Analysis:
 
 
 def as_dict(result: Analysis) -> dict:
-    """What ``--json`` prints: parameters and multiply-adds are numbers, increases per cent."""
+    """Return the content for ``--json``: parameters, multiply-adds, and increases in %."""
 
     def part(cost: PartCost) -> dict:
         return {
@@ -152,7 +153,7 @@ def as_dict(result: Analysis) -> dict:
 
 
 def as_text(result: Analysis, table_format: str = "simple") -> str:
-    """The parts and the blocks as tables."""
+    """Return the parts and the blocks as tables."""
     parts = [[part.name, *with_and_without(part)] for part in (*result.parts, result.total)]
     headers = ["part", "parameters, M", "with blocks", "increase"]
     headers += ["multiply-adds, G", "with blocks", "increase"]

@@ -1,7 +1,7 @@
 """Draw or measure the attention of a model's non-local blocks on images or videos.
 
-Heat maps and arrows, as PNGs and one HTML page; for a video also as an animation. With --statistics
-tables and a figure for each block.
+The result is heat maps and arrows as PNGs and one HTML page, for a video also an animation. With
+--statistics it is tables, and a figure for each block.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from ..visualization import (
     draw_strip,
 )
 
-TITLE = "Where non-local blocks look"
+TITLE = "Attention of non-local blocks"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -56,22 +56,22 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""
-Images: without --query, blocks in the backbone are looked at from the centre of each detection, or
-of the image, blocks in the keypoint head from each keypoint of each person. With it, a block in the
-keypoint head is looked at where the pixel lies in a person's box. Written are DIR/<image>.png and
-DIR/index.html, in which one clicks anywhere; it needs no network.
+Images: the default queries are the centre of each detection, or of the image, for blocks in the
+backbone, and each keypoint of each person for blocks in the keypoint head. A --query counts in the
+keypoint head for each person whose box contains it. The files are DIR/<image>.png and
+DIR/index.html, which computes the attention of any clicked pixel without a network connection.
 
-Videos (META_ARCHITECTURE VideoClassifier): one clip of each is looked at, INPUT.CLIP.FRAMES frames
-that are INPUT.CLIP.STRIDE apart, from the place that speaks most for the class of highest score,
-or from --query. Written are DIR/<video>.png, a strip of frames for each block and query, and, for
-the first query, DIR/<video>.mp4 and DIR/<video>.gif; and DIR/index.html.
+Videos (META_ARCHITECTURE VideoClassifier): one clip per video, with INPUT.CLIP.FRAMES frames at
+distances of INPUT.CLIP.STRIDE. The default query is the place with the most evidence for the class
+of highest score. The files are DIR/<video>.png, a strip of frames for each block and query,
+DIR/<video>.mp4 and DIR/<video>.gif for the first query, and DIR/index.html.
 
---statistics writes DIR/statistics.csv, DIR/statistics.json and DIR/<block>.pdf instead: how much a
-block adds to its input, how evenly, how far and where it looks, and whether it looks elsewhere from
-elsewhere. The columns are those of nl_detectron.analysis.statistics. Shares of the weight are by
-region: the detections (images), or --regions. That is a JSON file of the regions of each input,
-{"a.jpg": [{"label": "person", "boxes": [[x0, y0, x1, y1], ...]}, ...]}, in videos with the number
-of the frame before x0; or MODULE:FUNCTION, a function of an input's path that returns such a list.
+--statistics writes DIR/statistics.csv, DIR/statistics.json and DIR/<block>.pdf instead. They have
+the ratio of a block's output to its input, the entropy and reach of its attention, and the
+difference between queries. nl_detectron.analysis.statistics defines the columns. Shares of the
+weight are by region: the detections (images), or --regions. That is a JSON file with the regions of
+each input, {"a.jpg": [{"label": "person", "boxes": [[x0, y0, x1, y1], ...]}, ...]}, in videos with
+the frame's number before x0; or MODULE:FUNCTION, which returns such a list for an input's path.
 
 examples:
   %(prog)s --config-file output/quickstart/config.yaml --input photo.jpg \\
@@ -96,21 +96,22 @@ examples:
         type=int,
         default=[],
         metavar="NUMBER",
-        help="a pixel to look from: X Y in images, FRAME X Y in videos; pixels are counted from "
-        "the top left one, 0 0, and frames from the video's first, 0; may be repeated",
+        help="pixel of the query: X Y in images, FRAME X Y in videos, counted from 0 at the top "
+        "left and at the video's first frame; may be repeated",
     )
     parser.add_argument(
         "--start",
         type=int,
         metavar="FRAME",
-        help="videos: first frame of the clip (default: the clip is in the video's middle)",
+        help="videos: first frame of the clip (default: that of a clip in the video's middle)",
     )
     parser.add_argument(
         "--block",
         action="append",
         default=[],
         metavar="NAME",
-        help="a block's name in the model, may be repeated; default: all; a wrong one lists them",
+        help="a block's name in the model, may be repeated; default: all. The error for an unknown "
+        "name lists them",
     )
     add_class_names(parser)
     add_confidence_threshold(parser)
@@ -119,16 +120,16 @@ examples:
         type=int,
         default=5,
         metavar="N",
-        help="images: look from at most N detections of each image (default: %(default)s; with "
-        "--statistics from all)",
+        help="images: use at most N detections of each image (default: %(default)s; with "
+        "--statistics all)",
     )
     parser.add_argument(
         "--arrows",
         type=int,
         default=8,
         metavar="N",
-        help="draw arrows to at most N of the strongest positions, of those above an even share "
-        "(default: %(default)s)",
+        help="draw arrows to at most N of the strongest positions above an even share, which is "
+        "1 / number of keys (default: %(default)s)",
     )
     measuring = parser.add_argument_group("statistics")
     measuring.add_argument("--statistics", action="store_true", help="measure instead of drawing")
@@ -165,10 +166,10 @@ def main() -> None:
     report_bad(bad, len(files), what=f"{source.kind}s")
 
 
-def look(
+def compute_all(
     source: "_Images | _Videos", files: list[Path], bad: list[Path]
 ) -> Iterator[tuple[Path, Any]]:
-    """Yield each file with its attention, and show progress; add unreadable ones to `bad`."""
+    """Yield each file with its attention under a progress bar; add unreadable files to `bad`."""
     progress = tqdm(files, unit=source.kind)
     for file in progress:
         try:
@@ -189,7 +190,7 @@ def draw(
 ) -> None:
     """Draw each file, and write the page."""
     targets = dict(zip(files, output_files(files, args.output, source.suffixes), strict=True))
-    for file, seen in look(source, files, bad):
+    for file, seen in compute_all(source, files, bad):
         source.draw(file, seen, targets[file], page)
     if len(bad) < len(files):
         write_text(Path(args.output, "index.html"), page.html())
@@ -203,7 +204,7 @@ def measure(
     regions = read_regions(args.regions) if args.regions else None
     output, statistics = Path(args.output), AttentionStatistics()
     make_folder(output)
-    for file, seen in look(source, files, bad):
+    for file, seen in compute_all(source, files, bad):
         statistics.add(seen.blocks, source.regions(seen, regions and regions(file)))
     rows = statistics.rows()
     if rows:
@@ -220,10 +221,10 @@ def measure(
 
 
 def read_regions(given: str) -> Callable[[Path], list[dict[str, Any]]]:
-    """Return the function that --regions names: of a file's path, its regions.
+    """Return the function from a file's path to its regions that --regions names.
 
     Raises:
-        UserError: it is neither a function nor a JSON object.
+        UserError: `given` is neither a function nor a JSON file.
     """
     module, _, name = given.partition(":")
     try:
@@ -238,20 +239,20 @@ def read_regions(given: str) -> Callable[[Path], list[dict[str, Any]]]:
 
 
 class _Images:
-    """A detector and what is done with images."""
+    """A detector, and the computation and drawing of its attention in images."""
 
     kind, suffixes = "image", [".png"]
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
         self.args = args
         if args.start is not None:
-            raise UserError(f"--start {args.start}: an image has no frames")
+            raise UserError(f"--start is for videos, got {args.start} with images; remove it")
         check_lengths(args.query, ("X", "Y"), "an image")
-        for file in files if args.query else []:  # rather now than after an hour of images
+        for file in files if args.query else []:  # fail now rather than after an hour of images
             check_queries(args.query, file)
         threshold, classes = args.confidence_threshold, args.class_names
         self.predictor = Predictor(cfg, confidence_threshold=threshold, classes=classes)
-        find_blocks(self.predictor.model, args.block)  # a wrong name, before anything is written
+        find_blocks(self.predictor.model, args.block)  # a wrong name fails before any output
 
     def compute(self, file: Path) -> ImageAttention:
         try:
@@ -277,7 +278,7 @@ class _Images:
 
 
 class _Videos:
-    """A video classifier and what is done with videos."""
+    """A video classifier, and the computation and drawing of its attention in videos."""
 
     kind, suffixes = "video", [".png", ".mp4", ".gif"]
 
@@ -287,7 +288,7 @@ class _Videos:
         self.model, self.metadata = load_model(cfg, args.class_names)
         find_blocks(self.model, args.block)
         self.clip_keys = {"frames": cfg.INPUT.CLIP.FRAMES, "stride": cfg.INPUT.CLIP.STRIDE}
-        for file in files:  # rather now than after an hour of videos
+        for file in files:  # fail now rather than after an hour of videos
             check_clip(file, args, **self.clip_keys)
 
     def compute(self, file: Path) -> ClipAttention:
@@ -318,14 +319,14 @@ def check_lengths(queries: list[list[int]], numbers: tuple[str, ...], kind: str)
     for query in queries:
         if len(query) != len(numbers):
             given = " ".join(map(str, query))
-            raise UserError(f"--query {given}: in {kind} it is {' '.join(numbers)}")
+            raise UserError(f"--query must be {' '.join(numbers)} in {kind}, got {given}")
 
 
 def check_queries(queries: list[list[int]], file: Path) -> None:
     try:
         height, width = read_image(file).shape[:2]
     except UserError:
-        return  # it will be skipped, with a word
+        return  # it will be reported and skipped
     for x, y in queries:
         if not (0 <= x < width and 0 <= y < height):
             raise UserError(
@@ -337,6 +338,6 @@ def check_clip(file: Path, args: argparse.Namespace, *, frames: int, stride: int
     try:
         info, numbers = plan_clip(file, frames=frames, stride=stride, start=args.start)
     except DataError:
-        return  # it will be skipped, with a word
+        return  # it will be reported and skipped
     for number, x, y in args.query:
         check_point(file, (info.height, info.width), numbers, (number, x + 0.5, y + 0.5))

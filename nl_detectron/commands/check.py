@@ -32,16 +32,16 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""
 Errors stop training or evaluation, or silently lose data; warnings do not. The exit status is 0
-without errors, 1 with errors, 2 for a wrong command line. --list says what is looked for.
+without errors, 1 with errors, 2 for a wrong command line. --list shows all kinds of problems.
 
 examples:
   a file and the folder of its images:
     %(prog)s annotations/train.json images/train
-  a dataset that is registered, without decoding its images:
+  a registered dataset, without decoding its images:
     %(prog)s coco_2017_val --no-images
   a list of videos and the folder that its paths are relative to:
     %(prog)s train.txt videos
-  all datasets of a config, and whether they fit the model and each other:
+  all datasets of a config, checked against the model and each other:
     %(prog)s --config-file quickstart.yaml""",
     )
     new.add_argument(
@@ -57,13 +57,13 @@ examples:
     new.add_argument(
         "--no-images",
         action="store_true",
-        help="do not decode images and videos, only see whether they are there (in seconds)",
+        help="only check that images and videos exist (seconds), do not decode them",
     )
     new.add_argument(
         "--mask-format",
         choices=("polygon", "bitmask"),
         default="polygon",
-        help="INPUT.MASK_FORMAT of the training to come (default: %(default)s)",
+        help="INPUT.MASK_FORMAT of the training (default: %(default)s)",
     )
     new.add_argument(
         "--examples",
@@ -73,7 +73,7 @@ examples:
         help="name the first N of each problem (default: %(default)s)",
     )
     new.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    new.add_argument("--list", action="store_true", help="list what is looked for, and stop")
+    new.add_argument("--list", action="store_true", help="list all kinds of problems, and stop")
     add_traceback(new)
     add_opts(new)
     return new
@@ -122,8 +122,8 @@ def check_dataset(args: argparse.Namespace, options: dict[str, Any]) -> Report:
         raise UserError(f"expected a file or a registered dataset, got '{name}'.{guess}")
     if args.images is None and not args.no_images:
         raise UserError(
-            f"give the folder of the images after '{name}', or --no-images to check only the "
-            "annotations"
+            f"expected IMAGE_DIR after '{name}', got nothing; add the folder of its images, or "
+            "--no-images to check only the annotations"
         )
     if args.images is not None and not Path(args.images).is_dir():
         raise UserError(f"IMAGE_DIR must be the folder of the images, got '{args.images}'")

@@ -72,16 +72,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="folder (or, for one input, file) to write drawn images or videos to, never one that "
-        "is read; default: a window",
+        help="folder (or, for one input, file) for the drawn images or videos, other than the "
+        "input; default: a window",
     )
     parser.add_argument(
         "--json",
         metavar="FILE",
-        help="write predictions in COCO's result format, with category ids of the "
-        "training dataset, and image ids of the dataset or the COCO file of --class-names; other "
-        "images have the number that is their name, or are counted; frames of videos count from 0. "
-        "Video classifiers: scores of the whole video and of each window, with times in seconds",
+        help="write predictions in COCO's result format, with category ids of the training "
+        "dataset. Image ids come from the dataset, the COCO file of --class-names, a number as "
+        "file name, or the order of the images; frames of videos count from 0. Video classifiers: "
+        "scores of the whole video and of each window, with times in seconds",
     )
     add_class_names(parser)
     add_confidence_threshold(parser)
@@ -90,15 +90,14 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         default=1,
         metavar="N",
-        help="images, or views of a video, that go through the network at once (default: "
-        "%(default)s)",
+        help="images, or views of a video, per forward pass (default: %(default)s)",
     )
     videos = parser.add_argument_group("video classifiers")
     videos.add_argument(
         "--window-step",
         type=int,
         metavar="FRAMES",
-        help="frames from a window to the next; default: half a window",
+        help="frames between the starts of windows; default: half a window",
     )
     add_traceback(parser)
     add_opts(parser)
@@ -112,7 +111,7 @@ def main() -> None:
         raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
     show = args.output is None
     if show and not has_screen() and (args.json is None or args.webcam):
-        raise UserError("there is no display for a window; give --output or --json")
+        raise UserError("expected --output or --json, got neither and no display for a window")
     show = show and has_screen()
     setup_logger(name="fvcore")
     cfg = complete_config(args.config_file, opts=args.opts)
@@ -121,7 +120,7 @@ def main() -> None:
     if args.json:
         read = [*files, args.video_input or "", args.config_file, args.class_names or ""]
         check_overwriting([args.json], read)
-        write_json(args.json, [])  # so that a wrong path shows before the work, not after
+        write_json(args.json, [])  # a wrong path fails before the work
     if args.input:
         numbers = number_images(files, read_coco(args.class_names) if args.class_names else None)
         drawn = output_files(list(files), args.output, [".png"], endings=IMAGE_ENDINGS)
@@ -134,20 +133,20 @@ def main() -> None:
 
 
 def check_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Raise UserError for flags that mean nothing for the model of a config."""
+    """Raise UserError for flags that the model of a config does not take."""
     kind = f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}"
     if not is_video(cfg):
         if args.window_step is not None:
-            raise UserError(f"--window-step is for video classifiers, and {kind}")
+            raise UserError(f"--window-step is for video classifiers, but {kind}; remove it")
         return
     if args.input:
-        raise UserError(f"--input is for detectors, and {kind}: give --video-input")
+        raise UserError(f"--input is for detectors, but {kind}; use --video-input")
     if args.confidence_threshold != DEFAULT_CONFIDENCE:
-        raise UserError(f"--confidence-threshold is for detectors, and {kind}: remove it")
+        raise UserError(f"--confidence-threshold is for detectors, but {kind}; remove it")
 
 
 def has_screen() -> bool:
-    """Whether OpenCV could open a window here."""
+    """Return True if OpenCV can open a window."""
     if sys.platform.startswith("linux"):
         return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     return True
@@ -155,7 +154,7 @@ def has_screen() -> bool:
 
 @contextmanager
 def json_file(path: str | None, *, is_list: bool = True) -> Iterator[list[dict[str, Any]]]:
-    """Collect results, and write them or, if not `is_list`, the only one when the block ends."""
+    """Collect results and write them at the end; only the first one unless `is_list`."""
     results: list[dict[str, Any]] = []
     try:
         yield results
@@ -171,7 +170,7 @@ def build_predictor(cfg: CfgNode, args: argparse.Namespace) -> Predictor:
 def predict(
     predictor: Predictor, frames: Iterable[AnyFrame], batch_size: int
 ) -> Iterator[tuple[AnyFrame, Instances]]:
-    """Yield frames, whose `pixels` are RGB, with the instances in them."""
+    """Yield frames with their instances; `pixels` of the frames are RGB."""
     frames = iter(frames)
     while batch := list(islice(frames, batch_size)):
         images = [frame.pixels[..., ::-1] for frame in batch]
@@ -187,7 +186,7 @@ class ImageFile:
 
 
 def read_images(files: Sequence[Path], bad: list[Path]) -> Iterator[ImageFile]:
-    """Yield the images; those that cannot be read are named and put into `bad`."""
+    """Yield the images; report unreadable ones and add them to `bad`."""
     for file in tqdm(files, unit="image"):
         try:
             image = ImageFile(file, read_image(file)[..., ::-1])
@@ -205,7 +204,7 @@ def detect_in_images(
     args: argparse.Namespace,
     show: bool,
 ) -> None:
-    """Predict, draw and write; raise UserError in the end if any file could not be read."""
+    """Predict, draw and write; raise UserError at the end if a file was unreadable."""
     metadata = result_metadata(predictor, args.input)
     bad: list[Path] = []
     instance_count = 0
@@ -213,7 +212,7 @@ def detect_in_images(
         images = read_images(list(numbers), bad)
         for image, instances in predict(predictor, images, args.batch_size):
             instance_count += len(instances)
-            if args.json:  # else they would only fill the memory
+            if args.json:  # otherwise they only fill the memory
                 found = to_coco_results(instances, numbers[image.path], metadata)
                 results += [{**result, "file_name": str(image.path)} for result in found]
             if targets or show:
@@ -233,13 +232,13 @@ def highest_score(predictor: Predictor, file: Path) -> str:
     found = Predictor(predictor.cfg, confidence_threshold=0.0)(file).scores
     score = f"the highest in {file} is {found.max():.2g}" if len(found) else f"{file} has none"
     return (
-        f"no score reaches the confidence threshold; {score}: give a lower "
-        "--confidence-threshold, or train for longer"
+        f"no score reaches the confidence threshold; {score}: lower --confidence-threshold, or "
+        "train longer"
     )
 
 
 def result_metadata(predictor: Predictor, inputs: list[str]) -> Metadata:
-    """Return the metadata of the first data set among `inputs` that has the model's classes."""
+    """Return the metadata of the first dataset among `inputs` that has the model's classes."""
     for name in (item.partition(":")[0] for item in inputs):
         if name in DatasetCatalog:
             metadata = MetadataCatalog.get(name)
@@ -304,14 +303,14 @@ def classify_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -
 
 def write_image(path: Path, image: np.ndarray) -> None:
     if not cv2.imwrite(str(path), image[..., ::-1]):
-        raise UserError(f"cannot write {path}")
+        raise UserError(f"cannot write {path}: check folder, disk space and permissions")
 
 
 def show_window(image: np.ndarray, *, wait: bool = False) -> bool:
-    """Show an image in RGB; return whether the user wants more (ESC: no)."""
+    """Show an image in RGB; return False if the user pressed ESC."""
     try:
         cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
         cv2.imshow(WINDOW, image[..., ::-1])
         return cv2.waitKey(0 if wait else 1) != 27
     except cv2.error as error:
-        raise UserError("this OpenCV cannot open a window: give --output") from error
+        raise UserError("this OpenCV cannot open a window; use --output") from error

@@ -23,14 +23,14 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"""
-Written are DIR/backbone, DIR/keypoint_head and DIR/detector, or of a video config DIR/classifier,
-.ts or .onnx. Each is loaded again, ONNX in onnxruntime, and run next to the model: the backbone on
-three sizes, the head on 0, 1 and 20 regions, the detector on images, the classifier on random clips
-of three sizes and on --input. A table says what was compared; the exit status is 0 only if all
-agree to {export.TOLERANCE:g} of the largest value.
-DIR/classes.json has names and ids of the classes, as COCO's categories. With --format safetensors
-it is DIR/model.safetensors alone, which MODEL.WEIGHTS takes: bit by bit the weights, with the
-classes, and nothing that could run code.
+This writes DIR/backbone, DIR/keypoint_head and DIR/detector, or for a video config DIR/classifier,
+as .ts or .onnx. It then loads each file, ONNX in onnxruntime, and compares it with the model: the
+backbone on three sizes, the head on 0, 1 and 20 regions, the detector on images, the classifier on
+random clips of three sizes and on --input. A table lists the comparisons. The exit status is 0 only
+if all agree to {export.TOLERANCE:g} of the largest value.
+DIR/classes.json has names and ids of the classes, as COCO's categories. --format safetensors writes
+only DIR/model.safetensors, with the exact weights and the classes. MODEL.WEIGHTS reads it without
+running code.
 
 inputs and outputs, with any H, W, N, T and R:
   backbone       image (N, 3, H, W), normalised and padded -> its maps by name
@@ -38,13 +38,13 @@ inputs and outputs, with any H, W, N, T and R:
   detector       image (3, H, W), resized, values 0 to 255 -> pred_boxes (R, 4) in its pixels,
                  scores, pred_classes, pred_masks (R, 1, 28, 28) inside the boxes, ...
   classifier     clips (N, 3, T, H, W), uint8 in RGB, scaled -> scores (N, classes), probabilities
-                 of each clip; with INPUT.CROP, frames are at least as large as the crop, and with
-                 GROUP_FRAMES T is in whole groups
+                 of each clip; with INPUT.CROP, frames must be as large as the crop or larger; with
+                 GROUP_FRAMES, T must be a number of whole groups
 
-what Detectron2's own code does not let through:
-  - a detector takes one image at a time: a trace fixes the number
-  - a detector in ONNX ends at pred_keypoint_heatmaps; its pred_keypoints come from a loop over
-    the regions that no ONNX exporter takes (detectron2.structures.heatmaps_to_keypoints does it)
+limits of Detectron2's code:
+  - a detector takes one image at a time, because a trace fixes the number
+  - a detector in ONNX ends at pred_keypoint_heatmaps; pred_keypoints need a loop over regions that
+    no ONNX exporter supports (use detectron2.structures.heatmaps_to_keypoints)
   - detectors other than GeneralizedRCNN with StandardROIHeads: backbone only
 
 examples:
@@ -68,21 +68,21 @@ examples:
         "--part",
         action="append",
         choices=export.PARTS,
-        help="what to export, may be repeated; default: all that the model has",
+        help="part to export, may be repeated; default: all parts of the model",
     )
     parser.add_argument(
         "--input",
         nargs="+",
         metavar="FILE",
-        help="images to check the detector on (default: three of the embedded data set), or videos "
-        "to check the classifier on (default: an embedded one)",
+        help="images for the check of the detector (default: three of the embedded dataset), or "
+        "videos for the check of the classifier (default: an embedded one)",
     )
     add_class_names(parser)
     add_opts(parser)
     add_traceback(parser)
     arguments = parser.parse_args()
     if arguments.format == export.WEIGHTS_FORMAT and arguments.part:
-        parser.error("safetensors hold the weights of the whole model: leave --part away")
+        parser.error("safetensors hold the weights of the whole model: remove --part")
     return arguments
 
 
@@ -105,7 +105,7 @@ def main() -> int:
     headers = ["part", "input", "", "difference", ""]
     rows = [(c.part, c.input, c.found, c.error, "ok" if c.passed else "DIFFERS") for c in checks]
     print(tabulate(rows, headers, floatfmt=("", "", "", ".1e", "")))
-    print(f"written to {folder}")
+    print(f"wrote {folder}")
     return 0 if all(check.passed for check in checks) else 1
 
 

@@ -1,7 +1,7 @@
 """Train a table of the paper, or evaluate the released weights, and compare the figures.
 
-A row of a table is a subprocess of the train command with ``--resume`` in a folder of its own, and
-the ``metrics.json`` that it leaves there.
+A row of a table is a subprocess of the train command with ``--resume`` in a separate folder, and
+the ``metrics.json`` that it writes there.
 """
 
 import argparse
@@ -65,28 +65,27 @@ _RELEASED_OPTS = {
 _STARTS = {"Charades/i3d_R_101_NL5_128x1.yaml": "Kinetics/i3d_R_101_NL5_128x1.yaml"}
 
 NOTES = """\
-Figures are in per cent. *NL - baseline* is the difference to the same model without blocks, trained
-under the same schedule; it is what the paper claims. The paper gives no schedule for COCO's R50,
-R101 and keypoints, and videos vanish from Kinetics. Two runs of one config differ by up to 0.3
-points, so one run is no proof in either direction. A dash: there is no figure.
+Results are in %. *NL - baseline* is the difference to the same model without blocks, trained with
+the same schedule. This is the paper's claim. The paper gives no schedule for COCO's R50, R101 and
+keypoints, and videos of Kinetics become unavailable. Two runs of one config differ by up to 0.3
+points, so one run is no proof. A dash means that there is no result.
 """
 RELEASED_NOTES = """\
-Top-1 / top-5 accuracy on kinetics400_val, in per cent. Nothing was trained: these are the authors'
-weights in this project's networks, by the official protocol, 10 clips x 3 crops of 256 pixels, the
-mean of the softmax. Videos have vanished since, and decoding and resizing differ.
+Top-1 / top-5 accuracy on kinetics400_val, in %, of the authors' weights in this project's networks,
+without training. The protocol is the official one: 10 clips x 3 crops of 256 pixels, mean of the
+softmax. Some videos are no longer available, and decoding and resizing differ.
 """
 EPILOG = """
-Every recipe is for 8 GPUs. On another number, Detectron2's SOLVER.REFERENCE_WORLD_SIZE keeps the
-images per GPU and scales rate and schedule; --accumulate keeps the recipe itself on 1, 2 or 4.
+Every recipe is for 8 GPUs. With another number, Detectron2's SOLVER.REFERENCE_WORLD_SIZE keeps the
+images per GPU and scales rate and schedule. --accumulate keeps the recipe on 1, 2 or 4 GPUs.
 
-A row is trained in a folder of its own under --output, after the row whose final model it starts
-from: networks of long clips start from those of short ones, and those of Charades from Kinetics.
-The same command again continues rows that were cut off and skips those that are done. A row that
-fails does not stop the others. The exit status is 0 only if every row has been trained and
-evaluated.
+Each row trains in a separate folder under --output, after the row whose final model it starts from:
+networks for long clips start from those for short ones, and Charades from Kinetics. The same
+command continues interrupted rows and skips finished ones. A row that fails does not stop the
+others. The exit status is 0 only if every row is trained and evaluated.
 
---released trains nothing: it evaluates the official Caffe2 files on kinetics400_val by the official
-protocol. Without a folder they are downloaded; they are the authors', under CC-BY-NC 4.0.
+--released evaluates the official Caffe2 files on kinetics400_val by the official protocol, without
+training. It downloads the files unless a folder is given. They are under CC-BY-NC 4.0.
 
 examples:
   print the commands and schedules:             %(prog)s --table 5 --num-gpus 8 --dry-run
@@ -113,7 +112,7 @@ def argument_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="FOLDER",
-        help="instead of training, evaluate the released weights, in this folder or downloaded",
+        help="evaluate the released weights, in this folder or downloaded, instead of training",
     )
     parser.add_argument(
         "--rows",
@@ -202,7 +201,7 @@ def read_results(folder: Path, *, trained: bool) -> dict[str, Figures]:
 
 
 def select(args: argparse.Namespace) -> list[Entry]:
-    """Return the rows that were asked for, in the order of the table.
+    """Return the rows of ``--rows``, in the order of the table.
 
     Raises:
         UserError: for a name that the table does not have, with the nearest one.
@@ -245,7 +244,7 @@ def with_starts(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def run_folder(args: argparse.Namespace, entry: Entry) -> Path:
-    """Return the folder of a row's run: under the output, at the place of the config's name."""
+    """Return the folder of a row's run, named after the config, under the output."""
     output = args.output if args.table else args.output / "released"
     return output / Path(entry.config).with_suffix("")
 
@@ -347,14 +346,14 @@ def check(run: Run) -> None:
                 f"SOLVER.IMS_PER_BATCH must be a multiple of {parts}, got "
                 f"{cfg.SOLVER.IMS_PER_BATCH}; or set SOLVER.REFERENCE_WORLD_SIZE 0"
             )
-    # Its results would be taken for those of this recipe, or its checkpoint for one of it. The
-    # number of GPUs gives iterations another meaning, until there are no more to come.
+    # Other settings would mix results or checkpoints of two recipes. The number of GPUs changes the
+    # meaning of an iteration, so it may change only after the last one.
     there = read_settings(run.folder)
     for name in names:
         if there and there.get(name) != run.settings[name]:
             raise UserError(
                 f"{run.folder} was started with {name} {there.get(name)}, got "
-                f"{run.settings[name]}; give the same, or another --output"
+                f"{run.settings[name]}; use the same value, or another --output"
             )
 
 
@@ -363,7 +362,7 @@ def read_settings(folder: Path) -> dict[str, object] | None:
     path = folder / SETTINGS
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or cut off
+    except (OSError, ValueError):  # missing or incomplete
         return None
 
 
@@ -371,7 +370,7 @@ def carry_out(runs: Sequence[Run], args: argparse.Namespace) -> dict[str, str]:
     """Carry out the runs that are not finished, one after another.
 
     Returns:
-        the reason by config, for each run that failed.
+        The reason by config, for each run that failed.
     """
     failed = {}
     for number, run in enumerate(runs, 1):
@@ -457,7 +456,7 @@ def compare(entry: Entry, metric: str, args: argparse.Namespace) -> dict[str, Fi
 
 
 def minus(a: Figures | None, b: Figures | None) -> Figures | None:
-    """Return the differences, None where a figure is missing."""
+    """Return the differences; None for a missing figure."""
     if a is None or b is None:
         return None
     pairs = zip(a, b, strict=True)
@@ -468,7 +467,7 @@ def save_measured(entries: Sequence[Entry], args: argparse.Namespace) -> None:
     """Write finished rows into the model zoo.
 
     Raises:
-        UserError: for a row whose options are not known to be the config's own.
+        UserError: for a row that may have been trained with other options than the config's.
     """
     values = {}
     for entry in entries:
@@ -476,7 +475,8 @@ def save_measured(entries: Sequence[Entry], args: argparse.Namespace) -> None:
         results = read_results(folder, trained=True)
         if results and (read_settings(folder) or {}).get("opts") != []:
             raise UserError(
-                f"--save-measured: {entry.name} was not trained by this command without --opts"
+                f"--save-measured expects rows that this command trained without --opts, got "
+                f"{entry.name}"
             )
         values[entry.config] = {
             f"measured_{name}_{column}": "" if value is None else f"{value:.2f}"

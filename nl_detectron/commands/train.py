@@ -13,8 +13,7 @@ def main(trainer: type[Trainer] = Trainer) -> None:
 def run(trainer: type[Trainer] = Trainer) -> None:
     """Run the command line of this process, and exit with its status.
 
-    A script of your own registers its datasets, then calls this under
-    ``if __name__ == "__main__"``.
+    A custom script registers its datasets, then calls this under ``if __name__ == "__main__"``.
 
     Args:
         trainer: replaces `Trainer`. Define the class at the top of a module, so that every process

@@ -1,8 +1,8 @@
 """Videos of any length, drawn frame by frame in constant memory.
 
-For scores a file is read twice: to compute them, and to draw them, so that each frame shows the
-window around it and the strip is whole from the first frame on. For detections, and from a camera,
-every frame is read once.
+A file is read twice for scores, first to compute and then to draw them, so that each frame shows
+the window around it and the complete strip. For detections, and from a camera, every frame is read
+once.
 """
 
 import os
@@ -30,20 +30,20 @@ from ..utils.errors import UserError
 from ..visualization.video_scores import COUNT, ScoreOverlay
 
 CAMERA = Path("webcam")
-LIVE_WINDOWS = 32  # of a camera, that the strip shows
+LIVE_WINDOWS = 32  # windows of a camera in the strip
 
 Show = Callable[[np.ndarray], bool]
 
 
 def list_videos(path: str) -> list[Path]:
-    """Return the videos that ``--video-input`` means: a file, a folder of them, or of frames.
+    """Return the videos of ``--video-input``: a file, a folder of videos, or one of frames.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     given = f"--video-input {path}"
     if kind := file_io.special_file(path):
-        raise UserError(f"{given}: it is {kind}, not a video; for a camera give --webcam")
+        raise UserError(f"{given}: expected a video, got {kind}; use --webcam for a camera")
     folder = Path(path)
     if not folder.is_dir():
         if not folder.is_file():
@@ -58,40 +58,40 @@ def list_videos(path: str) -> list[Path]:
         return videos
     if any(p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
         return [folder]
-    raise UserError(f"{given}: the folder has neither videos nor frames of one")
+    raise UserError(f"{given}: expected a folder of videos, or of a video's frames, got neither")
 
 
 def videos_and_targets(
     video_input: str | None, output: str | None
 ) -> tuple[list[Path], list[Path]]:
-    """Return what to read, by default the camera, and the files to draw it in, if any."""
+    """Return the videos to read, by default the camera, and the files to write, if any."""
     videos = [CAMERA] if video_input is None else list_videos(video_input)
     return videos, file_io.output_files(videos, output, [".mp4"], endings=CODECS)
 
 
 def check_step(cfg: CfgNode, step: int | None) -> None:
-    """Raise UserError for a ``--window-step`` that is none, or leaves frames out."""
+    """Raise UserError for a ``--window-step`` below 1 or above the length of a window."""
     length = cfg.INPUT.CLIP.FRAMES * cfg.INPUT.CLIP.STRIDE
     if step is not None and not 1 <= step <= length:
         raise UserError(
-            f"--window-step {step}: allowed: 1 to {length}, the frames of a window "
-            "(INPUT.CLIP.FRAMES times STRIDE)"
+            f"--window-step must be 1 to {length}, the frames of a window (INPUT.CLIP.FRAMES times "
+            f"STRIDE), got {step}"
         )
 
 
 class DrawnVideo(ExitStack):
-    """Frames of a video, and a video of them as they are drawn; a context manager.
+    """Frames of a video, and a video of the drawn frames; a context manager.
 
     Args:
         video: file, folder of frames, or `CAMERA`.
         target: file to write; None for none.
         show: takes a drawn frame and returns whether to continue; None for no window.
-        scale: from height and width of the frames to those that are wanted.
+        scale: function from height and width of the frames to those of the drawn ones.
         title: title of the progress bar.
 
     Attributes:
         rate: frames a second.
-        problem: reason why the video cannot be read to its end, or "".
+        problem: reason if the video cannot be read to its end, or "".
 
     Raises:
         VideoError: the video cannot be opened.
@@ -117,7 +117,7 @@ class DrawnVideo(ExitStack):
         self._is_stopped = False
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield frames until one cannot be read, or until the window is closed."""
+        """Yield frames until one is unreadable, or until the window is closed."""
         total = self._stream.expected
         count = 0
         try:
@@ -132,7 +132,7 @@ class DrawnVideo(ExitStack):
             raise VideoError(self.problem or "it has no frame that can be read")
 
     def add(self, frame: Frame, drawn: np.ndarray) -> None:
-        """Write and show a frame as it is drawn, RGB uint8 ``(H, W, 3)``."""
+        """Write and show a drawn frame, RGB uint8 ``(H, W, 3)``."""
         if self._target:
             height, width = drawn.shape[:2]
             self._writer = self._writer or self.enter_context(
@@ -190,10 +190,10 @@ def classify(
     """Classify all windows of a video and draw the scores on its frames.
 
     Returns:
-        prediction, frames a second, and the reason why the video ends early, or "".
+        Prediction, frames per second, and the reason if the video ends early, or "".
 
     Raises:
-        VideoError: not even its first frame can be read.
+        VideoError: the first frame is unreadable.
         UserError: `target` cannot be written.
     """
     if video == CAMERA:
@@ -212,7 +212,7 @@ def classify(
 
 
 def _draw_scores(video: DrawnVideo, prediction: VideoPrediction) -> None:
-    """Draw each frame's window and the strip of all of them on a video."""
+    """Draw each frame's window and the strip of all windows on a video."""
     windows = prediction.windows
     count = windows[-1].last_frame + 1
     middles = np.array([(w.first_frame + w.last_frame + 1) / 2 for w in windows])
@@ -231,9 +231,9 @@ def _draw_scores(video: DrawnVideo, prediction: VideoPrediction) -> None:
 def _classify_camera(
     predictor: VideoPredictor, *, target: Path | None, step: int | None, show: Show | None
 ) -> tuple[list[WindowScores], DrawnVideo]:
-    """Classify and draw the frames of the first camera: each shows the last complete window.
+    """Classify and draw the frames of the first camera; each shows the last complete window.
 
-    This ends when `show` returns False, at an interrupt, or with the camera.
+    This ends if `show` returns False, at an interrupt, or when the camera stops.
     """
     windows = SlidingWindows.from_config(predictor.cfg, step=step)
     found: list[WindowScores] = []
@@ -292,5 +292,5 @@ def as_dict(
 
 
 def _short(number: float) -> float:
-    """Return a number with seven digits, more than its type and the clocks of videos hold."""
+    """Round a number to seven digits, which exceeds the precision of float32 and of videos."""
     return float(f"{number:.7g}")

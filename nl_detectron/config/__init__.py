@@ -1,4 +1,4 @@
-"""The config: the keys that this package adds, checks of values, and reading both kinds of file."""
+"""The config: keys that this package adds, checks of values, and reading both kinds of files."""
 
 from .checks import (
     BLOCK_BUILDERS,

@@ -1,4 +1,4 @@
-"""Config values that cannot work: this package's keys, and Detectron2's that fail obscurely."""
+"""Checks of config values: this package's keys, and Detectron2's keys that fail obscurely."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ from .defaults import BACKBONE_KEY, HEAD_KEY, STAGES
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
-# Registered backbone builders and keypoint heads that build what NON_LOCAL asks for.
+# Registered backbone builders and keypoint heads that build the blocks of NON_LOCAL.
 BLOCK_BUILDERS: set[Callable[..., Any]] = set()
 # Names that a trainer knows. Add those that methods of your own read.
 SCHEDULERS = {"WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"}
@@ -42,14 +42,14 @@ SAMPLERS = {
 def builds_nonlocal_blocks(entry: Entry) -> Entry:
     """Mark a registered backbone builder or keypoint head that builds non-local blocks.
 
-    `check_config` refuses a config that asks for blocks of any other.
+    `check_config` refuses a config with blocks in any other one.
     """
     BLOCK_BUILDERS.add(entry)
     return entry
 
 
 class Rule(NamedTuple):
-    """The values of a key, where the switch `when` is on."""
+    """Allowed values of a key; they count if the switch `when` is on."""
 
     key: str
     expected: str
@@ -176,7 +176,7 @@ _NAMES: dict[str, Any] = {
     "DATALOADER.SAMPLER_TRAIN": SAMPLERS,
 }
 _REQUIRED = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME")
-_NO_NAMES = ("", "PrecomputedProposals")  # Detectron2 calls nothing then
+_NO_NAMES = ("", "PrecomputedProposals")  # Detectron2 then looks up no name
 _RESNETS = [
     _one_of("MODEL.RESNETS.DEPTH", 18, 34, 50, 101, 152),
     Rule(
@@ -217,18 +217,22 @@ _WITHOUT_KEYPOINTS = ("ProposalNetwork", "RetinaNet", "SemanticSegmentor", "Vide
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Raise ConfigError, naming key, value and what is allowed, for a value that cannot work.
+    """Check the values of this package's keys.
 
-    The keys are this package's. Blocks that the chosen backbone or head does not build are an
-    error too; `builds_nonlocal_blocks` marks builders of your own. `Trainer`, `main`, `Predictor`,
-    `VideoPredictor` and ``nl_detectron.utils.env`` call this; builders check their own keys.
+    `Trainer`, `main`, `Predictor`, `VideoPredictor` and ``nl_detectron.utils.env`` call this.
+    Builders check their own keys.
+
+    Raises:
+        ConfigError: a value is invalid, or the chosen backbone or head does not build the blocks
+            of the config. `builds_nonlocal_blocks` marks custom builders that do. The message
+            names the key, the allowed values and the value.
     """
     check_blocks(cfg)
     _check(cfg, _OTHERS)
 
 
 def check_blocks(cfg: CfgNode) -> None:
-    """Raise ConfigError for values of NON_LOCAL that cannot work, or that nothing builds."""
+    """Raise ConfigError for invalid values of NON_LOCAL, or blocks that no part builds."""
     _check(cfg, _BLOCKS)
     if any(cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS):
         _check_builds(
@@ -253,7 +257,7 @@ def check_blocks(cfg: CfgNode) -> None:
 
 
 def check_detectron2_keys(cfg: CfgNode) -> None:
-    """Raise ConfigError for values of Detectron2's own keys that would end a run obscurely."""
+    """Raise ConfigError for values of Detectron2's keys that end a run with an obscure error."""
     for key, names in _NAMES.items():
         name = attrgetter(key)(cfg)
         if name not in names and (key in _REQUIRED or name not in _NO_NAMES):
@@ -268,7 +272,7 @@ def check_detectron2_keys(cfg: CfgNode) -> None:
 
 
 def check_clips(cfg: CfgNode) -> None:
-    """Raise ConfigError for values of Detectron2's own keys that mean nothing for clips."""
+    """Raise ConfigError for values of Detectron2's keys that do not suit clips."""
     _check(cfg, _CLIPS)
     sizes, crop = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP.SIZE
     is_range = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range"
@@ -288,7 +292,7 @@ def _check_channels(cfg: CfgNode) -> None:
         raise _error("MODEL.PIXEL_MEAN", "a value for each channel of INPUT.FORMAT", means)
     try:
         shape = convert_PIL_to_numpy(Image.new("RGB", (1, 1)), channels).shape
-    except Exception as error:  # of any type, from Pillow
+    except Exception as error:  # Pillow raises many types
         formats = "BGR, RGB, L, YUV-BT.601 or a mode of Pillow's"
         raise _error("INPUT.FORMAT", formats, channels) from error
     if shape[2:] != (len(means),):
@@ -358,8 +362,8 @@ def _check_builds(key: str, registry: Registry, section: str, name: str) -> None
     capable = [n for n, entry in registry if entry in BLOCK_BUILDERS]
     if name not in capable:
         raise ConfigError(
-            f"{key} asks for blocks, which MODEL.{section}.NAME '{name}' does not build; "
-            f"allowed: {', '.join(capable)}"
+            f"{key} adds blocks, so MODEL.{section}.NAME must be one of {', '.join(capable)}, "
+            f"got '{name}'"
         )
 
 

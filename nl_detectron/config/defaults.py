@@ -76,7 +76,7 @@ CLASSES_KEYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class NonLocalOptions:
-    """How a block is made, wherever it goes; PAIRWISE to INIT_STD of the module's table."""
+    """Options of a block at any place: PAIRWISE to INIT_STD of the module's table."""
 
     pairwise: str = "embedded_gaussian"
     reduction: int = 2

@@ -1,4 +1,4 @@
-"""A LazyConfig: a Python file, which is run, and its errors in one line."""
+"""LazyConfigs, which are Python files that are run, with errors in one line."""
 
 import builtins
 import os
@@ -23,7 +23,7 @@ _OUR_KEYS: dict[str, Any] = {
     "expected_results": [],
     "wandb_project": "",
 }
-# What a run reads besides; Detectron2's configs/common/train.py has those of `train`.
+# Further keys of a run; Detectron2's configs/common/train.py has those of `train`.
 _LAZY_TO_TEST = ("dataloader.test", "dataloader.evaluator", "train.output_dir")
 _LAZY_TO_TRAIN = (
     *("lr_multiplier", "optimizer.params", "dataloader.train", "train.max_iter"),
@@ -70,7 +70,7 @@ def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = 
     for option in opts or ():
         key, equals, _ = option.lstrip("+~").partition("=")
         if not equals:
-            raise ConfigError(f"on the command line: '{option}' is not of the form key=value")
+            raise ConfigError(f"on the command line: expected key=value, got '{option}'")
         _check_lazy_key(cfg, key)
         try:
             LazyConfig.apply_overrides(cfg, [option])
@@ -91,17 +91,17 @@ def _check_parts(cfg: DictConfig, path: Path) -> None:
 
 
 def _run_lazy_config(path: Path) -> DictConfig:
-    """Return what Detectron2 reads from a .py file; an error in the file names its line."""
+    """Return Detectron2's config of a .py file; an error in the file names its line."""
     importing = builtins.__import__
     try:
         return LazyConfig.load(str(path))
     except SyntaxError as error:
-        cause = error.__cause__ or error  # Detectron2's own says which file, the cause what
+        cause = error.__cause__ or error  # Detectron2's error names the file, the cause the fault
         line = f", line {cause.lineno}" if isinstance(cause, SyntaxError) and cause.lineno else ""
         raise UserError(
             f"{one_line(error)} ({one_line(getattr(cause, 'msg', cause))}{line})"
         ) from error
-    except Exception as error:  # the file is a program: there is nothing it cannot raise
+    except Exception as error:  # the file is a program, which can raise anything
         lines = [
             f"{frame.filename}, line {frame.lineno}: "
             for frame in traceback.extract_tb(error.__traceback__)
@@ -110,11 +110,11 @@ def _run_lazy_config(path: Path) -> DictConfig:
         where = lines[-1] if lines else f"{path}: "
         raise UserError(f"{where}{type(error).__name__}: {one_line(error)}") from error
     finally:
-        builtins.__import__ = importing  # after an error Detectron2 leaves its own there
+        builtins.__import__ = importing  # after an error Detectron2 does not restore it
 
 
 def _check_lazy_key(cfg: DictConfig, key: str) -> None:
-    """A new key is fine only as an argument of a lazy call, whose signature will check it."""
+    """Refuse a new key, except for an argument of a lazy call, whose signature checks it."""
     node, parts = cfg, key.split(".")
     for position, part in enumerate(parts):
         if not isinstance(node, DictConfig):

@@ -1,4 +1,4 @@
-"""Config files: their errors in one line, and what a run reads from both kinds."""
+"""Loading of config files, with errors in one line, and settings of a run from both kinds."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ _PACKAGE_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _CONFIG_SUFFIXES = (".yaml", ".py")
 _DEVICE_NOT_SET = "not set"
 _MAX_LENGTH = 300  # characters of a message
-_UNKNOWN = ("Non-existent config key: ", "Non-existent key: ")  # how yacs begins to say so
-# Keys of a LazyConfig, and their defaults. An evaluation needs few of them; `check_lazy_run` asks
-# for those of a training.
+_UNKNOWN = ("Non-existent config key: ", "Non-existent key: ")  # beginnings of yacs' messages
+# Keys of a LazyConfig, and their defaults. An evaluation needs few of them; `check_lazy_run`
+# requires those of a training.
 _LAZY_KEYS: dict[str, tuple[str, Any]] = {
     "OUTPUT_DIR": ("train.output_dir", ""),
     "MODEL.DEVICE": ("train.device", "cpu"),
@@ -40,7 +40,7 @@ _LAZY_KEYS: dict[str, tuple[str, Any]] = {
     "TEST.ATTENTION_SAMPLES": ("train.attention_samples", 0),
     "WANDB.PROJECT": ("train.wandb_project", ""),
 }
-# Keys of a LazyConfig alone, and what Detectron2 does with a YAML config.
+# Keys that only a LazyConfig has, with Detectron2's values for a YAML config.
 _LAZY_ONLY = {
     "train.checkpointer.max_to_keep": None,
     "train.log_period": 20,
@@ -51,9 +51,12 @@ _LAZY_ONLY = {
 def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -> CfgNode:
     """Return Detectron2's defaults with our keys, the YAML file and then `opts` merged in.
 
-    No code in the file is run. ``MODEL.DEVICE`` becomes ``cuda`` or ``cpu``, whichever there is,
-    unless the file or `opts` set it. Raises `UserError` for a missing or unreadable file,
-    an unknown key (with the nearest known one), and a value that cannot work.
+    No code in the file is run. ``MODEL.DEVICE`` becomes ``cuda`` if it is available, otherwise
+    ``cpu``, unless the file or `opts` set it.
+
+    Raises:
+        UserError: for a missing or unreadable file, an unknown key (with the nearest known one),
+            or an invalid value.
     """
     cfg = get_cfg()
     add_nonlocal_config(cfg)
@@ -92,7 +95,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
 
 
 def is_video(cfg: Config) -> bool:
-    """Whether the model of a config takes videos, by its class, ``MODEL.META_ARCHITECTURE``."""
+    """Return True if the model of a config, by ``MODEL.META_ARCHITECTURE``, takes videos."""
     if isinstance(cfg, CfgNode):
         return cfg.MODEL.META_ARCHITECTURE == "VideoClassifier"
     target = cfg.model.get("_target_", "")
@@ -103,8 +106,8 @@ def setting(cfg: Config, key: str) -> Any:
     """Return a setting of a run from a YAML config or a LazyConfig.
 
     Args:
-        key: of a YAML config, such as ``OUTPUT_DIR`` for ``train.output_dir``; where YAML has no
-            such key, that of a LazyConfig.
+        key: key of a YAML config, such as ``OUTPUT_DIR`` for ``train.output_dir``; a LazyConfig's
+            key if YAML configs have none.
     """
     if isinstance(cfg, CfgNode):
         return _LAZY_ONLY[key] if key in _LAZY_ONLY else attrgetter(key)(cfg)
@@ -122,23 +125,23 @@ def dataset_names(cfg: Config, part: str) -> tuple[str, ...]:
 
 
 def find_config_file(config_file: str | os.PathLike[str], folder: Path = Path()) -> Path:
-    """Return the path of a config: a file, or else the packaged config of that zoo name.
+    """Return the path of a config: a file, or the packaged config of that zoo name.
 
     Args:
         config_file: path, or name relative to ``configs/`` such as ``quickstart.yaml``.
         folder: folder that a relative path starts from.
 
     Raises:
-        ConfigError: there is neither; with the nearest name.
+        ConfigError: neither exists; the message has the nearest name.
     """
     path = folder / Path(config_file).expanduser()
     if not str(config_file):
-        raise ConfigError("no config file given: --config-file FILE, e.g. quickstart.yaml")
+        raise ConfigError("expected --config-file FILE, such as quickstart.yaml, got no file")
     for file in (path, _PACKAGE_CONFIGS / config_file):
         if file.is_file():
             return file
     if path.is_dir():
-        raise ConfigError(f"{config_file} is a folder; give a .yaml or a LazyConfig .py file")
+        raise ConfigError(f"expected a .yaml or a LazyConfig .py file, got folder {config_file}")
     ours = {p.name: p.relative_to(_PACKAGE_CONFIGS) for p in _PACKAGE_CONFIGS.rglob("*")}
     names = ours | {p.name: p for p in path.parent.glob("*")}
     known = [name for name in names if name.endswith(_CONFIG_SUFFIXES)]
@@ -152,19 +155,20 @@ def check_device(key: str, device: str, cpu_option: str) -> None:
     try:
         kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"{key} is '{device}', which is not a device (cpu, cuda, ...)") from error
+        raise ConfigError(f"{key} must be a device, such as cpu or cuda, got '{device}'") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"{key} is '{device}', but torch sees no GPU; {cpu_option} works")
+        raise ConfigError(f"{key} is '{device}', but torch finds no GPU; use {cpu_option}")
 
 
 @contextmanager
 def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
-    """Turn what loading and merging raise into a ConfigError that names `source`."""
+    """Turn errors of loading and merging into a ConfigError that names `source`."""
     try:
         yield
     except RecursionError:
         raise ConfigError(
-            f"{source}: its _BASE_ files form a cycle, or it nests too deep"
+            f"{source}: expected a config without cycles, got _BASE_ files that form one, or "
+            "too deep nesting"
         ) from None
     except (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError) as error:
         # A KeyError's own text has its message in quotes.
@@ -184,7 +188,7 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
 
 
 def _nearest_key(key: str, cfg: CfgNode) -> str:
-    """Return a hint at the nearest key, first of all at one of the same name in another section."""
+    """Return a hint at the nearest key; the same name in another section comes first."""
     known = list(_keys(cfg))
     name = key.rpartition(".")[2]
     return nearest(key, [k for k in known if k.endswith(f".{name}")] or known)

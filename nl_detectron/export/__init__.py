@@ -1,5 +1,4 @@
-"""TorchScript and ONNX files of a model or its parts, each checked against the model itself, and
-its weights alone as safetensors.
+"""Export to TorchScript and ONNX, checked against the model, and of weights to safetensors.
 
 | part | input | outputs |
 |---|---|---|
@@ -8,28 +7,29 @@ its weights alone as safetensors.
 | detector | ``image`` (3, H, W), pixels as the model takes them | ``pred_boxes``, ``scores``, ... |
 | classifier | ``clips`` (N, 3, T, H, W), uint8 in RGB | ``scores`` (N, classes), probabilities |
 
-N, T, H, W and R are free. TorchScript files are traces and return a dict; ONNX files have the same
-names as their outputs. A detector takes one image, already resized, and gives boxes in its
-pixels and masks as Detectron2's heads give them, inside their boxes: resizing before and
-``detectron2.modeling.postprocessing`` after are not in the file. A classifier of videos normalises
-its clips, and its scores are of each clip: to read and scale clips before, and to pool the views of
-a video after (TEST.VIEW_POOLING), are not in the file.
+N, T, H, W and R are free. TorchScript files are traces and return a dict; the outputs of ONNX files
+have the same names. A detector takes one resized image. It returns boxes in pixels of that image,
+and masks as Detectron2's heads do, relative to their boxes. Resizing the image and
+``detectron2.modeling.postprocessing`` are not in the file. A video classifier normalises its clips
+and returns scores for each clip. Reading and scaling clips, and pooling the views of a video
+(TEST.VIEW_POOLING), are not in the file.
 
-A classifier's file refuses frames of which less is left than of a training crop (INPUT.CROP): the
-model pools them as a whole, but in a file the pooled window has one size. With GROUP_FRAMES neither
-takes a length that does not divide into groups.
+The file of a video classifier refuses frames whose map is smaller than that of a training crop
+(INPUT.CROP): the model pools such a map as a whole, but in a file the pooled window has one size.
+With GROUP_FRAMES, both refuse a number of frames that does not divide into groups.
 
-What Detectron2 0.6 cannot export:
+Limits of Detectron2 0.6:
 
-- Its detector in ONNX stops at the keypoints' heat maps: ``heatmaps_to_keypoints`` resizes each
-  region's map to its own box in a loop, which no ONNX exporter takes. Apply that function to
+- In ONNX, a detector ends at the keypoints' heatmaps: ``heatmaps_to_keypoints`` resizes each
+  region's map to its own box in a loop, which no ONNX exporter supports. Apply that function to
   ``pred_keypoint_heatmaps`` and ``pred_boxes``. TorchScript files have ``pred_keypoints`` too.
-- Its detector cannot go through ``torch.export``, on which torch's present ONNX exporter rests:
-  `Instances` and branches on the number of boxes stand in the way. The older exporter, which
-  traces, is used for it; backbone and head go through the present one.
-- A trace holds the number of images fixed, so a detector takes one. Scripting
-  (``scripting_with_instances``) would free it, but does not know a backbone with added blocks.
-- Other meta-architectures than GeneralizedRCNN with StandardROIHeads: only their backbone.
+- A detector cannot go through ``torch.export``, which torch's current ONNX exporter needs, because
+  of `Instances` and branches on the number of boxes. It uses the older, tracing exporter; backbone
+  and head use the current one.
+- A trace fixes the number of images, so a detector takes one. Scripting
+  (``scripting_with_instances``) would free it, but does not support a backbone with added blocks.
+- Of other meta-architectures than GeneralizedRCNN with StandardROIHeads, only the backbone is
+  exported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ WEIGHTS_FORMAT = "safetensors"
 
 
 def parts_of(model: nn.Module) -> list[str]:
-    """Which of PARTS can be exported from `model`."""
+    """Return the names of PARTS that can be exported from `model`."""
     return [name for name, part in PARTS.items() if part.is_in(model)]
 
 
@@ -77,9 +77,9 @@ def export_part(
     Args:
         part: a key of PARTS.
         file_format: a key of SUFFIXES. ONNX files are run in onnxruntime.
-        inputs: what the part is checked on, if it takes real inputs; for a detector images
-            (3, H, W), pixels as the model takes them; for a classifier clips (N, 3, T, H, W) of
-            uint8, beside random ones of three sizes.
+        inputs: real inputs for the check: for a detector images (3, H, W), pixels as the model
+            takes them; for a video classifier clips (N, 3, T, H, W) of uint8, in addition to
+            random ones of three sizes.
 
     Raises:
         UserError: `model` has no such part, torch cannot export it, or a package is missing.
@@ -108,7 +108,7 @@ def export_weights(
     try:
         save_file(state, path, {METADATA: as_json(metadata or {})})
     except (OSError, SafetensorError) as error:
-        reason = str(error).partition(" at path ")[0]  # which is that of a temporary file
+        reason = str(error).partition(" at path ")[0]  # the path is that of a temporary file
         raise UserError(f"cannot write {path}: {reason}") from error
     written = load_file(path)
     same = written.keys() == state.keys() and all(written[k].equal(state[k]) for k in state)

@@ -49,11 +49,11 @@ class Part:
     """A part of a model, or all of it, that can be exported.
 
     Args:
-        name: of the part, and of its file.
-        is_in: whether a model has it.
-        export: ``(model, path, file_format, inputs)``: write it, compare file and model.
-        inputs: ``(cfg, files)``: real inputs to compare on, from the files or, with None, from an
-            embedded data set. Without it, random numbers do.
+        name: name of the part and of its file.
+        is_in: returns True if a model has the part.
+        export: ``(model, path, file_format, inputs)``: write the part, compare file and model.
+        inputs: ``(cfg, files)``: real inputs for the comparison, from the files or, with None,
+            from an embedded dataset. Parts without it are compared on random numbers.
     """
 
     name: str
@@ -72,20 +72,20 @@ def write(
     free: Sequence[int],
     traced: bool = False,
 ) -> Run:
-    """Write `module`, which takes a tensor and returns a dict of them; return how to run the file.
+    """Write `module`, a function of one tensor to a dict of tensors; return a runner of the file.
 
     Args:
-        example: an input; the file takes others that differ from it in the axes `free`.
+        example: an input; inputs of the file may differ from it in the axes `free`.
         file_format: a key of SUFFIXES. ONNX files are run in onnxruntime.
-        name: of the input.
-        traced: take torch's older exporter to ONNX, for modules that ``torch.export`` refuses.
+        name: name of the input.
+        traced: use torch's older ONNX exporter, for modules that ``torch.export`` refuses.
 
     Raises:
         UserError: torch cannot export the module, a package is missing, or `path` cannot be
             written.
     """
     try:
-        path.touch()  # rather now than after minutes of export
+        path.touch()  # fail now rather than after minutes of export
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     logger.info("Writing %s, which can take minutes", path)
@@ -96,7 +96,7 @@ def write(
 
 def _write_torchscript(module: nn.Module, example: Tensor, path: Path) -> Run:
     with warnings.catch_warnings(), torch.no_grad():
-        # A trace warns of each branch and each number that it fixes: the check is what counts.
+        # A trace warns about each branch and number that it fixes; the check below decides.
         warnings.simplefilter("ignore")
         # strict=False allows a dict as output.
         traced = torch.jit.trace(module, example, strict=False, check_trace=False)
@@ -173,7 +173,7 @@ def _write_onnx(
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of the innermost error: torch wraps it in pages of advice."""
+    """Return the first line of the innermost error, without torch's pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -193,7 +193,7 @@ def check(
     Args:
         run: the file, as `write` returns it.
         align: ``(expected, actual)``: `actual` in the order of `expected`.
-        found: what the check says of the module's outputs.
+        found: describes the module's outputs for the report.
     """
     shape = " x ".join(map(str, x.shape))
     logger.info("Comparing the file of the %s with the model on %s", part, shape)

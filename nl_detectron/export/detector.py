@@ -1,4 +1,4 @@
-"""The parts of Detectron2's detectors: backbone, keypoint head and the whole of one."""
+"""Exportable parts of Detectron2's detectors: backbone, keypoint head and whole detector."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ def _export_backbone(model: Any, path: Path, file_format: str, _: object) -> lis
 def _export_keypoint_head(model: Any, path: Path, file_format: str, _: object) -> list[Check]:
     head = _KeypointHead(model.roi_heads.keypoint_head).eval()
     shape = (_in_channels(head), *model.roi_heads.keypoint_pooler.output_size)
-    # Two regions for the trace: one that sees 0 or 1 of something may keep that for good.
+    # Two regions for the trace: it may fix a size of 0 or 1.
     example, *inputs = _random([(n, *shape) for n in (2, *_REGIONS)])
     run = write(head, example, path, file_format, name="regions", free=(0,))
     return [check("keypoint_head", head, run, x) for x in inputs]
@@ -71,7 +71,7 @@ def _export_detector(
 
 
 def _images(cfg: CfgNode, files: Sequence[str] | None) -> list[Tensor]:
-    """Images as the network takes them; by default three of different shapes."""
+    """Return images as the network takes them; by default three of different shapes."""
     if files is None:
         by_shape = {(d["height"], d["width"]): d for d in DatasetCatalog.get("nl_shapes_val")}
         files = [image["file_name"] for image in list(by_shape.values())[:3]]
@@ -88,9 +88,10 @@ def _count(detections: Outputs) -> str:
 
 
 def _in_order_of(expected: Outputs, actual: Outputs) -> Outputs:
-    """`actual`'s detections in the order of `expected`, as equal scores may come in any order.
+    """Sort `actual`'s detections as in `expected`; equal scores may come in any order.
 
-    Each takes the nearest box of its class; where that is not one to one the order is left.
+    Each detection is matched to the nearest box of its class. If that is not one to one, the order
+    stays.
     """
     if len(expected["scores"]) != len(actual["scores"]) or not len(expected["scores"]):
         return actual
@@ -166,10 +167,9 @@ class _PoolerOfKnownRank(nn.Module):
 
 
 def _with_an_empty_region(layers: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`layers` of a head with an empty region added to its input, and that result dropped again.
+    """Wrap `layers` of a head: add an empty region to the input, and drop its result.
 
-    The reshapes of blocks and group norms, as the older exporter writes them, cannot be run for
-    no region at all.
+    The reshapes of blocks and group norms that the older exporter writes fail without any region.
     """
 
     def run(regions: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ def _with_an_empty_region(layers: Callable[[Tensor], Tensor]) -> Callable[[Tenso
 
 
 class _HeatmapsOnly(nn.Module):
-    """The keypoint head up to its logits: what follows is a loop over regions."""
+    """The keypoint head up to its logits, before Detectron2's loop over regions."""
 
     head: Any
 

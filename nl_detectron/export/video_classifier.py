@@ -1,4 +1,4 @@
-"""The part of a `VideoClassifier` that can be exported: all of it, from clips to probabilities."""
+"""Export of a whole `VideoClassifier`, from clips to probabilities."""
 
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -32,10 +32,9 @@ def _export(
 
 
 def _shapes(model: VideoClassifier) -> list[tuple[int, ...]]:
-    """Three small clips, of which the second is the smallest that the file takes.
+    """Return the shapes of three small clips; the second is the smallest that the file takes.
 
-    The first, for the trace, leaves two or more of everything: one that sees 1 of something may
-    keep that for good.
+    The first, for the trace, has a size of at least 2 at every stage, as a trace may fix a 1.
     """
     rows, columns = model.window or (1, 1)
     return [
@@ -46,7 +45,7 @@ def _shapes(model: VideoClassifier) -> list[tuple[int, ...]]:
 
 
 def _side(model: VideoClassifier, positions: int) -> int:
-    """The smallest height or width in pixels of which so many positions are left."""
+    """Return the smallest height or width in pixels that leaves `positions` in the last map."""
 
     def is_enough(side: int) -> bool:
         return model.backbone.output_size((1, side, side))[model.feature][1] >= positions
@@ -55,7 +54,7 @@ def _side(model: VideoClassifier, positions: int) -> int:
 
 
 def _length(model: VideoClassifier, steps: int) -> int:
-    """The fewest frames of which every stage leaves so many time steps or more, in whole groups."""
+    """Return the fewest frames that leave `steps` or more time steps per stage, in whole groups."""
     blocks = [
         (stage, module.frames)
         for stage in model.backbone.stage_names
@@ -80,7 +79,7 @@ def _random(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
 
 
 def _clips(cfg: CfgNode, files: Sequence[str] | None) -> list[Tensor]:
-    """A clip of each video as the network takes it; by default one of an embedded video."""
+    """Return a clip of each video as the network takes it; by default of an embedded video."""
     frames, stride, side = cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.STRIDE, cfg.INPUT.MIN_SIZE_TEST
     if files is not None:
         from ..analysis.clip import read_clip
@@ -110,8 +109,8 @@ class _Classifier(nn.Module):
 
     def forward(self, clips: Tensor) -> Outputs:
         clips = clips.float()
-        # onnxruntime lets clips pass that are too small for the network: it pools over what is not
-        # there, or ends the process. To ask for the last pixel that has to be there is an error.
+        # With clips too small for the network, onnxruntime pools out of bounds or crashes. Indexing
+        # the last required pixel raises an error instead.
         t, h, w = self.smallest
         clips = clips + 0 * clips[:, :, t - 1, h - 1, w - 1, None, None, None]
         return {"scores": self.model.probabilities(clips)}

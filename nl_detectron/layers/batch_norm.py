@@ -1,4 +1,4 @@
-"""Norms of clips (N, C, T, H, W): Detectron2's names, and layers that its own 2-D ones lack."""
+"""Norms for clips (N, C, T, H, W), by Detectron2's names, with layers that Detectron2 lacks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class FrozenBatchNorm3d(FrozenBatchNorm2d):
     """Detectron2's frozen batch norm for (N, C, T, H, W).
 
-    The 2-D one is wrong on such tensors where gradients are taken: it shapes its scale for four
-    axes. It is right on the same values as (N, C, T, H W).
+    When gradients are computed, the 2-D norm is wrong on such tensors, as it shapes its scale for
+    four axes. It is right on the same values as (N, C, T, H W).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ class FrozenBatchNorm3d(FrozenBatchNorm2d):
 
     @classmethod
     def convert_frozen_batchnorm(cls, module: nn.Module) -> nn.Module:
-        """`module` with each batch norm of clips in it, itself included, as a frozen one."""
+        """Return `module` with each 3-D batch norm in it, itself included, frozen."""
         if isinstance(module, AffineNorm3d):
             return module  # it has no statistics that could change
         if not isinstance(module, nn.BatchNorm3d | nn.SyncBatchNorm):
@@ -37,10 +37,9 @@ class FrozenBatchNorm3d(FrozenBatchNorm2d):
 class AffineNorm3d(nn.BatchNorm3d):
     """``s x + b`` for (N, C, T, H, W), with trained s and b for each of C channels.
 
-    What is left of a batch norm without its statistics; the official code's 128-frame networks
-    have it. Loading a batch norm's weights folds the statistics in: ``s = weight / sqrt(var +
-    eps)``, ``b = bias - mean s``. It is a batch norm by its type alone, so that the solver's
-    WEIGHT_DECAY_NORM holds for it.
+    This is a batch norm without statistics, as in the official code's 128-frame networks. Loading
+    a batch norm's weights folds the statistics in: ``s = weight / sqrt(var + eps)``, ``b = bias -
+    mean s``. It is a batch norm by type only, so that the solver's WEIGHT_DECAY_NORM applies.
     """
 
     def __init__(self, channels: int) -> None:
@@ -72,14 +71,15 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def build_norm_3d(norm: str, channels: int) -> nn.Module:
-    """The norm of that name for `channels`: BN, SyncBN, FrozenBN and GN as Detectron2 has them,
-    or Affine.
+    """Build a norm for `channels`: Detectron2's BN, SyncBN, FrozenBN or GN, or Affine.
 
     Raises:
         ValueError: for another name, or a group norm whose 32 groups do not divide `channels`.
     """
     if norm not in _NORMS:
-        raise ValueError(f"norm is '{norm}'; allowed in a video network: {', '.join(_NORMS)}")
+        raise ValueError(
+            f"norm must be one of {', '.join(_NORMS)} in a video network, got '{norm}'"
+        )
     try:
         return _NORMS[norm](channels)
     except ValueError as error:

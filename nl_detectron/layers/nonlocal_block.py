@@ -50,14 +50,14 @@ class NonLocalBlock(CNNBlockBase):
             3-D, time is not pooled.
         norm: the norm after W_z: what ``detectron2.layers.get_norm`` takes, "" for none.
         scale: softmax forms divide the product by the square root of its width.
-        dims: number of spatial axes: 1, 2 or 3. Of three, the first is time.
+        dims: number of spatial axes: 1, 2 or 3. With 3, the first is time.
         axes: what i sees in 3-D: "spacetime" everything, "space" its own frame, "time" its own
-            place, which is not pooled. Frames or places then attend apart, as inputs of their
-            own: the count of the normalisation and the statistics of GN are those of one.
+            place, which is not pooled. Frames or places then attend separately, as independent
+            inputs: the normalisation and the statistics of GN are those of one of them.
         frames: in 3-D, the number of consecutive time steps that attend to each other; 0 for all.
         init_std: initial standard deviation of the weights. The official code's 0.01 suits 1024
-            channels; of fewer, the products theta . phi start near zero and learn slowly, and
-            about ``2 / sqrt(in_channels)`` suits them.
+            channels. With fewer, the products theta . phi start near zero and learn slowly, and
+            about ``2 / sqrt(in_channels)`` is better.
 
     Raises:
         ValueError: for an argument outside these.
@@ -160,7 +160,7 @@ class NonLocalBlock(CNNBlockBase):
     # P positions of x are the queries, M positions of x̂ the keys; D is `inter_channels`.
 
     def _pool(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """x̂, the features that j runs over, of checked inputs."""
+        """Check the inputs and return x̂, the features that j runs over."""
         x_hat = x if context is None else context
         if {x.dim(), x_hat.dim()} != {self.dims + 2}:
             shapes = f"{tuple(x.shape)} and {tuple(x_hat.shape)}"
@@ -182,7 +182,7 @@ class NonLocalBlock(CNNBlockBase):
         return (1 if self.dims == 3 else step, *[step] * (self.dims - 1))
 
     def _embed(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """theta (N', P, D) and phi (N', M, D); for concatenation their products with w_f."""
+        """Compute theta (N', P, D) and phi (N', M, D); for concatenation, products with w_f."""
         if self.pairwise == "gaussian":
             return self._rows(x), self._rows(x_hat)
         if self.pairwise != "concatenation":
@@ -194,7 +194,7 @@ class NonLocalBlock(CNNBlockBase):
         )
 
     def _project(self, y: Tensor) -> Tensor:
-        """``norm(W_z y)`` of y (N, D, *spatial)."""
+        """Compute ``norm(W_z y)`` of y (N, D, *spatial)."""
         if (
             is_full_precision(y)
             and _is_plain_conv(self.out)
@@ -206,13 +206,13 @@ class NonLocalBlock(CNNBlockBase):
     def _normalize(self, y: Tensor) -> Tensor:
         if not hasattr(self, "norm"):
             return y
-        # To a norm all positions are alike; as (N', C, 1, P) the 2-D ones serve every `dims`.
-        # Not (N', C, P, 1): the strides that y can have then mislead torch's batch norm, and its
-        # gradients come out wrong, without an error.
+        # A norm treats all positions alike; as (N', C, 1, P) the 2-D norms serve every `dims`.
+        # Not (N', C, P, 1): with the strides that y can have, torch's batch norm then computes
+        # wrong gradients, without an error.
         return self._unfold(self.norm(self._fold(y).unsqueeze(2)).squeeze(2), y)
 
     def _folded_out(self) -> tuple[Tensor, Tensor, bool]:
-        """Weight and bias of W_z, with a plain norm in them; whether no norm has to follow."""
+        """Return weight and bias of W_z, with a plain norm folded in; True if no norm is left."""
         weight, bias = self.out.weight.flatten(1), cast(Tensor, self.out.bias)
         norm: Any = getattr(self, "norm", None)
         if not _is_plain_norm(norm):
@@ -220,15 +220,15 @@ class NonLocalBlock(CNNBlockBase):
         factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
         return weight * factor.unsqueeze(1), (bias - norm.running_mean) * factor + norm.bias, True
 
-    # Frames, groups of frames or places that attend apart become N' inputs of their own.
+    # Frames, groups of frames or places that attend separately become N' independent inputs.
 
     @property
     def _group(self) -> int:
-        """Time steps that see each other; 0 for all."""
+        """Return the number of time steps that see each other; 0 for all."""
         return 1 if self.axes == "space" else self.frames
 
     def _fold(self, x: Tensor) -> Tensor:
-        """(N, C, *spatial) -> (N', C, P)."""
+        """Fold (N, C, *spatial) into (N', C, P)."""
         if self._group:
             x = x.unflatten(2, (-1, self._group)).transpose(1, 2).flatten(0, 1)
         if self.axes == "time":
@@ -239,7 +239,7 @@ class NonLocalBlock(CNNBlockBase):
         return self._fold(x).transpose(1, 2)
 
     def _unfold(self, y: Tensor, x: Tensor) -> Tensor:
-        """(N', any, P) -> (N, any, *spatial of x)."""
+        """Unfold (N', any, P) into (N, any, *spatial of x)."""
         steps = self._group or x.shape[2]
         if self.axes == "time":
             y = y.unflatten(0, (-1, *x.shape[3:])).permute(0, 3, 4, 1, 2)
@@ -256,7 +256,7 @@ class NonLocalBlock(CNNBlockBase):
     def _acts_on_keys(self, x: Tensor, x_hat: Tensor) -> bool:
         if is_compiled_or_traced() or not is_full_precision(x):
             return False  # a graph serves other sizes too; half precision has fused kernels
-        # The parameters of these two are used; phi and g are called as they are.
+        # The parameters of theta and out are used; phi and g are called as modules.
         are_plain = all(map(_is_plain_conv, (self.out, getattr(self, "theta", self.out))))
         return are_plain and cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
 
@@ -329,7 +329,7 @@ class NonLocalBlock(CNNBlockBase):
 
 
 def cheapest_order(orders: dict[str, tuple[int, int]]) -> str:
-    """The order of the fewest multiply-adds."""
+    """Return the order with the fewest multiply-adds."""
     return min(orders, key=lambda order: sum(orders[order]))
 
 
@@ -347,7 +347,7 @@ def build_norm(norm: str, *, channels: int) -> nn.Module | None:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether no hook and no other `forward` is put on `module`."""
+    """Return True if `module` has neither hooks nor another `forward` put on it."""
     return "forward" not in vars(module) and not (
         module._forward_hooks
         or module._forward_pre_hooks
@@ -357,28 +357,28 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _is_plain_conv(conv: Any) -> bool:
-    """Whether `conv` is torch's 1x1 convolution with bias; a parametrization changes its type."""
+    """Return True for torch's 1x1 convolution with bias; a parametrization changes its type."""
     if type(conv) not in _CONVS.values() or not _is_plain(conv):
         return False
     return math.prod(conv.kernel_size) == 1 and conv.bias is not None
 
 
 def _is_plain_norm(norm: Any) -> bool:
-    """Whether `norm` is a scale and a shift that do not depend on the input."""
+    """Return True for a norm that is a scale and a shift independent of the input."""
     known = type(norm) is FrozenBatchNorm2d or (type(norm) in _BATCH_NORMS and not norm.training)
     return known and norm.running_var is not None and norm.weight is not None and _is_plain(norm)
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The 1x1 convolution of x (N, D, *spatial) by `weight` (C, D, ...)."""
-    # As a convolution it takes and gives gradients in the layout of x.
+    """Compute the 1x1 convolution of x (N, D, *spatial) by `weight` (C, D, ...)."""
+    # A convolution, unlike a product, keeps x's memory layout for the gradients.
     return F.conv1d(x.flatten(2), weight.flatten(1).unsqueeze(2), bias).unflatten(2, x.shape[2:])
 
 
 def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
-    """``w . conv(x)``, (N, 1, *spatial), in float32 or wider.
+    """Compute ``w . conv(x)``, (N, 1, *spatial), in float32 or wider.
 
-    A plain `conv` takes w into its weights, and computes a single channel.
+    With a plain `conv`, w is multiplied into its weights, and a single channel is computed.
     """
     plain = _is_plain_conv(conv)
     x = at_least_float32(x if plain else conv(x))
@@ -391,12 +391,12 @@ def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
 
 
 def _finite(y: Tensor) -> Tensor:
-    """y with float16's largest number for infinity; infinity times a fresh block's 0 is NaN."""
+    """Replace infinity by float16's largest number: infinity times a fresh block's 0 is NaN."""
     return y.clamp(-65504, 65504) if y.dtype == torch.float16 else y
 
 
 def _max_pool(x: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """The largest of each window of `stride`; a partial window counts."""
+    """Return the largest value of each window of `stride`; a partial window counts."""
     if max(stride) == 1:
         return x
     differentiates = torch.is_grad_enabled() and x.requires_grad

@@ -1,9 +1,9 @@
 """The non-local operation, equation 1 of the paper, as pure functions on tensors.
 
 ``y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j)`` for the four pairwise functions f of section 3.2.
-Everywhere `theta` is (N, P, D), one row for each position i of x; `phi` is (N, M, D) and `g`
-(N, M, E), one row for each position j of x̂. The Gaussian form takes x and x̂ themselves for theta
-and phi. Concatenation takes `w_f` (2D,), or its products with theta and phi for these (D = 1).
+`theta` is (N, P, D), one row for each position i of x; `phi` is (N, M, D) and `g` (N, M, E), one
+row for each position j of x̂. In the Gaussian form theta and phi are x and x̂ themselves.
+Concatenation takes `w_f` (2D,), or in place of theta and phi their products with it (D = 1).
 Results are (N, P, E).
 """
 
@@ -17,9 +17,9 @@ HALF = (torch.float16, torch.bfloat16)
 SOFTMAX_FORMS = ("gaussian", "embedded_gaussian")
 PAIRWISE_FORMS = (*SOFTMAX_FORMS, "dot_product", "concatenation")
 
-# On a CPU, maps of at most this many elements (128 MB in float32) are multiplied out: there the
-# plain product beats the fused kernel in training. The kernel takes equal widths; where it has to
-# pad g, in the Gaussian form, the product beats it up to twice as many.
+# On a CPU, maps of at most this many elements (128 MB in float32) are multiplied out: up to there
+# the plain product is faster than the fused kernel in training. The kernel needs equal widths; in
+# the Gaussian form it has to pad g, and the product is faster up to twice as many elements.
 EXPLICIT_MAX_ELEMENTS = 2**25
 
 
@@ -39,8 +39,8 @@ def pairwise_weights(
     | dot_product | ``theta_i . phi_j`` | M |
     | concatenation | ``ReLU(w_f . [theta_i, phi_j])`` | M |
 
-    with ``s = 1/sqrt(D)`` if `scale`, else 1. This is the formula as the paper has it: the
-    reference of the tests, and what `NonLocalBlock.attention_map` shows.
+    with ``s = 1/sqrt(D)`` if `scale`, else 1. This is the paper's formula. The tests use it as the
+    reference, and `NonLocalBlock.attention_map` shows its values.
 
     Raises:
         ValueError: for another form, or a `w_f` of another shape than (2D,).
@@ -72,7 +72,7 @@ def nonlocal_operation(
     scale: bool = True,
     w_f: Tensor | None = None,
 ) -> Tensor:
-    """Compute equation 1 by the way that suits form and sizes.
+    """Compute equation 1 by the method that suits form and sizes.
 
     Raises:
         ValueError: as `pairwise_weights` does.
@@ -90,8 +90,8 @@ def nonlocal_operation(
 def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = True) -> Tensor:
     """Compute ``y = softmax(s theta phi^T) g``, equation 4, with exponentials in float32 or wider.
 
-    Small maps on a CPU are multiplied out. All other cases take torch's fused attention, which
-    makes no map and is differentiable once: large maps, GPUs, half precision, compiled or traced.
+    Small maps on a CPU are multiplied out. All other cases use torch's fused attention, which
+    builds no map and is differentiable once: large maps, GPUs, half precision, compiled or traced.
     """
     factor = theta.shape[2] ** -0.5 if scale else 1.0
     device, padding = theta.device.type, max(theta.shape[2] - g.shape[2], 0)
@@ -99,7 +99,7 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = Tr
     small = elements <= EXPLICIT_MAX_ELEMENTS * (2 if padding else 1)
     if device == "cpu" and not is_compiled_or_traced() and is_full_precision(theta) and small:
         return _multiply_out(theta, phi * factor, g, softmax=True)
-    # One head per image. Kernels want rows in one piece; without them the map would be built.
+    # One head per image. The kernels need contiguous rows; without them torch builds the map.
     query, key, value = (rows.unsqueeze(1).contiguous() for rows in (theta, phi, g))
     if device == "cpu":
         value = F.pad(value, (0, padding))
@@ -128,7 +128,7 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
 
 def inner_products(theta: Tensor, phi: Tensor) -> Tensor:
     """Compute ``theta_i . phi_j``, (N, P, M)."""
-    # Long rows take as little as half the time of short ones on a CPU.
+    # On a CPU long rows can be twice as fast as short ones.
     has_few_keys = phi.shape[1] < theta.shape[1]
     return (phi @ theta.mT).mT if has_few_keys else theta @ phi.mT
 
@@ -145,7 +145,8 @@ def _concatenation_scalars(theta: Tensor, phi: Tensor, w_f: Tensor | None) -> tu
     if w_f is None and width == 1:
         return at_least_float32(theta).squeeze(2), at_least_float32(phi).squeeze(2)
     if w_f is None or w_f.shape != (2 * width,):
-        raise ValueError(f"concatenation needs w_f of shape ({2 * width},)")
+        got = None if w_f is None else tuple(w_f.shape)
+        raise ValueError(f"w_f must have shape ({2 * width},) for concatenation, got {got}")
     theta, phi = at_least_float32(theta), at_least_float32(phi)
     w_f = w_f.to(theta.dtype)
     with torch.autocast(theta.device.type, enabled=False):
@@ -153,16 +154,16 @@ def _concatenation_scalars(theta: Tensor, phi: Tensor, w_f: Tensor | None) -> tu
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32 if it is of a narrower type."""
+    """Return `x` in float32 if its type is narrower."""
     return x.float() if x.dtype in HALF else x
 
 
 def is_full_precision(x: Tensor) -> bool:
-    """Whether products with x run in float32 or wider."""
+    """Return True if products with x run in float32 or wider."""
     return x.dtype not in HALF and not torch.is_autocast_enabled(x.device.type)
 
 
 def check_pairwise(pairwise: str) -> None:
     """Raise ValueError unless `pairwise` is one of the paper's four forms."""
     if pairwise not in PAIRWISE_FORMS:
-        raise ValueError(f"pairwise is '{pairwise}', not one of {', '.join(PAIRWISE_FORMS)}")
+        raise ValueError(f"pairwise must be one of {', '.join(PAIRWISE_FORMS)}, got '{pairwise}'")

@@ -39,20 +39,24 @@ def relu_pair_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
 
 
 def multiplies_out(positions: int, keys: int) -> bool:
-    """Whether the map of that size is multiplied out; never in a graph for any size."""
+    """Return True for a map small enough to be multiplied out; False in a compiled graph."""
     return not is_compiled_or_traced() and (
         positions * keys <= EXPLICIT_MAX_PER_POSITION * (positions + keys)
     )
 
 
 def is_compiled_or_traced() -> bool:
-    """Whether the code runs to be recorded, for inputs of other sizes too."""
+    """Return True while a graph is recorded, which serves inputs of other sizes too."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """a (N, 1, P), b in descending order (N, 1, M), that order, and for each i the number of j
-    with ``a_i + b_j > 0``."""
+    """Sort b and search for each a.
+
+    Returns:
+        a (N, 1, P), b in descending order (N, 1, M), that order, and for each i the number of j
+        with ``a_i + b_j > 0``.
+    """
     negated, order = (-b).sort(dim=1)
     count = _count_below(negated, a)
     return a.unsqueeze(1), -negated.unsqueeze(1), order.unsqueeze(1), count.unsqueeze(1)
@@ -61,9 +65,10 @@ def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _read_sums(
     a: Tensor, b: Tensor, order: Tensor, count: Tensor, g: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``sum_j H(a_i + b_j) g_j``, H the unit step, and ``sum_j ReLU(a_i + b_j) g_j``.
+    """Compute ``sum_j H(a_i + b_j) g_j``, H the unit step, and ``sum_j ReLU(a_i + b_j) g_j``.
 
-    The first four are those of `_search`; `g` is (N, c, M), the results (N, c, P) in a's type.
+    The first four arguments come from `_search`; `g` is (N, c, M), the results are (N, c, P) in
+    a's type.
     """
     channels = g.shape[1]
     g = g.to(a.dtype).contiguous().gather(2, order.expand(-1, channels, -1))
@@ -73,7 +78,7 @@ def _read_sums(
 
 
 def _read_prefix(values: Tensor, count: Tensor) -> Tensor:
-    """The sum of the first `count` of `values` along the last axis."""
+    """Sum the first `count` of `values` along the last axis."""
     return F.pad(values.cumsum(-1), (1, 0)).gather(-1, count)
 
 
@@ -126,7 +131,7 @@ class _PairSums(torch.autograd.Function):
 
 
 def _count_below(ordered: Tensor, values: Tensor) -> Tensor:
-    """How many of the ascending `ordered` (N, M) lie below each of `values` (N, P)."""
+    """Count the elements of the ascending `ordered` (N, M) below each of `values` (N, P)."""
     if not torch.onnx.is_in_onnx_export():
         return torch.searchsorted(ordered.contiguous(), values.contiguous())
     # ONNX has no such operator, but a sort, which keeps the order of equal values.

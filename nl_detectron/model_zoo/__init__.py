@@ -1,4 +1,4 @@
-"""Configs of the package, the figures known of each, and trained models.
+"""Configs of the package, their published and measured results, and trained models.
 
 Four functions of ``detectron2.model_zoo``, without its need for ``pkg_resources``, and the table
 ``model_zoo.csv``, one `Entry` per config.

@@ -1,4 +1,4 @@
-"""Configs and models by name, and the table of what is known of each.
+"""Configs and models by name, with a table of their results.
 
 ``model_zoo.csv`` has a row per config: published figures, figures measured with this code,
 parameters and multiply-adds, and a checkpoint. Sources: arXiv 1711.07971, Tables 2 to 6 (paper);
@@ -36,7 +36,7 @@ class ModelZooError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Metric:
-    """A group of figures, in per cent. The first one is compared.
+    """A group of figures, in %. The first one is compared.
 
     Args:
         name: name in the tables.

@@ -1,4 +1,4 @@
-"""Where the blocks go: backbones, keypoint head and video networks, registered with Detectron2."""
+"""Models with blocks: backbones, keypoint head and video classifier, registered with Detectron2."""
 
 from .backbone.resnet import (
     build_nonlocal_resnet_backbone,

@@ -1,7 +1,7 @@
-"""Rows of a block's attention map, computed as needed, and how they differ.
+"""Rows of a block's attention map, computed as needed, and distances between them.
 
-Rows as distributions, ``p_ij = |w_ij| / sum_j |w_ij|``, serve all forms: with a softmax p is w, and
-the others' weights may be negative and sum to anything. A row of zeros counts as even.
+Rows are compared as distributions, ``p_ij = |w_ij| / sum_j |w_ij|``, in all forms: with a softmax p
+is w; the weights of other forms may be negative and have any sum. A row of zeros counts as even.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,22 +12,22 @@ from torch import Tensor
 
 from ..layers import NonLocalBlock, pairwise_weights
 
-_MAX_ELEMENTS = 2**20  # of a piece of the map, 8 MB
-_PARTS, _QUERIES = 8, 32  # of the rows whose differences are measured
+_MAX_ELEMENTS = 2**20  # elements of a piece of the map, 8 MB
+_PARTS, _QUERIES = 8, 32  # sizes of the sample for `query_dependence`
 
 
 class AttentionRows:
     """The rows of ``block.attention_map`` of one input.
 
-    What attends apart (frames, places, groups of frames) are N' parts of P queries and M keys; one
-    part where everything sees everything.
+    Frames, places or groups of frames that attend separately are N' parts of P queries and M keys.
+    If every position sees all others, there is one part.
 
     Args:
         x: (C, *spatial), the block's input.
 
     Attributes:
-        queries: (N', P), numbers of the positions of x, counted with the last axis fastest.
-        keys: (N', M), numbers of the positions of x̂.
+        queries: (N', P), indices of the positions of x, the last axis fastest.
+        keys: (N', M), indices of the positions of x̂.
         keys_shape: the spatial shape of x̂.
     """
 
@@ -46,7 +46,7 @@ class AttentionRows:
         self.keys_shape = x_hat.shape[2:]
 
     def at(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Compute the weights at Q positions of x: (Q, M), and their keys' numbers, (Q, M)."""
+        """Compute the weights at Q positions of x, (Q, M), and their keys' indices, (Q, M)."""
         order = self.queries.flatten().argsort()[list(positions)]
         n, i = order // self.queries.shape[1], order % self.queries.shape[1]
         weights = self._weights(self.theta[n, i].unsqueeze(1), self.phi[n])
@@ -66,10 +66,10 @@ class AttentionRows:
     def sample(self, allowed: Tensor | None = None) -> Tensor:
         """Return p, float64 (n, q, M), of at most 8 parts and 32 queries of each, drawn at random.
 
-        Inputs of one size get the same ones.
+        Inputs of the same size get the same queries.
 
         Args:
-            allowed: bool, by the number of the query; where several parts are, those of the first.
+            allowed: bool, by the index of the query; with several parts, that in the first part.
         """
         chance = torch.Generator().manual_seed(0)
         queries = self.queries[0]
@@ -104,9 +104,9 @@ def distances(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def query_dependence(sample: Tensor) -> tuple[float, float]:
-    """Mean `distances` of different queries of one input; rows as `AttentionRows.sample` has them.
+    """Compute the mean `distances` between queries of one input, from `AttentionRows.sample`.
 
-    Returns 0 for both where there is one query.
+    Returns 0 for both with a single query.
     """
     count = sample.shape[1]
     different = ~torch.eye(count, dtype=torch.bool, device=sample.device)

@@ -26,7 +26,7 @@ def build_block(
     axes: str = "spacetime",
     frames: int = 0,
 ) -> NonLocalBlock:
-    """A block for a map of `channels`; ValueError if `options` do not suit that width.
+    """Build a block for a map of `channels`; raise ValueError if `options` do not suit that width.
 
     `dims`, `axes` and `frames` are the block's own arguments.
     """
@@ -57,7 +57,7 @@ def insert_after(chain: nn.Sequential, blocks: dict[str, NonLocalBlock], *, wher
     chain's own weights load as before. `where` names the chain in the log line of each block.
     """
     for name, child in list(chain.named_children()):
-        # Taking a child out and adding it again moves it to the end: order comes from this loop.
+        # Removing and adding a child moves it to the end, so this loop sets the order.
         delattr(chain, name)
         chain.add_module(name, child)
         if name in blocks:
@@ -90,13 +90,12 @@ def add_backbone_blocks(
 
     Args:
         model: a built model of Detectron2, its backbone or a ResNet; or the lazy config of one. A
-            lazy config keeps its keys; those of the blocks are added beside the ResNet's, as
-            ``blocks``.
+            lazy config keeps its keys and gets ``blocks`` next to the ResNet's keys.
         after_blocks: for each of res2 to res5 the residual blocks, counted from 0, that a
             non-local block follows. A negative number counts from the stage's end. The default is
             the paper's single block, right before the last residual block of res4.
-        options: how each block is made.
-        axes: what a position of a clip sees; see `NonLocalBlock`.
+        options: options of each block.
+        axes: positions of a clip that a position sees; see `NonLocalBlock`.
         group_frames: for each of res2 to res5 the number of consecutive time steps that see each
             other; 0 for all.
 
@@ -172,5 +171,5 @@ def _add_to_lazy_config(model: DictConfig, **blocks: Any) -> None:
 
 
 def build_with_blocks(*, resnet: str, blocks: dict[str, Any], **arguments: Any) -> nn.Module:
-    """Call `resnet`, a name in Python, with `arguments` and add `blocks` to what it returns."""
+    """Build a ResNet by calling `resnet`, a Python name, with `arguments`; add `blocks` to it."""
     return add_backbone_blocks(locate(resnet)(**arguments), **blocks)

@@ -1,4 +1,4 @@
-"""Command-line arguments that more than one script has."""
+"""Command-line arguments that several scripts share."""
 
 import argparse
 
@@ -6,14 +6,14 @@ DEFAULT_CONFIDENCE = 0.5
 
 
 def add_traceback(parser: argparse.ArgumentParser) -> None:
-    """``--traceback``, which `errors.run_script` acts on."""
+    """Add ``--traceback``, which `errors.run_script` handles."""
     parser.add_argument(
-        "--traceback", action="store_true", help="show where an error comes from, not one line"
+        "--traceback", action="store_true", help="show the traceback of an error, not one line"
     )
 
 
 def add_opts(parser: argparse.ArgumentParser) -> None:
-    """``--opts KEY VALUE ...``, which takes the rest of the line."""
+    """Add ``--opts KEY VALUE ...``, which takes the rest of the line."""
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
@@ -24,7 +24,7 @@ def add_opts(parser: argparse.ArgumentParser) -> None:
 
 
 def add_confidence_threshold(parser: argparse.ArgumentParser) -> None:
-    """``--confidence-threshold``, which a `Predictor` takes."""
+    """Add ``--confidence-threshold`` of a `Predictor`."""
     parser.add_argument(
         "--confidence-threshold",
         type=float,
@@ -35,10 +35,10 @@ def add_confidence_threshold(parser: argparse.ArgumentParser) -> None:
 
 
 def add_class_names(parser: argparse.ArgumentParser) -> None:
-    """``--class-names``, which predictors take."""
+    """Add ``--class-names`` of the predictors."""
     parser.add_argument(
         "--class-names",
         metavar="FILE",
-        help="names of the classes: a name a line, a JSON object of names and numbers, or a COCO "
-        "file; default: those in the checkpoint, or else of a data set of the config",
+        help="names of the classes: a text file with a name per line, a JSON object of names and "
+        "numbers, or a COCO file; default: those in the checkpoint, or of a dataset of the config",
     )

@@ -1,10 +1,10 @@
-"""For scripts that do not know this package, such as Detectron2's own ``tools/train_net.py``:
+"""Setup for scripts without this package, such as Detectron2's own ``tools/train_net.py``:
 
     DETECTRON2_ENV_MODULE=nl_detectron.utils.env python train_net.py --config-file ...
 
-Detectron2 imports the named module and calls its `setup_environment`. Importing this one has
-imported the package, which registers everything. Only this package's own commands read
-``SOLVER.ACCUMULATE_STEPS`` and ``DATASETS.REGISTER``, which `data.register_datasets` registers.
+Detectron2 imports the named module, and with it this package, which registers everything. It then
+calls `setup_environment`. Only this package's commands use ``SOLVER.ACCUMULATE_STEPS``, and
+``DATASETS.REGISTER``, which `data.register_datasets` registers.
 """
 
 from typing import Any
@@ -15,13 +15,13 @@ from ..config import add_nonlocal_config, check_config
 
 
 class CheckedConfig(CfgNode):
-    """A config that `check_config` checks when it is frozen, as scripts do before they use it."""
+    """A config that `check_config` checks when a script freezes it."""
 
     def freeze(self) -> None:
         check_config(self)
         super().freeze()
 
-    # Sections are plain nodes: where two configs are merged, their types have to be the same.
+    # Sections are plain nodes, as merging two configs requires equal types.
     @classmethod
     def _create_config_tree_from_dict(cls, dic: dict[str, Any], key_list: list[str]) -> Any:
         return CfgNode._create_config_tree_from_dict(dic, key_list)

@@ -1,4 +1,4 @@
-"""Errors that a person can cause, and how a script reports them: one line, no traceback."""
+"""Errors that a user can fix, which scripts report in one line, without a traceback."""
 
 import reprlib
 import sys
@@ -14,7 +14,7 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
 
 
 class UserError(Exception):
-    """An error that the user can fix; the message names the cause, then what to do."""
+    """An error that the user can fix; the message names the cause, then the fix."""
 
 
 class ConfigError(UserError, ValueError):
@@ -24,8 +24,8 @@ class ConfigError(UserError, ValueError):
 class DataError(UserError):
     """Data that cannot be used; the message names the file.
 
-    From a worker process torch hands it on with that process's traceback for a message. Its last
-    line becomes the message again, and the traceback a note.
+    torch raises it again from a worker process, with that process's traceback as its message. The
+    last line becomes the message again, and the traceback a note.
     """
 
     def __init__(self, message: str) -> None:
@@ -39,14 +39,14 @@ def nearest(name: str, known: list[str], *, cutoff: float = 0.6) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name closest to `name`, or ``""``.
 
     Args:
-        cutoff: similarity from which names count as close, of at most 1.
+        cutoff: smallest similarity of close names, at most 1.
     """
     matches = get_close_matches(name, known, n=1, cutoff=cutoff)
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
 def short_repr(value: Any) -> str:
-    """Return any value in a few characters of one line, also what cannot be encoded."""
+    """Return any value in a few characters of one line, escaping text that cannot be encoded."""
     return " ".join(_SHORT.repr(value).split())
 
 
@@ -59,9 +59,9 @@ def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status.
 
     A `UserError` becomes one line on standard error and status 1. ``--traceback`` on the
-    command line, which is removed before `main` parses it, lets the error through as it is.
-    Any other exception is a programming error and keeps its traceback. Warnings of other packages
-    that a user can do nothing about are hidden.
+    command line, which is removed before `main` parses it, keeps the traceback. Any other
+    exception is a programming error and keeps its traceback too. Warnings about the code of other
+    packages are hidden.
     """
     hide_third_party_warnings()
     show_traceback = "--traceback" in sys.argv

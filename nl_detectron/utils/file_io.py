@@ -1,4 +1,4 @@
-"""Paths that are read, and files that are written."""
+"""Checks of input paths, and writing of files."""
 
 import itertools
 import json
@@ -14,9 +14,9 @@ _Path = str | os.PathLike[str]
 
 
 def special_file(path: _Path) -> str | None:
-    """Return what a pipe, socket or device is: reading it could wait for ever, or never end.
+    """Name the kind of a pipe, socket or device, whose reading could block or never end.
 
-    None for regular files, folders and whatever cannot be looked at, an address for one.
+    Return None for regular files, folders and paths without a status, such as addresses.
     """
     try:
         mode = os.stat(path).st_mode
@@ -29,12 +29,12 @@ def special_file(path: _Path) -> str | None:
 
 
 def write_json(path: _Path, content: Any) -> None:
-    """Write `content`, and the folder where it is missing; UserError if they cannot be."""
+    """Write `content` as JSON and make its folder; raise UserError if that fails."""
     write_text(path, json.dumps(content))
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file, and the folder where it is missing; UserError if they cannot be."""
+    """Write a text file and make its folder; raise UserError if that fails."""
     make_folder(Path(path).parent)
     try:
         Path(path).write_text(text, encoding="utf-8")
@@ -43,7 +43,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make it and those above it; UserError if that cannot be."""
+    """Make a folder and its parents; raise UserError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,14 +59,14 @@ def output_files(
 ) -> list[Path]:
     """Return the file to write for each source: `output` itself, or a file in that folder.
 
-    A file in a folder has its source's name, and a number where another one has that name. It
-    keeps its source's suffix if that is among `endings`. The folder is made.
+    A file in a folder has its source's name, and a number if another one has that name. It keeps
+    its source's suffix if that is among `endings`. The folder is made.
 
     Args:
         sources: files, or folders of frames, that are read.
         output: a folder or, for a single source, a file with one of `endings`; None for no files.
-        suffixes: of the files that are written for a source; the first is returned.
-        endings: of a file as `output`; () if `output` is always a folder.
+        suffixes: suffixes of the files to write for a source; the first is returned.
+        endings: suffixes of a file as `output`; () if `output` is always a folder.
 
     Raises:
         UserError: a file cannot be written, or is one of those that are read.
@@ -102,11 +102,11 @@ def output_files(
 
 
 def check_overwriting(written: Iterable[_Path], read: Iterable[_Path]) -> None:
-    """Raise UserError if a file to write is one of those that are read, by whatever path."""
+    """Raise UserError if a file to write is among the files to read, by any path."""
     sources = {_identity(file) for path in read for file in (path, *_inside(path))} - {None}
     for file in written:
         if _identity(file) in sources:
-            raise UserError(f"{file} is read: expected another folder or file to write")
+            raise UserError(f"expected an output other than the input, got {file} for both")
 
 
 def _identity(path: _Path) -> tuple[int, int] | None:
@@ -122,7 +122,7 @@ def _inside(folder: _Path) -> Iterable[Path]:
 
 
 def cache_root() -> Path:
-    """Return the folder of generated data sets.
+    """Return the folder of generated datasets.
 
     It is ``NL_DETECTRON_CACHE``, else ``nl_detectron`` under ``XDG_CACHE_HOME``, else
     ``~/.cache/nl_detectron``.

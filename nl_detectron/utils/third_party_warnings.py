@@ -1,4 +1,4 @@
-"""Warnings about code of other packages, which a user can do nothing about."""
+"""Filters of warnings about the code of other packages, which a user cannot change."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ _WARNINGS = (
         "detectron2.structures.keypoints",
     ),
 )
-# Those that torch logs.
+# Messages that torch logs.
 _LOGGED = {
     "torch.fx._symbolic_trace": "is_fx_tracing will return true",
     "torch.utils.cpp_extension": "No CUDA runtime is found",
@@ -25,9 +25,9 @@ _LOGGED = {
 
 
 def hide_third_party_warnings() -> None:
-    """Hide them in this process and in those that it starts.
+    """Hide the warnings in this process and in its child processes.
 
-    Where filters were chosen by ``-W`` or ``PYTHONWARNINGS``, these stay as they are.
+    Filters of ``-W`` or ``PYTHONWARNINGS`` stay unchanged.
     """
     for name in _LOGGED:
         logging.getLogger(name).addFilter(_is_useful)
@@ -35,7 +35,7 @@ def hide_third_party_warnings() -> None:
         return
     for message, category, module in _WARNINGS:
         warnings.filterwarnings("ignore", re.escape(message), category, rf"{re.escape(module)}\Z")
-    # What spawned processes and the workers of data loaders start with.
+    # For spawned processes and the workers of data loaders.
     os.environ["PYTHONWARNINGS"] = ",".join(
         f"ignore:{message}:{category.__name__}:{module}" for message, category, module in _WARNINGS
     )

@@ -24,22 +24,22 @@ from .drawing import (
     pixels,
 )
 
-COLUMNS = 8  # of a strip, at most
+COLUMNS = 8  # largest number in a strip
 GAP = 0.06  # between its frames, in widths of a frame
-LABEL = 0.14  # above each, in heights of a frame
+LABEL = 0.14  # above each frame, in heights of a frame
 FRAME_INCHES = 2.0
 PANEL_INCHES = 3.0
-PANEL_COLUMNS = 3  # of an animation, at most
+PANEL_COLUMNS = 3  # largest number in an animation
 OPACITY = 0.7  # objects, often as small as a window, stay visible below the heat
 
 
 def draw_strip(
     seen: ClipAttention, attentions: Sequence[Attention], *, arrows: int = 8, title: str = ""
 ) -> Figure:
-    """For each attention a strip: a frame for each time step, heat, and arrows from the query.
+    """Draw a strip for each attention: a frame per time step, heat, and arrows from the query.
 
     Args:
-        arrows: to how many of the strongest positions above an even share, at most.
+        arrows: largest number of arrows, to the strongest positions above an even share.
     """
     height, width = seen.clip.size
     columns = min(COLUMNS, max(len(attention.weights) for attention in attentions))
@@ -67,7 +67,7 @@ def draw_strip(
 def _draw_frames(
     axes: Axes, clip: Clip, attention: Attention, *, columns: int, arrows: int
 ) -> None:
-    """Draw a time step by its middle frame, and that of the query by the query's own."""
+    """Draw the middle frame of each time step, and the query's own frame for its time step."""
     (height, width), query = clip.size, attention.query
     own = attention.grid.step(query.frame)
     shown = attention.grid.time.centres().astype(int)
@@ -102,7 +102,7 @@ def _draw_frames(
 
 
 def _share(attention: Attention, step: int) -> str:
-    """The share of a time step, after its name."""
+    """Return the share of a time step, to follow its name."""
     if not attention.sees[step].any():
         return ": not seen"
     if attention.signed:
@@ -113,10 +113,10 @@ def _share(attention: Attention, step: int) -> str:
 
 
 def animate(seen: ClipAttention, attentions: Sequence[Attention], *, arrows: int = 8) -> np.ndarray:
-    """The clip, with heat and arrows of each block as its frames pass: RGB uint8 (T, H, W, 3).
+    """Draw the clip with heat and arrows of each block: RGB uint8 (T, H, W, 3).
 
-    Arrows go to the positions in the frame that is shown, from the place of the query, whose dot
-    is filled in its own frame.
+    Arrows go from the query's place to positions in the current frame. The query's dot is filled in
+    its own frame.
     """
     clip = seen.clip
     height, width = clip.size

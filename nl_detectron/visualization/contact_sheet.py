@@ -1,4 +1,4 @@
-"""Videos as rows of frames, with the classes that a model gives them."""
+"""Videos as rows of frames, with their predicted classes."""
 
 from collections.abc import Iterable, Sequence
 

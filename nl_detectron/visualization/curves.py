@@ -31,10 +31,10 @@ class Run:
 
 
 def read_runs(paths: Sequence[str | Path]) -> list[Run]:
-    """Read a run's folder or ``metrics.json`` each; names are the folders below a common one.
+    """Read runs from folders or ``metrics.json`` files; names are the folders below a common one.
 
     Lines that are no JSON (a killed run leaves half of one) are counted and skipped. A run that
-    resumed at an earlier iteration has written some of them twice: the later ones count.
+    resumed at an earlier iteration has some iterations twice; the later lines count.
 
     Raises:
         UserError: a file is missing, or no line of it can be read.
@@ -49,7 +49,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
             raise UserError(
-                f"cannot read {file} ({error.strerror}); give a run's folder or its metrics.json"
+                f"cannot read {file} ({error.strerror}); expected a run's folder or metrics.json"
             ) from error
         for line in lines:
             try:
@@ -61,7 +61,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
             if iteration is not None:  # an evaluation alone may have none
                 _add(run, record, int(iteration))
         if not run.curves:
-            raise UserError(f"{file} has no line that can be read and has an iteration")
+            raise UserError(f"expected metrics.json of a run, got {file} without any iteration")
         runs.append(run)
     return runs
 
@@ -82,9 +82,9 @@ def plot_runs(
 ) -> Figure:
     """Draw a panel for each key that matches one of the patterns `keys`, a line for each run.
 
-    Axes of quantities that are never negative start at zero. With `smooth` above 1, a line is
-    the mean of the last so many points, over the points themselves in a lighter tone;
-    evaluations are never smoothed.
+    Axes of quantities that are never negative start at zero. With `smooth` above 1, a line is the
+    mean of the last `smooth` points, over the points themselves in a lighter tone. Evaluations are
+    never smoothed.
 
     Raises:
         UserError: no run has a finite value for any of `keys`.
@@ -124,7 +124,7 @@ def plot_runs(
 
 def _draw(panel, key: str, run: Run, number: int, smooth: int) -> None:
     iterations, values = list(run.curves[key]), np.array(list(run.curves[key].values()))
-    # The last point lies on the frame: it shall not be cut in half.
+    # The last point lies on the frame, which must not crop it.
     style = _style(number) | {"clip_on": False, "zorder": 3}
     evaluated = "/AP" in key
     if smooth > 1 and not evaluated:
@@ -132,7 +132,7 @@ def _draw(panel, key: str, run: Run, number: int, smooth: int) -> None:
         values = np.array(
             [values[max(0, i - smooth) : i].mean() for i in range(1, len(values) + 1)]
         )
-    # A single point makes no line, and evaluations are few: both want a mark.
+    # A single point makes no line, and evaluations are few, so both get a mark.
     marker = "o" if evaluated or len(values) == 1 else None
     panel.plot(iterations, values, label=run.name, marker=marker, markersize=3, **style)
 

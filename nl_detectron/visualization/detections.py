@@ -1,4 +1,4 @@
-"""Images with what was found drawn on them."""
+"""Drawing of detections on images."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from detectron2.utils.visualizer import Visualizer
 from ..analysis.attention import is_person
 
 SHORT_SIDE = 480  # pixels of the shorter side, below which labels would cover the image
-LONG_SIDE = 4096  # of an enlarged one: a strip of 3000 x 1 pixels would fill the memory
+LONG_SIDE = 4096  # limit of an enlarged image: a strip of 3000 x 1 pixels would fill the memory
 
 
 def draw_instances(
@@ -20,9 +20,9 @@ def draw_instances(
     metadata: Metadata,
     video: VideoVisualizer | None = None,
 ) -> np.ndarray:
-    """`image` (H, W, 3), RGB, with boxes, masks, skeletons and labels; a small one is enlarged.
+    """Draw boxes, masks, skeletons and labels on `image` (H, W, 3), RGB; enlarge a small image.
 
-    With `video`, colours stay with an object from frame to frame.
+    With `video`, an object keeps its colour from frame to frame.
     """
     short, long = sorted(image.shape[:2])
     factor = max(1, min(round(SHORT_SIDE / short), LONG_SIDE // long))
@@ -35,20 +35,20 @@ def draw_instances(
 
 
 def without_foreign_keypoints(instances: Instances, metadata: Metadata) -> Instances:
-    """The same instances with no skeleton where it would be nonsense."""
+    """Return the instances without skeletons of classes that have no keypoints."""
     if not instances.has("pred_keypoints"):
         return instances
     keypoints = instances.pred_keypoints.clone()
-    keypoints[~is_person(instances, metadata), :, 2] = 0  # the score: what is 0 is not drawn
+    keypoints[~is_person(instances, metadata), :, 2] = 0  # points with score 0 are not drawn
     shown = Instances(instances.image_size, **instances.get_fields())
     shown.pred_keypoints = keypoints
     return shown
 
 
 def enlarge(instances: Instances, factor: int) -> Instances:
-    """The instances of an image that is `factor` times as large.
+    """Return the instances of an image that is `factor` times as large.
 
-    (Visualizer's own scale would enlarge the dots of keypoints and the lines as well.)
+    Visualizer's own scale would also enlarge the dots of keypoints and the lines.
     """
     if factor == 1:
         return instances

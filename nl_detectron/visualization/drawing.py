@@ -17,13 +17,13 @@ from matplotlib.patheffects import withStroke
 from ..analysis.attention import Attention, ImageAttention
 
 QUERY_COLOUR = "#00e5ff"
-VEIL = 0.4  # how much the image is darkened and greyed below a heat map
+VEIL = 0.4  # darkening and greying of the image below a heat map
 BELOW_SCALE = "#3a3d42"  # a dark image's colour, below the transparent end of the colour bar
-LEAST_PEAK = 4  # the colour scale goes at least to so many times an even share
-LEAST_SHARE = 0.001  # of a time step, that is written out
-HEAT_SIDE = 256  # of a heat map, which is then scaled
-COLUMNS = 4  # of a sheet, at most
-MAX_PANELS = 8  # of each block in a sheet
+LEAST_PEAK = 4  # smallest end of the colour scale, as a multiple of an even share
+LEAST_SHARE = 0.001  # smallest share of a time step that is written out
+HEAT_SIDE = 256  # side of a heat map before scaling
+COLUMNS = 4  # largest number in a sheet
+MAX_PANELS = 8  # for each block in a sheet
 PANEL_INCHES = 4.0
 NOTE_WIDTH = 40  # characters below a panel
 DPI = 110
@@ -32,10 +32,10 @@ EMPTY = {"xticks": [], "yticks": [], "frame_on": False}
 
 
 def palette(*, signed: bool, opacity: float = 0.9) -> np.ndarray:
-    """The 256 colours of a heat map: (256, 4), RGBA from 0 to 1.
+    """Return the 256 colours of a heat map: (256, 4), RGBA from 0 to 1.
 
-    Without sign from weight 0 to `scale_end`, with sign from minus to plus `scale_end`: blue is
-    negative, red positive. Both are the more opaque the further from zero.
+    Without sign they go from weight 0 to `scale_end`, with sign from minus to plus `scale_end`:
+    blue is negative, red positive. Opacity grows with the distance from zero.
     """
     steps = np.linspace(-1 if signed else 0, 1, 256)
     if signed:
@@ -48,9 +48,9 @@ def palette(*, signed: bool, opacity: float = 0.9) -> np.ndarray:
 
 
 def scale_end(attention: Attention) -> float:
-    """The weight of the strongest colour: the peak, unless attention is nearly even.
+    """Return the weight of the strongest colour: the peak, unless attention is nearly even.
 
-    A map that is even to a few per cent must look flat, not full of peaks.
+    A map that is even to a few % must look flat, not full of peaks.
     """
     if attention.signed:
         return attention.peak or 1.0
@@ -58,7 +58,7 @@ def scale_end(attention: Attention) -> float:
 
 
 def heat_map(attention: Attention, *, height: int, width: int, step: int = 0) -> np.ndarray:
-    """The weights of a time step over the grid's box as numbers of `palette`.
+    """Return the weights of a time step over the grid's box as indices into `palette`.
 
     Returns (height, width), uint8.
     """
@@ -79,7 +79,7 @@ def draw_frame(
     offset: tuple[float, float] = (0.0, 0.0),
     opacity: float = 0.9,
 ) -> tuple[AxesImage, AxesImage]:
-    """Draw a frame, darkened, and over it the weights of a time step.
+    """Draw the weights of a time step over a darkened frame.
 
     Args:
         image: RGB uint8, of any size.
@@ -104,17 +104,17 @@ def draw_frame(
 
 
 def format_weight(attention: Attention, weight: float) -> str:
-    """A weight for people: a share in per cent, or a signed number."""
+    """Format a weight as a share in %, or as a signed number."""
     return f"{weight:.3g}" if attention.signed else f"{100 * weight:.3g}%"
 
 
 def explain(attention: Attention) -> str:
-    """One line on the colour scale, with the numbers at its ends."""
+    """Return one line about the colour scale, with the numbers at its ends."""
     if attention.signed:
         text = f"signed weights f/C (no softmax), on a symmetric scale, ±{attention.peak:.3g}"
     else:
         times = attention.peak / attention.even
-        text = f"share of attention; the strongest is {times:.3g} times an even one"
+        text = f"share of attention; the strongest is {times:.3g} times an even share"
     if attention.padding >= 0.005:
         text += f"; {attention.padding:.0%} lies in the padding"
     return text
@@ -128,7 +128,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def draw_attention(seen: ImageAttention, attention: Attention, *, arrows: int = 8) -> np.ndarray:
-    """The image with heat map, arrows and query: (H, W, 3), RGB, uint8, of the image's size."""
+    """Draw heat map, arrows and query on the image: (H, W, 3), RGB, uint8, of the image's size."""
     height, width = seen.image.shape[:2]
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     _draw_panel(figure.add_axes((0, 0, 1, 1)), seen, attention, arrows=arrows)
@@ -142,11 +142,11 @@ def draw_sheet(
     arrows: int = 8,
     title: str = "",
 ) -> Figure:
-    """A sheet with the image, its detections, and for each block up to MAX_PANELS queries.
+    """Draw a sheet with the image, its detections, and up to MAX_PANELS queries for each block.
 
     Args:
         detections: the image of `draw_instances`; None skips that panel.
-        arrows: to how many of the strongest positions above an even share, at most.
+        arrows: largest number of arrows, to the strongest positions above an even share.
     """
     groups = [
         (block, every[:: math.ceil(len(every) / MAX_PANELS)])  # evenly from all
@@ -205,7 +205,7 @@ def _draw_panel(
 def draw_arrow(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], strength: float
 ) -> Artist:
-    """An arrow of a weight that is `strength` times the peak; blue where that is negative."""
+    """Draw the arrow of a weight of `strength` times the peak; blue if that is negative."""
     return axes.annotate(
         "",
         xy=end,
@@ -224,13 +224,13 @@ def draw_arrow(
 
 
 def draw_query(axes: Axes, x: float, y: float, *, colour: str = QUERY_COLOUR) -> Artist:
-    """The dot of the query."""
+    """Draw the dot of the query."""
     outline = [withStroke(linewidth=2.5, foreground="black")]
     return axes.plot(x, y, "o", ms=6, mfc=colour, mec="black", path_effects=outline)[0]
 
 
 def zoomed(attention: Attention, width: int, height: int) -> tuple[float, float, float, float]:
-    """What of the image to show: the grid's box and a fifth around it, at most the image."""
+    """Return the part of the image to show: the grid's box and a fifth around it."""
     x0, y0, x1, y1 = attention.grid.box
     margin = max(x1 - x0, y1 - y0) / 5
     return (

@@ -1,7 +1,7 @@
-"""One self-contained HTML page to browse attention in images and clips: click anywhere.
+"""One self-contained HTML page to browse attention in images and clips by clicking a pixel.
 
-The page has theta and phi of every position of each block, and computes rows itself. An image is a
-clip of one frame.
+The page holds theta and phi of every position of each block, and computes rows from them. An image
+is a clip of one frame.
 """
 
 import base64
@@ -25,17 +25,17 @@ from ..modeling.attention_rows import AttentionRows, query_dependence
 from .drawing import LEAST_PEAK, LEAST_SHARE, palette
 
 LONGEST_SIDE = 1280  # of an image inside the page
-NUM_CLASSES = 5  # of a clip, whose scores are shown
-_PRECISION = 1e-3  # of products in the page
+NUM_CLASSES = 5  # classes of a clip with scores in the page
+_PRECISION = 1e-3  # precision of products in the page
 
 
 class Page:
-    """Collects images and clips; `html` is the page.
+    """A page of images and clips; `html` returns it.
 
     Args:
         title: heading of the page.
         subtitle: a line below it, such as config and weights.
-        arrows: to how many of the strongest positions above an even share, at most.
+        arrows: largest number of arrows, to the strongest positions above an even share.
     """
 
     def __init__(self, *, title: str, subtitle: str = "", arrows: int = 8) -> None:
@@ -58,7 +58,7 @@ class Page:
         )
 
     def add_clip(self, seen: ClipAttention, *, queries: Sequence[Query] = ()) -> None:
-        """Add a clip, looked at from the first of `queries`, or from the strongest evidence."""
+        """Add a clip with the first of `queries`, or the strongest evidence, as initial query."""
         self._add(
             seen.blocks,
             [*queries, seen.evidence],
@@ -104,7 +104,7 @@ class Page:
             }
 
     def html(self) -> str:
-        """The whole page."""
+        """Return the whole page."""
         data = {
             "samples": self._samples,
             "blocks": list(self._blocks.values()),
@@ -122,7 +122,7 @@ class Page:
             ("__STYLE__", folder.joinpath("page.css").read_text(encoding="utf-8")),
             ("__TITLE__", html.escape(self.title)),
             ("__SUBTITLE__", html.escape(self.subtitle)),
-            # Inside a script element only "</" could end it.
+            # Only "</" can end a script element.
             ("__DATA__", json.dumps(data).replace("</", "<\\/")),
         ):
             text = text.replace(mark, value)
@@ -160,7 +160,7 @@ def _factors(seen: BlockInput, rows: AttentionRows) -> tuple[Tensor, Tensor]:
     if seen.block.pairwise == "concatenation":
         return theta, phi
     if seen.block.pairwise in SOFTMAX_FORMS:
-        # What all keys have in common does not change a softmax.
+        # A vector common to all keys does not change a softmax.
         phi = phi - phi.mean(0)
         if seen.block.scale:
             theta = theta * theta.shape[1] ** -0.5
@@ -188,12 +188,12 @@ def _axis(axis: Axis) -> dict[str, Any]:
 
 
 def _floats(values: Tensor) -> str:
-    """Little-endian 32-bit floats in base64."""
+    """Encode values as little-endian 32-bit floats in base64."""
     return base64.b64encode(values.cpu().numpy().astype("<f4").tobytes()).decode()
 
 
 def _jpeg(image: np.ndarray) -> str:
-    """An image inside the page, made smaller where it is large."""
+    """Encode an image for the page; a large one is made smaller."""
     thumbnail = Image.fromarray(image)
     thumbnail.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     with io.BytesIO() as buffer:

@@ -14,8 +14,7 @@ _SHARE_COLORS = ("#1f6f8b", "#67a9b9", "#d98c3f", "#dfe3e8")
 def draw_statistics(block: BlockStatistics) -> Figure:
     """Draw entropy, reach, query dependence and, with regions, the shares of the weight.
 
-    The bars and lines beside the block's are those of even weights, or of pairs of queries of
-    different samples.
+    Each panel compares the block with even weights, or with pairs of queries of different samples.
     """
     figures = block.figures()
     panels = [

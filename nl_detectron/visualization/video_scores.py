@@ -9,27 +9,26 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 COUNT = 5
-"""How many classes are drawn, where there is room for them."""
+"""Largest number of classes to draw."""
 
-# Okabe and Ito's, which people with any colour vision tell apart; grey is any other class.
+# Okabe and Ito's colours, distinct for any colour vision; grey is any other class.
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167))
 _OTHER, _TEXT, _CURSOR = (150, 150, 150), (255, 255, 255), (255, 255, 255)
-_VEIL = 0.65  # how much of the frame is hidden below bars and strip
-_LEAST_ROW = 11  # in pixels: the font of a lower one cannot be read
+_VEIL = 0.65  # darkening of the frame below bars and strip
+_LEAST_ROW = 11  # in pixels: the font of a lower row is unreadable
 _FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 class ScoreOverlay:
-    """Draws the best classes as bars at the top left of a frame, and a strip of scores at its foot.
+    """Overlay of a frame: bars of the best classes at the top left, a strip of scores below.
 
-    In the strip scores go from 0 at the lower edge to 1 at the upper one, in the colours of the
-    bars, and a vertical line marks the frame. A frame too small for `COUNT` bars that can be read
-    has fewer.
+    The strip has scores from 0 at the lower edge to 1 at the upper edge, in the colours of the
+    bars; a vertical line marks the frame. A frame too small for `COUNT` readable bars has fewer.
 
     Args:
         size: height and width of the frames.
         classes: C names.
-        best: up to `COUNT` class numbers, of which the strip has curves.
+        best: up to `COUNT` class numbers with curves in the strip.
     """
 
     def __init__(self, size: tuple[int, int], classes: Sequence[str], best: Sequence[int]) -> None:
@@ -49,8 +48,8 @@ class ScoreOverlay:
         """Draw the strip.
 
         Args:
-            times: (N,), rising, as shares of the strip's width, 0 to 1.
-            scores: (N, C) at these times; before and after them they stay.
+            times: (N,), ascending, as shares of the strip's width, 0 to 1.
+            scores: (N, C) at these times, constant before the first and after the last.
         """
         self._strip[:] = 0
         columns = np.arange(self.width)
@@ -66,7 +65,7 @@ class ScoreOverlay:
         """Return `frame`, RGB uint8 (H, W, 3), with the bars of `scores` (C,) and the strip.
 
         Args:
-            position: of the frame in the strip, 0 to 1.
+            position: position of the frame in the strip, 0 to 1.
         """
         drawn = frame.copy()
         bars = self._draw_bars(scores)
@@ -95,7 +94,7 @@ class ScoreOverlay:
 
 
 def _blend(part: np.ndarray, over: np.ndarray) -> None:
-    """Put `over` on `part` of a frame: opaque where it is bright, a dark veil where it is black."""
+    """Blend `over` into `part` of a frame: bright pixels are opaque, black ones darken it."""
     over = over[: part.shape[0], : part.shape[1]]
     opacity = np.maximum(_VEIL, over.max(axis=2, keepdims=True) / np.float32(255))
     part[:] = np.round(over + (1 - opacity) * part).clip(0, 255)

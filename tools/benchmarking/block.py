@@ -31,9 +31,9 @@ PLACES: dict[str, tuple[tuple[int, ...], int]] = {
 
 
 class UsualBlock(nn.Module):
-    """The block as it is usually written: 1x1 convolutions, the map in memory, batch norm.
+    """The usual implementation: 1x1 convolutions, the map in memory, batch norm.
 
-    It has the weights of `block` and computes the same.
+    It has the weights of `block` and computes the same output.
     """
 
     def __init__(self, block: NonLocalBlock) -> None:
@@ -75,7 +75,7 @@ def make_block(form: str, shape: tuple[int, ...], subsample: int) -> NonLocalBlo
 
 
 def step(module: nn.Module, x: Tensor, grad: Tensor, training: bool) -> float:
-    """Seconds of an inference, or of a forward and backward pass."""
+    """Measure seconds of an inference, or of a forward and backward pass."""
     module.train(training)
 
     def run() -> None:

@@ -19,13 +19,13 @@ from nl_detectron.engine import Trainer
 
 from .measure import alternate, ratio
 
-BLOCK = 10  # iterations of one trainer before it is the other one's turn
+BLOCK = 10  # iterations of one trainer between those of the other
 BLOCKS = 10
 TRAINERS: dict[str, type[DefaultTrainer]] = {"ours": Trainer, "theirs": DefaultTrainer}
 
 
 def stock_config(images: Path, name: str) -> Config:
-    """The quickstart's sizes, as a Faster R-CNN that Detectron2 has itself."""
+    """Return the config of one of Detectron2's own Faster R-CNNs with the quickstart's sizes."""
     cfg = model_zoo.get_config("quickstart.yaml")
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
@@ -33,7 +33,7 @@ def stock_config(images: Path, name: str) -> Config:
     cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS = 0
     cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = False
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (name,), ()
-    # Far ends: an iteration of a long run, with neither a checkpoint nor an evaluation.
+    # Iterations of a long run, without a checkpoint or an evaluation.
     cfg.SOLVER.MAX_ITER = cfg.SOLVER.CHECKPOINT_PERIOD = 100_000
     cfg.OUTPUT_DIR = str(images / "output")
     Path(cfg.OUTPUT_DIR).mkdir()
@@ -48,7 +48,7 @@ def start(trainer: DefaultTrainer) -> None:
 
 
 def seconds_of_block(trainer: DefaultTrainer) -> float:
-    """CPU seconds of BLOCK iterations, as `TrainerBase.train` runs them."""
+    """Measure CPU seconds of BLOCK iterations, as `TrainerBase.train` runs them."""
     seed_all_rng(trainer.iter)
     begun = time.process_time()
     with trainer.storage:
@@ -61,7 +61,7 @@ def seconds_of_block(trainer: DefaultTrainer) -> float:
 
 
 def losses(trainer: DefaultTrainer) -> dict[str, list[tuple[float, int]]]:
-    """Every logged loss of every iteration."""
+    """Return every logged loss of every iteration."""
     histories = trainer.storage.histories()
     return {name: h.values() for name, h in histories.items() if "loss" in name}
 

@@ -1,4 +1,4 @@
-"""How fast videos are loaded: clips per second of the loader, next to the decoder alone.
+"""Speed of loading videos: clips per second of the loader, next to the decoder alone.
 
 The decoder alone opens the same files at the same key frames, decodes to the same last frame, and
 converts the same frames to RGB at the same size; the loader also draws, crops, mirrors, and hands

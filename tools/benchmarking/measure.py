@@ -1,4 +1,4 @@
-"""Time and peak memory of what runs in this process, on a CPU or a CUDA device."""
+"""Time and peak memory of code in this process, on a CPU or a CUDA device."""
 
 import ctypes
 import gc
@@ -15,7 +15,7 @@ import torch
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on `device`."""
+    """Return the free bytes on `device`."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     meminfo = Path("/proc/meminfo")
@@ -26,7 +26,7 @@ def free_memory(device: str) -> int:
 
 
 def now(device: str) -> float:
-    """Seconds: of this process on a CPU, on the clock once the work is done on CUDA."""
+    """Return seconds: CPU time of this process, or clock time after synchronizing CUDA."""
     if device == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -34,7 +34,7 @@ def now(device: str) -> float:
 
 
 def seconds(run: Callable[[], object], device: str, *, shortest: float = 0.0) -> float:
-    """Seconds of `run`: the mean of one run, or of as many as last `shortest` seconds."""
+    """Return the mean seconds of `run`, repeated until `shortest` seconds have passed."""
     runs, start = 0, now(device)
     while runs == 0 or now(device) - start < shortest:
         run()
@@ -43,7 +43,7 @@ def seconds(run: Callable[[], object], device: str, *, shortest: float = 0.0) ->
 
 
 def alternate(steps: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, list[float]]:
-    """What each of `steps` returns in so many rounds, run in turn, after one round to warm up."""
+    """Return the results of `steps`, run in turn for `rounds`, after one round to warm up."""
     found: dict[Any, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
@@ -53,14 +53,15 @@ def alternate(steps: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, l
 
 
 def ratio(found: dict[Any, list[float]], first: Any, second: Any) -> float:
-    """The median over rounds of `first` / `second`."""
+    """Return the median over rounds of `first` / `second`."""
     return statistics.median(a / b for a, b in zip(found[first], found[second], strict=True))
 
 
 def peak(run: Callable[[], object], device: str) -> int | None:
-    """Peak bytes of `run` beyond those in use before; None if the system does not tell.
+    """Return the peak bytes of `run` beyond those in use before; None if they are unknown.
 
-    To be called once in a process: what it has allocated before would be used again unseen.
+    Call this once in a process: memory that was allocated and freed before would be used again
+    without being counted.
     """
     gc.collect()
     before = start_peak(device)
@@ -73,7 +74,7 @@ def peak(run: Callable[[], object], device: str) -> int | None:
 
 
 def start_peak(device: str) -> int | None:
-    """Start the high-water mark anew; bytes in use now, None if the system does not tell."""
+    """Reset the high-water mark; return the bytes in use now, None if they are unknown."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()

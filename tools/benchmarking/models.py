@@ -23,9 +23,9 @@ ROUNDS = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Twins:
-    """A part of a model with blocks, and the same without: two configs of the zoo.
+    """A part of a model with blocks and the same part without: two configs of the zoo.
 
-    `part` takes the model apart; `inputs` makes what the part is run on, on a device.
+    `part` returns the part of a model; `inputs` makes its inputs on a device.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Twins:
     inputs: Callable[[str], Any]
 
     def build(self, blocks: bool, device: str) -> nn.Module:
-        """The part; the twins have the same weights, and blocks start as the identity."""
+        """Build the part; the twins have the same weights, and blocks start as the identity."""
         cfg = model_zoo.get_config(self.with_blocks if blocks else self.without)
         cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
         torch.manual_seed(0)
@@ -64,7 +64,7 @@ class _Layers(nn.Module):
 
 
 def image_batch(device: str) -> list[dict]:
-    """An image of 800 x 1333 pixels with five objects, as a data loader gives it."""
+    """Return an image of 800 x 1333 pixels with five objects, in a data loader's form."""
     random = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, 800, 1333), generator=random, dtype=torch.uint8)
     corners = torch.rand(5, 2, generator=random) * torch.tensor([900.0, 400.0])
@@ -107,7 +107,7 @@ TWINS = (
 
 
 def run_model(model: nn.Module, inputs: Any, training: bool, dtype: torch.dtype) -> None:
-    """An inference, or a training step: forward, backward, update by SGD."""
+    """Run an inference, or a training step: forward, backward, update by SGD."""
     model.train(training)
     device = next(model.parameters()).device.type
     half = torch.autocast(device, dtype, enabled=dtype != torch.float32)
@@ -125,7 +125,7 @@ def run_model(model: nn.Module, inputs: Any, training: bool, dtype: torch.dtype)
 def time_twins(
     twins: Twins, training: bool, rounds: int, device: str, dtype: torch.dtype
 ) -> dict[str, list[float]]:
-    """Seconds of both, in turn."""
+    """Measure seconds of both, in turn."""
     inputs = twins.inputs(device)
     models = {"with": twins.build(True, device), "without": twins.build(False, device)}
     return alternate(
@@ -142,7 +142,7 @@ def time_twins(
 def model_memory(
     number: int, blocks: bool, training: bool, device: str, dtype: torch.dtype
 ) -> int | None:
-    """Peak bytes beyond the model and its input; see `peak`."""
+    """Measure peak bytes beyond the model and its input; see `peak`."""
     torch.set_num_threads(1)
     twins = TWINS[number]
     inputs, model = twins.inputs(device), twins.build(blocks, device)

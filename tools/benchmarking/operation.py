@@ -38,7 +38,7 @@ class Case:
     dtype: torch.dtype = torch.float32
 
     def inputs(self) -> tuple[list[Tensor], Tensor, Callable[[Operation], object]]:
-        """The tensors to differentiate by, a gradient of the result, and the run itself."""
+        """Return the tensors that need gradients, a gradient of the result, and the run itself."""
         compared = 2 * self.width if self.form == "gaussian" else self.width
         theta = self._rows(self.positions, compared)
         shared = self.form == "gaussian" and self.keys == self.positions
@@ -69,7 +69,7 @@ class Case:
 
 
 def time_operation(case: Case, rounds: int) -> dict[str, list[float]]:
-    """Seconds of ours, and of the explicit form where it fits."""
+    """Measure seconds of ours, and of the explicit form if it fits."""
     _, _, run = case.inputs()
     names = ["ours", "explicit"] if case.explicit_fits() else ["ours"]
     steps = {
@@ -80,7 +80,7 @@ def time_operation(case: Case, rounds: int) -> dict[str, list[float]]:
 
 
 def extra_memory(case: Case, name: str) -> int | None:
-    """Peak bytes beyond inputs, result and gradients; see `peak`."""
+    """Measure peak bytes beyond inputs, result and gradients; see `peak`."""
     torch.set_num_threads(1)
     small = replace(case, positions=8, keys=8 * case.keys // case.positions)
     small.inputs()[2](OPERATIONS[name])

@@ -20,7 +20,7 @@ from nl_detectron.layers import explicit_nonlocal, nonlocal_block
 from .measure import alternate, in_own_process, peak, ratio, seconds
 from .models import run_model
 
-BLOCKS = {  # after which residual blocks of res2 to res5 (paper, Table 2c)
+BLOCKS = {  # residual blocks of res2 to res5 that a block follows (paper, Table 2c)
     0: [[], [], [], []],
     5: [[], [1, 3], [1, 3, 5], []],
     10: [[], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5], []],
@@ -64,7 +64,7 @@ def clip_of(frames: int, device: str) -> Tensor:
 def time_variants(
     frames: int, training: bool, rounds: int, device: str, dtype: torch.dtype
 ) -> Times:
-    """Seconds of every variant, in turn."""
+    """Measure seconds of every variant, in turn."""
     clip = clip_of(frames, device)
     models = {blocks: build(frames, blocks, device) for blocks in BLOCKS}
 
@@ -77,7 +77,7 @@ def time_variants(
 def peak_memory(
     frames: int, blocks: int, explicit: bool, training: bool, device: str, dtype: torch.dtype
 ) -> int | None:
-    """Peak bytes beyond the model and its input; see `peak`."""
+    """Measure peak bytes beyond the model and its input; see `peak`."""
     torch.set_num_threads(1)
     clip, model = clip_of(frames, device), build(frames, blocks, device)
     return peak(lambda: run(model, clip, explicit, training, dtype), device)

@@ -1,4 +1,4 @@
-"""Each way through the block against the block without it."""
+"""Each fast path of the block against the block without it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ def torch_pooling(x: Tensor, stride: tuple[int, ...]) -> Tensor:
 
 HEAD, VIDEO = "keypoint head, 100 regions", "video res4, 8 clips of 4x14x14"
 RES4, RES4_ALL = "res4 at 800x1344, subsampled", "res4 at 800x1344, not subsampled"
-# The way, the place and the form; what to replace, where and by what, to have the block without it.
+# The path, the place and the form; owner, name and replacement that remove the path.
 WAYS: list[tuple[str, str, str, tuple[object, str, object]]] = [
     (way, place, form, (owner, name, new))
     for way, places, form, owner, name, new in (
@@ -64,7 +64,7 @@ class Without(torch.nn.Module):
 
 
 def ways_table(rounds: int, device: str, dtype: torch.dtype) -> str:
-    """Ratios of the time without a way to that with it, in inference and training."""
+    """Measure ratios of the time without a path to the time with it, in inference and training."""
     rows = []
     for way, place, form, replaced in WAYS:
         shape, subsample = PLACES[place]

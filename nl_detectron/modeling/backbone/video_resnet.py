@@ -64,7 +64,7 @@ class Conv3d(nn.Conv3d):
 
 
 class VideoBlock(CNNBlockBase):
-    """What stem and residual blocks have in common: freezing with the norms of clips."""
+    """Base class of stem and residual blocks, with freezing of 3-D norms."""
 
     def freeze(self) -> "VideoBlock":
         """Make all parameters fixed and batch norms frozen ones; return the block."""
@@ -79,8 +79,8 @@ class VideoStem(VideoBlock):
 
     Args:
         time_kernel: planes of conv1's 7x7 kernel: 1 for C2D, 5 for I3D.
-        time_stride: of conv1 and of pool1: 2 in the paper's networks; 1 keeps all frames, as the
-            official code does for 8 and for 32x4 frames.
+        time_stride: time stride of conv1 and of pool1: 2 in the paper's networks; 1 keeps all
+            frames, as the official code does for 8 and for 32x4 frames.
         pooling: see `VideoResNet`.
     """
 
@@ -110,8 +110,11 @@ class VideoStem(VideoBlock):
 
 
 def _max_pool(pooling: str, *, time_stride: int, stride: int) -> nn.MaxPool3d:
-    """A pooling over what has a stride: windows of 3 from the border on in the paper; in the
-    official code of 2 in time and 3 in space, inside the map."""
+    """Build a max-pooling over the axes that have a stride.
+
+    The paper's windows are 3 wide and start at the border. The official code's are 2 wide in time
+    and 3 in space, without padding.
+    """
     paper = pooling == "paper"
     time = 1 if time_stride == 1 else 3 if paper else 2
     side = 1 if stride == 1 else 3
@@ -149,16 +152,16 @@ class VideoBasicBlock(VideoBlock):
 
 
 class VideoBottleneckBlock(VideoBlock):
-    """The bottleneck of Table 1: 1x1x1, 1x3x3, 1x1x1; in I3D one of them looks along time.
+    """The bottleneck of Table 1: 1x1x1, 1x3x3, 1x1x1; in I3D one of them extends over time.
 
     The last norm's scale starts at zero, as in the official code.
 
     Args:
-        bottleneck_channels: of the second convolution.
-        kernels: of the first and the second convolution.
-        stride: of space; time has none.
-        stride_in_1x1: whether it is in the first convolution or in the second.
-        norm, groups, dilation: as in Detectron2's block; the last two are of the second.
+        bottleneck_channels: channels of the second convolution.
+        kernels: kernels of the first and the second convolution.
+        stride: stride over space; time has none.
+        stride_in_1x1: put the stride into the first convolution instead of the second.
+        norm, groups, dilation: as in Detectron2's block; the last two are the second convolution's.
     """
 
     def __init__(
@@ -203,13 +206,13 @@ def _shortcut(in_channels: int, out_channels: int, *, stride: int, norm: str) ->
 
 
 def _start_at_zero(conv: Conv3d) -> None:
-    # A frozen norm's scale is no parameter: at zero it would stay.
+    # A frozen norm's scale is a buffer, which would stay at zero.
     if isinstance(conv.norm.weight, nn.Parameter):
         nn.init.zeros_(conv.norm.weight)
 
 
 def _is_inflated(stage: str, index: int) -> bool:
-    """Whether I3D's residual block looks along time: every other one, and all of res2.
+    """Return True for I3D's residual blocks with a time axis: every other one, and all of res2.
 
     This is the official code's choice for any depth; the paper says one for every two blocks.
     """
@@ -230,16 +233,16 @@ class VideoResNet(ResNet):
         temporal: "c2d": only the poolings see several frames. "i3d_3x1x1": conv1 is 5x7x7 and
             every other residual block's first 1x1 convolution 3x1x1. "i3d_3x3x3": its 3x3
             convolution is 3x3x3 instead (Table 2e).
-        stem_time_stride: of conv1 and of pool1, 2 or 1.
-        pooling: "official": pool1 2x3x3 and pool2 2x1x1 inside the map, as the released weights
-            need: 224 pixels are 55 in res2. "paper": 3x3x3 and 3x1x1 from the border on (Table
-            1), 56 in res2, as in 2-D ResNets. From res3 on the sizes are the same.
-        norm: what `build_norm_3d` takes.
+        stem_time_stride: time stride of conv1 and of pool1, 2 or 1.
+        pooling: "official": pool1 2x3x3 and pool2 2x1x1 without padding, as the released weights
+            need: 224 pixels are 55 in res2. "paper": 3x3x3 and 3x1x1 with padding (Table 1), 56
+            in res2, as in 2-D ResNets. From res3 on the sizes are the same.
+        norm: name for `build_norm_3d`.
         stem_channels, res2_channels, bottleneck_channels, groups, stride_in_1x1, res5_dilation:
             as MODEL.RESNETS has them; `bottleneck_channels` is res2's, and basic blocks have none.
         out_features: among "stem", "res2" to "res5"; later stages are not built.
-        freeze_at: the stem (1) and the stages up to res<freeze_at> (2 to 5) are fixed, their
-            non-local blocks too; 0 is nothing.
+        freeze_at: freeze the stem (1) and the stages up to res<freeze_at> (2 to 5), with their
+            non-local blocks; 0 freezes nothing.
 
     Raises:
         ValueError: for an argument outside these.
@@ -318,7 +321,7 @@ class VideoResNet(ResNet):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if x.dim() != 5:
-            raise ValueError(f"input of shape {tuple(x.shape)}, not (N, C, T, H, W)")
+            raise ValueError(f"expected input (N, C, T, H, W), got shape {tuple(x.shape)}")
         features = {"stem": self.stem(x)}
         x = features["stem"]
         for name in self.stage_names:
@@ -329,13 +332,13 @@ class VideoResNet(ResNet):
 
     @property
     def strides(self) -> dict[str, int]:
-        """Those of space, after the stem and every stage; `time_strides` has those of time."""
+        """Strides over space after the stem and every stage; `time_strides` has those over time."""
         return self._out_feature_strides
 
     def output_size(self, size: Size) -> dict[str, Size]:
-        """(T, H, W) after the stem and every stage, for clips of `size`.
+        """Compute (T, H, W) after the stem and every stage, for clips of `size`.
 
-        Less than 1 where a clip is too small for the network.
+        A value below 1 means that the clip is too small for the network.
         """
         layers: dict[str, list[Any]] = {"stem": [self.stem.conv1, self.stem.pool1]}
         for name in self.stage_names:
@@ -352,7 +355,7 @@ class VideoResNet(ResNet):
 
 
 def _kernels(temporal: str, *, basic: bool) -> tuple[Size, Size]:
-    """Kernels of a residual block's first and second convolution."""
+    """Return the kernels of a residual block's first and second convolution."""
     if basic:
         return (3 if temporal == "i3d_3x3x3" else 1, 3, 3), (1, 3, 3)
     first = (3 if temporal == "i3d_3x1x1" else 1, 1, 1)
@@ -394,12 +397,11 @@ _KEYS = {
 @BACKBONE_REGISTRY.register()
 @builds_nonlocal_blocks
 def build_nonlocal_video_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VideoResNet:
-    """A `VideoResNet` of Detectron2's MODEL.RESNETS and of MODEL.VIDEO_RESNET, with the blocks of
-    MODEL.RESNETS.NON_LOCAL.
+    """Build a `VideoResNet` from MODEL.RESNETS and MODEL.VIDEO_RESNET, with its blocks.
 
     Raises:
-        ConfigError: for a value that `VideoResNet` does not allow, DEFORM_ON_PER_STAGE, and for
-            GROUP_FRAMES that do not divide the time steps which a stage makes of INPUT.CLIP.FRAMES.
+        ConfigError: for a value that `VideoResNet` does not allow, DEFORM_ON_PER_STAGE, or
+            GROUP_FRAMES that do not divide a stage's time steps for INPUT.CLIP.FRAMES.
     """
     resnets = cfg.MODEL.RESNETS
     if any(resnets.DEFORM_ON_PER_STAGE):
@@ -430,5 +432,5 @@ def _check_group_frames(cfg: CfgNode, resnet: VideoResNet) -> None:
         if group and name in steps and steps[name] % group:
             raise ConfigError(
                 f"{BACKBONE_KEY}.GROUP_FRAMES has {group} for {name}; allowed: 0, or a divisor of "
-                f"the {steps[name]} time steps that it makes of INPUT.CLIP.FRAMES {frames}"
+                f"its {steps[name]} time steps at INPUT.CLIP.FRAMES {frames}"
             )

@@ -1,4 +1,4 @@
-"""A classifier of videos: backbone, global average pooling, dropout and a linear layer."""
+"""Video classifier: backbone, global average pooling, dropout and a linear layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...utils.errors import ConfigError, UserError
 from ..backbone.video_resnet import VideoResNet
 
-VIEWS_AT_ONCE = 4  # of a video, in inference
+VIEWS_AT_ONCE = 4  # views of a video in one forward pass at inference
 
 
 @META_ARCH_REGISTRY.register()
@@ -30,18 +30,18 @@ class VideoClassifier(nn.Module):
     probabilities are averaged over the windows. Views go to the device a few at a time.
 
     Args:
-        backbone: whose last feature is classified.
-        num_classes: of the linear layer, `classifier`.
-        dropout: the probability of a feature to be dropped, before the linear layer.
-        multi_label: a sigmoid and binary cross-entropy for each class, instead of a softmax and
-            cross-entropy. A video may then have any number of labels, otherwise it has one.
-        pixel_mean, pixel_std: of red, green and blue, in 0 to 255.
+        backbone: network whose last feature is classified.
+        num_classes: outputs of the linear layer, `classifier`.
+        dropout: probability of dropping a feature, before the linear layer.
+        multi_label: use a sigmoid and binary cross-entropy for each class, instead of a softmax
+            and cross-entropy. A video may then have any number of labels, otherwise it has one.
+        pixel_mean, pixel_std: values for red, green and blue, in 0 to 255.
         crop_size: height and width of the training crop in pixels; None to pool the whole map.
         view_pooling: "mean" or "max".
-        views_at_once: how many views go through the network together in inference.
+        views_at_once: number of views in one forward pass at inference.
 
     Raises:
-        UserError: in `forward`, for clips or labels other than these; it names the file.
+        UserError: in `forward`, for invalid clips or labels; the message names the file.
     """
 
     pixel_mean: Tensor
@@ -84,8 +84,8 @@ class VideoClassifier(nn.Module):
         backbone = build_backbone(cfg)
         if not isinstance(backbone, VideoResNet):
             raise ConfigError(
-                f"MODEL.BACKBONE.NAME is '{cfg.MODEL.BACKBONE.NAME}', whose features are not of "
-                "clips; allowed with VideoClassifier: build_nonlocal_video_resnet_backbone"
+                f"MODEL.BACKBONE.NAME is '{cfg.MODEL.BACKBONE.NAME}', an image backbone; "
+                "allowed with VideoClassifier: build_nonlocal_video_resnet_backbone"
             )
         crop, head = cfg.INPUT.CROP, cfg.MODEL.VIDEO_CLASSIFIER
         if crop.ENABLED and crop.TYPE != "absolute":
@@ -115,15 +115,15 @@ class VideoClassifier(nn.Module):
         return [self._scores(video["clips"]) for video in batched_inputs]
 
     def logits(self, clips: Tensor) -> Tensor:
-        """(N, classes) in float32 for uint8 clips (N, 3, T, H, W) on the device, as in training."""
+        """Compute (N, classes) in float32 for uint8 clips (N, 3, T, H, W), as in training."""
         return self._linear(self._features(clips).mean((2, 3, 4)))
 
     def probabilities(self, clips: Tensor) -> Tensor:
-        """(N, classes) for uint8 clips (N, 3, T, H, W) on the device, as in inference."""
+        """Compute (N, classes) for uint8 clips (N, 3, T, H, W), as in inference."""
         return self.classify(self._features(clips))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Probabilities (N, classes) for the backbone's feature (N, C, T, H, W)."""
+        """Compute probabilities (N, classes) for the backbone's feature (N, C, T, H, W)."""
         features = features.mean(2)
         windows = self._pool(features)
         logits = self._linear(windows.permute(0, 2, 3, 1))
@@ -137,9 +137,13 @@ class VideoClassifier(nn.Module):
         return self.classifier(self.dropout(features)).float()
 
     def _pool(self, features: Tensor) -> Tensor:
-        """The mean (N, C, places, places) of every window of a map: a training crop's, if it fits.
+        """Average every window of a map that is as large as a training crop's map.
 
-        Without one it is that of the whole map, whose size may be unknown to an exporter.
+        A window is at most as large as the map. Without a crop size, average the whole map, whose
+        size an exporter may not know.
+
+        Returns:
+            (N, C, places, places).
         """
         if self.window is None:
             return features.mean((2, 3), keepdim=True)
@@ -160,7 +164,7 @@ class VideoClassifier(nn.Module):
         return {"loss_cls": F.cross_entropy(logits, targets)}
 
     def _targets(self, videos: list[dict[str, Any]]) -> Tensor:
-        """Class numbers (videos,), or with `multi_label` zeros and ones (videos, classes)."""
+        """Return class numbers (videos,), or with `multi_label` 0 and 1 (videos, classes)."""
         for video in videos:
             labels = video["labels"]
             if not all(0 <= label < self.num_classes for label in labels):
@@ -199,7 +203,7 @@ class VideoClassifier(nn.Module):
         if any(min(size) < 1 for size in self.backbone.output_size((t, h, w)).values()):
             raise UserError(
                 f"{_name(video)} has clips of {t} frames of {h}x{w}, too small for the network: "
-                f"nothing is left of them in {self.feature}"
+                f"{self.feature} would be empty; use more frames or larger ones"
             )
 
 

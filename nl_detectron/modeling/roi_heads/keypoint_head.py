@@ -14,7 +14,7 @@ from ..insertion import build_block, insert_after
 @ROI_KEYPOINT_HEAD_REGISTRY.register()
 @builds_nonlocal_blocks
 class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
-    """Detectron2's keypoint head with a non-local block after every so many convolutions.
+    """Detectron2's keypoint head with a non-local block after every `every_convs` convolutions.
 
     Input (R, C, H, W), one map for each of R regions, R = 0 included; output the keypoint logits
     (R, K, 4H, 4W). Its weights have the stock head's names; a block's are called
@@ -24,7 +24,7 @@ class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
         input_shape, num_keypoints, conv_dims: as for the stock head; so are loss_weight and
             loss_normalizer, which `kwargs` may hold.
         every_convs: the distance between blocks in convolutions; 0 for no block. Table 6 has 2.
-        options: how each block is made.
+        options: options of each block.
     """
 
     @configurable
