@@ -362,14 +362,14 @@ def test_probing_is_done_once_and_again_where_a_file_has_changed(
     paths = [str(tmp_path / name) for name in names]
     kept = tmp_path / "list.txt.videos.json"
     kept.write_text('{"format": 2, "folder_rate": 24.0, "videos": {"h264.mp4": 5}}')  # broken
-    first = probe_all(paths, beside=tmp_path / "list.txt")
+    first = probe_all(paths, list_file=tmp_path / "list.txt")
     assert sorted(calls) == sorted(names[:5])
     assert all(isinstance(first[path], VideoInfo) for path in paths[:4])
     assert isinstance(first[paths[4]], VideoError)
     assert first[paths[5]] is None
     calls.clear()
     write_video(tmp_path / "h264.mp4", "libx264", 12)
-    second = probe_all(paths, beside=tmp_path / "list.txt")
+    second = probe_all(paths, list_file=tmp_path / "list.txt")
     # A bad one may have been put right where size and time do not tell.
     assert sorted(calls) == ["bad.mp4", "h264.mp4"]
     assert [second[path] for path in paths[1:4]] == [first[path] for path in paths[1:4]]
@@ -380,7 +380,7 @@ def test_where_the_list_is_cannot_be_written(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NL_DETECTRON_CACHE", str(tmp_path / "cache"))
-    path, beside = str(frames), tmp_path / "no folder" / "list.txt"  # root may write elsewhere
-    probe_all([path], beside=beside)
+    path, list_file = str(frames), tmp_path / "no folder" / "list.txt"  # root may write elsewhere
+    probe_all([path], list_file=list_file)
     monkeypatch.setattr(probing, "probe", lambda *_, **__: pytest.fail("probed again"))
-    assert probe_all([path], beside=beside)[path].num_frames == 12
+    assert probe_all([path], list_file=list_file)[path].num_frames == 12

@@ -163,7 +163,7 @@ def main() -> None:
         subtitle = f"{args.config_file}, {cfg.MODEL.WEIGHTS}"
         page = Page(title=TITLE, subtitle=subtitle, arrows=args.arrows)
         draw(args, source, files, bad, page)
-    report_bad(bad, len(files), what=f"{source.kind}s")
+    report_bad(bad, len(files), kind=f"{source.kind}s")
 
 
 def compute_all(

@@ -1,4 +1,4 @@
-"""Data sets: the embedded ones, which are drawn at first use, and lists of videos."""
+"""Datasets: the embedded ones, which are drawn at first use, and lists of videos."""
 
 from ..utils.file_io import cache_root
 from .catalog import check_datasets

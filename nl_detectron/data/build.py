@@ -1,8 +1,8 @@
 """Data loaders of images and videos, whose errors name the bad file.
 
-Detectron2's loaders end in whatever the JSON parser, the COCO API, Pillow or numpy says, mostly
-without a file's name, and from a worker process with that process's traceback. The loaders of this
-module raise `DataError` instead: one line with the file and what to do.
+Detectron2's loaders fail with errors of the JSON parser, the COCO API, Pillow or numpy. These
+mostly lack a file's name, and have a traceback of the worker process. The loaders of this module
+raise `DataError` instead: one line with the file and the fix.
 """
 
 import copy
@@ -37,13 +37,14 @@ class DataErrorMapper:
     """A mapper of dataset dicts whose errors name the image's file.
 
     Args:
-        mapper: what makes a dataset dict with ``file_name`` ready for the model, e.g. Detectron2's
-            ``DatasetMapper``.
+        mapper: function from a dataset dict with ``file_name`` to the model's input, such as
+            Detectron2's ``DatasetMapper``.
 
     Raises:
-        DataError: the image cannot be used, or is a pipe or device, which is not read; or, with
-            Detectron2's own mapper, has more than 8 bits a channel or annotations that cannot be
-            used. Errors of other mappers stay as they are, with a note that names the image.
+        DataError: the image is unreadable, or a pipe or device, which is not read. With
+            Detectron2's own mapper also: it has more than 8 bits per channel, or invalid
+            annotations. Errors of other mappers are raised unchanged, with a note that names the
+            image.
     """
 
     def __init__(self, mapper: Mapper) -> None:
@@ -52,9 +53,9 @@ class DataErrorMapper:
     def __call__(self, record: dict[str, Any]) -> Any:
         path = record.get("file_name")
         reads_8_bits = type(self.mapper) is DatasetMapper
-        look = header_error if reads_8_bits else special_file
+        find_problem = header_error if reads_8_bits else special_file
         try:
-            if path is None or not (problem := look(path)):
+            if path is None or not (problem := find_problem(path)):
                 return self.mapper(record)
         except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
             if path is None:
@@ -78,7 +79,7 @@ def _image_message(path: str, problem: tuple[str, str]) -> str:
 
 @contextmanager
 def annotation_errors(names: Iterable[str]) -> Iterator[None]:
-    """Where reading data sets fails, say what is wrong in their annotation files.
+    """Explain failures of reading datasets by the problems of their annotation files.
 
     Raises:
         DataError: reading failed, and one of the files is missing or has an error.
@@ -93,12 +94,12 @@ def annotation_errors(names: Iterable[str]) -> Iterator[None]:
             if MetadataCatalog.get(name).get("json_file") is None:
                 continue
             if wrong := check_registered(name, with_images=False).first_error():
-                raise DataError(f"data set '{name}': {wrong}; {_CHECK}") from error
+                raise DataError(f"dataset '{name}': {wrong}; {_CHECK}") from error
         found = {name: _categories(name) for name in names}
         if None not in found.values() and len(set(map(str, found.values()))) > 1:
             said = "; ".join(f"'{name}' has {short_repr(found[name])}" for name in found)
             raise DataError(f"expected the same categories in all datasets, got: {said}") from error
-        if isinstance(error, OSError | AssertionError):  # Detectron2 asserts that data is there
+        if isinstance(error, OSError | AssertionError):  # Detectron2 asserts that data exists
             raise DataError(f"dataset {', '.join(names)}: {error_text(error)}") from error
         raise
 
@@ -112,9 +113,8 @@ def build_train_loader(cfg: Config, mapper: Mapper | None = None) -> Iterable[li
             videos `TrainMapper`.
 
     Raises:
-        DataError: an annotation file cannot be used or, while the loader is read, an image or
-            video.
-        ConfigError: the categories of a dataset are not those of the model.
+        DataError: an annotation file is unusable or, during iteration, an image or video.
+        ConfigError: the categories of a dataset differ from the model's.
     """
     if is_video(cfg):
         from .video import build  # needs PyAV, which images do not
@@ -135,8 +135,8 @@ def build_test_loader(cfg: Config, name: str, mapper: Mapper | None = None) -> D
     """Return Detectron2's loader to evaluate on `name`; errors in the data name the file.
 
     Args:
-        cfg: a YAML config, or a LazyConfig, whose ``dataloader.test`` is for one data set.
-        name: of the data set.
+        cfg: a YAML config, or a LazyConfig, whose ``dataloader.test`` is for one dataset.
+        name: name of the dataset.
         mapper: replaces Detectron2's ``DatasetMapper(cfg, False)``, the LazyConfig's mapper, or
             for videos `TestMapper`.
 
@@ -162,7 +162,7 @@ def build_test_loader(cfg: Config, name: str, mapper: Mapper | None = None) -> D
 def instantiate_loader(config: DictConfig, mapper: Mapper | None = None) -> Any:
     """Return the loader that a LazyConfig's ``dataloader.train`` or ``.test`` describes.
 
-    Errors in the data name the file, whichever mapper the config has; `mapper` replaces it.
+    Errors in the data name the file, with any mapper; `mapper` replaces the config's.
     """
     names = OmegaConf.select(config, "dataset.names", default=())
     config = copy.deepcopy(config)
@@ -173,17 +173,17 @@ def instantiate_loader(config: DictConfig, mapper: Mapper | None = None) -> Any:
 
 
 def check_metadata(run: Run) -> None:
-    """Raise ConfigError for metadata that keypoints cannot be trained with; reads no data."""
+    """Raise ConfigError for metadata that does not suit keypoint training, without reading data."""
     for problem in problems_of_metadata(run):
         kind = KINDS[problem.kind]
         raise ConfigError(f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.fix}")
 
 
 def check_categories(run: Run, names: Iterable[str]) -> None:
-    """Raise ConfigError for a loaded dataset whose categories are not those of the model.
+    """Raise ConfigError for a loaded dataset whose categories differ from the model's.
 
-    The model's categories are those of the first dataset to train on. Where their number is not the
-    model's, as in an evaluation with another dataset in ``DATASETS.TRAIN``, the number counts.
+    The model's categories are those of the first dataset to train on. If their number is not the
+    model's, as in an evaluation with another dataset in ``DATASETS.TRAIN``, only the number counts.
     """
     classes, trained = run.num_classes, _categories(run.train[0]) if run.train else None
     known = trained if trained and classes in (None, len(trained)) else None

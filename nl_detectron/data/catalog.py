@@ -1,4 +1,4 @@
-"""Registered datasets: their files, and their class names as models and files keep them."""
+"""Registered datasets: their files, and class names in checkpoints and files."""
 
 import importlib.util
 import json
@@ -44,7 +44,7 @@ def check_datasets(names: Iterable[str]) -> None:
     """Check that datasets are registered and on disk, and that their packages are installed.
 
     Raises:
-        UserError: the first that is missing.
+        UserError: for the first dataset, file or package that is missing.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -53,7 +53,7 @@ def check_datasets(names: Iterable[str]) -> None:
         for path in map(metadata.get, _PATHS):
             if path and "://" not in path and not os.path.exists(path):
                 raise UserError(
-                    f"dataset '{name}' is not there: no {os.path.abspath(path)}; "
+                    f"dataset '{name}' is missing: no {os.path.abspath(path)}; "
                     f"{_where_to_put(metadata)}"
                 )
         for package, requirement in _PACKAGES.get(metadata.get("evaluator_type"), {}).items():
@@ -65,8 +65,8 @@ def check_datasets(names: Iterable[str]) -> None:
 
 
 def not_registered(name: str) -> str:
-    """Return the message for a name that no dataset has, with the fix."""
-    # Names share much, such as "_train": only a slip of the fingers comes closer than this.
+    """Return the error message for an unknown dataset name, with the fix."""
+    # Names share much, such as "_train", so only typing errors count as close.
     hint = nearest(name, list(DatasetCatalog.keys()), cutoff=0.85) or (
         f" Register your own by DATASETS.REGISTER in the config, [{{name: {name}, json_file: FILE, "
         f"image_root: FOLDER}}] or for videos [{{name: {name}, list_file: FILE, root: FOLDER}}], "
@@ -81,18 +81,18 @@ def _where_to_put(metadata: Metadata) -> str:
     root = os.environ.get("DETECTRON2_DATASETS")
     where = f"is '{root}'" if root else "is not set, so ./datasets is used"
     return (
-        f"DETECTRON2_DATASETS {where}; point it at the folder that holds the datasets, or use "
-        "nl_shapes_train and nl_shapes_val, or with videos nl_clips_train and nl_clips_val, which "
+        f"DETECTRON2_DATASETS {where}; set it to the folder of the datasets, or use "
+        "nl_shapes_train and nl_shapes_val, or for videos nl_clips_train and nl_clips_val, which "
         "need no download"
     )
 
 
 def metadata_of(names: Iterable[str]) -> dict[str, Any]:
-    """Return what predictions need of the first registered dataset that has class names.
+    """Return metadata for predictions from the first registered dataset that has class names.
 
     These are Detectron2's ``thing_classes``, ``thing_dataset_id_to_contiguous_id``,
-    ``keypoint_names`` and ``keypoint_connection_rules``, as plain data. A dataset that is not
-    loaded yet gives those of its annotation file. Without any class names the dict is empty.
+    ``keypoint_names`` and ``keypoint_connection_rules``, as plain data. For a dataset that is not
+    loaded yet they come from its annotation file. Without class names the dict is empty.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -115,13 +115,13 @@ def class_metadata(
     """Return names and category ids of a model's classes; classes without a name get their number.
 
     Args:
-        trained: the metadata in the checkpoint; if there is none, that of a registered dataset of
-            `cfg` is taken.
+        trained: the metadata in the checkpoint; if empty, a registered dataset of `cfg` provides
+            it.
         classes: names, or a file of them, that replace these.
 
     Raises:
         UserError: the file cannot be read.
-        ConfigError: `classes` has not as many names as the model has classes.
+        ConfigError: `classes` and the model differ in the number of classes.
     """
     key = CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
     count = attrgetter(key)(cfg) if key else None
@@ -138,9 +138,9 @@ def class_metadata(
     names = found.setdefault("thing_classes", [])
     if not names or (count is not None and len(names) > count):
         logger.warning(
-            "The names of the classes are not known: numbers from 0 stand for names and category "
-            "ids. The checkpoint %s has none that fit and no dataset of the config is registered; "
-            "give a file of names or a COCO file (demo: --class-names, Predictor: classes)",
+            "Class names are unknown, so numbers from 0 replace names and category ids. The "
+            "checkpoint %s has none that fit, and no dataset of the config is registered; pass a "
+            "file of names or a COCO file (demo: --class-names, Predictor: classes)",
             cfg.MODEL.WEIGHTS,
         )
         found = {"thing_classes": (names := [])}
@@ -154,9 +154,9 @@ def class_metadata(
 
 
 def classes_differ(names: Sequence[str] | None, others: Sequence[str] | None) -> bool:
-    """Whether labels of two lists of class names would be mixed up, as far as the names are known.
+    """Return True if two lists of known class names differ, which would mix up labels.
 
-    Numbers stand for unknown names, and a single class may have another name.
+    Numbers replace unknown names, and a single class may have another name.
     """
     if not names or not others or len(names) == len(others) == 1:
         return False
@@ -183,8 +183,8 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def read_class_names(file: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the metadata in a file of class names.
 
-    It is a COCO file, whose categories count in the order of their ids, or what
-    `read_classes` takes: a name a line, or a JSON object of names and numbers.
+    The file is a COCO file, whose categories count in the order of their ids, or one for
+    `read_classes`: a name per line, or a JSON object of names and numbers.
 
     Raises:
         UserError: the file is none of these.
@@ -218,5 +218,5 @@ def categories_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def as_json(metadata: Mapping[str, Any]) -> str:
-    """Return metadata as JSON, with pairs for the category ids: keys would become text."""
+    """Return metadata as JSON, with category ids as pairs, since JSON's keys are text."""
     return json.dumps({**metadata, _IDS: list(metadata.get(_IDS, {}).items())})

@@ -1,4 +1,4 @@
-"""Images as a model takes them: from files, arrays, PIL images and tensors."""
+"""Model inputs from image files, arrays, PIL images and tensors."""
 
 import os
 from typing import TypeAlias
@@ -16,14 +16,14 @@ ImageInput: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | torc
 
 
 def read_image(file: str | os.PathLike[str], format: str = "BGR") -> np.ndarray:
-    """Return an image as training sees it, (H, W, C), rotated as its EXIF data says.
+    """Read an image as training does, (H, W, C), rotated by its EXIF data.
 
     Args:
-        file: an image with 8 bits a channel.
-        format: of the channels, as ``INPUT.FORMAT`` has it.
+        file: an image with 8 bits per channel.
+        format: format of the channels, as in ``INPUT.FORMAT``.
 
     Raises:
-        UserError: the file cannot be read as an image, or has more than 8 bits a channel.
+        UserError: the file is unreadable as an image, or has more than 8 bits per channel.
     """
     path, cause = os.fspath(file), None
     try:
@@ -42,10 +42,10 @@ def to_array(image: ImageInput, format: str = "BGR") -> np.ndarray:
         image: a file; an array (H, W, 3) of uint8 in BGR order, as OpenCV reads it; a tensor
             (3, H, W) of uint8 in RGB order, as torchvision reads it; or a PIL image, which is not
             rotated.
-        format: of the channels, as ``INPUT.FORMAT`` has it.
+        format: format of the channels, as in ``INPUT.FORMAT``.
 
     Raises:
-        UserError: a file cannot be read, or an image has more than 8 bits a channel.
+        UserError: a file is unreadable, or an image has more than 8 bits per channel.
         ValueError: an array or tensor has another shape or type.
     """
     if isinstance(image, str | os.PathLike):

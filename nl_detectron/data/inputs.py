@@ -1,4 +1,4 @@
-"""The images that a command line names: files, folders, patterns and data sets."""
+"""Images of a command line: files, folders, patterns and datasets."""
 
 import glob
 import os
@@ -12,7 +12,7 @@ from ..utils.errors import UserError
 from . import check_datasets
 
 WHAT = (
-    "images, folders of them, patterns such as 'photos/*.jpg', a data set's name, or NAME:COUNT "
+    "images, folders of them, patterns such as 'photos/*.jpg', a dataset's name, or NAME:COUNT "
     "for its first few"
 )
 
@@ -20,9 +20,9 @@ ImageId = int | str
 
 
 def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
-    """Return the files that are meant, in order, with the image ids of those of data sets.
+    """Return the files of `inputs`, in order, with the image ids of files from datasets.
 
-    Whether they are images shows on reading.
+    Reading them will show if they are images.
     """
     files: dict[Path, ImageId | None] = {}
     for item in inputs:
@@ -30,7 +30,7 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
         found: dict[Path, ImageId | None]
         if name in DatasetCatalog and not os.path.exists(item):
             if count and not count.isdecimal():
-                raise UserError(f"--input {item}: '{count}' is not a number")
+                raise UserError(f"--input {item}: expected NAME:COUNT, got '{count}' as COUNT")
             check_datasets([name])
             records = DatasetCatalog.get(name)[: int(count) if count else None]
             found = {Path(record["file_name"]): record.get("image_id") for record in records}
@@ -42,7 +42,7 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
         else:
             found = dict.fromkeys(map(Path, sorted(glob.glob(os.path.expanduser(item)))))
         if not found:
-            raise UserError(f"--input {item}: there is no such file, or it is an empty folder")
+            raise UserError(f"--input {item}: expected an image file or a folder of them, got none")
         for file, number in found.items():
             files[file] = files.get(file) if number is None else number
     return files
@@ -51,10 +51,10 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
 def number_images(
     files: dict[Path, ImageId | None], coco: dict[str, Any] | None = None
 ) -> dict[Path, ImageId]:
-    """Return the image id of each file: its data set's, or that of its entry in a COCO file.
+    """Return the image id of each file: its dataset's, or that of its entry in a COCO file.
 
-    Other files count on from the largest of these. Without any, the numbers that are the files'
-    names are taken where all names are numbers, as in COCO; otherwise the files count from 0.
+    Other files are numbered after the largest of these ids. Without any id, the ids are the files'
+    names if all names are numbers, as in COCO; otherwise they count from 0.
     """
     entries: dict[str, list[dict[str, Any]]] = {}
     for image in (coco or {}).get("images", ()):
@@ -76,8 +76,8 @@ def number_images(
     return known | {file: first + i for i, file in enumerate(others)}
 
 
-def report_bad(bad: list[Path], count: int, *, what: str = "images") -> None:
-    """Raise UserError if any of `count` files could not be read as `what`."""
+def report_bad(bad: list[Path], count: int, *, kind: str = "images") -> None:
+    """Raise UserError if any of `count` files is unreadable; `kind` names them in the message."""
     if bad:
         names = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise UserError(f"{len(bad)} of {count} files are not {what}: {names}")
+        raise UserError(f"expected {count} {kind}, got {len(bad)} unreadable files: {names}")

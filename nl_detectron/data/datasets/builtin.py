@@ -1,4 +1,4 @@
-"""Names of the generated data sets in Detectron2's catalogs; they are made at first use."""
+"""Registration of the generated datasets with Detectron2; they are made at first use."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,35 +22,35 @@ from .video_list import read_list
 
 
 class GeneratedMetadata(Metadata):
-    """Metadata of a data set that does not exist before somebody asks where it is.
+    """Metadata of a dataset that is made when its path is read.
 
-    ``json_file`` and ``image_root`` are what ``register_coco_instances`` would have set, so
-    COCOEvaluator finds the annotations whether or not the data set has been loaded.
+    ``json_file`` and ``image_root`` have the values of ``register_coco_instances``, so
+    COCOEvaluator finds the annotations even before the dataset is loaded.
     """
 
     @property
     def json_file(self) -> str:
-        """Path of the annotations; the data set is made if need be."""
+        """Path of the annotations; reading it makes a missing dataset."""
         return str(annotation_file(self.make(), self.split))
 
     @property
     def image_root(self) -> str:
-        """Folder of the images; the data set is made if need be."""
+        """Folder of the images; reading it makes a missing dataset."""
         return str(image_folder(self.make(), self.split))
 
 
 def register_generated(
     name: str, split: str, classes: Sequence[str], make: Callable[[], Path]
 ) -> None:
-    """Register one split of a generated data set with COCO's person keypoints.
+    """Register one split of a generated dataset with COCO's person keypoints.
 
-    Does nothing if there is a data set of this name already.
+    Do nothing if a dataset of this name exists.
 
     Args:
         name: name in the catalogs.
-        split: which split it is.
+        split: name of the split.
         classes: names of the categories; their ids in the file count from 1 in this order.
-        make: makes the data set unless it exists, and returns its folder.
+        make: makes the dataset unless it exists, and returns its folder.
     """
     if name in DatasetCatalog:
         return
@@ -72,7 +72,7 @@ def register_generated(
 
 
 def register_all() -> None:
-    """Register the generated data sets and the video ones; calling it again is harmless.
+    """Register the generated datasets and the video datasets; a second call does nothing.
 
     They are ``nl_shapes_train`` and ``nl_shapes_val``, ``nl_clips_train`` and ``nl_clips_val``.
     """
@@ -93,7 +93,7 @@ def _register_clips(split: str) -> None:
             name,
             read_list(list_file),
             root=list_file.parent,
-            beside=list_file,
+            list_file=list_file,
             num_classes=len(clips.CLASSES),
         )
 

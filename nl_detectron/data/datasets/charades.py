@@ -1,4 +1,4 @@
-"""Charades: the official CSV files, whose labels are actions with their seconds."""
+"""Charades: the official CSV files, whose labels are actions with times in seconds."""
 
 import csv
 from pathlib import Path
@@ -10,7 +10,7 @@ NUM_CLASSES = 157
 
 _COLUMNS = {"id", "actions"}
 
-# Of a folder of videos or of frames, in the order in which they are looked for.
+# Names of folders of videos or of frames, in the order of the search.
 _FOLDERS = ("Charades_v1_480", "Charades_v1", "Charades_v1_rgb", "videos", "frames")
 
 
@@ -25,12 +25,12 @@ def read_csv(file: Path, root: Path) -> list[Entry]:
 
     Raises:
         UserError: the file cannot be read.
-        DataError: it is no such file; the message has the line.
+        DataError: the file has another format; the message has the line.
     """
     lines = [line for _, line in read_lines(file)]
     reader = csv.DictReader(lines)
     if not set(reader.fieldnames or ()) >= _COLUMNS:
-        raise DataError(f"{file} has no columns 'id' and 'actions', as Charades' files have")
+        raise DataError(f"expected columns 'id' and 'actions' as in Charades' files, got {file}")
     entries = []
     for row in reader:
         where = f"{file}, line {reader.line_num}"
@@ -54,7 +54,7 @@ def read_csv(file: Path, root: Path) -> list[Entry]:
 
 
 def is_csv(file: Path) -> bool:
-    """Say whether a file has the columns of Charades' CSV files."""
+    """Return True if a file has the columns of Charades' CSV files."""
     lines = read_lines(file)
     return bool(lines) and set(lines[0][1].strip().split(",")) >= _COLUMNS
 
@@ -67,7 +67,7 @@ def _interval(text: str, where: str) -> tuple[int, float, float]:
         return int(name[1:]), float(first), float(last)
     except ValueError as error:
         raise DataError(
-            f"{where}: {text.strip()!r} is no action like 'c092 11.90 21.20'"
+            f"{where}: expected an action such as 'c092 11.90 21.20', got {text.strip()!r}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Datasets that a config registers by ``DATASETS.REGISTER``, instead of a script."""
+"""Registration of datasets by ``DATASETS.REGISTER`` of a config, instead of a script."""
 
 from typing import Any
 
@@ -29,9 +29,9 @@ def register_datasets(cfg: CfgNode) -> None:
     """Register the datasets that a config lists in ``DATASETS.REGISTER``.
 
     An entry has the arguments of `register_videos`, or ``name``, ``json_file`` and ``image_root``
-    of ``register_coco_instances``, with ``keypoint_names`` and ``keypoint_flip_map`` where there
-    are keypoints. Relative paths start from the current folder. An entry that is registered
-    already is skipped.
+    of ``register_coco_instances``, with ``keypoint_names`` and ``keypoint_flip_map`` for
+    keypoints. Relative paths start from the current folder. Entries that are already registered
+    are skipped.
 
     Raises:
         ConfigError: an entry has a missing, unknown or wrong key, or the name of another dataset.

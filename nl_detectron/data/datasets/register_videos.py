@@ -1,4 +1,4 @@
-"""Names of video data sets in Detectron2's catalogs. Nothing is read before a set is asked for."""
+"""Registration of video datasets with Detectron2. A dataset is read at first use."""
 
 import logging
 import os
@@ -30,21 +30,21 @@ def register_videos(
     multi_label: bool = False,
     folder_rate: float = FOLDER_RATE,
 ) -> None:
-    """Register a list of videos as a data set of this name.
+    """Register a list of videos as a dataset.
 
     Args:
-        name: for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
-        list_file: lines ``path label[,label...]``, see `lists.read_list`; None: `root` has a
-            folder for each class.
-        root: what relative paths are relative to.
-        classes: names of the classes in the order of their numbers, or their number, or a file with
-            a name a line; None: the folders' names, or as many as the list uses.
+        name: name for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+        list_file: lines ``path label[,label...]``, see `video_list.read_list`; None if `root` has
+            a folder for each class.
+        root: folder that relative paths start from.
+        classes: class names in order, or the class count, or a file with a name per line; None
+            for the folders' names, or the classes in the list.
         multi_label: evaluate with mean average precision, since a video may have several labels.
-        folder_rate: frames a second of folders of frames.
+        folder_rate: frames per second of folders of frames.
 
-    The dicts have ``file_name``, ``video_id``, ``labels``, ``info`` (a `VideoInfo`) and, where a
-    list gives labels of frames, ``intervals`` in seconds. A video that cannot be read has
-    ``error``, the reason, instead of ``info``. Videos that are not there are left out, and logged.
+    The dicts have ``file_name``, ``video_id``, ``labels``, ``info`` (a `VideoInfo`) and, if a list
+    has labels of frames, ``intervals`` in seconds. An unreadable video has ``error``, the reason,
+    instead of ``info``. Missing videos are skipped and logged.
     """
     where, folder = None if list_file is None else Path(list_file), Path(root)
 
@@ -84,7 +84,7 @@ def register_all() -> None:
                 kinetics,
                 classes=names if names.is_file() else KINETICS_CLASSES,
             )
-    # The official files call the part that everybody validates on "test".
+    # The official files call the common validation part "test".
     for split, official in (("train", "train"), ("val", "test")):
         if f"charades_{split}" not in DatasetCatalog:
             _register_charades(f"charades_{split}", official, datasets / "charades")
@@ -130,7 +130,7 @@ def _register(
             name,
             entries,
             root=root,
-            beside=list_file or root,
+            list_file=list_file or root,
             num_classes=len(metadata.thing_classes),
             folder_rate=folder_rate,
         )
@@ -151,25 +151,25 @@ def load_entries(
     entries: Sequence[Entry],
     *,
     root: Path,
-    beside: Path,
+    list_file: Path,
     num_classes: int,
     folder_rate: float = FOLDER_RATE,
 ) -> list[dict[str, Any]]:
     """Return the dicts of a list's videos, see `register_videos`.
 
     Raises:
-        DataError: a label is out of range, or none of the videos is there.
+        DataError: a label is out of range, or all videos are missing.
     """
     from ..video.probing import probe_all  # needs PyAV
 
     for entry in entries:
         if any(label >= num_classes for label in entry.labels):
             raise DataError(
-                f"data set '{name}': {beside}, line {entry.line}: label {max(entry.labels)} of "
-                f"{entry.path!r} is out of range: there are {num_classes} classes, from 0"
+                f"dataset '{name}': {list_file}, line {entry.line}: expected labels from 0 to "
+                f"{num_classes - 1} for {entry.path!r}, got {max(entry.labels)}"
             )
     paths = [os.path.join(root, entry.path) for entry in entries]
-    found = probe_all(paths, beside=beside, folder_rate=folder_rate, title=name)
+    found = probe_all(paths, list_file=list_file, folder_rate=folder_rate, title=name)
     dicts: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
     for entry, path in zip(entries, paths, strict=True):
@@ -190,11 +190,12 @@ def load_entries(
     missing = [path for path, info in found.items() if info is None]
     if not dicts:
         raise DataError(
-            f"data set '{name}': none of its {len(entries)} videos is there: no {missing[0]}"
+            f"dataset '{name}': all {len(entries)} videos are missing, the first is {missing[0]}; "
+            "check the folder that its paths start from"
         )
     if missing:
         logger.warning(
-            "Data set '%s' has %d of %d videos; %d are not there, the first: %s",
+            "Dataset '%s' has %d of %d videos; %d are missing, the first is %s",
             name,
             len(dicts),
             len(entries),
@@ -202,7 +203,7 @@ def load_entries(
             missing[0],
         )
     else:
-        logger.info("Data set '%s' has all of its %d videos", name, len(dicts))
+        logger.info("Dataset '%s' has all of its %d videos", name, len(dicts))
     return dicts
 
 

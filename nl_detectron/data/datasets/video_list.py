@@ -29,10 +29,10 @@ class Entry:
     """A video of a list.
 
     Args:
-        path: as the list has it.
-        labels: of the whole video, numbers from 0, in rising order.
-        intervals: label, first and last second; None where labels hold all the time.
-        line: of the list, from 1; 0 for a folder of classes.
+        path: path in the list.
+        labels: labels of the whole video, numbers from 0, ascending.
+        intervals: label, first and last second; None if the labels hold for the whole video.
+        line: line of the list, from 1; 0 for a folder of classes.
     """
 
     path: str
@@ -50,11 +50,11 @@ def read_list(file: Path, *, folder_rate: float = FOLDER_RATE) -> list[Entry]:
     every frame.
 
     Args:
-        folder_rate: frames a second of those folders.
+        folder_rate: frames per second of those folders.
 
     Raises:
         UserError: the file cannot be read.
-        DataError: a line is none of these; the message has its number.
+        DataError: a line has another form; the message has its number.
     """
     lines = read_lines(file)
     header = lines[0][1].split() if lines else []
@@ -84,7 +84,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        reason = getattr(error, "strerror", None) or "expected text in UTF-8"
         raise UserError(f"cannot read {file}: {reason}") from error
     return [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
 
@@ -102,8 +102,8 @@ def _frame_list(
             rows.append((row[column["video_id"]], frame, row[column["path"]], labels, number))
         except (IndexError, ValueError) as error:
             raise DataError(
-                f"{file}, line {number}: {line.strip()[:80]!r} does not fit the header "
-                f"'{' '.join(header)}'"
+                f"{file}, line {number}: expected '{' '.join(header)}' as in the header, got "
+                f"{line.strip()[:80]!r}"
             ) from error
     for _, group in groupby(rows, key=lambda row: row[0]):
         frames = list(group)
@@ -130,8 +130,8 @@ def _runs(frames: Sequence[tuple]) -> list[tuple[int, int, int]]:
 def read_folders(root: Path) -> tuple[list[Entry], list[str]]:
     """Return the videos and the class names of a folder with a folder for each class.
 
-    Classes count from 0 in the order of their names. In a class's folder there are video files, or
-    folders of frames.
+    Classes count from 0 in the order of their names. A class's folder has video files, or folders
+    of frames.
     """
     try:
         classes = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
@@ -145,13 +145,13 @@ def read_folders(root: Path) -> tuple[list[Entry], list[str]]:
         raise UserError(f"cannot read the folder {root}: {error.strerror}") from error
     if not entries:
         images = any(p.suffix.lower() in IMAGE_SUFFIXES for p in root.rglob("*"))
-        hint = "; a video's frames belong in a folder of their own" if images else ""
-        raise DataError(f"{root} has no folder of a class with a video in it{hint}")
+        hint = "; put each video's frames into a separate folder" if images else ""
+        raise DataError(f"expected a folder for each class with videos in {root}, got none{hint}")
     return entries, classes
 
 
 def read_classes(file: Path) -> list[str]:
-    """Return class names: a line each, or a JSON object that maps a name to its number."""
+    """Read class names: one per line, or a JSON object that maps names to numbers."""
     if file.suffix != ".json":
         return [line.strip() for _, line in read_lines(file)]
     try:
@@ -161,4 +161,4 @@ def read_classes(file: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{file} does not map each class's name to its number from 0") from error
+        raise UserError(f"{file}: expected each class name with its number from 0") from error

@@ -1,4 +1,4 @@
-"""Find the problems of a dataset before a run does.
+"""Search for problems of a dataset before a run.
 
 `check_file` reads an annotation file and its images, `check_registered` a dataset by its name,
 `check_run` all datasets of a config, and compares them with it. The table `KINDS` has all kinds of
@@ -47,9 +47,9 @@ def check_file(
 
     Args:
         annotations: a JSON file in COCO's format.
-        images: the folder of the images; None: do not look at them.
-        expected: what the run asks of the dataset.
-        decode: read every image, not only see whether its file is there.
+        images: the folder of the images; None skips the images.
+        expected: requirements of the run.
+        decode: read every image, instead of only checking that its file exists.
         progress: show a progress bar while images are read.
         title: name of the dataset in the report (default: the file).
     """
@@ -69,7 +69,7 @@ def check_registered(
     """Report the problems of a dataset in Detectron2's catalog; arguments as `check_file`.
 
     Raises:
-        UserError: there is no such dataset, or it is not from an annotation file of COCO's.
+        UserError: there is no such dataset, or it has no annotation file in COCO's format.
     """
     file, images = located(name)
     folder = images if with_images else None
@@ -77,7 +77,7 @@ def check_registered(
 
 
 def check_run(run: Run, *, decode: bool = True, progress: bool = False) -> list[Report]:
-    """Report on each dataset of a run, and last on how they fit the model and each other."""
+    """Report on each dataset of a run, and last on all of them with the model."""
     reports, summaries = [], []
     for name in dict.fromkeys(run.train + run.test):
         reports.append(report := Report(name))

@@ -114,8 +114,8 @@ def run_lengths(counts: list[int] | str) -> list[int]:
     """Return the runs of COCO's RLE, compressed or not; -1 if they cannot be decoded.
 
     A run is written in characters of 6 bits from ``"0"`` on: 5 bits of a two's complement number,
-    lowest first, and whether there are more. From the fourth on, it is the difference to the run
-    before the last. pycocotools does not check what it decodes, so this must.
+    lowest first, and a continuation bit. From the fourth run on, the number is the difference to
+    the run before the last. pycocotools does not check its input, so this function does.
     """
     if isinstance(counts, list):
         return counts or [-1]
@@ -136,7 +136,7 @@ def run_lengths(counts: list[int] | str) -> list[int]:
 
 
 def _beyond(xs: Sequence[float], ys: Sequence[float], size: Size) -> float:
-    """Return by how many pixels points are outside their image; below 0 if none is."""
+    """Return the largest distance in pixels of points outside their image; below 0 for none."""
     if size is None or not xs or not ys:
         return 0
     return max(-min(xs), -min(ys), max(xs) - size[0], max(ys) - size[1])

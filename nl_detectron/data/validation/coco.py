@@ -10,9 +10,9 @@ from typing import Any, Literal
 from ...utils.errors import short_repr
 from .kinds import Problem, error_text
 
-# COCO's evaluation keeps ids as floating-point numbers, which count no further.
+# COCO's evaluation keeps ids as floating-point numbers, which are exact up to here.
 MAX_ID = 2**53
-# Pixels. Masks are rasterised at the polygon's length, so a wild coordinate eats all memory.
+# Pixels. Rasterising a mask takes memory by the polygon's length.
 MAX_COORDINATE = 1e6
 
 Entry = dict[str, Any]
@@ -21,14 +21,14 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a run asks of a dataset; None means: whatever the file itself has.
+    """Requirements of a run for a dataset; None accepts the file's content.
 
     Attributes:
-        role: what the dataset is for; None: for both.
-        masks: whether objects must have masks.
+        role: use of the dataset; None for training and evaluation.
+        masks: objects must have masks.
         mask_format: ``INPUT.MASK_FORMAT``.
-        keypoints: whether objects must have keypoints.
-        num_keypoints: how many points an object has.
+        keypoints: objects must have keypoints.
+        num_keypoints: number of points of an object.
         min_keypoints: ``MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE``.
     """
 
@@ -46,9 +46,9 @@ class Coco:
 
     Attributes:
         is_test: the file has no list of annotations, as COCO's test sets.
-        has_masks: whether objects must have masks.
-        has_keypoints: whether objects must have keypoints.
-        num_keypoints: how many points an object must have; None if nothing says so.
+        has_masks: objects must have masks.
+        has_keypoints: objects must have keypoints.
+        num_keypoints: required number of points of an object; None if it is unknown.
     """
 
     expected: Expected
@@ -135,13 +135,13 @@ FIELDS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
         "keypoints": (lambda v: is_list(v, is_text), "a list of names"),
     },
 }
-"""The keys of entries by list: whether a value is well-formed, and the name of what is."""
+"""The keys of entries by list: a test of a value, and the name of a well-formed one."""
 
 OPTIONAL = ("area", "iscrowd", "segmentation", "keypoints", "num_keypoints")
 
 
 def read(path: Path, expected: Expected | None = None) -> tuple[Coco, list[Problem]]:
-    """Return an annotation file's well-formed entries, and a problem for all that is not."""
+    """Return an annotation file's well-formed entries, and problems of the others."""
     coco = Coco(expected or Expected())
     try:
         content = json.loads(path.read_bytes().decode("utf-8"))

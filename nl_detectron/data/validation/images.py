@@ -1,4 +1,4 @@
-"""Problems of image files, which are read as training reads them."""
+"""Problems of image files, found by reading them as training does."""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -27,32 +27,32 @@ def problems_of_images(
 
     Args:
         images: entries of an annotation file.
-        folder: what their ``file_name`` is relative to.
-        decode: read every image; otherwise only see whether its file is there and has bytes.
+        folder: folder that their ``file_name`` starts from.
+        decode: read every image; otherwise only check that its file exists and is not empty.
         progress: show a progress bar on standard error.
     """
 
-    def look(image: Entry) -> Problem | None:
+    def find(image: Entry) -> Problem | None:
         path = os.path.join(folder, image["file_name"])
         problem = image_error(path, image_size(image)) if decode else file_error(path)
         return problem and Problem(problem[0], image_name(image), f"{path!r}: {problem[1]}")
 
     named = [image for image in images if image.get("file_name") is not None]
-    yield from problems_of_each(named, look, unit="image", progress=progress)
+    yield from problems_of_each(named, find, unit="image", progress=progress)
 
 
 def problems_of_each(
-    items: Collection[T], look: Callable[[T], Problem | None], *, unit: str, progress: bool
+    items: Collection[T], find: Callable[[T], Problem | None], *, unit: str, progress: bool
 ) -> Iterator[Problem]:
-    """Yield what `look` returns of each item that has a problem, under a progress bar."""
-    # Decoding holds no lock of the interpreter, so threads suffice.
+    """Yield the problem that `find` returns for an item, if any, under a progress bar."""
+    # Decoding releases the interpreter's lock, so threads suffice.
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        found = pool.map(look, items)
+        found = pool.map(find, items)
         yield from filter(None, tqdm(found, total=len(items), unit=unit, disable=not progress))
 
 
 def image_size(image: Entry) -> tuple[int, int] | None:
-    """Return width and height as an entry or a dataset dict gives them, None if it does not."""
+    """Return width and height of an entry or a dataset dict, None if they are missing."""
     width, height = image.get("width"), image.get("height")
     return None if width is None or height is None else (width, height)
 
@@ -75,7 +75,7 @@ def special_file(path: str | os.PathLike[str]) -> tuple[str, str] | None:
 def header_error(path: str) -> tuple[str, str] | None:
     """Return the problem of a file that is special or has deep pixels, without decoding it.
 
-    Raises whatever Pillow does of a file that is no image.
+    For a file that is no image, Pillow's error is raised.
     """
     if problem := special_file(path):
         return problem
@@ -84,7 +84,7 @@ def header_error(path: str) -> tuple[str, str] | None:
 
 
 def depth_error(mode: str) -> tuple[str, str] | None:
-    """Return the problem of an image with a mode of Pillow; None for 8 bits a channel."""
+    """Return the problem of an image with a mode of Pillow; None for 8 bits per channel."""
     return ("image-depth", f"mode {mode}") if mode.startswith(("I", "F")) else None
 
 

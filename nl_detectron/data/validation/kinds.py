@@ -16,7 +16,7 @@ class Severity(StrEnum):
 
 
 class Kind(NamedTuple):
-    """A kind of problem, what it means for a run, and how to fix it."""
+    """A kind of problem, its consequence for a run, and its fix."""
 
     name: str
     severity: Severity
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One problem: the name of its kind, the entry or file, and what was found there."""
+    """One problem: the name of its kind, the entry or file, and the detail."""
 
     kind: str
     where: str
@@ -41,7 +41,7 @@ _ERRORS = (
     ),
     (
         "not-json",
-        "the annotation file is cut off or is not JSON in UTF-8",
+        "the annotation file is truncated or is not JSON in UTF-8",
         "write or copy it again",
     ),
     (
@@ -52,13 +52,13 @@ _ERRORS = (
     ("missing-key", "an entry lacks a key that is always read", "add the key"),
     (
         "wrong-type",
-        "a value is not what COCO's format has there",
-        "write what the detail asks for",
+        "a value has another type or form than in COCO's format",
+        "write a value of the type in the detail",
     ),
     (
         "impossible-number",
         "a number is NaN, infinite or absurdly large; losses become NaN or memory runs out",
-        "find out what wrote it",
+        "check the program that wrote it",
     ),
     # References and keys of annotations
     (
@@ -91,7 +91,7 @@ _ERRORS = (
     ),
     (
         "box-outside-image",
-        "a box that shares nothing with its image; training silently drops the object",
+        "a box outside its image; training silently drops the object",
         "correct it: bbox is [x, y, width, height] in pixels",
     ),
     (
@@ -119,7 +119,7 @@ _ERRORS = (
     ("rle-size", "a run-length mask of another size than its image", "encode the mask again"),
     (
         "bad-rle",
-        "a run-length mask whose runs do not fill its size: the mask is garbage",
+        "a run-length mask whose runs do not fill its size, so that the mask is wrong",
         "encode the mask again, column by column",
     ),
     (
@@ -159,21 +159,21 @@ _ERRORS = (
         "several categories have one id; all but the last are lost",
         "give each its own id",
     ),
-    ("no-images", "the list of images is empty", "check what wrote the file"),
+    ("no-images", "the list of images is empty", "check the program that wrote the file"),
     ("no-categories", "the list of categories is empty", "add the categories"),
     (
         "no-objects",
         "no image has an annotation other than crowds: nothing to train on, nothing to evaluate",
-        "check what wrote the file",
+        "check the program that wrote the file",
     ),
     # Image files
     (
         "missing-image",
-        "an image's file is not there",
+        "an image's file is missing",
         "add the file, or remove the image's entry",
     ),
     ("empty-image-file", "an image's file has no bytes", "copy the image again"),
-    ("truncated-image", "an image's file is cut off", "copy the image again"),
+    ("truncated-image", "an image's file is truncated", "copy the image again"),
     (
         "unreadable-image",
         "an image's file cannot be read as an image",
@@ -181,13 +181,13 @@ _ERRORS = (
     ),
     (
         "image-depth",
-        "an image has more than 8 bits a channel: all but its darkest values would be white",
-        "convert it to 8 bits, with the range of values that matters",
+        "an image has more than 8 bits per channel: all but its darkest values would be white",
+        "convert it to 8 bits, scaling the relevant range of values",
     ),
     (
         "image-size",
         "an image has another size than its entry says; Detectron2 refuses it",
-        "correct width and height: of the image as its EXIF orientation turns it",
+        "correct width and height, those after rotation by the EXIF orientation",
     ),
     # A config and its datasets
     (
@@ -215,7 +215,7 @@ _ERRORS = (
     ),
     (
         "too-many-categories",
-        "more categories than the model has classes: training fails, on a GPU without saying why",
+        "more categories than the model has classes: training fails, on a GPU without a reason",
         "set MODEL.ROI_HEADS.NUM_CLASSES to the number of categories",
     ),
     (
@@ -285,7 +285,7 @@ _WARNINGS = (
     ),
     (
         "keypoint-outside-image",
-        "a known keypoint outside its image; training takes it for unknown",
+        "a known keypoint outside its image; training treats it as unknown",
         "correct it, or set x, y and visibility to 0",
     ),
     (
@@ -297,7 +297,7 @@ _WARNINGS = (
     (
         "no-annotations",
         "the file has no list of annotations: it can be tested, but not trained on or evaluated",
-        "fine if meant",
+        "fine if intended",
     ),
     ("duplicate-category-name", "several categories have one name", "rename or merge them"),
     ("duplicate-file", "several images have one file", "merge the images' annotations"),
@@ -309,13 +309,13 @@ _WARNINGS = (
     (
         "image-without-objects",
         "an image without annotations, or with crowds only; training skips it",
-        "fine if meant; to train on it, set DATALOADER.FILTER_EMPTY_ANNOTATIONS False and, with "
+        "fine if intended; to train on it, set DATALOADER.FILTER_EMPTY_ANNOTATIONS False and, with "
         "keypoints, MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE 0",
     ),
     (
         "unused-category",
-        "a category without annotations: it cannot be learned, nor evaluated",
-        "fine if meant",
+        "a category without annotations: it can be neither learned nor evaluated",
+        "fine if intended",
     ),
     # A config and its datasets
     (
@@ -326,7 +326,7 @@ _WARNINGS = (
     ),
     (
         "category-only-in-train",
-        "a category that is trained but has no object to evaluate it on",
+        "a category with objects for training, but none for evaluation",
         "add images that show it",
     ),
     (
@@ -337,12 +337,12 @@ _WARNINGS = (
     # Videos
     (
         "missing-video",
-        "a video is not there; training and evaluation skip it",
-        "add the file; if it is there, separate labels by commas: path label[,label...]",
+        "a video is missing; training and evaluation skip it",
+        "add the file; if it exists, separate labels by commas: path label[,label...]",
     ),
     (
         "duplicate-video",
-        "a video is listed more than once: it weighs more than others",
+        "a video is listed more than once and has more weight than others",
         "remove the other lines",
     ),
     ("class-without-video", "a class that no video has", "add videos of it"),
@@ -368,7 +368,7 @@ class Report:
     Attributes:
         title: name of the dataset, or its file.
         facts: numbers of images, annotations, ...
-        problems: by kind.
+        problems: problems by kind.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Compare a config with its datasets, and the datasets with each other."""
+"""Comparison of a config with its datasets, and of the datasets with each other."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -17,13 +17,13 @@ from .kinds import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Expected):
-    """The datasets of a config, and what it asks of them.
+    """The datasets of a config, and its requirements for them.
 
     Attributes:
         train: names of the datasets to train on.
         test: names of the datasets to evaluate on.
-        num_classes: of the model; None: unknown.
-        oks_sigmas: of the keypoint evaluation; empty: COCO's 17.
+        num_classes: class count of the model; None if it is unknown.
+        oks_sigmas: constants of the keypoint evaluation; empty for COCO's 17.
         classes_key: the config's key of `num_classes`.
     """
 
@@ -35,7 +35,7 @@ class Run(Expected):
 
     @classmethod
     def of(cls, cfg: CfgNode | DictConfig) -> Self:
-        """Return what a YAML config or a LazyConfig says."""
+        """Return the run of a YAML config or a LazyConfig."""
         return cls.from_config(cfg) if isinstance(cfg, CfgNode) else cls.from_lazy_config(cfg)
 
     @classmethod
@@ -81,7 +81,7 @@ class Run(Expected):
         )
 
     def expected(self, name: str) -> Expected:
-        """Return what is asked of the dataset `name`."""
+        """Return the requirements for the dataset `name`."""
         values = {field.name: getattr(self, field.name) for field in fields(Expected)}
         if name not in self.train:
             values.update(role="test", min_keypoints=0)
@@ -91,7 +91,7 @@ class Run(Expected):
 
 
 def problems_of_metadata(run: Run) -> Iterator[Problem]:
-    """Yield the problems of keypoints in the metadata, without reading a dataset."""
+    """Yield problems of the metadata of keypoints, without reading a dataset."""
     if not run.keypoints:
         return
     points, sigmas = run.num_keypoints, len(run.oks_sigmas) or 17
@@ -115,7 +115,7 @@ def problems_of_metadata(run: Run) -> Iterator[Problem]:
 
 
 class Summary(NamedTuple):
-    """Categories in the order of ids, used ones, and files of a dataset, to be compared."""
+    """Categories in the order of ids, used categories, and files of a dataset."""
 
     name: str
     categories: list[str]

@@ -22,10 +22,10 @@ class VideoSet:
     """A list of videos to check.
 
     Args:
-        name: of the dataset, or its file.
-        entries: of the list.
-        root: what their paths are relative to.
-        classes: their names; None: unknown.
+        name: name of the dataset, or its file.
+        entries: entries of the list.
+        root: folder that their paths start from.
+        classes: class names; None if they are unknown.
         multi_label: a video may have any number of labels.
     """
 
@@ -37,7 +37,7 @@ class VideoSet:
 
     @classmethod
     def of_list(cls, file: Path, root: Path) -> Self:
-        """Return a list of videos, or a CSV file of Charades, that is not registered."""
+        """Read an unregistered list of videos, or a CSV file of Charades."""
         entries = charades.read_csv(file, root) if charades.is_csv(file) else read_list(file)
         has_several = any(len(entry.labels) != 1 for entry in entries)
         return cls(name=str(file), entries=entries, root=root, multi_label=has_several)
@@ -52,7 +52,7 @@ class VideoSet:
         metadata = MetadataCatalog.get(name)
         if read := metadata.get("read_entries"):
             entries, root = read(), Path(metadata.video_root)
-        else:  # one that is generated
+        else:  # a generated dataset
             videos = DatasetCatalog.get(name)
             entries = [Entry(path=v["file_name"], labels=tuple(v["labels"])) for v in videos]
             root = Path()
@@ -69,7 +69,7 @@ class VideoSet:
 
 
 def is_video_set(name: str) -> bool:
-    """Return whether a registered dataset is one of videos."""
+    """Return True for a registered dataset of videos."""
     return MetadataCatalog.get(name).get("evaluator_type", "").startswith("video_")
 
 
@@ -77,7 +77,7 @@ def check_videos(videos: VideoSet, *, decode: bool = True, progress: bool = Fals
     """Report the problems of a list and its videos.
 
     Args:
-        decode: decode every video to its end, not only see whether its file is there.
+        decode: decode every video to its end, instead of only checking that its file exists.
         progress: show a progress bar.
     """
     report = Report(videos.name)
@@ -91,7 +91,7 @@ def check_videos(videos: VideoSet, *, decode: bool = True, progress: bool = Fals
 
 
 def check_video_run(cfg: CfgNode, *, decode: bool = True, progress: bool = False) -> list[Report]:
-    """Report on each dataset of a config, and last on how they fit the model and each other."""
+    """Report on each dataset of a config, and last on all of them with the model."""
     names = dict.fromkeys(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
     sets = {name: VideoSet.registered(name) for name in names}
     reports = [check_videos(videos, decode=decode, progress=progress) for videos in sets.values()]
@@ -137,11 +137,11 @@ def problems_of_files(
     """Yield the problems of the videos' files; arguments as `check_videos`."""
     entries = {videos.path(entry): entry for entry in videos.entries}
 
-    def look(path: str) -> Problem | None:
+    def find(path: str) -> Problem | None:
         problem = video_error(path, decode=decode)
         return problem and Problem(problem[0], _where(entries[path]), problem[1])
 
-    yield from problems_of_each(entries, look, unit="video", progress=decode and progress)
+    yield from problems_of_each(entries, find, unit="video", progress=decode and progress)
 
 
 def video_error(path: str, *, decode: bool = True) -> tuple[str, str] | None:
@@ -163,7 +163,7 @@ def video_error(path: str, *, decode: bool = True) -> tuple[str, str] | None:
 
 
 def problems_between(train: VideoSet, test: VideoSet) -> Iterator[Problem]:
-    """Yield videos that are in both."""
+    """Yield the videos in both lists."""
     trained = {os.path.realpath(train.path(entry)) for entry in train.entries}
     where = f"datasets '{train.name}' and '{test.name}'"
     for entry in test.entries:

@@ -1,4 +1,4 @@
-"""Video files and folders of frames: their lists, what is in them, and reading exact frames.
+"""Video files and folders of frames: probing, reading of exact frames, and writing.
 
 Importing this package does not import PyAV; reading and probing do.
 """

@@ -1,8 +1,8 @@
 """Loaders of clips to train on and of videos to test on, with Detectron2's samplers.
 
-Which clip is taken at which place in the endless stream of training videos follows from the seed of
-the sampler and the place alone. So a run repeats, and a resumed one takes the clips that the
-uninterrupted one would have, with any number of loader workers.
+The seed of the sampler and the position in the endless stream of training videos determine each
+clip. A run can therefore be repeated, and a resumed run takes the clips of an uninterrupted one,
+with any number of loader workers.
 """
 
 import logging
@@ -28,12 +28,12 @@ Mapper = Callable[..., dict[str, Any]]
 
 
 def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> DataLoader:
-    """Return the endless batches of ``DATASETS.TRAIN``: lists of what `TrainMapper` returns.
+    """Return a loader of endless batches of ``DATASETS.TRAIN``, lists of `TrainMapper`'s dicts.
 
     Raises:
-        BadVideoError: a video cannot be read, now or when its turn comes, unless
+        BadVideoError: a video is unreadable, now or during iteration, unless
             ``DATALOADER.SKIP_BAD_VIDEOS`` is set.
-        DataError: more than ``DATALOADER.MAX_BAD_VIDEOS`` of them are left out then.
+        DataError: the share of skipped videos exceeds ``DATALOADER.MAX_BAD_VIDEOS``.
     """
     videos, skipped = _load(cfg, cfg.DATASETS.TRAIN)
     for name in cfg.DATASETS.TRAIN:
@@ -54,13 +54,12 @@ def build_test_loader(
     *,
     without: Collection[str] = (),
 ) -> DataLoader:
-    """Return a loader of the data set `name`: each video once, with all its views.
+    """Return a loader of the dataset `name`: each video once, with all its views.
 
-    Processes share the videos out among themselves, so none is seen twice whatever their number.
-    Errors are those of `build_train_loader`.
+    The videos are divided among any number of processes. Errors are those of `build_train_loader`.
 
     Args:
-        without: ids of videos to leave out, which an evaluation that was cut off has done.
+        without: ids of videos to skip, which an interrupted evaluation has finished.
     """
     videos, skipped = _load(cfg, [name])
     check_classes(name, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)
@@ -75,9 +74,9 @@ def build_test_loader(
 
 
 class ClipSampler(TrainingSampler):
-    """Detectron2's endless shuffling; with each video come the numbers its clip is drawn from.
+    """Detectron2's endless shuffling, with the random seed of each video's clip.
 
-    Yields (index of the video, (seed, place in the stream of all processes)).
+    It yields (index of the video, (seed, position in the stream of all processes)).
     """
 
     def __iter__(self) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -86,11 +85,11 @@ class ClipSampler(TrainingSampler):
 
 
 class TrainingClips(Dataset):
-    """A clip of a video, by what `ClipSampler` yields.
+    """Clips of videos, indexed by the items of `ClipSampler`.
 
     Args:
-        skipped: where videos that cannot be read are counted. Another one, drawn at random, then
-            takes the place. None: they are an error.
+        skipped: counter of unreadable videos, each of which is replaced by a random other one. With
+            None an unreadable video is an error.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class TrainingClips(Dataset):
 
 
 class TestVideos(Dataset):
-    """All views of a video, None for one that was left out."""
+    """All views of a video; None for a skipped one."""
 
     __test__ = False
 
@@ -148,7 +147,7 @@ class TestVideos(Dataset):
 
 
 class TestLoader(DataLoader):
-    """Without the places of videos that were left out."""
+    """A loader without the None of skipped videos."""
 
     __test__ = False
 
@@ -157,7 +156,7 @@ class TestLoader(DataLoader):
 
 
 def _load(cfg: CfgNode, names: Sequence[str]) -> tuple[list[Video], SkippedVideos | None]:
-    """Return the videos that can be read, as far as probing tells, and where others are counted."""
+    """Return the videos that probing found readable, and the counter of the others."""
     videos = [video for name in names for video in load_videos(name)]
     bad = [video for video in videos if "error" in video]
     if not cfg.DATALOADER.SKIP_BAD_VIDEOS:
@@ -177,7 +176,7 @@ def _load(cfg: CfgNode, names: Sequence[str]) -> tuple[list[Video], SkippedVideo
 
 
 def load_videos(name: str) -> list[Video]:
-    """Return a data set's dicts. The main process probes the videos, the others wait for it."""
+    """Return a dataset's dicts. The main process probes the videos; the others wait for it."""
     if comm.is_main_process():
         try:
             return DatasetCatalog.get(name)
@@ -192,10 +191,10 @@ def _error_of(video: Video) -> BadVideoError:
 
 
 def check_classes(name: str, num_classes: int) -> None:
-    """Raise ConfigError if a loaded data set has another number of classes than the model."""
+    """Raise ConfigError if a loaded dataset has another number of classes than the model."""
     found = len(MetadataCatalog.get(name).get("thing_classes", ()))
     if found != num_classes:
         raise ConfigError(
-            f"data set '{name}' has {found} classes, but MODEL.VIDEO_CLASSIFIER.NUM_CLASSES is "
+            f"dataset '{name}' has {found} classes, but MODEL.VIDEO_CLASSIFIER.NUM_CLASSES is "
             f"{num_classes}; set it to {found}"
         )

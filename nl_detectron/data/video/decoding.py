@@ -18,21 +18,21 @@ try:
     from av.video.reformatter import VideoReformatter
 except ImportError as error:
     raise UserError(
-        "videos are read with PyAV, which is not installed: pip install 'nl_detectron[video]'"
+        "reading videos needs PyAV, which is not installed: pip install 'nl_detectron[video]'"
     ) from error
 
-# Of FFmpeg: what people call a video file. Playlists and the like would open other files.
+# FFmpeg's formats of video files, without playlists and the like, which open other files.
 FORMATS = (
     *("asf", "avi", "flv", "gif", "h264", "hevc", "ivf", "m4v", "matroska", "mjpeg", "mov", "mpeg"),
     *("mpegts", "mpegvideo", "mxf", "ogg", "rm", "vc1", "wtv", "yuv4mpegpipe"),
 )
 MAX_PIXELS = 1 << 26
-"""Of a frame; more is taken for a broken header: 8192 x 8192."""
+"""Largest frame, 8192 x 8192; more indicates a broken header."""
 
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputContainer", "Log"]]:
-    """Open a video file; FFmpeg's errors become a `VideoError` that quotes its last complaint."""
+    """Open a video file; FFmpeg's errors become a `VideoError` with its last message."""
     if problem := file_error(path):
         raise VideoError(problem[1])
     av.logging.set_level(av.logging.ERROR)
@@ -40,7 +40,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputCo
     with av.logging.Capture(local=True) as captured:
         log = Log(captured)
         try:
-            # An absolute path is never taken for an address.
+            # FFmpeg never reads an absolute path as a URL.
             with av.open(
                 os.path.abspath(path),
                 options={"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)},
@@ -52,13 +52,13 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputCo
 
 
 class Log:
-    """FFmpeg's complaints since a file was opened."""
+    """FFmpeg's messages since a file was opened."""
 
     def __init__(self, captured: list[tuple[int, str, str]]) -> None:
         self._captured = captured
 
     def lines(self, source: str | None = None) -> list[str]:
-        """Return one line for each complaint, of all sources or of one."""
+        """Return one line for each message, of all sources or of one."""
         return [
             " ".join(f"{name}: {text}".strip(": ").split())
             for _, name, text in self._captured
@@ -68,13 +68,13 @@ class Log:
     def reason(self, error: BaseException) -> str:
         last = self.lines()[-1] if self._captured else ""
         if "Format not on whitelist" in last:
-            return f"its format is {last.partition(':')[0]}, which is not read"
+            return f"its format {last.partition(':')[0]} is not supported"
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return f"{said} ({last})" if last else said
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
-    """Return the first video that is no cover image, set to be decoded by one thread."""
+    """Return the first video stream that is no cover image, set to decode in one thread."""
     cover = av.stream.Disposition.attached_pic
     stream = next((s for s in container.streams.video if not s.disposition & cover), None)
     if stream is None:
@@ -89,16 +89,16 @@ def video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
 
 def check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise VideoError(f"frames of {width}x{height} pixels; at most {MAX_PIXELS} are read")
+        raise VideoError(f"frames must have at most {MAX_PIXELS} pixels, got {width}x{height}")
 
 
 def time_base_of(stream: "av.VideoStream") -> Fraction:
-    """Return the seconds of a unit of a stream's time stamps."""
+    """Return the unit of a stream's time stamps in seconds."""
     return stream.time_base or Fraction(1)
 
 
 def rate_of(stream: "av.VideoStream") -> Fraction:
-    """Return the frames a second of a stream."""
+    """Return the frames per second of a stream."""
     return Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
 
 
@@ -107,11 +107,11 @@ def decode(
 ) -> Iterator[tuple["av.VideoFrame", int, int]]:
     """Yield all frames in the order of presentation, each with its start and end.
 
-    Times are in units of the stream's time base and start at the first time stamp. They rise: a
-    frame without a time stamp, or with one that runs back, starts when the last frame ends.
+    Times are in units of the stream's time base and start at the first time stamp. They ascend: a
+    frame without a time stamp, or with a decreasing one, starts when the last frame ends.
 
     Raises:
-        VideoError: after the last frame, if the file is cut off or has no frame.
+        VideoError: after the last frame, if the file is truncated or has no frame.
     """
     step = max(1, round(1 / (rate_of(stream) * time_base_of(stream))))
     packets = count = start = end = 0
@@ -140,7 +140,7 @@ def decode(
 def _check_whole(
     container: "av.container.InputContainer", stream: "av.VideoStream", packets: int, log: Log
 ) -> None:
-    """Raise VideoError for a file that ends early: most formats are read without a word then."""
+    """Raise VideoError for a truncated file; in most formats FFmpeg reports no error."""
     kind = container.format.name
     for line in log.lines(kind):
         if re.search("prematurely|partial file|truncated", line):
@@ -152,7 +152,7 @@ def _check_whole(
         promised = 0
         with open(container.name, "rb") as file:
             size = int.from_bytes(file.read(8)[4:], "little") + 8
-        if container.size < size < 1 << 32:  # a larger one means that the writer did not know it
+        if container.size < size < 1 << 32:  # a larger size means that the writer did not know it
             raise VideoError(f"it is cut off after {container.size} of {size} bytes")
     if packets < promised:
         raise VideoError(f"it is cut off after {packets} of {promised} packets")
@@ -176,10 +176,9 @@ def shown(
     size: tuple[int, int],
     orientation: Orientation,
 ) -> np.ndarray:
-    """Return a frame as it is shown, RGB uint8, oriented and scaled to height and width `size`.
+    """Return the displayed frame, RGB uint8, oriented and scaled to height and width `size`.
 
-    It is a view of FFmpeg's memory, which it keeps: copying each frame whole takes as long as
-    cropping it.
+    The array is a view of FFmpeg's memory and keeps it, which saves a copy of the whole frame.
     """
     height, width = orientation.size(*size)
     scaled = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)

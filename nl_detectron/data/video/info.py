@@ -1,4 +1,4 @@
-"""What is known of a video before a frame of it is decoded."""
+"""Metadata of a video, available before a frame is decoded."""
 
 import bisect
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from typing import NamedTuple, Self
 import numpy as np
 
 DEFAULT_RATE = 25
-"""Frames a second of a file or a camera that does not say."""
+"""Frames per second of a file or a camera without a rate."""
 
 FOLDER_RATE = 24.0
-"""Frames a second of a folder of frames, as in Charades' own."""
+"""Frames per second of a folder of frames, as in Charades."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -23,16 +23,16 @@ class VideoError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamps:
-    """Time stamps of all frames, in the order of presentation, rising.
+    """Time stamps of all frames, in the order of presentation, ascending.
 
-    Most videos have a constant rate, so their stamps are a rounded multiple of a step. The others
+    Most videos have a constant rate, so their stamps are rounded multiples of a step. The others
     have a list. Frame i is shown ``(stamp i - first) * time_base`` seconds after the first.
 
     Args:
-        time_base: seconds a unit.
-        first: of the first frame; need not be 0.
-        step: units from a frame to the next, a fraction, where that is constant.
-        others: of all frames, where it is not.
+        time_base: seconds per unit.
+        first: time stamp of the first frame; need not be 0.
+        step: units between frames, a fraction, if the rate is constant.
+        others: time stamps of all frames if it is not.
     """
 
     time_base: Fraction
@@ -42,7 +42,7 @@ class Stamps:
 
     @classmethod
     def of(cls, stamps: Sequence[int], time_base: Fraction, rate: Fraction | None) -> Self:
-        """Return the shortest form of `stamps`, which must rise."""
+        """Return the shortest form of `stamps`, which must ascend."""
         steps = [] if rate is None else [1 / (rate * time_base)]
         if len(stamps) > 1:
             steps.append(Fraction(stamps[-1] - stamps[0], len(stamps) - 1))
@@ -61,7 +61,7 @@ class Stamps:
 
 
 class Orientation(NamedTuple):
-    """The way from a decoded frame to the frame that is shown: transpose, then flip."""
+    """Transformation of a decoded frame for display: transpose, then flip."""
 
     transposed: bool = False
     flip_rows: bool = False
@@ -72,7 +72,7 @@ class Orientation(NamedTuple):
         return (width, height) if self.transposed else (height, width)
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Return a view of pixels ``(H, W, 3)`` as they are shown."""
+        """Return an oriented view of pixels ``(H, W, 3)``."""
         pixels = pixels.swapaxes(0, 1) if self.transposed else pixels
         return pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
@@ -82,7 +82,7 @@ UPRIGHT = Orientation()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameNames:
-    """The names of a folder's frames: ``{prefix}{number}{suffix}``, without a gap."""
+    """The names of a folder's frames: ``{prefix}{number}{suffix}``, consecutive."""
 
     prefix: str
     first: int
@@ -98,14 +98,14 @@ class VideoInfo:
     """A video file, or a folder of frames.
 
     Args:
-        num_frames: that a full sequential decoding gives.
-        rate: frames a second.
-        height, width: in pixels, as shown.
-        orientation: from decoded frames to shown ones.
-        key_frames: indices of the frames where decoding can start; None: all frames; (): the file
-            is decoded from its start.
-        stamps: of a file.
-        names: of a folder's frames.
+        num_frames: number of frames of a full sequential decoding.
+        rate: frames per second.
+        height, width: size in pixels after orientation.
+        orientation: transformation from decoded to displayed frames.
+        key_frames: indices of frames that decoding can start from; None for all frames, () to
+            decode the file from its start.
+        stamps: time stamps of a file.
+        names: names of a folder's frames.
     """
 
     num_frames: int
@@ -118,14 +118,14 @@ class VideoInfo:
     names: FrameNames | None = None
 
     def key_frame(self, index: int) -> int:
-        """Return the last frame up to `index` where decoding can start."""
+        """Return the last frame up to `index` that decoding can start from."""
         if self.key_frames is None:
             return index
         place = bisect.bisect_right(self.key_frames, index)
         return self.key_frames[place - 1] if place else 0
 
     def seconds(self, indices: Sequence[int]) -> list[float]:
-        """Return when frames are shown, in seconds from the first frame."""
+        """Return the display times of frames in seconds from the first frame."""
         if self.stamps is not None:
             stamps = self.stamps.values(self.num_frames)
             unit = self.stamps.time_base

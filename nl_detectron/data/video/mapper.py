@@ -1,8 +1,8 @@
-"""From the dict of a video to clips: uint8 ``(V, 3, T, H, W)`` in RGB, V views of one video.
+"""Mappers from a video's dict to clips: uint8 ``(V, 3, T, H, W)`` in RGB, V views of one video.
 
-The dict has ``file_name``, ``video_id``, ``labels``, ``info`` (see `nl_detectron.data.video`) and,
-where labels are of parts of the video, ``intervals``: (label, first second, last second). Frames
-that are in memory already, RGB uint8 ``(T, H, W, 3)``, are ``frames``.
+The dict has ``file_name``, ``video_id``, ``labels``, ``info`` (a `VideoInfo`) and, for labels of
+parts of the video, ``intervals``: (label, first second, last second). Frames in memory, RGB uint8
+``(T, H, W, 3)``, are ``frames``.
 """
 
 from typing import Any, Self
@@ -17,13 +17,12 @@ from .info import VideoError, VideoInfo
 from .reading import WHOLE, Window, read_frames, resized
 
 _WAY_OUT = (
-    "`nl-detectron check` lists all files like it, and DATALOADER.SKIP_BAD_VIDEOS True leaves "
-    "them out"
+    "`nl-detectron check` lists all such files, and DATALOADER.SKIP_BAD_VIDEOS True skips them"
 )
 
 
 class BadVideoError(DataError):
-    """A video that cannot be read; the message names its file and the reason in one line."""
+    """An unreadable video; the message names its file and the reason in one line."""
 
     def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
@@ -36,14 +35,14 @@ class BadVideoError(DataError):
 
 
 class TrainMapper:
-    """Takes one clip at random: where it starts, its scale, its crop, and whether it is mirrored.
+    """Mapper to one clip with random start, scale, crop and mirroring.
 
     Args:
-        frames, stride: of the clip, ``INPUT.CLIP``.
-        min_size: ``INPUT.MIN_SIZE_TRAIN``, of which the shorter side gets one.
-        is_range: any whole number between the two of `min_size`, both included.
-        crop: height and width of the crop; None: the whole frame.
-        flip: mirror every other clip, on average.
+        frames, stride: frames and stride of the clip, ``INPUT.CLIP``.
+        min_size: ``INPUT.MIN_SIZE_TRAIN``, choices for the shorter side.
+        is_range: draw a whole number between the two of `min_size`, both included.
+        crop: height and width of the crop; None for the whole frame.
+        flip: mirror half of the clips.
     """
 
     def __init__(
@@ -92,17 +91,17 @@ class TrainMapper:
 
 
 class TestMapper:
-    """Takes all views of a video: `clips` spread evenly, of each `crops` along the longer side.
+    """Mapper to all views of a video: `clips` at even distances, each with `crops`.
 
-    View ``k * crops + c`` is crop c of clip k.
+    View ``k * crops + c`` is crop c of clip k. The crops lie along the longer side.
 
     Args:
-        frames, stride: of a clip, ``INPUT.CLIP``.
+        frames, stride: frames and stride of a clip, ``INPUT.CLIP``.
         clips, crops: ``TEST.CLIPS`` and ``TEST.CROPS``.
-        size: of the shorter side and so of the square crops, ``INPUT.MIN_SIZE_TEST``.
+        size: shorter side, and side of the square crops, ``INPUT.MIN_SIZE_TEST``.
     """
 
-    __test__ = False  # no test, whatever pytest thinks of the name
+    __test__ = False  # pytest must not collect the class because of its name
 
     def __init__(
         self, *, frames: int, stride: int, clips: int = 10, crops: int = 3, size: int = 256
@@ -146,7 +145,7 @@ class TestMapper:
 
 
 def _channels_first(frames: np.ndarray) -> torch.Tensor:
-    """Return ``(3, T, H, W)`` of ``(T, H, W, 3)``; numpy copies so eight times as fast as torch."""
+    """Return ``(T, H, W, 3)`` as ``(3, T, H, W)``; numpy copies it eight times as fast as torch."""
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2)))
 
 
@@ -172,7 +171,7 @@ def _read(
 
 
 def _labels_of_clip(video: dict[str, Any], indices: np.ndarray) -> list[int]:
-    """Return the labels of the video, or those that hold while a frame of the clip is shown."""
+    """Return the labels of the video, or those whose intervals contain a frame of the clip."""
     if "intervals" not in video:
         return list(video["labels"])
     seconds = video["info"].seconds(indices.tolist())

@@ -1,4 +1,4 @@
-"""Frame counts, rates, sizes and key frames of video files, found once and kept."""
+"""Probing of video files for frame counts, rates, sizes and key frames, with a cache."""
 
 import hashlib
 import json
@@ -31,20 +31,20 @@ from .reading import read_frame_image
 logger = logging.getLogger(__name__)
 
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.\w+)", re.DOTALL)
-# Formats that have a time stamp for each frame, and the same one after seeking.
+# Formats with a time stamp for each frame that stays the same after seeking.
 _STAMPED = {"asf", "avi", "flv", "matroska", "mov", "mpegts"}
 _THREADS = 32
-_SAVE_EVERY = 20_000  # videos: so much of the work can be lost
-_FORMAT = 2  # of the file
+_SAVE_EVERY = 20_000  # videos whose probing an interruption can lose
+_FORMAT = 2  # version of the file
 
 
 def probe(path: str | os.PathLike[str], *, folder_rate: float = FOLDER_RATE) -> VideoInfo:
-    """Return what is in a video file or a folder of frames.
+    """Probe a video file or a folder of frames.
 
-    A file is decoded to its end: neither its header nor its packets tell which frames there are.
+    A file is decoded to its end, as neither its header nor its packets determine its frames.
 
     Raises:
-        VideoError: it cannot be read, or is cut off.
+        VideoError: the video is unreadable or truncated.
     """
     return _probe_folder(path, folder_rate) if os.path.isdir(path) else _probe_file(path)
 
@@ -85,9 +85,9 @@ def _probe_folder(folder: str | os.PathLike[str], rate: float) -> VideoInfo:
     parsed = [_NUMBERED.fullmatch(name) for name in names]
     for name, match in zip(names, parsed, strict=True):
         if match is None:
-            raise VideoError(f"frame {name} has no number in its name")
+            raise VideoError(f"expected a number in the name of each frame, got {name}")
     if len({(match["prefix"], match["suffix"]) for match in parsed if match}) > 1:
-        raise VideoError("its frames have more than one name, as if they were of several videos")
+        raise VideoError("expected frames of one video, got names with several prefixes")
     first = min(parsed, key=lambda match: int(match["number"]))  # type: ignore[index]
     assert first is not None
     pattern = FrameNames(
@@ -107,20 +107,20 @@ def _probe_folder(folder: str | os.PathLike[str], rate: float) -> VideoInfo:
 def probe_all(
     paths: Iterable[str],
     *,
-    beside: str | os.PathLike[str],
+    list_file: str | os.PathLike[str],
     folder_rate: float = FOLDER_RATE,
     title: str = "videos",
 ) -> dict[str, VideoInfo | VideoError | None]:
-    """Return what is in each of `paths`, `VideoError` where that fails, None for what is not there.
+    """Return the `VideoInfo` of each path, a `VideoError` for a bad file, None for a missing one.
 
-    Results are kept in a JSON file ``{beside}.videos.json``, or in `cache_root` where that cannot
-    be written. A video is probed again if its size or the time of its last change differs.
+    Results are kept in a JSON file ``{list_file}.videos.json``, or in `cache_root` if that is not
+    writable. A video is probed again if its size or modification time differs.
 
     Args:
-        beside: the list that names the videos.
-        title: stands before the progress bar.
+        list_file: the list of the videos.
+        title: title of the progress bar.
     """
-    cache = _Cache(Path(beside), folder_rate)
+    cache = _Cache(Path(list_file), folder_rate)
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(min(_THREADS, 2 * (os.cpu_count() or 1))) as pool:
         states = dict(zip(paths, pool.map(_state, paths), strict=True))
@@ -143,7 +143,7 @@ def probe_all(
 
 
 def _state(path: str) -> list[int] | None:
-    """Return what tells a file from a later one at its path; None if there is none."""
+    """Return size and modification time of a file; None if it is missing."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -160,19 +160,19 @@ def _try_probe(path: str, folder_rate: float) -> VideoInfo | VideoError:
         return error
     except OSError as error:
         return VideoError(error.strerror or str(error))
-    except ValueError as error:  # a path with a null byte, for one
+    except ValueError as error:  # such as a path with a null byte
         return VideoError(str(error))
 
 
 class _Cache:
     """Results by path, relative to the list, so that both can be moved together."""
 
-    def __init__(self, beside: Path, folder_rate: float) -> None:
-        beside = beside.absolute()
-        self._root = beside.parent
-        self._file = beside.with_name(f"{beside.name}.videos.json")
+    def __init__(self, list_file: Path, folder_rate: float) -> None:
+        list_file = list_file.absolute()
+        self._root = list_file.parent
+        self._file = list_file.with_name(f"{list_file.name}.videos.json")
         self._elsewhere = (
-            cache_root() / "videos" / f"{hashlib.sha256(str(beside).encode()).hexdigest()}.json"
+            cache_root() / "videos" / f"{hashlib.sha256(str(list_file).encode()).hexdigest()}.json"
         )
         self._rate = folder_rate
         self._videos: dict[str, list] = {}
@@ -186,7 +186,7 @@ class _Cache:
             same = content["format"] == _FORMAT and content["folder_rate"] == self._rate
             return dict(content["videos"]) if same else {}
         except (OSError, ValueError, KeyError, TypeError):
-            return {}  # none yet, of an older version, or not ours
+            return {}  # missing, of an older version, or another program's
 
     def get(self, path: str, state: Sequence[int]) -> VideoInfo | None:
         kept = self._videos.get(self._key(path))
@@ -202,7 +202,7 @@ class _Cache:
         self._changed = True
 
     def save(self) -> None:
-        """Write the file whole or not at all."""
+        """Write the file atomically."""
         if not self._changed:
             return
         content = {"format": _FORMAT, "folder_rate": self._rate, "videos": self._videos}
@@ -218,7 +218,7 @@ class _Cache:
             except OSError:
                 unfinished.unlink(missing_ok=True)
         logger.warning(
-            "What was found in the videos cannot be kept: neither %s nor %s can be written",
+            "Cannot keep the results of probing the videos: neither %s nor %s is writable",
             self._file,
             self._elsewhere,
         )

@@ -1,7 +1,7 @@
-"""Reading frames by their numbers, and decoding no more than it takes.
+"""Reading of frames by number, with as little decoding as possible.
 
-A file is opened again for each reading, in the process that reads, and decoded by one thread, so
-loader workers neither share a decoder nor fight for the processors.
+Each call opens the file again and decodes in one thread, so loader workers neither share a decoder
+nor compete for the processors.
 """
 
 import os
@@ -17,7 +17,7 @@ from ..detection_utils import read_image
 from .decoding import VideoReformatter, av, decode, opened, shown, video_stream
 from .info import VideoError, VideoInfo
 
-# Frames between two wanted ones from which on the file's index is asked, rather than decoding on.
+# Smallest gap between wanted frames for which seeking replaces decoding.
 _WORTH_SEEKING = 32
 
 Put: TypeAlias = Callable[[int, np.ndarray], None]
@@ -37,23 +37,23 @@ def read_frames(
 ) -> np.ndarray:
     """Return frames of a video file or of a folder of frames, RGB uint8 ``(T, H, W, 3)``.
 
-    In memory the channels are first, as networks take them.
+    In memory the channels are first, as for networks.
 
     Args:
         indices: T frame numbers from 0 in the order of presentation, in any order, also repeated.
             Each frame is decoded once.
-        info: what probing found, see `probing.probe`.
-        size: height and width of the result, to which frames are scaled while their colours are
-            converted; the video's own by default.
-        window: what is kept of each scaled frame.
+        info: result of `probing.probe`.
+        size: height and width to scale frames to during colour conversion; default: the video's.
+        window: part to keep of each scaled frame.
 
     Raises:
         VideoError: the file cannot be opened, or one of the frames cannot be decoded.
-        IndexError: there is no such frame.
+        IndexError: an index is outside the video.
     """
     wanted, place = np.unique(np.asarray(indices), return_inverse=True)
     if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < info.num_frames:
-        raise IndexError(f"frames {wanted[0]} to {wanted[-1]} of {info.num_frames}")
+        expected = f"expected frames 0 to {info.num_frames - 1}"
+        raise IndexError(f"{expected}, got {wanted[0]} to {wanted[-1]}")
     height, width = size or (info.height, info.width)
     rows, columns = (
         len(range(*part.indices(side))) for part, side in zip(window, (height, width), strict=True)
@@ -104,10 +104,10 @@ def _read_from_key_frames(
     info: VideoInfo,
     put_frame: Callable[[int, "av.VideoFrame"], None],
 ) -> None:
-    """Read frames, in rising order, each run of them from its key frame on.
+    """Read frames, in ascending order, each run of them from its key frame on.
 
     Raises:
-        VideoError: seeking or decoding did not lead to them, as a decoding from the start does.
+        VideoError: seeking fails, although decoding from the start may succeed.
     """
     assert info.stamps is not None
     stamps = info.stamps.values(info.num_frames)
@@ -120,8 +120,8 @@ def _read_from_key_frames(
             pending = {stamps[i]: i for i in run}
             is_first = True
             for frame in _decode_needed(container, stream, {stamps[key], *pending}):
-                # A container may find an earlier key frame. After a later one, frames that refer
-                # to what is before it would be wrong.
+                # Seeking may find an earlier key frame. After a later one, frames that refer to
+                # earlier frames would be wrong.
                 if is_first and (frame.pts is None or frame.pts > stamps[key]):
                     raise VideoError("seeking leads behind the key frame")
                 is_first = False
@@ -136,7 +136,7 @@ def _read_from_key_frames(
 
 
 def _runs(wanted: list[int], info: VideoInfo) -> Iterator[list[int]]:
-    """Cut `wanted` where starting again at a key frame spares decoding."""
+    """Split `wanted` at gaps in which seeking to a key frame saves decoding."""
     start = 0
     for i in range(1, len(wanted)):
         if info.key_frame(wanted[i]) - wanted[i - 1] > _WORTH_SEEKING:
@@ -148,7 +148,7 @@ def _runs(wanted: list[int], info: VideoInfo) -> Iterator[list[int]]:
 def _decode_needed(
     container: "av.container.InputContainer", stream: "av.VideoStream", needed: Container[int]
 ) -> Iterator["av.VideoFrame"]:
-    """Yield frames, without those that are not needed and that no other frame refers to."""
+    """Yield frames, without unneeded ones that no other frame refers to."""
     for packet in container.demux(stream):
         is_needed = packet.pts is None or packet.pts in needed
         stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
@@ -176,7 +176,7 @@ def _read_images(
 
 
 def read_frame_image(path: str) -> np.ndarray:
-    """Return a frame of a folder, RGB uint8 ``(H, W, 3)``, turned as its EXIF orientation says."""
+    """Read a frame of a folder, RGB uint8 ``(H, W, 3)``, rotated by its EXIF orientation."""
     try:
         return read_image(path, "RGB")
     except UserError as error:

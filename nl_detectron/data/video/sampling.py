@@ -1,6 +1,6 @@
-"""Which frames and which part of them make a clip, as in the paper (section 4.1) and its code.
+"""Sampling of a clip's frames and crops, as in the paper (section 4.1) and the official code.
 
-All functions are pure: the random ones take their generator.
+All functions are pure; random ones take a generator.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ def random_clip(
 ) -> np.ndarray:
     """Return the frame numbers ``(frames,)`` of a training clip.
 
-    It starts anywhere in ``[0, num_frames - frames * stride]`` with equal probability. A video
-    that is shorter than a clip is repeated.
+    Its start is uniform in ``[0, num_frames - frames * stride]``. A video that is shorter than a
+    clip is repeated.
     """
     last = max(0, num_frames - frames * stride)
     start = int(random.integers(0, last + 1))
@@ -24,8 +24,8 @@ def random_clip(
 def even_clips(num_frames: int, *, clips: int, frames: int, stride: int) -> np.ndarray:
     """Return the frame numbers ``(clips, frames)`` of a video's clips for testing.
 
-    Clip k starts at ``floor(num_frames / clips * k)``. The last ones run over the end of the video
-    and go on at its beginning, as in the official code.
+    Clip k starts at ``floor(num_frames / clips * k)``. A clip that exceeds the end of the video
+    continues at its beginning, as in the official code.
     """
     starts = even_starts(num_frames, clips)
     return np.stack([_clip(num_frames, start, frames, stride) for start in starts])
@@ -48,7 +48,7 @@ def random_short_side(sizes: Sequence[int], *, is_range: bool, random: np.random
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Return height and width with the shorter of them `short_side`, the other one rounded."""
+    """Return height and width scaled to the shorter side `short_side`, rounded."""
     short = min(height, width)
     height, width = ((2 * side * short_side + short) // (2 * short) for side in (height, width))
     return height, width
@@ -57,7 +57,7 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 def random_crop(
     height: int, width: int, crop: tuple[int, int], random: np.random.Generator
 ) -> tuple[slice, slice]:
-    """Return rows and columns of a crop of size `crop` anywhere in the frame."""
+    """Return rows and columns of a crop of size `crop` at a random place of the frame."""
     y, x = (
         int(random.integers(0, side - part + 1))
         for side, part in zip((height, width), crop, strict=True)
@@ -66,16 +66,16 @@ def random_crop(
 
 
 def mirrored(window: tuple[slice, slice], width: int) -> tuple[slice, slice]:
-    """Return the window of frames of this width with its columns from right to left."""
+    """Return the window with its columns from right to left, in frames of this width."""
     rows, columns = window
     start, stop, _ = columns.indices(width)
     return rows, slice(stop - 1, start - 1 if start else None, -1)
 
 
 def even_crops(height: int, width: int, crops: int) -> list[tuple[slice, slice]]:
-    """Return rows and columns of squares spread evenly along the longer side.
+    """Return rows and columns of squares at even distances along the longer side.
 
-    Three are at its beginning, in the middle and at its end; one is in the middle.
+    Three squares are at its beginning, middle and end; a single one is in the middle.
     """
     short, rest = min(height, width), abs(height - width)
     offsets = [rest // 2] if crops == 1 else [rest * c // (crops - 1) for c in range(crops)]

@@ -1,4 +1,4 @@
-"""Videos that cannot be read and are left out, as ``DATALOADER.SKIP_BAD_VIDEOS`` allows."""
+"""Skipped videos, which are unreadable, by ``DATALOADER.SKIP_BAD_VIDEOS``."""
 
 import logging
 from pathlib import Path
@@ -10,17 +10,17 @@ logger = logging.getLogger(__name__)
 
 
 class SkippedVideos:
-    """The videos of one part of a run that were left out, in a file that all processes append to.
+    """The skipped videos of one part of a run, in a file that all processes append to.
 
-    A line is ``data set <tab> file <tab> reason``. Loader workers of all processes, and a run that
-    is resumed, count into the same file, so the limit is on all of them together. A run that is
-    not resumed starts without the file.
+    A line is ``dataset <tab> file <tab> reason``. Loader workers of all processes, and a resumed
+    run, use the same file, so the limit holds for all of them together. A run that is not resumed
+    starts without the file.
 
     Args:
-        file: of the run, `skipped_file`.
-        dataset: name of the data set, or the names of several.
-        num_videos: that it has.
-        limit: share of them that may be left out, ``DATALOADER.MAX_BAD_VIDEOS``.
+        file: `skipped_file` of the run.
+        dataset: name of the dataset, or the names of several.
+        num_videos: number of its videos.
+        limit: largest share of skipped videos, ``DATALOADER.MAX_BAD_VIDEOS``.
     """
 
     def __init__(self, file: Path, dataset: str, *, num_videos: int, limit: float) -> None:
@@ -28,10 +28,10 @@ class SkippedVideos:
         self.num_videos, self.limit = num_videos, limit
 
     def add(self, error: BadVideoError, path: str) -> None:
-        """Count a video, unless it has been; warn of it once.
+        """Count a video and log a warning, once for each video.
 
         Raises:
-            DataError: too many have been left out.
+            DataError: too many videos are skipped.
         """
         if path not in self.videos():
             logger.warning("Skipping unreadable video %r: %s", path, error.reason)
@@ -43,23 +43,23 @@ class SkippedVideos:
         count = len(self.videos())
         if count > self.limit * self.num_videos or count == self.num_videos:
             raise DataError(
-                f"{count} of the {self.num_videos} videos of {self.dataset} cannot be read, the "
-                f"last one {path!r} ({error.reason}); DATALOADER.MAX_BAD_VIDEOS allows a share of "
+                f"{count} of the {self.num_videos} videos of {self.dataset} are unreadable, the "
+                f"last is {path!r} ({error.reason}); DATALOADER.MAX_BAD_VIDEOS allows a share of "
                 f"{self.limit:g}; {self.file} lists them"
             )
 
     def videos(self) -> set[str]:
-        """Return the files that have been left out."""
+        """Return the skipped files."""
         return {path for name, path, _ in read_skipped(self.file) if name == self.dataset}
 
 
 def skipped_file(output_dir: str) -> Path:
-    """Return where a run lists the videos that it left out."""
+    """Return the path of a run's list of skipped videos."""
     return Path(output_dir) / "skipped_videos.txt"
 
 
 def read_skipped(file: Path) -> list[tuple[str, str, str]]:
-    """Return data set, file and reason of each video in the list."""
+    """Return dataset, file and reason of each video in the list."""
     try:
         text = file.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:

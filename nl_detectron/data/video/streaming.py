@@ -1,4 +1,4 @@
-"""Frames one after another, in constant memory: of files, folders of frames, and a camera."""
+"""Streams of frames in constant memory: from files, folders of frames, and a camera."""
 
 import os
 import time
@@ -29,11 +29,11 @@ Scale: TypeAlias = Callable[[int, int], tuple[int, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A frame as it is shown.
+    """A frame with its display time.
 
     Args:
         pixels: RGB uint8 ``(H, W, 3)``.
-        start, end: when it is shown, in seconds from the first frame.
+        start, end: display time in seconds from the first frame.
     """
 
     pixels: np.ndarray
@@ -44,22 +44,21 @@ class Frame:
 class VideoStream:
     """All frames of a video file or of a folder of frames; can be iterated more than once.
 
-    Iterating raises `VideoError` after the last frame that can be decoded where that is not
-    the end of the video.
+    If decoding fails before the end of the video, iteration raises `VideoError` after the last
+    good frame.
 
     Args:
-        path: of the file or folder.
-        scale: from height and width of the frames to those that are wanted; None keeps them.
-        folder_rate: frames a second of a folder.
+        path: path of the file or folder.
+        scale: function from height and width of the frames to the wanted ones; None keeps them.
+        folder_rate: frames per second of a folder.
 
     Attributes:
-        expected: the number of frames that the file promises; None where it says nothing.
-        rate: frames a second.
-        origin: time of the first frame in the file's own clock, in seconds, from the first
-            iteration on.
+        expected: number of frames in the file's header; None if it has none.
+        rate: frames per second.
+        origin: time of the first frame in the file's clock, in seconds, set by the first iteration.
 
     Raises:
-        VideoError: it cannot be opened as a video.
+        VideoError: the video cannot be opened.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class Camera:
     """Frames of the first camera, until it is closed.
 
     Raises:
-        VideoError: there is none.
+        VideoError: there is no camera.
     """
 
     expected: int | None = None
@@ -129,7 +128,7 @@ class Camera:
     def __init__(self) -> None:
         self._capture = cv2.VideoCapture(0)
         if not self._capture.isOpened():
-            raise VideoError("there is no camera")
+            raise VideoError("expected a camera, found none")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = Fraction(rate if 1 <= rate <= 1000 else DEFAULT_RATE).limit_denominator(1001)
 

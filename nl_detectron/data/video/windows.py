@@ -1,4 +1,4 @@
-"""Windows that slide over a video whose length need not be known."""
+"""Windows that slide over a video of known or unknown length."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Window:
     """Consecutive frames of a video, as a clip.
 
     Args:
-        first_frame, last_frame: of the video, from 0, both included.
-        start, end: in seconds from the video's first frame.
+        first_frame, last_frame: frame numbers in the video, from 0, both included.
+        start, end: times in seconds from the video's first frame.
         clip: RGB uint8 ``(T, H, W, 3)``.
     """
 
@@ -29,14 +29,14 @@ class Window:
 
 
 class SlidingWindows:
-    """Cuts clips out of a stream of frames; no frame is left out.
+    """Windows over a stream of frames, which cover every frame.
 
-    Window k starts at frame ``k * step`` and lasts ``frames * stride`` frames. The last one may be
-    shorter: what is there of it is repeated, as training does with a short video.
+    Window k starts at frame ``k * step`` and lasts ``frames * stride`` frames. If the last one is
+    shorter, its frames are repeated, as for a short video in training.
 
     Args:
-        frames, stride: of a clip, ``INPUT.CLIP``.
-        step: frames from a window to the next, at most the length of one; half of it by default.
+        frames, stride: frames and stride of a clip, ``INPUT.CLIP``.
+        step: frames between the starts of windows, at most the length of one; default: half of it.
     """
 
     def __init__(self, *, frames: int, stride: int, step: int | None = None) -> None:
@@ -44,10 +44,10 @@ class SlidingWindows:
         self.length = frames * stride
         self.step = max(1, self.length // 2) if step is None else step
         if not 1 <= self.step <= self.length:
-            raise ValueError(f"step is {step}; allowed: 1 to {self.length}, the length of a window")
+            raise ValueError(f"step must be 1 to {self.length}, a window's length, got {step}")
         self._kept: list[Frame] = []
         self._first = 0  # number of the first frame kept
-        self._covered = 0  # frames from the beginning that are in a window already
+        self._covered = 0  # frames from the beginning that windows have covered
 
     @classmethod
     def from_config(cls, cfg: CfgNode, *, step: int | None = None) -> Self:
@@ -65,7 +65,7 @@ class SlidingWindows:
         return window
 
     def finish(self) -> Window | None:
-        """Return the last window if there are frames that are in no other."""
+        """Return the last window if it has frames that no other window has."""
         return self._window() if self._first + len(self._kept) > self._covered else None
 
     def cut(self, frames: Iterable[Frame]) -> Iterator[Window]:

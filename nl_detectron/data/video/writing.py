@@ -1,4 +1,4 @@
-"""Writing frames as a video or an animation, also with the times and the sound of another video."""
+"""Writing of frames as a video or an animation, with times and sound of another video."""
 
 import contextlib
 import os
@@ -16,31 +16,31 @@ from .info import VideoError
 from .streaming import Frame
 
 CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
-"""The encoder of each format that is written."""
+"""The encoder of each supported format."""
 
 _OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "20"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"},
 }
-_TICK = Fraction(1, 90_000)  # seconds, MPEG's clock: whole numbers for all usual rates
+_TICK = Fraction(1, 90_000)  # seconds, MPEG's clock: a multiple for all usual rates
 
 
 class VideoWriter:
-    """Writes frames when they are shown, so the video lasts as long as theirs; a context manager.
+    """Video writer that keeps the display times of frames; a context manager.
 
     An odd height or width grows by one pixel, since the encoders take colours of 2 x 2 pixels.
 
     Args:
-        path: a format of `CODECS`; a file there is replaced.
+        path: file to write, in a format of `CODECS`; an existing one is replaced.
         size: height and width of the frames.
-        rate: frames a second, on average.
-        sound_of: file whose first audio stream is copied as it is; None for none.
-        origin: time of the first frame in that file's own clock, in seconds.
-        is_constant: frames come at exactly `rate`, and with the same libraries the same frames give
-            the same bytes; the file is larger.
+        rate: frames per second, on average.
+        sound_of: file whose first audio stream is copied unchanged; None for none.
+        origin: time of the first frame in that file's clock, in seconds.
+        is_constant: write frames at exactly `rate`. With the same libraries, the same frames give
+            the same bytes. The file is larger.
 
     Attributes:
-        lost_sound: why there is no sound though `sound_of` has one; "" otherwise.
+        lost_sound: reason if the sound of `sound_of` is missing; "" otherwise.
 
     Raises:
         UserError: `path` cannot be written, here or later.
@@ -59,12 +59,12 @@ class VideoWriter:
         codec = codec_for(path)
         options = _OPTIONS[codec]
         if is_constant:
-            # x264's slower presets read memory that they have not set: their bytes differ at times.
+            # x264's slower presets read uninitialized memory, so their bytes can differ.
             options = options | {"preset": "ultrafast", "threads": "1"}
         self._tick = 1 / (1024 * rate) if is_constant else _TICK
         self.path, self.lost_sound = path, ""
         self._end = Fraction(0)
-        self._next = 0  # the first tick that is free
+        self._next = 0  # the first free tick
         self._padding = [(0, size[0] % 2), (0, size[1] % 2), (0, 0)]
         self._closing = contextlib.ExitStack()
         with self._errors():
@@ -82,7 +82,7 @@ class VideoWriter:
             self._next_sound = next(self._sound, None)
 
     def write(self, frame: Frame) -> None:
-        """Write a frame, RGB uint8 of the size given, and the sound until it appears."""
+        """Write a frame, RGB uint8 of the given size, and the sound up to its start."""
         with self._errors():
             self._copy_sound(until=frame.start)
             encoded = av.VideoFrame.from_ndarray(np.pad(frame.pixels, self._padding, "edge"))
@@ -94,7 +94,7 @@ class VideoWriter:
             self._end = frame.end
 
     def finish(self, *, is_whole: bool = True) -> None:
-        """Write the end of the video, with all the rest of the sound if `is_whole`."""
+        """Write the end of the video, with the rest of the sound if `is_whole`."""
         with self._errors():
             self._copy_sound(until=None if is_whole else self._end)
             self._container.mux(self._stream.encode())
@@ -149,7 +149,7 @@ def write_video(path: Path, frames: np.ndarray, *, rate: int) -> None:
     """Write frames at a constant rate; the same frames give the same bytes.
 
     Args:
-        path: a format of `CODECS`, or a .gif, which repeats.
+        path: file to write, in a format of `CODECS`, or a .gif, which repeats.
         frames: RGB uint8 ``(T, H, W, 3)``.
         rate: frames per second.
 
@@ -172,13 +172,13 @@ def codec_for(path: Path) -> str:
     """Return the encoder of a file's format.
 
     Raises:
-        UserError: the format is not written.
+        UserError: the format is not supported.
     """
     try:
         return CODECS[path.suffix.lower()]
     except KeyError as error:
         raise UserError(
-            f"cannot write a video to {path}: allowed endings: {', '.join(CODECS)}"
+            f"expected a video file with suffix {', '.join(CODECS)}, got {path}"
         ) from error
 
 
@@ -190,7 +190,7 @@ def _packets(
 ) -> Iterator["av.Packet"]:
     """Yield the packets of `stream` from `origin` on, for `copy`, which starts there.
 
-    A packet whose time stamp runs back starts when the last one ends.
+    A packet with a decreasing time stamp starts when the last one ends.
     """
     last, end = -1, 0
     try:
@@ -203,7 +203,7 @@ def _packets(
                     continue
                 stamp = end
             last, end = stamp, stamp + (packet.duration or 1)
-            packet.pts = packet.dts = stamp  # no codec of sound has packets out of order
+            packet.pts = packet.dts = stamp  # sound has no packets out of order
             packet.stream = copy
             yield packet
     except (av.FFmpegError, OSError) as error:

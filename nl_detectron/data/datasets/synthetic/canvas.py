@@ -1,7 +1,7 @@
-"""Sprites made of coloured polygons, and the super-sampled canvas they are drawn on.
+"""Sprites of coloured polygons, and a super-sampled canvas.
 
 Coordinates are continuous image pixels: pixel ``i`` covers ``[i, i + 1)``, x to the right and y
-down. A sprite is designed in a unit of its own, standing on the origin, and then placed.
+down. A sprite has its own unit and stands on the origin until it is placed.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Color = tuple[int, int, int]
 Point = Sequence[float] | np.ndarray
 
 SCALE = 4
-"""Sub-pixels per pixel along each axis; averaging them is what smooths the edges."""
+"""Sub-pixels per pixel along each axis; their average smooths the edges."""
 
 _FRACTION_BITS = 4
 
@@ -79,8 +79,8 @@ class Sprite:
 
     Attributes:
         category: name of the category.
-        parts: what is drawn, in this order.
-        keypoints: ``(K, 2)``, NaN where the object does not show the point; None without any.
+        parts: parts from back to front.
+        keypoints: ``(K, 2)``, NaN for points that the object does not show; None without any.
         border: width of the border lines, in the unit of the coordinates.
     """
 
@@ -92,7 +92,7 @@ class Sprite:
     def placed(
         self, x: float, y: float, scale: float, *, angle: float = 0.0, mirror: bool = False
     ) -> "Sprite":
-        """Return the sprite scaled, turned clockwise by `angle` degrees, its origin at ``(x, y)``.
+        """Return the sprite scaled, rotated clockwise by `angle` degrees, its origin at ``(x, y)``.
 
         A sprite with keypoints cannot be mirrored: its left and right would be wrong.
         """
@@ -120,7 +120,7 @@ class Sprite:
 
 
 def silhouette(sprite: Sprite, width: int, height: int) -> np.ndarray:
-    """Return which sub-pixels of an image `sprite` covers.
+    """Return a mask of the sub-pixels of an image that `sprite` covers.
 
     Returns:
         uint8 0 or 1, ``(height * SCALE, width * SCALE)``.
@@ -136,7 +136,7 @@ def draw(background: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
 
     Args:
         background: RGB uint8 ``(H, W, 3)``.
-        sprites: what to draw.
+        sprites: sprites from back to front.
 
     Returns:
         The image, of the same kind and size as `background`.

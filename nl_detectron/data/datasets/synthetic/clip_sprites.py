@@ -1,6 +1,6 @@
-"""What ``nl_clips`` adds to the things of still images: a balloon, a tower, banners, fireworks.
+"""Sprites of ``nl_clips`` in addition to those of images: balloon, tower, banners, fireworks.
 
-A sprite is one unit high and stands on the origin, unless its function says otherwise.
+A sprite is one unit high and stands on the origin, unless its docstring states otherwise.
 """
 
 import numpy as np

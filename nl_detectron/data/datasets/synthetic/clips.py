@@ -1,17 +1,17 @@
 """``nl_clips``: short videos of things that move, meet and answer each other.
 
-`CLASSES` says which class is told by what:
+`CLASSES` has the cue of each class:
 
-- *looks*: a single frame shows what it is.
-- *motion*: a single frame says nothing. Balloons that hover, sway and bob are drawn alike and are
-  at any moment equally likely at every place; only how they move differs.
-- *relation*: neither a single frame nor any sum over frames and places says anything. Two signals,
-  at opposite sides and in moments that no temporal pooling joins, are of one colour or of two.
-  Every colour is equally frequent, first or second, at the left or at the right, in both classes
-  of a pair; so are the times and the places. What tells is only whether the two match: a product
+- *looks*: a single frame shows the class.
+- *motion*: a single frame has no information. Balloons that hover, sway and bob look the same and
+  have the same distribution of places at any moment; only their motion differs.
+- *relation*: neither a single frame nor a sum over frames and places has information. Two signals,
+  at opposite sides and in moments that no temporal pooling joins, have one colour or two. Every
+  colour is equally frequent, first or second, at the left or at the right, in both classes of a
+  pair; so are the times and the places. Only the match between the two tells the class, a product
   between places.
 
-All classes stay what they are when a clip is mirrored or runs round from its end to its beginning.
+Mirroring a clip, or continuing from its end to its beginning, does not change its class.
 """
 
 import sys
@@ -38,18 +38,18 @@ SPLITS = ("train", "val")
 Place = tuple[float, float]
 
 COLORS: tuple[Color, ...] = ((230, 48, 48), (250, 214, 44), (46, 186, 84), (66, 104, 240))
-"""Of the signals."""
+"""Colours of the signals."""
 
 _BURSTS = (13.0, 34.0)  # of fireworks, along y
 
-# Landscapes behind the signals. They are few, so that a network cannot learn a relation's answer by
-# heart from the place where it is given: with another background in each clip it does just that.
+# Landscapes behind the signals. They are few, as a network would memorize a relation's answer by
+# the background if each clip had a different one.
 _NUM_STAGES = 8
 
 _STRING: Color = (250, 248, 240)
 
-# The frames in which a signal can be seen: seven each, and seven without any before and after, so
-# that three consecutive frames of a clip that takes every third one never show both.
+# Frames that show a signal: seven each, and seven without any before and after, so that three
+# consecutive frames of a clip with stride 3 never show both.
 _MOMENTS = ((3, 10), (17, 24))
 _SIDES = (10.0, SIZE - 10.0)  # where the two signals are, along x
 
@@ -57,22 +57,22 @@ _SIDES = (10.0, SIZE - 10.0)  # where the two signals are, along x
 def make_clips(
     root: Path, *, num_train: int = 2100, num_val: int = 420, seed: int = 0, progress: bool = True
 ) -> Path:
-    """Return the folder of the data set under `root`, made first if it is not there.
+    """Make the dataset under `root` unless it exists, and return its folder.
 
     Each split is a folder ``{split}`` of H.264 files and a list of lines ``path label``, as
-    `register_videos` reads it. The classes take turns, those told by a
-    relation twice in each: they take the most examples to learn.
+    `register_videos` reads it. The classes take turns. Classes with a relation have two turns, as
+    they need the most examples to learn.
 
     Args:
-        root: folder of data sets; it need not exist.
+        root: folder of datasets; it need not exist.
         num_train, num_val: number of videos in the splits ``train`` and ``val``.
-        seed: other videos for another seed.
-        progress: show a progress bar while the data set is made.
+        seed: seed of the videos.
+        progress: show a progress bar while the dataset is made.
 
     Raises:
         UserError: `root` cannot be written, or PyAV is not installed.
     """
-    from ...video import writing  # needs PyAV, and to register the data set does not
+    from ...video import writing  # needs PyAV, unlike registering the dataset
 
     sources = [canvas, clip_sprites, landscape, people, things, writing, sys.modules[__name__]]
     folder = root / folder_name("nl_clips", (num_train, num_val, seed), sources)
@@ -95,21 +95,20 @@ def make_clips(
 
 
 def make_scene(split: str, index: int, *, seed: int = 0) -> tuple[int, "Scene"]:
-    """Return class and scene of the video that `make_clips` writes as number `index` of
-    `split`, counted from 0."""
+    """Return class and scene of video `index` of `split`, counted from 0, as `make_clips` does."""
     turn = [*range(len(CLASSES)), *class_groups()["relation"]]
     label = turn[index % len(turn)]
     return label, CLASSES[label].scene(np.random.default_rng([seed, SPLITS.index(split), index]))
 
 
 def signal_regions(file: Path) -> list[dict[str, Any]]:
-    """Return where the two signals of a video told by a relation are; nothing for other videos.
+    """Return the regions of both signals in a video of a relation; none for other videos.
 
-    Each has its class as ``label`` and, of each frame in which it is seen, the boxes of its parts,
+    Each region has its class as ``label``, and the boxes of its parts in each frame that shows it,
     ``[frame, x0, y0, x1, y1]`` in pixels: a banner, or two bursts of fireworks.
 
     Args:
-        file: a video of the data set as `make_clips` names it.
+        file: a video of the dataset with its name from `make_clips`.
     """
     label, scene = make_scene(file.parent.name, int(file.stem) - 1)
     signals: tuple[list[Any], list[Any]] = ([], [])
@@ -122,12 +121,12 @@ def signal_regions(file: Path) -> list[dict[str, Any]]:
 
 
 def list_file(folder: Path, split: str) -> Path:
-    """Return where `make_clips` puts the list of `split`."""
+    """Return the path of the list of `split`."""
     return folder / f"{split}.txt"
 
 
 def class_groups() -> dict[str, list[int]]:
-    """Return which classes are told by what: class indices by ``looks``, ``motion``, ..."""
+    """Return class indices by their cue: ``looks``, ``motion`` or ``relation``."""
     groups: dict[str, list[int]] = {}
     for index, clip_class in enumerate(CLASSES):
         groups.setdefault(clip_class.told_by, []).append(index)
@@ -136,7 +135,7 @@ def class_groups() -> dict[str, list[int]]:
 
 @dataclass(frozen=True)
 class Scene:
-    """A still background, RGB uint8 ``(SIZE, SIZE, 3)``, and what stands before it in a frame."""
+    """A still background, RGB uint8 ``(SIZE, SIZE, 3)``, and the sprites of each frame."""
 
     background: np.ndarray
     sprites: Callable[[int], Sequence[Sprite]]
@@ -148,7 +147,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class ClipClass:
-    """One class: its name, what tells it (looks, motion or relation), and what draws a scene."""
+    """One class: its name, its cue (looks, motion or relation), and its drawing function."""
 
     name: str
     told_by: str
@@ -156,7 +155,7 @@ class ClipClass:
 
 
 def _cars(rng: np.random.Generator) -> Scene:
-    """Two cars meet: they pass each other, the nearer one below the other."""
+    """Draw two cars that pass each other, the nearer one below the other."""
     background, horizon = _landscape(rng)
     cars = []
     first = rng.choice([-1, 1])
@@ -179,7 +178,7 @@ def _cars(rng: np.random.Generator) -> Scene:
 
 
 def _kite(rng: np.random.Generator) -> Scene:
-    """A person flies a kite, which draws figures of eight."""
+    """Draw a person who flies a kite in figures of eight."""
     background, _ = _landscape(rng)
     x = rng.uniform(0.25, 0.75) * SIZE
     person = people.person(rng).placed(x, rng.uniform(84, 92), rng.uniform(34, 40))
@@ -200,7 +199,7 @@ def _kite(rng: np.random.Generator) -> Scene:
 
 
 def _ball(rng: np.random.Generator) -> Scene:
-    """A ball hops from one side to the other."""
+    """Draw a ball that hops from one side to the other."""
     background, horizon = _landscape(rng)
     ball, size = things.ball(rng), rng.uniform(17, 22)
     ground = horizon + rng.uniform(0.5, 0.95) * (SIZE - horizon)
@@ -222,9 +221,9 @@ def _ball(rng: np.random.Generator) -> Scene:
 
 
 def _balloon(rng: np.random.Generator, *, sways: bool = False, bobs: bool = False) -> Scene:
-    """A balloon in the air.
+    """Draw a balloon in the air.
 
-    Its place in any single frame has the same distribution whether it moves or not.
+    Its place in a single frame has the same distribution with and without motion.
     """
     background, _ = _landscape(rng)
     balloon, size = clip_sprites.balloon(rng), rng.uniform(28, 34)
@@ -241,7 +240,7 @@ def _balloon(rng: np.random.Generator, *, sways: bool = False, bobs: bool = Fals
 
 
 def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
-    """Two towers; one hoists a banner and takes it down, and then the other one does."""
+    """Draw two towers that hoist a banner and take it down, one after the other."""
     stage = np.random.default_rng(rng.integers(_NUM_STAGES))
     background, horizon = landscape.landscape(stage, SIZE, SIZE, landscape.DARK)
     towers, tops = [], []
@@ -268,7 +267,7 @@ def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
 
 
 def _fireworks(rng: np.random.Generator, *, match: bool) -> Scene:
-    """Rockets rise at one side of the night sky and burst; then others do at the other side."""
+    """Draw rockets that burst at one side of the night sky, then others at the other side."""
     stage = np.random.default_rng(rng.integers(_NUM_STAGES))
     background, horizon = landscape.landscape(stage, SIZE, SIZE, landscape.DARK)
     moments, colors = _signals(rng, match=match)
@@ -321,4 +320,4 @@ CLASSES = (
     ClipClass("fireworks match", "relation", partial(_fireworks, match=True)),
     ClipClass("fireworks differ", "relation", partial(_fireworks, match=False)),
 )
-"""All there is to know about the classes; metadata and documentation take it from here."""
+"""All classes, the source of metadata and documentation."""

@@ -1,4 +1,4 @@
-"""From drawn images to a folder in COCO's format."""
+"""Writing of drawn images to a folder in COCO's format."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from .canvas import SCALE
 from .generated import written_whole
 
 MIN_POLYGON_AREA = 3.0
-"""Visible fragments of fewer square pixels are left out of a mask."""
+"""Smallest visible fragment of a mask in square pixels."""
 
 _NO_KEYPOINTS = [0] * (3 * len(COCO_PERSON_KEYPOINT_NAMES))
 
@@ -38,16 +38,16 @@ def instance(
     """Return the annotation of one object.
 
     Box, area and keypoint visibility follow from the same visible mask as the polygons. Objects
-    without keypoints get a list of zeros, as COCO's evaluation of keypoints expects the key on
-    every annotation and ignores those that have none.
+    without keypoints get a list of zeros: COCO's evaluation of keypoints expects the key in every
+    annotation, and ignores objects without known points.
 
     Args:
         category_id: COCO category id.
-        visible: which sub-pixels show the object, bool ``(H * SCALE, W * SCALE)``.
-        keypoints: ``(17, 2)`` in pixels, NaN where the object does not show the point.
+        visible: mask of the sub-pixels of the object, bool ``(H * SCALE, W * SCALE)``.
+        keypoints: ``(17, 2)`` in pixels, NaN for points that the object does not show.
 
     Raises:
-        ValueError: nothing is left of the object but fragments.
+        ValueError: only fragments of the object are visible.
     """
     polygons = mask_to_polygons(visible)
     if not polygons:
@@ -93,13 +93,13 @@ def crowd(category_id: int, visible: np.ndarray) -> dict[str, Any]:
 
 
 def mask_to_polygons(mask: np.ndarray) -> list[np.ndarray]:
-    """Return polygons ``(N, 2)`` in pixels for a mask of sub-pixels, the smallest left out.
+    """Return polygons ``(N, 2)`` in pixels for a mask of sub-pixels, without the smallest ones.
 
-    A hole is reached through a cut from its surrounding polygon: the cut is passed in both
-    directions and encloses nothing, so the hole stays a hole in formats that know polygons only.
+    A cut joins a hole to its surrounding polygon. It runs in both directions and encloses no area,
+    so formats that have polygons only keep the hole.
     """
-    # OpenCV joins the centres of the outermost sub-pixels, half a sub-pixel inside the edge.
-    # Among the corners of the sub-pixels, instead of their centres, it finds the edge itself.
+    # OpenCV's contours join the centres of the outermost sub-pixels, half a sub-pixel inside the
+    # edge. On a grid of corners instead of centres, they are the edge itself.
     corners = cv2.dilate(
         np.pad(mask.astype(np.uint8), (0, 1)), np.ones((2, 2), np.uint8), anchor=(1, 1)
     )
@@ -128,7 +128,7 @@ def _cut(outer: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _keypoints(points: np.ndarray, visible: np.ndarray) -> list[int]:
-    """Return COCO's flat ``x, y, v``: 2 is visible, 1 is behind something, 0 is not there."""
+    """Return COCO's flat ``x, y, v``: 2 is visible, 1 is hidden, 0 is unknown."""
     height, width = visible.shape
     triplets: list[int] = []
     for x, y in points:
@@ -152,12 +152,12 @@ def categories(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def annotation_file(folder: Path, split: str) -> Path:
-    """Return where `write` puts the annotations of `split`."""
+    """Return the path of the annotations of `split`."""
     return folder / "annotations" / f"instances_{split}.json"
 
 
 def image_folder(folder: Path, split: str) -> Path:
-    """Return where `write` puts the images of `split`."""
+    """Return the folder of the images of `split`."""
     return folder / split
 
 
@@ -170,14 +170,14 @@ def write(
     description: str,
     progress: bool = True,
 ) -> None:
-    """Write a data set in COCO's format, whole or not at all.
+    """Write a dataset in COCO's format, complete or not at all.
 
     Args:
-        folder: becomes ``annotations/instances_{split}.json`` and ``{split}/000001.jpg``, ...
+        folder: gets ``annotations/instances_{split}.json`` and ``{split}/000001.jpg``, ...
         class_names: names of the categories; ids count from 1.
         splits: number of images by name of the split.
-        draw: returns image `index` of a split. It must depend on nothing else.
-        description: goes into the files, and stands before the progress bar.
+        draw: returns image `index` of a split, a function of these two alone.
+        description: description in the files, and title of the progress bar.
         progress: show a progress bar.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Folders of generated data sets: what they are called, and how they come into being."""
+"""Names of folders of generated datasets, and atomic writing of them."""
 
 import hashlib
 import inspect
@@ -14,14 +14,14 @@ from ....utils.errors import UserError
 
 
 def folder_name(name: str, settings: Any, sources: Sequence[ModuleType]) -> str:
-    """Return `name` with a digest of all that determines the content.
+    """Return `name` with a digest of everything that determines the content.
 
-    So a folder that an older version left behind is never taken for the present one.
+    A folder of an older version therefore has another name.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         settings: sizes, seeds and the like; its ``repr`` counts.
-        sources: the modules that draw and write.
+        sources: modules that draw and write.
     """
     content = [repr(settings), *map(inspect.getsource, sources)]
     digest = hashlib.sha256("\0".join(content).encode()).hexdigest()
@@ -30,13 +30,13 @@ def folder_name(name: str, settings: Any, sources: Sequence[ModuleType]) -> str:
 
 @contextmanager
 def written_whole(folder: Path, description: str) -> Iterator[Path]:
-    """Give a new folder to write into, which becomes `folder` at the end, or nothing on an error.
+    """Make a folder under a temporary name, and rename it to `folder` after the block.
 
-    It is a folder beside `folder`, which is then renamed. Where two processes do so at once, the
-    first to finish wins, and the other one discards its own.
+    An error removes it. If two processes write at once, the first to finish wins, and the other
+    one discards its own.
 
     Raises:
-        UserError: the folder cannot be written; `description` says what was to be written.
+        UserError: the folder cannot be written; `description` names the content.
     """
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
@@ -50,7 +50,7 @@ def written_whole(folder: Path, description: str) -> Iterator[Path]:
     except OSError as error:
         raise UserError(
             f"cannot write {description} to {folder}: {error.strerror}; set NL_DETECTRON_CACHE "
-            "to a folder with space that can be written"
+            "to a writable folder with enough space"
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -113,7 +113,7 @@ def _gradient(a: Color, b: Color, t: np.ndarray) -> np.ndarray:
 def _lay(
     image: np.ndarray, color: Color, shapes: Sequence[np.ndarray], opacity: float, blur: float
 ) -> None:
-    """Lay polygons of one colour over a float image, their edges blurred by so many pixels."""
+    """Draw polygons of one colour on a float image, their edges blurred by `blur` pixels."""
     alpha = np.zeros(image.shape[:2], np.float32)
     for shape in shapes:
         cv2.fillPoly(alpha, [np.rint((shape - 0.5) * 16).astype(np.int32)], opacity, shift=4)

@@ -1,8 +1,8 @@
-"""Friendly people with the 17 keypoints of COCO.
+"""People with the 17 keypoints of COCO.
 
-Which side is left follows from the way a person faces, as in a photograph: seen from the front,
-the left arm is on the right of the image; seen from behind, on the left. No colour marks a side,
-so an image stays true when it is mirrored.
+The way a person faces determines left and right, as in a photograph: seen from the front, the left
+arm is on the right of the image; seen from behind, on the left. No colour marks a side, so a
+mirrored image is a valid image.
 """
 
 from collections.abc import Iterator
@@ -135,7 +135,7 @@ def _arms(joints: Joints, skin: Color, cloth: Color, *, long_sleeves: bool) -> I
 def _head(
     rng: np.random.Generator, joints: Joints, skin: Color, hair: Color, *, back: bool
 ) -> tuple[list[Part], list[Part]]:
-    """Return what of the head is behind the body, and what is before it."""
+    """Return the parts of the head behind the body, and those in front of it."""
 
     def part(color: Color, *shapes: np.ndarray, border: bool = False) -> Part:
         return Part(color, tuple(_on_head(joints, p) for p in shapes), border)

@@ -1,4 +1,4 @@
-"""``nl_shapes``: landscapes with people, houses, trees and toys, as a small data set."""
+"""``nl_shapes``: a small dataset of landscapes with people, houses, trees and toys."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ CLASSES = ("person", "ball", "kite", "house", "tree", "car", "umbrella")
 
 _SIZES = ((128, 128), (160, 128), (144, 128), (128, 160), (128, 144))
 _CROWD_EVERY = 10  # images
-_MIN_VISIBLE = 0.5  # of what would be seen if nothing stood in front
+_MIN_VISIBLE = 0.5  # of the area without objects in front
 _MIN_AREA = 60.0  # square pixels
 
 # Heights in pixels at the bottom of an image, where things are nearest.
@@ -30,17 +30,17 @@ _THINGS = {
 def make_shapes(
     root: Path, *, num_train: int = 500, num_val: int = 100, seed: int = 0, progress: bool = True
 ) -> Path:
-    """Return the folder of the data set under `root`, made first if it is not there.
+    """Make the dataset under `root` unless it exists, and return its folder.
 
-    The folder is named after all that determines its content, this code included, so one that
-    an older version left behind is never taken for the present one.
+    The folder's name depends on everything that determines its content, including this code, so a
+    folder of an older version is never used.
 
     Args:
-        root: folder of data sets; it need not exist.
+        root: folder of datasets; it need not exist.
         num_train: number of images in split ``train``.
         num_val: number of images in split ``val``.
-        seed: other images for another seed.
-        progress: show a progress bar while the data set is made.
+        seed: seed of the images.
+        progress: show a progress bar while the dataset is made.
 
     Raises:
         UserError: `root` cannot be written.
@@ -61,8 +61,8 @@ def make_shapes(
 def draw_scene(rng: np.random.Generator, *, crowd: bool = False) -> coco.AnnotatedImage:
     """Return one image: some people and things in a landscape, nearer ones in front.
 
-    Whatever would be nearly hidden by the things before it is left out, so that everything
-    that is seen is annotated. With `crowd`, many small people stand together in the distance.
+    Objects that are nearly hidden by others are removed, so that every visible object is
+    annotated. With `crowd`, many small people stand together in the distance.
     """
     width, height = _SIZES[rng.integers(len(_SIZES))]
     background, horizon = landscape.landscape(rng, width, height)
@@ -126,7 +126,7 @@ def _crowd(rng: np.random.Generator, width: int, horizon: float) -> list[Sprite]
 
 
 def _drop_hidden(groups: list[list[Sprite]], masks: list[np.ndarray]) -> list[np.ndarray]:
-    """Remove from both lists, in place, what is nearly hidden; return the visible masks."""
+    """Remove nearly hidden objects from both lists, in place; return the visible masks."""
     while True:
         visible: list[np.ndarray] = []
         covered = np.zeros_like(masks[0])
@@ -141,7 +141,7 @@ def _drop_hidden(groups: list[list[Sprite]], masks: list[np.ndarray]) -> list[np
         ]
         if not hidden:
             return visible
-        # The farthest goes first: without it, none of the others becomes more hidden.
+        # The farthest is removed first, as it hides none of the others.
         del groups[hidden[0]], masks[hidden[0]]
 
 
