@@ -46,7 +46,7 @@ bench: setup  ## run the benchmarks, each as a table of ratios
 
 # PASSIVE: waiting threads that spin cost minutes as soon as anything else runs on the machine.
 # On a CPU, two processes with half of the cores each use them better than one with all of them.
-quickstart: setup  ## train, evaluate and draw on the embedded data set
+quickstart: setup  ## train, evaluate and draw on the embedded dataset
 	OMP_WAIT_POLICY=PASSIVE $(venv)/python train_net.py --config-file configs/quickstart.yaml \
 	  $(if $(gpu),,--num-gpus 2) OUTPUT_DIR $(quickstart) $(if $(gpu),,MODEL.DEVICE cpu)
 	$(venv)/python demo/demo.py --config-file $(quickstart)/config.yaml \

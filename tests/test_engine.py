@@ -72,7 +72,7 @@ def test_the_first_host_of_a_slurm_list(nodes: str, first: str) -> None:
 
 
 def test_an_uneven_or_incomplete_environment_is_an_error() -> None:
-    with pytest.raises(UserError, match="not the same for every machine"):
+    with pytest.raises(UserError, match="SLURM_STEP_TASKS_PER_NODE"):
         ranks_from_environment(SLURM | {"SLURM_STEP_TASKS_PER_NODE": "4,3(x2)"})
     with pytest.raises(UserError, match="WORLD_SIZE"):
         ranks_from_environment({"RANK": "0", "LOCAL_RANK": "0"})
@@ -81,7 +81,7 @@ def test_an_uneven_or_incomplete_environment_is_an_error() -> None:
 def test_a_task_of_srun_may_see_its_own_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # srun --gpus-per-task=1
     assert _gpu_number(ranks_from_environment(SLURM)) == 0
-    with pytest.raises(UserError, match="torch sees 1 GPU"):
+    with pytest.raises(UserError, match="GPU"):
         _gpu_number(ranks_from_environment(TORCHRUN))
 
 

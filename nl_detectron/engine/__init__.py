@@ -24,7 +24,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "VideoPredictor":
-        from .video_predictor import VideoPredictor  # needs PyAV, which images do not
+        from .video_predictor import VideoPredictor  # needs PyAV, unlike images
 
         return VideoPredictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

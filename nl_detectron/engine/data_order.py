@@ -1,4 +1,4 @@
-"""The order of the training data, and an exact resume in it."""
+"""The order of the training data, and an exact resume."""
 
 import logging
 import random
@@ -16,19 +16,19 @@ from torch.utils.data import DataLoader, Sampler
 
 logger = logging.getLogger(__name__)
 
-# What Detectron2's samplers draw when they are built; their order depends on it alone.
+# State that Detectron2's samplers draw when they are built; it determines their order.
 _DRAWN = ("_seed", "_indexes_subset")
 
 
 class DataOrder:
     """The order in which one of Detectron2's training loaders takes images.
 
-    Detectron2's samplers shuffle by a seed of their own, so the order is a function of that seed,
-    the number of processes, the batch size and, with ``ASPECT_RATIO_GROUPING``, the number of
-    loader workers. A loader that is not built as Detectron2 builds its own keeps its own order.
+    Detectron2's samplers shuffle by their own seed, so the order is a function of that seed, the
+    number of processes, the batch size and, with ``ASPECT_RATIO_GROUPING``, the number of loader
+    workers. The order of loaders that Detectron2 did not build is not controlled.
 
     Args:
-        loader: what ``build_detection_train_loader`` returns. Nothing may have been read from it.
+        loader: result of ``build_detection_train_loader``, before its first iteration.
     """
 
     def __init__(self, loader: Iterable[Any]) -> None:
@@ -40,7 +40,7 @@ class DataOrder:
         self._sampler = self._images.sampler if self._images is not None else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the sampler drew when it was built, without its position."""
+        """Return the state that the sampler drew when it was built, without its position."""
         return {name: getattr(self._sampler, name) for name in _DRAWN if self._has(name)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -54,12 +54,12 @@ class DataOrder:
         The images of those batches are not read, and no global random number is drawn.
 
         Args:
-            seed: of the loader's workers, which draw their augmentations from it. Another one than
-                at the start keeps them from repeating the augmentations of the start.
+            seed: seed of the loader's workers for their augmentations. It must differ from the
+                initial one, or the initial augmentations repeat.
         """
         if self.loader is None or self._images is None:
             logger.warning(
-                "Detectron2 did not build this data loader, so its position is unknown: it starts "
+                "Detectron2 did not build this data loader, so its position is unknown; it starts "
                 "from the beginning"
             )
             return
@@ -68,7 +68,7 @@ class DataOrder:
         if not self._grouped:
             self._images.sampler = _Continued(self._sampler, skip=batches * size)
             return
-        # Each worker takes `size` images in turn, but hands them over one by one.
+        # Each worker takes `size` images in turn, but returns them one by one.
         workers = max(1, self.loader.num_workers)
         read = _Transposed(self._sampler, rows=workers, columns=size)
         waiting, taken = self._group(read, batches, size)
@@ -79,7 +79,7 @@ class DataOrder:
         return hasattr(self._sampler, name)
 
     def _group(self, read: Iterable[int], batches: int, size: int) -> tuple[list[int], int]:
-        """Return the images that wait for their batch to be full, and how many have been read."""
+        """Return the images in incomplete batches, and the number of images read so far."""
         mapped = self._images.dataset  # type: ignore[union-attr]
         records = getattr(mapped, "_dataset", mapped)  # sizes without reading an image
         sizes = ((r["width"], r["height"]) for r in map(records.__getitem__, range(len(records))))
@@ -124,31 +124,31 @@ class _Transposed(Sampler):
 class ExactResume(HookBase):
     """Let a resumed run take the images and random numbers of an uninterrupted one.
 
-    Its state, which is saved with the trainer's, holds the random generators' states (Python,
-    numpy, torch, the GPU) of the main process and the seed of the data order. A run that starts
-    at a later iteration than 0 continues with them, after the images that the earlier iterations
-    took, none of which is read again.
+    Its state, which is saved with the trainer's, has the random generators' states (Python, numpy,
+    torch, the GPU) of the main process and the seed of the data order. A run that starts at a
+    later iteration than 0 continues with them. It skips the images of the earlier iterations
+    without reading them.
 
-    An evaluation that is due after the iteration of the checkpoint is run first. The checkpoint
-    was saved before it, so it cannot say whether the evaluation was finished; and evaluating draws
-    random numbers, so leaving it out would change all later ones.
+    An evaluation that is due after the checkpoint's iteration runs first. The checkpoint was saved
+    before it, so it is unknown if the evaluation was finished. Evaluating draws random numbers, so
+    skipping it would change all later ones.
 
-    With one process and ``DATALOADER.NUM_WORKERS 0`` the resumed run is the uninterrupted one, bit
-    for bit, as far as the device computes the same twice. Not identical, but drawn anew from
-    (seed of the data order, rank, iteration), are:
+    With one process and ``DATALOADER.NUM_WORKERS 0`` the resumed run equals the uninterrupted one
+    bit for bit, if the device computes reproducibly. These are not identical, but drawn from (seed
+    of the data order, rank, iteration):
 
     - random augmentations in loader workers; each batch still has the same images;
-    - random numbers of all processes but the first (which regions enter the losses, mostly);
-    - everything random after a checkpoint without this state, of an older version; its data
+    - random numbers of all processes but the first (mostly the choice of regions for the losses);
+    - all random numbers after a checkpoint of an older version, without this state; its data
       order is the same if the config sets a seed;
-    - the images that ``TEST.PRECISE_BN`` averages over.
+    - the images for ``TEST.PRECISE_BN``.
 
-    Another batch size or number of processes gives another order. Register it after all hooks that
-    draw random numbers before training.
+    Another batch size or number of processes gives another order. Register this hook after all
+    hooks that draw random numbers before training.
 
     Args:
-        data_loader: of the training, one of Detectron2's; nothing may have been read from it.
-        accumulate_steps: batches an iteration takes from it.
+        data_loader: Detectron2's training loader, before its first iteration.
+        accumulate_steps: batches per iteration.
     """
 
     def __init__(self, data_loader: Iterable[Any], *, accumulate_steps: int = 1) -> None:
@@ -168,12 +168,12 @@ class ExactResume(HookBase):
             return
         if not self._loaded:
             logger.warning(
-                "The checkpoint has no random states, as an older version saved it: the run "
-                "continues with other random numbers"
+                "The checkpoint is of an older version, without random states; the run continues "
+                "with other random numbers"
             )
         self._order.load_state_dict(self._loaded.get("data_order", {}))
-        # Newer versions of Detectron2 seed the order with SEED, -1 by default. numpy takes no
-        # negative seeds; this is the number that torch takes them for.
+        # Newer versions of Detectron2 seed the order with SEED, -1 by default. numpy refuses
+        # negative seeds; this is torch's value for them.
         order_seed = int(self._order.state_dict().get("_seed", 0)) % 2**64
         sequence = np.random.SeedSequence([order_seed, comm.get_rank(), start])
         fresh, workers = (int(word) for word in sequence.generate_state(2))
@@ -197,7 +197,7 @@ class ExactResume(HookBase):
 
 
 def _random_state() -> dict[str, Any]:
-    """Return the generators' states as what can be loaded without running code."""
+    """Return the generators' states as plain data, which loads without running code."""
     kind, words, *rest = np.random.get_state()  # noqa: NPY002 (the one that Detectron2 uses)
     state = {
         "python": random.getstate(),

@@ -1,4 +1,4 @@
-"""A run from its command line on: a user's mistakes are errors of one line."""
+"""Command line and setup of a run; a user's mistakes are errors of one line."""
 
 import argparse
 import json
@@ -39,18 +39,18 @@ logger = logging.getLogger(__name__)
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Return Detectron2's parser with examples of our own."""
+    """Return Detectron2's parser with this package's examples."""
     program = sys.argv[0]
     # torchrun starts scripts and modules, not commands.
     launched = program.replace("nl-detectron", "-m nl_detectron")
     parser = default_argument_parser(
         epilog=f"""
 examples:
-  train on the data set that needs no download:
+  train on the embedded dataset, without a download:
     {program} --config-file quickstart.yaml
   other values, as KEY VALUE (for a .py config: key=value):
     {program} --config-file quickstart.yaml SOLVER.BASE_LR 0.01 OUTPUT_DIR output/mine
-  go on after an interruption:
+  continue after an interruption:
     {program} --config-file quickstart.yaml --resume
   evaluate a checkpoint:
     {program} --config-file quickstart.yaml --eval-only MODEL.WEIGHTS model_final.pth
@@ -71,14 +71,14 @@ examples:
         if action.dest == "config_file":
             action.help = "a .yaml or a LazyConfig .py file"
         elif action.dest == "resume":
-            action.help = "go on from the last checkpoint in OUTPUT_DIR, if there is one"
+            action.help = "continue from the last checkpoint in OUTPUT_DIR, if there is one"
         elif action.dest == "num_gpus":
-            action.help = "processes per machine: GPUs, or CPU processes where there is no GPU"
+            action.help = "processes per machine: one per GPU, or CPU processes without a GPU"
     return parser
 
 
 def prepare(args: argparse.Namespace) -> Config:
-    """Load and check the config that the command line asks for, before any process starts."""
+    """Load and check the config of the command line, before any process starts."""
     cfg = load_any_config(args.config_file, args.opts)
     if isinstance(cfg, CfgNode):
         cfg.freeze()
@@ -93,7 +93,7 @@ def prepare(args: argparse.Namespace) -> Config:
     elif isinstance(cfg, CfgNode):
         check_clips(cfg)
     else:
-        raise UserError("videos are trained from YAML configs; there is no LazyConfig for them")
+        raise UserError(f"expected a YAML config for videos, got {args.config_file}")
     return cfg
 
 
@@ -116,12 +116,12 @@ def check_tta(cfg: Config) -> None:
 
 
 def main(args: argparse.Namespace, trainer: type[Trainer] = Trainer) -> None:
-    """Run what the command line (see `argument_parser`) asks for, in all its processes.
+    """Train or evaluate in all processes, by the command line of `argument_parser`.
 
     Args:
         args: the parsed command line.
-        trainer: replaces `Trainer`, in training and evaluation. Define a class of your own at the
-            top of a module, so that all processes find it.
+        trainer: replaces `Trainer`, in training and evaluation. Define a custom class at the top
+            of a module, so that all processes find it.
     """
     run = _Run(args, trainer, prepare(args))
     launch(
@@ -136,14 +136,14 @@ def main(args: argparse.Namespace, trainer: type[Trainer] = Trainer) -> None:
 
 @dataclass
 class _Run:
-    """What each process of a run calls."""
+    """Function that each process of a run calls."""
 
     args: argparse.Namespace
     trainer: type[Trainer]
     cfg: Config | None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Functions that a LazyConfig file defines cannot be pickled.
+        # Functions of a LazyConfig file cannot be pickled.
         return {**self.__dict__, "cfg": None}
 
     def __call__(self) -> None:
@@ -158,13 +158,13 @@ def run_config(
     """Train, or only evaluate, the model of a config, in one process of a run.
 
     Args:
-        cfg: a YAML config, or a LazyConfig with ``model``, ``optimizer``, ``lr_multiplier``,
-            ``dataloader`` and ``train`` as Detectron2's own have them.
-        args: the command line; `eval_only` and `resume` count.
+        cfg: a YAML config, or a LazyConfig with Detectron2's ``model``, ``optimizer``,
+            ``lr_multiplier``, ``dataloader`` and ``train``.
+        args: the command line, of which `eval_only` and `resume` are used.
         trainer: the class that trains and evaluates.
 
     Returns:
-        the results of the last evaluation; in other processes than the main one there are none.
+        The results of the last evaluation; empty in other processes than the main one.
     """
     output_dir = setting(cfg, "OUTPUT_DIR")
     _set_up(cfg, args, output_dir)
@@ -194,13 +194,13 @@ def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
 
             skipped_file(output_dir).unlink(missing_ok=True)
     if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
-        logger.info("No GPU is visible to torch: running on the CPU")
+        logger.info("torch finds no GPU; running on the CPU")
         if not args.eval_only and isinstance(cfg, CfgNode):
             advise_a_trial(cfg)
 
 
 def advise_a_trial(cfg: CfgNode) -> None:
-    """Name the keys to lower where a training can take days on a CPU."""
+    """Log the keys to lower if a training can take days on a CPU."""
     solver = cfg.SOLVER
     inputs = solver.MAX_ITER * solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS
     if inputs < 50_000:  # hours for the smallest networks
@@ -219,7 +219,7 @@ def advise_a_trial(cfg: CfgNode) -> None:
 
 
 def _remove_incomplete_line(path: str) -> None:
-    """Remove a last line that a killed process has not finished; the next would join it."""
+    """Remove an incomplete last line of a killed process, or the next line would join it."""
     if not os.path.isfile(path):
         return
     with open(path, "rb+") as file:

@@ -1,4 +1,4 @@
-"""Hooks of every run, and those that a config asks for."""
+"""Hooks of every run, and optional hooks of a config."""
 
 import json
 import os
@@ -27,27 +27,27 @@ from .run_errors import TERMINATED, check_weights
 class ResidualNormHook(HookBase):
     """Log ``||z - x|| / ||x||`` of every `NonLocalBlock` as ``nonlocal/<block>/residual_ratio``.
 
-    z is a block's output and x its input; the norms are over all their values, of every forward
-    pass in the iteration: zero for a block that is still the identity. A block that saw no value
-    (no region in the batch) or no value but zero logs nothing. Writers of the main process show
-    the figures, so only it needs the hook; it sees its own part of the batch. Register it before
-    the hooks that evaluate and write: it then measures training alone, and is written in time.
+    z is a block's output and x its input. The norms are over all values of every forward pass in
+    the iteration. The ratio is zero for a block that is still the identity. A block without input
+    (no region in the batch), or with zeros only, logs nothing. Only the main process needs the
+    hook, which measures that process's part of the batch. Register it before the hooks that
+    evaluate and write, so that it measures training alone and is written in time.
 
     Args:
-        model: the model that is trained, wrapped for several processes or not.
+        model: the model to train, wrapped for several processes or not.
         period: iterations between two logged ones; at least 1. The others cost nothing.
     """
 
     def __init__(self, model: nn.Module, *, period: int = 20) -> None:
         if period < 1:
-            raise ValueError(f"period is {period}; at least 1 is needed")
+            raise ValueError(f"period must be at least 1, got {period}")
         self.model = model
         self.period = period
         self._sums: dict[str, Tensor] = {}
         self._handles: list = []
 
     def before_step(self) -> None:
-        # The iterations after which Detectron2's PeriodicWriter writes.
+        # Detectron2's PeriodicWriter writes after these iterations.
         if (self.trainer.iter + 1) % self.period:
             return
         for name, module in self.model.named_modules():
@@ -64,7 +64,7 @@ class ResidualNormHook(HookBase):
             branch, block_input = sums.tolist()
             if block_input > 0:
                 ratio = (branch / block_input) ** 0.5
-                # The value of one iteration: medians over the window would be of old ones.
+                # The value of one iteration; a median would mix it with old ones.
                 storage.put_scalar(f"nonlocal/{name}/residual_ratio", ratio, smoothing_hint=False)
         self._sums.clear()
 
@@ -72,7 +72,7 @@ class ResidualNormHook(HookBase):
         @torch.no_grad()
         def measure(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             # In float32, as squares overflow half precision; on the device, as reading a number
-            # would wait for it.
+            # waits for the device.
             x = inputs[0].detach().float()
             sums = torch.stack([(output.detach().float() - x).square().sum(), x.square().sum()])
             self._sums[name] = self._sums.get(name, 0) + sums
@@ -97,7 +97,7 @@ class ProgressWriter(hooks.PeriodicWriter):
 
 
 class CheckWeights(HookBase):
-    """Stop before weights that are not finite are saved as the newest checkpoint.
+    """Stop a run before it saves weights that are not finite.
 
     Register it in all processes, before the hook that saves every `period` iterations.
     """
@@ -115,19 +115,19 @@ class CheckWeights(HookBase):
 class PreciseBN(hooks.PreciseBN):
     """Detectron2's precise batch norm, over the batches of all processes.
 
-    Detectron2 leaves each process with the mean m_r and the variance v_r of its own batches. All
-    processes r get the statistics of the union::
+    In Detectron2 each process r has the mean m_r and the variance v_r of its own batches. Here all
+    processes get the statistics of the union::
 
         m = mean_r(m_r),    v = mean_r(v_r) + mean_r((m_r - m)^2)
 
-    Batch norms without running statistics stay as they are.
+    Batch norms without running statistics stay unchanged.
     """
 
     def update_stats(self) -> None:
         norms = norms_with_statistics(self._model)
         others = [norm for norm in get_bn_modules(self._model) if norm.running_mean is None]
         for norm in others:
-            norm.eval()  # where it computes the same, and is none of those to update
+            norm.eval()  # computes the same, and excludes it from the update
         super().update_stats()
         for norm in others:
             norm.train()
@@ -156,18 +156,18 @@ def norms_with_statistics(model: nn.Module) -> list[Any]:
 
 
 class SaveOnSigterm(HookBase):
-    """On SIGTERM finish the iteration, save a checkpoint, and exit with status 143 (128 + 15).
+    """Finish the iteration on SIGTERM, save a checkpoint, and exit with status 143 (128 + 15).
 
-    All processes of a run stop after the same iteration, whichever of them has had the signal.
-    Further SIGTERMs are ignored. SIGTERM during an evaluation ends the process at once. If the
-    program has set its own handler for SIGTERM, that one is used.
+    All processes of a run stop after the same iteration, even if only one has the signal. Further
+    SIGTERMs are ignored. SIGTERM during an evaluation ends the process at once. A SIGTERM handler
+    of the program takes precedence.
 
     Register it in all processes, after the hooks that step the schedule and save checkpoints, and
-    before those that evaluate; `insert_before_evaluation` finds the place.
+    before those that evaluate; `insert_before_evaluation` does so.
 
     Args:
-        checkpointer: of the run.
-        data_loader: of the training. Its workers outlive a first SIGTERM too, as batch systems
+        checkpointer: checkpointer of the run.
+        data_loader: training loader. Its workers ignore the first SIGTERM too, as batch systems
             send it to all processes.
     """
 
@@ -199,11 +199,11 @@ class SaveOnSigterm(HookBase):
                 self._save()
             except Exception as caught:
                 error = caught
-        _any_process(False)  # the others wait here, whether the main process could save or not
+        _any_process(False)  # the others wait here until the main process has saved or failed
         if error is not None:
             raise error
-        # Ends the loader's workers. At its exit a process would send them the SIGTERM that they
-        # take for the batch system's, and wait for them without end.
+        # End the loader's workers. At its exit a process would send them a SIGTERM, which they
+        # ignore once, and wait for them forever.
         self.trainer._trainer._data_loader_iter_obj = None
         raise SystemExit(TERMINATED)
 
@@ -216,30 +216,30 @@ class SaveOnSigterm(HookBase):
             check_weights(self._checkpointer.model, iteration)
             self._checkpointer.save(name, iteration=iteration)
         _write_stderr(
-            f"stopped by SIGTERM after iteration {iteration}: --resume continues from "
+            f"stopped by SIGTERM after iteration {iteration}; --resume continues from "
             f"{self._checkpointer.get_checkpoint_file()}"
         )
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._checkpointer.model.training:
             _write_stderr(
-                "stopped by SIGTERM in an evaluation: --resume continues from the last checkpoint"
+                "stopped by SIGTERM in an evaluation; --resume continues from the last checkpoint"
             )
             os._exit(TERMINATED)
         self._received = True
-        # A further SIGTERM to all processes ends the workers, which must not stop the saving.
+        # A further SIGTERM to all processes ends the workers; that must not stop the saving.
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
 
 def insert_before_evaluation(hooks: list[HookBase | None], hook: HookBase) -> list[HookBase | None]:
-    """Return `hooks` with `hook` put before the first that evaluates."""
+    """Return `hooks` with `hook` inserted before the first evaluation hook."""
     places = [place for place, h in enumerate(hooks) if isinstance(h, EvalHook)]
     place = places[0] if places else len(hooks)
     return [*hooks[:place], hook, *hooks[place:]]
 
 
 class _WorkerInit:
-    """Let a loader worker ignore one SIGTERM, then initialize it as it would have been."""
+    """Let a loader worker ignore one SIGTERM, then run its usual initialization."""
 
     def __init__(self, init: Any) -> None:
         self.init = init
@@ -251,33 +251,33 @@ class _WorkerInit:
 
 
 def _any_process(value: bool) -> bool:
-    """Whether `value` is true in any process; waits for all."""
+    """Return True if `value` is true in any process; wait for all."""
     if comm.get_world_size() == 1:
         return value
     flag = torch.tensor(int(value))
-    # On the CPU, beside NCCL: Detectron2 gathers its metrics there in every iteration too.
+    # On the CPU, next to NCCL: Detectron2 gathers its metrics there in every iteration too.
     dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
     return bool(flag)
 
 
 def _write_stderr(message: str) -> None:
-    """Write a line to standard error, which a signal handler may do at any time."""
+    """Write a line to standard error, safely inside a signal handler."""
     os.write(2, f"{message}\n".encode())
 
 
 class WandbRun(HookBase):
-    """Send to Weights & Biases what Detectron2 writes for TensorBoard.
+    """Send Detectron2's TensorBoard curves to Weights & Biases.
 
-    A training that continues from a checkpoint continues the run of its folder, and skips the
-    iterations that the run already has; otherwise the run is a new one. Without network set
-    ``WANDB_MODE=offline``: ``wandb sync DIR`` sends the run later.
+    A training that resumes from a checkpoint continues the run of its folder, and skips the
+    iterations that the run already has. Otherwise the run is new. Without a network set
+    ``WANDB_MODE=offline``, and send the run later with ``wandb sync DIR``.
 
     Register it after the hook that writes.
 
     Args:
         project: name of the project in Weights & Biases.
-        output_dir: the run's folder. Its ``wandb`` folder takes the files, its name is the run's.
-        writers: of the training.
+        output_dir: the run's folder. Its ``wandb`` folder has the files; its name is the run's.
+        writers: writers of the training.
 
     Raises:
         UserError: the package ``wandb`` is not installed.
@@ -301,7 +301,7 @@ class WandbRun(HookBase):
             run_id = id_file.read_text(encoding="utf-8").strip()
             for writer in self._writers:
                 writer._last_write = _last_iteration(self._folder / "metrics.json")
-        # Before the first write, which opens the file for TensorBoard.
+        # This must precede the first write, which opens the file for TensorBoard.
         self._run = self._start(
             project=self._project,
             name=self._folder.name,

@@ -1,4 +1,4 @@
-"""Start the processes of a run, or join those that torchrun or SLURM has started."""
+"""Launching of a run's processes, or joining of those from torchrun or SLURM."""
 
 import multiprocessing
 import os
@@ -27,16 +27,16 @@ from ..utils.errors import UserError
 from ..utils.third_party_warnings import hide_third_party_warnings
 from .run_errors import PROCESS_GONE, TERMINATED
 
-# After one process has failed, the others have so long to end by themselves.
+# Time in which the other processes must end after one has failed.
 _GRACE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """One process's place among all, and where they meet.
+    """Rank of a process, and the address of the process group.
 
     Args:
-        by_srun: `srun` started the process, and may have hidden the GPUs of the other tasks.
+        by_srun: `srun` started the process, and may hide the GPUs of the other tasks.
     """
 
     rank: int
@@ -48,7 +48,7 @@ class Ranks:
 
 
 def ranks_from_environment(environment: Mapping[str, str]) -> Ranks | None:
-    """Read what torchrun or ``srun`` says about this process; None if neither started it."""
+    """Read the ranks that torchrun or ``srun`` set; None if neither started the process."""
     try:
         if "TORCHELASTIC_RUN_ID" in environment or {"RANK", "LOCAL_RANK"} <= environment.keys():
             return Ranks(
@@ -58,7 +58,7 @@ def ranks_from_environment(environment: Mapping[str, str]) -> Ranks | None:
                 local_size=int(environment["LOCAL_WORLD_SIZE"]),
                 address="env://",
             )
-        # A batch script or an interactive shell has SLURM_PROCID, but is no task of a step.
+        # A batch script or an interactive shell has SLURM_PROCID without being a task of a step.
         if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
             host = environment.get("MASTER_ADDR") or _first_host(environment["SLURM_STEP_NODELIST"])
             job_port = 20000 + int(environment["SLURM_JOB_ID"]) % 20000
@@ -88,12 +88,11 @@ def launch(
 ) -> None:
     """Run ``main(*args)`` in every process of the run and wait for them.
 
-    Under torchrun and ``srun`` the processes exist already, and this joins them. Otherwise it
-    starts `num_processes` on this machine: with NCCL and a GPU each, or on the CPU with gloo.
-    SIGTERM is forwarded to them.
+    Processes of torchrun and ``srun`` are joined. Otherwise `num_processes` are started on this
+    machine, with NCCL and a GPU each, or on the CPU with gloo. SIGTERM is forwarded to them.
 
-    If a process fails, all of this machine end within seconds: those that are stuck waiting for it
-    are killed. Detectron2's `launch` has no means for that.
+    If a process fails, all processes of this machine end within seconds; those that wait for it
+    are killed. Detectron2's `launch` does not do that.
 
     Raises:
         UserError: a process raised it, or was killed.
@@ -107,17 +106,20 @@ def launch(
         return
     if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
         raise UserError(
-            f"--num-gpus {num_processes} --num-machines {num_machines} --machine-rank "
-            f"{machine_rank}: there must be at least one process, and ranks start at 0"
+            "--num-gpus and --num-machines must be at least 1, --machine-rank 0 to below "
+            f"--num-machines, got {num_processes}, {num_machines} and {machine_rank}"
         )
     if num_machines > 1 and dist_url == "auto":
-        raise UserError("--dist-url auto is for one machine: give tcp://<first machine>:<port>")
+        raise UserError(
+            "--dist-url must be tcp://<first machine>:<port> for several machines, got auto"
+        )
     if num_processes * num_machines == 1:
         main(*args)
         return
     if on_gpu and num_processes > torch.cuda.device_count():
         raise UserError(
-            f"--num-gpus {num_processes}, but torch sees {torch.cuda.device_count()} GPU(s)"
+            f"--num-gpus must be at most {torch.cuda.device_count()}, the GPUs that torch finds, "
+            f"got {num_processes}"
         )
     address = f"tcp://127.0.0.1:{_free_port()}" if dist_url == "auto" else dist_url
     all_ranks = [
@@ -164,7 +166,7 @@ def _run_spawned_process(
     try:
         _run_process(all_ranks[index], on_gpu, main, args)
     except UserError as error:
-        # Not by torch's way, a traceback in a file, for which a full disk may have no room.
+        # Not torch's traceback in a file, which a full disk may not hold.
         errors.send((index, str(error)))
         sys.exit(1)
     except Exception:
@@ -190,23 +192,24 @@ def _run_process(
     comm.create_local_process_group(ranks.local_size)
     comm.synchronize()
     main(*args)
-    # Not after an error: with NCCL it waits for the other processes, which wait for this one.
+    # Not after an error: with NCCL this waits for the other processes, which wait for this one.
     dist.destroy_process_group()
 
 
 def _gpu_number(ranks: Ranks) -> int:
     visible = torch.cuda.device_count()
     if visible == 1 and ranks.by_srun:
-        return 0  # srun --gpus-per-task=1: each task sees its own GPU only, as number 0
+        return 0  # srun --gpus-per-task=1: each task has only its own GPU, as number 0
     if visible < ranks.local_size:
         raise UserError(
-            f"{ranks.local_size} processes on a machine where torch sees {visible} GPU(s)"
+            f"expected at most {visible} processes per machine, the GPUs that torch finds, got "
+            f"{ranks.local_size}"
         )
     return ranks.local_rank
 
 
 def _wait(processes: Sequence[BaseProcess]) -> set[int]:
-    """Wait for the processes. If one fails, kill those that do not end soon; return which."""
+    """Wait for the processes; if one fails, kill those that do not end soon, and return these."""
     while not any(process.exitcode for process in processes):
         alive = [process.sentinel for process in processes if process.is_alive()]
         if not alive:
@@ -222,7 +225,7 @@ def _wait(processes: Sequence[BaseProcess]) -> set[int]:
 
 
 def _exit_error(index: int, status: int) -> BaseException:
-    """Return what to raise for a process that ended with a status other than 0."""
+    """Return the exception for a process that ended with a status other than 0."""
     if status > 0:
         return SystemExit(status)  # its traceback has been printed
     if status == -signal.SIGTERM:
@@ -236,7 +239,7 @@ def _exit_error(index: int, status: int) -> BaseException:
 
 @contextmanager
 def _forward_sigterm() -> Iterator[None]:
-    """Send SIGTERM on to the processes, each of which knows what to do, and go on waiting."""
+    """Forward SIGTERM to the processes, which handle it, and continue to wait."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for process in multiprocessing.active_children():
@@ -259,7 +262,7 @@ def _free_port() -> int:
 
 
 def _first_host(nodelist: str) -> str:
-    """``gpu[03-06,09],other`` -> ``gpu03``."""
+    """Return the first host of a SLURM list: ``gpu[03-06,09],other`` -> ``gpu03``."""
     match = re.match(r"([^,\[]+)(?:\[([^\],-]+)[^\]]*\]([^,\[]*))?", nodelist)
     if match is None:
         raise ValueError(f"SLURM_STEP_NODELIST={nodelist!r}")
@@ -267,8 +270,8 @@ def _first_host(nodelist: str) -> str:
 
 
 def _tasks_per_node(spec: str) -> int:
-    """``8(x2)`` -> 8; Detectron2 needs the same number on every machine."""
+    """Parse ``8(x2)`` as 8; Detectron2 needs the same number on every machine."""
     counts = {part.split("(")[0] for part in spec.split(",")}
     if len(counts) != 1:
-        raise ValueError(f"SLURM_STEP_TASKS_PER_NODE={spec} is not the same for every machine")
+        raise ValueError(f"SLURM_STEP_TASKS_PER_NODE must be equal on all machines, got {spec}")
     return int(counts.pop())

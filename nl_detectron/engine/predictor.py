@@ -39,19 +39,18 @@ class Predictor:
     """A trained model that takes images and returns Detectron2's `Instances`, one per image.
 
     Args:
-        config: a YAML file, or a config that is complete already.
+        config: a YAML file, or a complete config.
         weights: checkpoint; default: the config's ``MODEL.WEIGHTS``.
-        device: ``cuda`` or ``cpu``; default: the config's, and where that says nothing a GPU if
-            there is one.
+        device: ``cuda`` or ``cpu``; default: the config's, or a GPU if available.
         half: run in half precision under autocast: bfloat16, or float16 on GPUs without it.
-        confidence_threshold: give only instances with at least this score; default: the config's.
+        confidence_threshold: return only instances with at least this score; default: the config's.
         classes: names of the classes, or a file of them, see `data.catalog.read_class_names`;
-            default: those in the checkpoint, or else of a registered dataset of the config.
+            default: those in the checkpoint, or of a registered dataset of the config.
         opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
 
     Raises:
-        ConfigError: the config is of videos, which `VideoPredictor` takes.
-        UserError: there are no weights, or they cannot be read.
+        ConfigError: the config is for videos; use `VideoPredictor`.
+        UserError: the weights are missing or unreadable.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Predictor:
         self.cfg = cfg = complete_config(config, weights=weights, device=device, opts=opts)
         if is_video(cfg):
             raise ConfigError(
-                f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model of videos; "
+                f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model for videos; "
                 "use nl_detectron.engine.video_predictor.VideoPredictor"
             )
         if confidence_threshold is not None:
@@ -78,7 +77,7 @@ class Predictor:
         self._half = half
 
     def __call__(self, images: Any, *, batch_size: int = 8) -> Any:
-        """Return the instances found in an image, or the list of those found in each of several.
+        """Return the instances in an image, or a list for several images.
 
         They are in the image's own pixels, on the CPU. Arguments and errors are those of `stream`.
 
@@ -90,22 +89,22 @@ class Predictor:
         return list(self.stream(images, batch_size=batch_size))
 
     def stream(self, images: Iterable[ImageInput], *, batch_size: int = 8) -> Iterator[Instances]:
-        """Yield the instances found in each image, in order; `batch_size` images are in memory.
+        """Yield the instances in each image, in order; `batch_size` images are in memory.
 
-        Of these, images that have one size for the network go through it together; others never
-        do, since padding would let one image change another's result.
+        Images of a batch share a forward pass only if they have the same size after resizing, since
+        padding would let one image change another's result.
 
         Args:
             images: files; arrays (H, W, 3) of uint8 in BGR order, as OpenCV reads them; tensors
                 (3, H, W) of uint8 in RGB order, as torchvision reads them; or PIL images.
-            batch_size: how many are read, resized and predicted at once; at least 1.
+            batch_size: number of images to read, resize and predict at once; at least 1.
 
         Raises:
             UserError: a file cannot be read as an image, or has more than 8 bits a channel.
             ValueError: an array or tensor has another shape or type.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         remaining = iter(images)
         while inputs := [network_input(self.cfg, image) for image in islice(remaining, batch_size)]:
             by_size: dict[tuple[int, ...], list[int]] = {}
@@ -147,8 +146,8 @@ def complete_config(
     register_datasets(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise UserError(
-            "MODEL.WEIGHTS is empty, and random weights predict nothing: give a checkpoint, "
-            "such as OUTPUT_DIR/model_final.pth of the training"
+            "MODEL.WEIGHTS must be a checkpoint, such as OUTPUT_DIR/model_final.pth of the "
+            "training, got none"
         )
     return cfg
 
@@ -161,7 +160,7 @@ def load_model(cfg: CfgNode, classes: Classes | None = None) -> tuple[nn.Module,
 
 
 def network_input(cfg: CfgNode, source: ImageInput) -> dict[str, Any]:
-    """Return an image as a model takes it: read, resized, with its own height and width."""
+    """Return the model's input for an image: read, resized, with its original height and width."""
     image = to_array(source, cfg.INPUT.FORMAT)
     height, width = image.shape[:2]
     resizing = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
@@ -171,7 +170,7 @@ def network_input(cfg: CfgNode, source: ImageInput) -> dict[str, Any]:
 
 
 def is_one(inputs: object, *, dims: int) -> bool:
-    """Whether a predictor got one input, whose arrays have `dims` axes, and not several."""
+    """Return True for one input, whose arrays have `dims` axes, and False for several."""
     if isinstance(inputs, np.ndarray | torch.Tensor):
         return inputs.ndim <= dims
     return isinstance(inputs, str | os.PathLike | Image)
@@ -199,8 +198,8 @@ def to_coco_results(
     """Return predictions in COCO's result format: one dict per instance, ready for JSON.
 
     Boxes are ``[x, y, width, height]`` in pixels, masks run-length encoded, keypoints a flat list
-    of x, y and score. With `metadata`, categories have the numbers of the data set's own file;
-    without, or where it has none, they count from 0 as in the model.
+    of x, y and score. With `metadata`, categories have the ids of the dataset's file. Without them
+    they count from 0 as in the model.
     """
     to_contiguous: Mapping[int, int] = (
         metadata.get("thing_dataset_id_to_contiguous_id", {}) if metadata else {}

@@ -1,4 +1,4 @@
-"""Errors of machine, disk and numbers that end a run: each in one line that says what to do."""
+"""Errors of machine, disk and numbers that end a run, each in one line with its fix."""
 
 import errno
 import logging
@@ -16,14 +16,14 @@ from ..checkpoint.finite import nonfinite_counts
 from ..utils.errors import UserError
 
 PROCESS_GONE = "another process of this run has exited; see its log"
-# What a shell reports for a command that SIGTERM has ended. Batch systems then report the job as
-# cancelled or out of time rather than as done, and requeue it where they are told to.
+# Status that a shell reports after SIGTERM. Batch systems then report the job as cancelled or out
+# of time rather than as done, and requeue it if configured.
 TERMINATED = 128 + signal.SIGTERM
 
 _LESS_MEMORY = "DATALOADER.NUM_WORKERS, SOLVER.IMS_PER_BATCH or the sizes in INPUT"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
-# Detectron2 logs here, with a traceback, whatever ends its training loop.
+# Detectron2 logs errors of its training loop here, with a traceback.
 _TRAIN_LOOP = "detectron2.engine.train_loop"
 
 
@@ -39,7 +39,7 @@ class DivergedError(UserError, FloatingPointError):
 
 
 def check_losses(losses: Mapping[str, float], iteration: int, *, amp: bool = False) -> None:
-    """Raise DivergedError, which names the losses that are not finite and the values of all."""
+    """Raise DivergedError for losses that are not finite, with the values of all losses."""
     wrong = [name for name, value in losses.items() if not abs(value) < float("inf")]
     if wrong:
         values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
@@ -68,7 +68,7 @@ def as_user_error(error: BaseException | None, output_dir: str) -> UserError | N
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return UserError(
             "the GPU is out of memory: lower SOLVER.IMS_PER_BATCH (SOLVER.ACCUMULATE_STEPS keeps "
-            "the batch of an update as large) or the sizes in INPUT, or set SOLVER.AMP.ENABLED True"
+            "the batch per update) or the sizes in INPUT, or set SOLVER.AMP.ENABLED True"
         )
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return worker_error(text)
@@ -85,12 +85,12 @@ def _file_error(error: OSError, output_dir: str) -> UserError:
         return UserError(f"cannot write {file}: {error.strerror}; free some space")
     if Path(output_dir).absolute() in (path := Path(file).absolute(), *path.parents):
         return UserError(f"cannot write {file}: {error.strerror}; choose another OUTPUT_DIR")
-    # A run reads files from elsewhere, but writes none there.
+    # A run only reads files outside its own folders.
     return UserError(f"cannot open {file}: {error.strerror}; check its path and permissions")
 
 
 def worker_error(text: str = "") -> UserError:
-    """Return the error for a loader worker that is gone; `text` is what torch says about it."""
+    """Return the error for a loader worker that has exited; `text` is torch's message."""
     if "Bus error" in text:
         return UserError(
             f"a data loader worker ran out of shared memory (/dev/shm): enlarge it (docker run "
@@ -105,7 +105,7 @@ def worker_error(text: str = "") -> UserError:
 
 @contextmanager
 def translate_errors(output_dir: str, *, resume: bool = False) -> Iterator[None]:
-    """Raise the errors that `as_user_error` knows as its UserError, and log no tracebacks of them.
+    """Turn the errors that `as_user_error` knows into its UserErrors, without logged tracebacks.
 
     The message also names the newest checkpoint in `output_dir`, if this run has saved one.
 
@@ -122,11 +122,11 @@ def translate_errors(output_dir: str, *, resume: bool = False) -> Iterator[None]
 
     train_loop, raise_in_logging = logging.getLogger(_TRAIN_LOOP), logging.raiseExceptions
     train_loop.addFilter(shorten)
-    logging.raiseExceptions = False  # a full disk would make every line of the log a traceback
+    logging.raiseExceptions = False  # on a full disk every log line would print a traceback
     try:
         yield
     except Exception as error:
-        # Hooks that run after an error can fail in turn, which hides it.
+        # Hooks that run after an error can fail in turn and hide it.
         known = (as_user_error(link, output_dir) for link in _with_context(error))
         user_error = next(filter(None, known), None)
         if user_error is None:
@@ -150,7 +150,7 @@ def _with_context(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _newest_checkpoint(output_dir: str) -> tuple[str, float] | None:
-    """Return the newest checkpoint's path and when it was noted, None if there is none."""
+    """Return path and time of the newest checkpoint, None if there is none."""
     note = os.path.join(output_dir, "last_checkpoint")
     try:
         with open(note, encoding="utf-8") as file:

@@ -70,7 +70,7 @@ _NOTICED_SECONDS = 1.0
 class EvaluateOnSuccess(TrainerBase):
     """Do not evaluate after an error or SIGTERM in the last iteration.
 
-    Detectron2's `EvalHook` means not to either, but takes that iteration for a finished training.
+    Detectron2's `EvalHook` regards a training that fails in its last iteration as finished.
     """
 
     _hooks: list[HookBase]
@@ -82,11 +82,11 @@ class EvaluateOnSuccess(TrainerBase):
 
 
 def to_distributed(model: nn.Module, **options: Any) -> nn.Module:
-    """Wrap `model` for the process group, on its GPU or on the CPU; a single process needs nothing.
+    """Wrap `model` for the process group, on its GPU or on the CPU; a single process needs no wrap.
 
     Args:
-        options: of Detectron2's `create_ddp_model`, which takes the GPU to be that of the local
-            rank, and a GPU to be there, unless told.
+        options: options of Detectron2's `create_ddp_model`, which by default expects a GPU, that
+            of the local rank.
     """
     device = next(model.parameters()).device
     device_ids = [device] if device.type == "cuda" else None
@@ -97,10 +97,10 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
     """Detectron2's `SimpleTrainer` whose step may take several batches.
 
     One iteration is one optimizer update. It takes `accumulate_steps` batches from the loader and
-    averages their losses, so k batches give the update of one batch of k times the size, wherever
-    the loss is a mean over images. Losses that Detectron2 averages over the regions of a batch
-    (the mask loss, for one) are averaged per batch first, as they are per GPU in its
-    data-parallel training; and batch norms see one batch at a time.
+    averages their losses. If the loss is a mean over images, k batches give the update of one batch
+    of k times the size. Losses that Detectron2 averages over the regions of a batch, such as the
+    mask loss, are averaged per batch first, as per GPU in data-parallel training. Batch norms see
+    one batch at a time.
 
     Args:
         model, data_loader, optimizer: as in `SimpleTrainer`.
@@ -108,9 +108,9 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
         amp: autocast the forward pass: float16 with loss scaling on a GPU, bfloat16 on the CPU.
 
     Raises:
-        DivergedError: a loss of any process is not finite, which raises it in all processes, or
+        DivergedError: a loss of any process is not finite (raised in all processes), or
             Detectron2 found scores of this process that are not. The weights are those of the
-            iteration before.
+            previous iteration.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
             try:
                 data = next(self._data_loader_iter)
             except (ConnectionError, EOFError) as error:
-                # A worker died while it handed over a batch, before torch noticed. Its handler of
-                # SIGCHLD raises in here, with what ended the worker, and not somewhere later on.
+                # A worker died while it returned a batch, before torch noticed. torch's handler of
+                # SIGCHLD raises here, with the cause, and not at a later place.
                 time.sleep(_NOTICED_SECONDS)
                 raise worker_error() from error
             data_time += time.perf_counter() - start
@@ -157,7 +157,7 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
         self.after_backward()
         self._check_losses(mean_losses)
         self._write_metrics(mean_losses, data_time)
-        # The optimizer may clip, which is meaningful for unscaled gradients only.
+        # The optimizer may clip, which needs unscaled gradients.
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
@@ -193,11 +193,11 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
 
 
 def _average_batch_norm_statistics(model: nn.Module) -> None:
-    """Make the running statistics those of all processes, as they would otherwise drift apart.
+    """Average the running statistics over all processes.
 
-    Detectron2 keeps each process's own, saves the first one's, and evaluates every part of the
-    data set with another. A running mean is linear, so the average of all is that of a process
-    that had seen every image.
+    Detectron2 keeps different ones in each process, saves those of the first, and evaluates each
+    part of the dataset with other ones. A running mean is linear, so the average equals that of a
+    process with all images.
     """
     average_over_processes(
         [
@@ -211,20 +211,20 @@ def _average_batch_norm_statistics(model: nn.Module) -> None:
 
 
 class Trainer(EvaluateOnSuccess, DefaultTrainer):
-    """Train, checkpoint and evaluate as a YAML config or a LazyConfig says.
+    """Train, checkpoint and evaluate by a YAML config or a LazyConfig.
 
     Hooks, files, schedule, checkpoints and the methods to override (``build_model``,
-    ``build_train_loader``, ``build_evaluator``, ``build_hooks``, ...) are Detectron2's; they get
-    the config as it was loaded. A subclass runs by ``main(args, trainer=MyTrainer)``.
+    ``build_train_loader``, ``build_evaluator``, ``build_hooks``, ...) are Detectron2's. The methods
+    get the loaded config. Run a subclass with ``main(args, trainer=MyTrainer)``.
 
-    An iteration takes ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` samples. In
-    addition to the hooks of ``build_hooks`` there are always `ResidualNormHook`, `CheckWeights`,
-    `SaveOnSigterm` and `ExactResume`.
+    An iteration takes ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` samples. The
+    trainer adds `ResidualNormHook`, `CheckWeights`, `SaveOnSigterm` and `ExactResume` to the hooks
+    of ``build_hooks``.
     """
 
     def __init__(self, cfg: Config) -> None:
-        # DefaultTrainer's own constructor cannot be used: it hands GPU numbers to models on the
-        # CPU and has no place for another inner trainer.
+        # DefaultTrainer's own constructor passes GPU numbers to models on the CPU, and does not
+        # support another inner trainer.
         TrainerBase.__init__(self)
         if isinstance(cfg, CfgNode):
             cfg = self.auto_scale_workers(cfg, comm.get_world_size())
@@ -260,7 +260,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         )
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Return Detectron2's hooks, in its order, and that of Weights & Biases."""
+        """Return Detectron2's hooks, in its order, and the one for Weights & Biases."""
         cfg = self.cfg
         evaluate = hooks.EvalHook(setting(cfg, "TEST.EVAL_PERIOD"), self._evaluate)
         built: list[HookBase | None] = [
@@ -286,16 +286,18 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         return default_writers(setting(self.cfg, "OUTPUT_DIR"), self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load the last checkpoint of the output folder, or else the weights to start from."""
+        """Load the last checkpoint of the output folder to resume, otherwise MODEL.WEIGHTS."""
         self.checkpointer.resume_or_load(setting(self.cfg, "MODEL.WEIGHTS"), resume=resume)
         if resume and self.checkpointer.has_checkpoint():
-            # A checkpoint holds the number of the iteration that was just finished.
+            # A checkpoint has the number of the last finished iteration.
             self.start_iter = self.iter + 1
 
     def train(self) -> dict[str, Any]:
-        """Train, and return the results of the last evaluation; in other processes than the main
-        one there are none. They are compared with the expected ones, see `verify`."""
-        self._evaluations(self.cfg)  # what one lacks is an error before the first iteration
+        """Train, compare the results of the last evaluation with expected ones, and return them.
+
+        The results are empty in other processes than the main one. `verify` compares them.
+        """
+        self._evaluations(self.cfg)  # errors of evaluations come before the first iteration
         check_test_classes(self.cfg, self.checkpointer.metadata)
         TrainerBase.train(self, self.start_iter, self.max_iter)
         verify(self.cfg, self._last_eval_results)
@@ -376,7 +378,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
-        """Return the results on the test data, by data set if the config has several."""
+        """Return the results on the test data, by dataset if the config has several."""
         results: dict[str, Any] = {}
         for name, loader, evaluator in cls._evaluations(cfg, evaluators):
             if is_video(cfg):
@@ -405,7 +407,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     def _evaluations(
         cls, cfg: Config, evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None
     ) -> list[tuple[str, Iterable[list[dict[str, Any]]], DatasetEvaluator]]:
-        """Return name, loader and evaluator of each data set to test on."""
+        """Return name, loader and evaluator of each test dataset."""
         names = dataset_names(cfg, "test")
         if isinstance(cfg, DictConfig):  # it has one loader and one evaluator for all of them
             names = (", ".join(names),)
@@ -418,7 +420,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
 
 
 def check_test_classes(cfg: Config, trained: Mapping[str, Any]) -> None:
-    """Raise ConfigError if a dataset to test on has other classes than the metadata `trained`."""
+    """Raise ConfigError if a test dataset has other classes than the metadata `trained`."""
     expected = trained.get("thing_classes")
     for name in dataset_names(cfg, "test"):
         found = metadata_of([name]).get("thing_classes")
@@ -431,12 +433,12 @@ def check_test_classes(cfg: Config, trained: Mapping[str, Any]) -> None:
 
 
 def uses_tta(cfg: Config) -> bool:
-    """Whether a config asks for test-time augmentation; a LazyConfig has no key for it."""
+    """Return True for a config with test-time augmentation; a LazyConfig has no key for it."""
     return isinstance(cfg, CfgNode) and cfg.TEST.AUG.ENABLED
 
 
 def verify(cfg: Config, results: dict[str, Any]) -> None:
-    """Compare `results` with the config's expected ones, if it has any, in the main process.
+    """Compare `results` with expected ones of the config, if any, in the main process.
 
     Raises:
         SystemExit: with status 1, if they differ; both are in the log.

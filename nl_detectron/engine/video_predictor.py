@@ -35,11 +35,11 @@ VideoInput: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | torc
 
 @dataclass(frozen=True, kw_only=True)
 class WindowScores:
-    """What a model says of a part of a video.
+    """Scores of a window of a video.
 
     Args:
-        first_frame, last_frame: of the video, from 0, both included.
-        start, end: in seconds from the video's first frame.
+        first_frame, last_frame: frame numbers in the video, from 0, both included.
+        start, end: times in seconds from the video's first frame.
         scores: (C,), pooled over the crops of its frames.
     """
 
@@ -52,12 +52,12 @@ class WindowScores:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoPrediction:
-    """What a model says of a video.
+    """Scores of a video and of its windows.
 
     Args:
         scores: (C,), probabilities, pooled over all windows by ``TEST.VIEW_POOLING``.
         classes: C names.
-        windows: in the order of time.
+        windows: windows in the order of time.
     """
 
     scores: np.ndarray
@@ -70,22 +70,21 @@ class VideoPrediction:
 
 
 class VideoPredictor:
-    """A trained model that takes videos and returns a `VideoPrediction` of each.
+    """A trained model that takes videos and returns a `VideoPrediction` for each.
 
     Args:
-        config: a YAML file, or a config that is complete already.
+        config: a YAML file, or a complete config.
         weights: checkpoint; default: the config's ``MODEL.WEIGHTS``.
-        device: ``cuda`` or ``cpu``; default: the config's, and where that says nothing a GPU if
-            there is one.
+        device: ``cuda`` or ``cpu``; default: the config's, or a GPU if available.
         half: run in half precision under autocast: bfloat16, or float16 on GPUs without it.
-        views_at_once: how many clips go through the network together; default: the model's.
+        views_at_once: number of clips in one forward pass; default: the model's.
         classes: names of the classes, or a file of them, see `data.catalog.read_class_names`;
-            default: those in the checkpoint, or else of a registered dataset of the config.
+            default: those in the checkpoint, or of a registered dataset of the config.
         opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
 
     Raises:
-        ConfigError: the config is none of videos, or `classes` has not as many names as it.
-        UserError: there are no weights, or they cannot be read.
+        ConfigError: the config is not for videos, or differs from `classes` in their number.
+        UserError: the weights are missing or unreadable.
     """
 
     def __init__(
@@ -102,11 +101,11 @@ class VideoPredictor:
         self.cfg = cfg = complete_config(config, weights=weights, device=device, opts=opts)
         if not is_video(cfg):
             raise ConfigError(
-                f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model of images; "
+                f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model for images; "
                 "use nl_detectron.engine.predictor.Predictor"
             )
         if views_at_once is not None and views_at_once < 1:
-            raise ValueError(f"views_at_once is {views_at_once}; allowed: 1 or more")
+            raise ValueError(f"views_at_once must be at least 1, got {views_at_once}")
         model, metadata = load_model(cfg, classes)
         self.model = cast(VideoClassifier, model)
         self.classes: list[str] = metadata.thing_classes
@@ -115,7 +114,7 @@ class VideoPredictor:
         self._half = half
 
     def __call__(self, videos: Any, *, rate: float = FOLDER_RATE) -> Any:
-        """Return the `VideoPrediction` of a video by its test protocol, or the list for several.
+        """Return the `VideoPrediction` of a video by the test protocol, or a list for several.
 
         Arguments and errors are those of `stream`.
 
@@ -129,14 +128,14 @@ class VideoPredictor:
     def stream(
         self, videos: Iterable[VideoInput], *, rate: float = FOLDER_RATE
     ) -> Iterator[VideoPrediction]:
-        """Yield what the model says of each video, in order; one video is in memory at a time.
+        """Yield the prediction for each video, in order; one video is in memory at a time.
 
-        A video's windows are its ``TEST.CLIPS`` clips, so scores are those of an evaluation.
+        A video's windows are its ``TEST.CLIPS`` clips, so scores equal those of an evaluation.
 
         Args:
             videos: files; folders of frames; arrays (T, H, W, 3) or tensors (T, 3, H, W) of uint8
                 in RGB order; or PIL images, such as an animated GIF.
-            rate: frames a second of all but files, for the windows' times.
+            rate: frames per second of all inputs but files, for the windows' times.
 
         Raises:
             DataError: a video cannot be read, or its scores are not finite.
@@ -154,11 +153,11 @@ class VideoPredictor:
             )
 
     def slide(self, frames: Iterable[Frame], *, step: int | None = None) -> Iterator[WindowScores]:
-        """Yield what the model says of each window, of ``INPUT.CLIP``, that slides over `frames`.
+        """Yield the scores of each window, of ``INPUT.CLIP``, that slides over `frames`.
 
         Args:
-            frames: of one video, such as a `VideoStream` with `scaled_size` as its scale.
-            step: frames from a window to the next; half a window by default.
+            frames: frames of one video, such as a `VideoStream` with `scaled_size` as its scale.
+            step: frames between the starts of windows; default: half a window.
         """
         windows = SlidingWindows.from_config(self.cfg, step=step).cut(frames)
         at_once = max(1, self.model.views_at_once // self._map.crops)
@@ -166,7 +165,7 @@ class VideoPredictor:
             yield from self.score_windows(batch)
 
     def score_windows(self, windows: Sequence[Window]) -> list[WindowScores]:
-        """Return what the model says of windows of one size: of their ``TEST.CROPS`` crops."""
+        """Return the scores of windows of one size, from ``TEST.CROPS`` crops of each."""
         clips = torch.from_numpy(np.stack([window.clip for window in windows]))
         crops = sampling.even_crops(clips.shape[2], clips.shape[3], self._map.crops)
         views = torch.stack([clips[:, :, rows, columns] for rows, columns in crops], 1)
@@ -188,7 +187,7 @@ class VideoPredictor:
         """Return the probabilities (V, C) of clips (V, 3, T, H, W), uint8.
 
         Raises:
-            UserError: they are not finite.
+            UserError: the probabilities are not finite.
         """
         with precision(self.cfg.MODEL.DEVICE, half=self._half):
             (output,) = self.model([{"clips": clips}])
@@ -202,11 +201,11 @@ class VideoPredictor:
         return scores.mean(axis) if self.cfg.TEST.VIEW_POOLING == "mean" else scores.max(axis)
 
     def scaled_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size to which frames are scaled for the network."""
+        """Return the frames' size for the network."""
         return sampling.scaled_size(height, width, self._map.size)
 
     def _prediction(self, info: VideoInfo, views: np.ndarray) -> VideoPrediction:
-        """`views` (clips, crops, C)."""
+        """Pool `views` (clips, crops, C) into a prediction."""
         length = self._map.frames * self._map.stride
         starts = sampling.even_starts(info.num_frames, self._map.clips)
         lasts = [min(start + length, info.num_frames) - 1 for start in starts]
@@ -233,7 +232,7 @@ def best_classes(scores: np.ndarray, count: int = 5) -> list[int]:
 
 
 def _record(video: VideoInput, rate: float) -> dict[str, Any]:
-    """Return what `TestMapper` takes."""
+    """Return the input of `TestMapper`."""
     if isinstance(video, Image.Image):
         video = np.stack(
             [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(video)]
@@ -259,6 +258,6 @@ def _record(video: VideoInput, rate: float) -> dict[str, Any]:
 
 
 def _times(info: VideoInfo) -> list[float]:
-    """Return when each frame of a video starts, and when the last one ends, in seconds."""
+    """Return the start of each frame of a video, and the end of the last, in seconds."""
     starts = info.seconds(range(info.num_frames))
     return [*starts, starts[-1] + 1 / info.rate]

@@ -1,4 +1,4 @@
-"""What the blocks of a model do on a few samples, for curves of a training."""
+"""Attention statistics of a model's blocks on a few samples, for training curves."""
 
 from collections import defaultdict
 from collections.abc import Iterable

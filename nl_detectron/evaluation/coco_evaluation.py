@@ -35,15 +35,15 @@ from ..utils.errors import ConfigError, DataError, UserError, short_repr
 
 logger = logging.getLogger(__name__)
 
-_UNLIMITED = 10**6  # detections of an image, where TEST.DETECTIONS_PER_IMAGE is negative
+_UNLIMITED = 10**6  # detections per image if TEST.DETECTIONS_PER_IMAGE is negative
 
 
 def build_evaluator(cfg: Config, name: str, output_dir: str | None = None) -> DatasetEvaluator:
     """Return the evaluator of a dataset, as Detectron2's ``train_net.py`` does.
 
-    COCO's AP is of boxes, of masks with ``MODEL.MASK_ON``, and of keypoints with
-    ``MODEL.KEYPOINT_ON`` where the metadata has ``keypoint_names``. It is computed by the COCO API
-    from up to 100 detections of an image, or ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
+    COCO's AP is measured for boxes, for masks with ``MODEL.MASK_ON``, and for keypoints with
+    ``MODEL.KEYPOINT_ON`` if the metadata has ``keypoint_names``. The COCO API computes it from up
+    to 100 detections per image, or ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
 
     A LazyConfig has its own ``dataloader.evaluator``: one, or a list.
 
@@ -53,8 +53,8 @@ def build_evaluator(cfg: Config, name: str, output_dir: str | None = None) -> Da
         output_dir: folder of the results; ``OUTPUT_DIR/inference`` by default.
 
     Raises:
-        UserError: the ``evaluator_type`` is unknown, or the dataset lacks what its evaluator needs.
-        ConfigError: the model predicts something else than the evaluator reads.
+        UserError: the ``evaluator_type`` is unknown, or the dataset does not suit its evaluator.
+        ConfigError: the model's predictions do not suit the evaluator.
         DataError: an annotation cannot be evaluated.
     """
     if isinstance(cfg, DictConfig):
@@ -187,9 +187,9 @@ def _instantiate(config: DictConfig | ListConfig, cfg: DictConfig) -> DatasetEva
 def _complete_annotations(
     evaluator: COCOEvaluator, tasks: Collection[str], num_keypoints: int | None
 ) -> None:
-    """Add values to annotations that COCO's API reads and Detectron2's loader does not ask for.
+    """Add missing values to annotations that COCO's API reads and Detectron2's loader does not.
 
-    ``iscrowd`` is 0, ``area`` that of the mask, or of the box where there is none, and
+    ``iscrowd`` is 0, ``area`` that of the mask, or of the box without a mask, and
     ``num_keypoints`` counts the known points.
 
     Raises:
@@ -217,16 +217,16 @@ def _complete_annotations(
             completed.append(annotation["id"])
     if completed:
         logger.warning(
-            f"{where}: {len(completed)} annotations, the first {completed[0]}, have no iscrowd, "
-            "area or num_keypoints: evaluating with 0, the area of the mask or box, and the number "
-            "of known points"
+            f"{where}: {len(completed)} annotations have no iscrowd, area or num_keypoints, the "
+            f"first is {completed[0]}; using 0, the area of the mask or box, and the number of "
+            "known points"
         )
 
 
 def _fault(
     annotation: dict[str, Any], tasks: Collection[str], num_keypoints: int | None
 ) -> str | None:
-    """Return what keeps an annotation from being evaluated, None if nothing does."""
+    """Return the fault that prevents evaluating an annotation, None if there is none."""
     number, box, mask = (annotation.get(key) for key in ("id", "bbox", "segmentation"))
     if isinstance(number, str) and not number.isdecimal():
         return f"expected a number as id, got {short_repr(number)}"

@@ -4,9 +4,9 @@ import numpy as np
 
 
 def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return how many classes score higher than a sample's label, or the best of its labels.
+    """Count the classes that score higher than a sample's label, or the best of its labels.
 
-    Of equal scores the lower class comes first, as in an argmax; without a label it is C.
+    Among equal scores the lower class comes first, as in an argmax. Without a label the count is C.
 
     Args:
         scores: (N, C).
@@ -23,7 +23,7 @@ def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
     """Return ``sum_n (R_n - R_{n-1}) P_n`` over all thresholds n, as scikit-learn does.
 
-    Equal scores share a threshold, so their order does not count.
+    Equal scores share a threshold, so their order does not matter.
 
     Args:
         scores: (N,).

@@ -1,4 +1,4 @@
-"""Scores of the videos that an evaluation has finished, kept in case that it is cut off."""
+"""Scores of the videos that an evaluation has finished, kept to continue after an interruption."""
 
 import hashlib
 import shutil
@@ -10,7 +10,7 @@ from torch import nn
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return a digest of all parameters and buffers, which no other weights have."""
+    """Return a digest of all parameters and buffers."""
     digest = hashlib.sha256()
     model = getattr(model, "module", model)  # of a distributed one
     for name, tensor in model.state_dict().items():
@@ -21,16 +21,16 @@ def weights_digest(model: nn.Module) -> str:
 
 
 class ScoreFile:
-    """Records of one size, appended one by one by one process of several.
+    """A file of records of one size for each process, written one by one.
 
-    The files are in a subfolder that is named after `identity`, so what was computed with other
-    weights or settings is never read.
+    The files are in a subfolder named after `identity`, so results of other weights or settings
+    are never read.
 
     Args:
-        folder: of all identities; nothing else belongs there.
-        identity: all that the scores depend on.
-        dtype: of a record.
-        rank, world_size: number of this process, and of all.
+        folder: folder of all identities, without other files.
+        identity: everything that the scores depend on.
+        dtype: type of a record.
+        rank, world_size: number of this process, and of processes.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ScoreFile:
         self._path = self._own / f"{rank}.bin"
 
     def open(self) -> None:
-        """Make the file, or cut off what was being written when an earlier run ended."""
+        """Create the file, or remove an incomplete last record of an earlier run."""
         self._own.mkdir(parents=True, exist_ok=True)
         with open(self._path, "ab") as file:
             file.truncate(file.tell() // self.dtype.itemsize * self.dtype.itemsize)
@@ -53,8 +53,10 @@ class ScoreFile:
             file.write(record.tobytes())
 
     def read(self) -> np.ndarray:
-        """Return this process's records, and those of an earlier run's processes that it stands
-        for: with numbers of which the division by `world_size` leaves its own."""
+        """Return this process's records, and those of its share of an earlier run's processes.
+
+        Its share are the processes whose numbers modulo `world_size` are its own.
+        """
         found = [np.zeros(0, self.dtype)]
         for path in self._own.glob("*.bin"):
             if int(path.stem) % self.world_size == self.rank:

@@ -23,27 +23,27 @@ logger = logging.getLogger(__name__)
 
 
 class VideoEvaluator(DatasetEvaluator):
-    """Top-1 and top-5 accuracy, or mean average precision where a video has several labels.
+    """Top-1 and top-5 accuracy, or mean average precision for videos with several labels.
 
-    The figures are per cent: ``top1``, ``top5`` or ``mAP`` of videos, by their pooled scores, and
-    ``clip_top1``, ``clip_top5`` or ``clip_mAP``, in which every view counts as a sample of its
-    own. Each video counts exactly once, with any number of processes.
+    The results are in %: ``top1``, ``top5`` or ``mAP`` of videos, by their pooled scores, and
+    ``clip_top1``, ``clip_top5`` or ``clip_mAP``, with every view as one sample. Each video counts
+    exactly once, with any number of processes.
 
-    A finished video's scores go to a file at once, so memory stays bounded. After `resume`, those
-    of an evaluation that was cut off count, if the weights and the settings are the same.
+    A finished video's scores go to a file at once, so memory stays bounded. After `resume`, the
+    scores of an interrupted evaluation count, if the weights and the settings are the same.
 
     Args:
-        records: of the data set: ``video_id`` and ``labels`` (list of int) of each video.
-        name: of the data set.
+        records: ``video_id`` and ``labels`` (list of int) of each video in the dataset.
+        name: name of the dataset.
         num_classes: C.
-        num_views: V, of each video.
-        multi_label: mean average precision instead of accuracy.
-        protocol: what stands beside the figures, e.g. "10 clips x 3 crops of 256, mean of softmax".
-        settings: all that the scores depend on besides the weights, as a text.
-        output_dir: ``scores_<name>.npz`` goes there: ``video_id``, ``scores`` (N, C), ``labels``
-            bool (N, C), ``protocol``.
-        groups: class indices by name of the group; of each group there is a ``top1-<name>`` too.
-        allow_missing: videos without scores are counted and left out, instead of an error.
+        num_views: V, the number of views of each video.
+        multi_label: measure mean average precision instead of accuracy.
+        protocol: description for the results, e.g. "10 clips x 3 crops of 256, mean of softmax".
+        settings: all settings that the scores depend on, as text.
+        output_dir: folder of ``scores_<name>.npz``, which has ``video_id``, ``scores`` (N, C),
+            ``labels`` bool (N, C) and ``protocol``.
+        groups: class indices by name of the group; each group adds a ``top1-<name>``.
+        allow_missing: count and skip videos without scores, instead of raising an error.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class VideoEvaluator(DatasetEvaluator):
             self._labels[i, of_video] = True
         self._settings = "\0".join([name, protocol, settings, repr(self._ids), repr(labels)])
         self._shape = (num_views, num_classes)
-        # Of a view, average precision needs all scores, accuracy only the rank of the label.
+        # Average precision needs all scores of a view, accuracy only the rank of the label.
         views = ("<f4", self._shape) if multi_label else ("<i4", (num_views,))
         self._dtype = np.dtype(
             [("position", "<i8"), ("scores", "<f4", (num_classes,)), ("views", *views)]
@@ -82,10 +82,10 @@ class VideoEvaluator(DatasetEvaluator):
         self._file: ScoreFile | None = None
 
     def resume(self, model: nn.Module) -> frozenset[Any]:
-        """Go on with an evaluation of the same weights; to be called in all processes.
+        """Continue an interrupted evaluation of the same weights; call this in all processes.
 
         Returns:
-            ids of the videos that are finished, which the loader has to leave out.
+            Ids of the finished videos, which the loader must skip.
         """
         self._open(weights_digest(model))
         assert self._file is not None
@@ -93,8 +93,8 @@ class VideoEvaluator(DatasetEvaluator):
         done = frozenset(self._ids[i] for positions in found for i in positions)
         if done:
             logger.info(
-                f"{self.name}: the scores of {len(done)} of {len(self._ids)} videos are there, "
-                "from an evaluation of the same weights that was cut off"
+                f"{self.name}: using the scores of {len(done)} of {len(self._ids)} videos from an "
+                "interrupted evaluation of the same weights"
             )
         return done
 
@@ -148,17 +148,17 @@ class VideoEvaluator(DatasetEvaluator):
         self._file.open()
 
     def _check_complete(self, positions: np.ndarray) -> None:
-        """Raise UserError unless each video is there exactly once."""
+        """Raise UserError unless each video was evaluated exactly once."""
         counts = np.bincount(positions, minlength=len(self._ids))
         twice = [self._ids[i] for i in np.flatnonzero(counts > 1)]
         missing = [self._ids[i] for i in np.flatnonzero(counts == 0)]
         if twice:
             raise UserError(
-                f"data set '{self.name}': {len(twice)} videos were evaluated more than once; the "
+                f"dataset '{self.name}': {len(twice)} videos were evaluated more than once; the "
                 f"first is {twice[0]!r}"
             )
         if missing and not self.allow_missing:
-            raise UserError(f"data set '{self.name}': {len(missing)} of {len(counts)} videos were "
+            raise UserError(f"dataset '{self.name}': {len(missing)} of {len(counts)} videos were "
                             f"not evaluated; the first is {missing[0]!r}")  # fmt: skip
         if missing:
             logger.warning(f"{self.name}: {len(missing)} of {len(counts)} videos have no scores")
@@ -168,7 +168,7 @@ class VideoEvaluator(DatasetEvaluator):
         bad = ~np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
         if bad.any():
             raise UserError(
-                f"data set '{self.name}': the scores of video "
+                f"dataset '{self.name}': the scores of video "
                 f"{self._ids[positions[bad.argmax()]]!r} must be finite, got NaN or infinity; "
                 "check the weights"
             )
@@ -183,7 +183,7 @@ class VideoEvaluator(DatasetEvaluator):
             num_views = views.shape[1]
             without = int((~labels.any(axis=0)).sum())
             if without:
-                logger.warning(f"{self.name}: {without} classes have no video; mAP leaves them out")
+                logger.warning(f"{self.name}: mAP skips {without} classes, which have no video")
             clips = views.reshape(-1, views.shape[2]), labels.repeat(num_views, axis=0)
             return {
                 "mAP": 100 * mean_average_precision(scores, labels),
@@ -216,10 +216,10 @@ def _per_cent(right: np.ndarray) -> float:
 
 
 def build_evaluator(cfg: CfgNode, name: str, output_dir: str | None = None) -> VideoEvaluator:
-    """Return the evaluator of the data set `name` by the test protocol of `cfg`.
+    """Return the evaluator of the dataset `name` by the test protocol of `cfg`.
 
-    Metadata ``class_groups`` (class indices by name of the group) gives each group a figure. Files
-    go to `output_dir`, by default to ``OUTPUT_DIR/inference``.
+    Metadata ``class_groups`` (class indices by name of the group) adds a result for each group.
+    Files go to `output_dir`, by default to ``OUTPUT_DIR/inference``.
     """
     classifier = cfg.MODEL.VIDEO_CLASSIFIER
     return VideoEvaluator(
@@ -248,7 +248,7 @@ def without_finished(cfg: CfgNode, name: str, model: nn.Module, loader: Any, eva
 
 
 def protocol_of(cfg: CfgNode) -> str:
-    """Return how the figures come about, e.g. "10 clips x 3 crops of 256, mean of softmax"."""
+    """Describe the test protocol, e.g. "10 clips x 3 crops of 256, mean of softmax"."""
     probabilities = "sigmoid" if cfg.MODEL.VIDEO_CLASSIFIER.MULTI_LABEL else "softmax"
     return (
         f"{_count(cfg.TEST.CLIPS, 'clip')} x {_count(cfg.TEST.CROPS, 'crop')} of "
@@ -261,7 +261,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _scoring_settings(cfg: CfgNode) -> str:
-    """Return the parts of `cfg` that scores of given weights depend on, as a text."""
+    """Return the parts of `cfg` that scores of given weights depend on, as text."""
     parts = cfg.clone()
     parts.defrost()
     del parts.MODEL["WEIGHTS"], parts.MODEL["DEVICE"]
