@@ -30,11 +30,12 @@ test: setup  ## run every test, or TESTS=FILES; against another Detectron2 with 
 	OMP_NUM_THREADS=1 $(if $(DETECTRON2),$(venv)/python tools/with_detectron2.py "$(DETECTRON2)") \
 	  $(venv)/python -m pytest $(TESTS)
 
-lint: setup  ## check style, types and which module may import which
+lint: setup  ## check style, types, words and which module may import which
 	$(venv)/ruff check .
 	$(venv)/ruff format --check .
 	$(venv)/mypy
 	$(venv)/lint-imports
+	$(venv)/python tools/check_words.py
 
 # Not with --quiet, which hides warnings from --strict.
 docs: setup  ## build the documentation site into output/site; a warning is an error

@@ -191,7 +191,7 @@ def test_what_is_missing_is_counted_and_said(
     assert f"{tmp_path}/gone.mp4" in caplog.text
     assert MetadataCatalog.get("own").thing_classes == ["p", "q", "r"]
     (tmp_path / "list.txt").write_text("gone.mp4 1\n")
-    with pytest.raises(DataError, match="'own'.*gone.mp4"):
+    with pytest.raises(DataError, match=r"'own'.*gone\.mp4"):
         DatasetCatalog.get("own")
 
 
@@ -247,7 +247,7 @@ def test_class_names_from_a_file(
 @pytest.mark.parametrize("content", ["[]", "{", '{"run": 1}', '{"run": "x"}'])
 def test_class_names_that_are_none_are_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "names.json").write_text(content)
-    with pytest.raises(UserError, match="names.json"):
+    with pytest.raises(UserError, match=r"names\.json"):
         lists.read_classes(tmp_path / "names.json")
 
 
