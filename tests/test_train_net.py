@@ -155,7 +155,7 @@ def test_a_users_mistake_is_one_line() -> None:
         (["COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"], "DETECTRON2_DATASETS"),
         (["COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"], "DETECTRON2_DATASETS"),
         (["quickstart.yaml", "DATASETS.TRAIN", "('nl_shapes_tran',)"], "'nl_shapes_train'"),
-        (["quickstart.yaml", "--num-gpus", "0"], "--num-gpus 0"),
+        (["quickstart.yaml", "--num-gpus", "0"], "--num-gpus"),
         (["quickstart.yaml", "--num-machines", "2", "--dist-url", "auto"], "--dist-url"),
     ],
 )

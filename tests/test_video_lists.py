@@ -75,15 +75,12 @@ def test_a_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [(b"", "names no video"), (b"\xff\xfe\x00", "no text in UTF-8"), (None, "No such file")],
-)
-def test_a_file_that_is_no_list_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", None])
+def test_a_file_that_is_no_list_is_named(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "list.txt"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=r"list\.txt"):
         lists.read_list(file)
 
 

@@ -112,7 +112,7 @@ def config_table() -> str:
     defaults = added_keys(keys.add_nonlocal_config)
     described = described_keys(keys.__doc__ or "")
     if unknown := set(described) - set(defaults):
-        raise ValueError(f"the docstring has keys that the config has not: {sorted(unknown)}")
+        raise ValueError(f"the docstring has keys that the config lacks: {sorted(unknown)}")
     sections: dict[str, list[str]] = {}
     for key, default in defaults.items():
         documented, text = described.get(key) or _described_elsewhere(key, described)

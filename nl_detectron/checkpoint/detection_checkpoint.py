@@ -146,7 +146,7 @@ class Checkpointer(DetectionCheckpointer):
         """Load as the base class does.
 
         Raises:
-            UnreadableError: the file is missing, cut off, of an unknown kind, or could run code.
+            UnreadableError: the file is missing, truncated, of an unknown kind, or could run code.
             UserError: the file has weights that are not finite, no weight of the model, or other
                 content that the model, optimizer or trainer does not take.
         """
@@ -173,7 +173,7 @@ class Checkpointer(DetectionCheckpointer):
                 f"cannot load the checkpoint '{path}': {first_sentence(error)}"
             ) from error
         finally:
-            self._parsed_url_during_load = None  # Detectron2 leaves it there after an error
+            self._parsed_url_during_load = None  # Detectron2 does not reset it after an error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         try:

@@ -61,7 +61,7 @@ _RELEASED_OPTS = {
     "Kinetics/i3d_R_50_NL5_128x1.yaml": ("MODEL.RESNETS.NON_LOCAL.GROUP_FRAMES", "[0, 4, 0, 0]")
 }
 # The paper's network with blocks starts on Charades from the one with blocks on Kinetics. Its
-# config, which differs from the baseline's in nothing but the blocks, names the one without.
+# config, which differs from the baseline's only in the blocks, names the one without.
 _STARTS = {"Charades/i3d_R_101_NL5_128x1.yaml": "Kinetics/i3d_R_101_NL5_128x1.yaml"}
 
 NOTES = """\
@@ -149,7 +149,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training or an evaluation in a folder of its own.
+    """A training or an evaluation in a separate folder.
 
     Attributes:
         entry: entry of the model zoo.
@@ -187,7 +187,7 @@ def read_results(folder: Path, *, trained: bool) -> dict[str, Figures]:
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
             lines.append(json.loads(text))
-        except ValueError:  # cut off by a kill
+        except ValueError:  # an incomplete line of a killed process
             continue
     last = max((line.get("iteration", 0) for line in lines), default=0)
     found: dict[str, float] = {}

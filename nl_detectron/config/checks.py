@@ -31,7 +31,7 @@ Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 # Registered backbone builders and keypoint heads that build the blocks of NON_LOCAL.
 BLOCK_BUILDERS: set[Callable[..., Any]] = set()
-# Names that a trainer knows. Add those that methods of your own read.
+# Names that a trainer knows. Add those that custom methods read.
 SCHEDULERS = {"WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"}
 SAMPLERS = {
     f"{kind}TrainingSampler"
@@ -358,7 +358,7 @@ def _check(cfg: CfgNode, rules: Iterable[Rule]) -> None:
 
 
 def _check_builds(key: str, registry: Registry, section: str, name: str) -> None:
-    """Check that the registered `name` builds the blocks that `key` asks for."""
+    """Check that the registered `name` builds the blocks of `key`."""
     capable = [n for n, entry in registry if entry in BLOCK_BUILDERS]
     if name not in capable:
         raise ConfigError(

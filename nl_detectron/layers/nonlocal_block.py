@@ -323,7 +323,7 @@ class NonLocalBlock(CNNBlockBase):
             }
         if self.pairwise == "dot_product":
             orders[SUMS] = 2 * (p + m) * c * d, (p + m) * d * d
-        # w_f goes into the weights of theta and phi once, whatever the batch.
+        # w_f is multiplied into the weights of theta and phi once, for any batch size.
         once = 2 * c * d if self.pairwise == "concatenation" else 0
         return {order: (n * weights + once, n * rest) for order, (weights, rest) in orders.items()}
 

@@ -114,7 +114,7 @@ class _PairSums(torch.autograd.Function):
             steps_back, grad_g = _PairSums.apply(b, a, grad_sums)
             grad_a = (grad_sums * steps).sum(-1)
             grad_b = (g * steps_back).sum(-1)
-        if grad_steps is not None:  # the second derivative asks for it
+        if grad_steps is not None:  # for the second derivative
             more = _PairSums.apply(b, a, grad_steps)[0].to(g.dtype)
             grad_g = more if grad_g is None else grad_g + more
         return grad_a, grad_b, grad_g

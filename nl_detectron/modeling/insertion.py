@@ -125,7 +125,7 @@ def add_backbone_blocks(
     for name, numbers, frames in zip(STAGES, after_blocks, group_frames, strict=True):
         if numbers and name not in resnet.stage_names:
             built = ", ".join(resnet.stage_names)
-            raise ValueError(f"AFTER_BLOCKS asks for blocks in {name}; built are {built}")
+            raise ValueError(f"AFTER_BLOCKS must have blocks in {built} only, got some in {name}")
         if numbers:
             _add_to_stage(getattr(resnet, name), name, numbers, options, axes=axes, frames=frames)
     return model

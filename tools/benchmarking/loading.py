@@ -95,7 +95,7 @@ def decode(video: dict[str, Any], indices: np.ndarray, short: int) -> None:
 
 
 def decoder_rate(videos: Sequence[dict[str, Any]], workers: int, clips: int) -> float:
-    """Return clips per second of so many processes that do nothing but decode."""
+    """Return clips per second of processes that only decode."""
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         share = clips // workers
         parts = [(videos, worker, workers, share) for worker in range(workers)]

@@ -93,7 +93,7 @@ def resident(field: str) -> int:
 
 
 def in_own_process(function: Callable, *args) -> int | None:
-    # A server that has imported torch, and nothing more, forks each process: fresh, but at once.
+    # A server that has imported only torch forks each process, which starts fresh without delay.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["nl_detectron.layers"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:

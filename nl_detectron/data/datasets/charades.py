@@ -49,7 +49,7 @@ def read_csv(file: Path, root: Path) -> list[Entry]:
             )
         )
     if not entries:
-        raise DataError(f"{file} names no video")
+        raise DataError(f"expected a row for each video, got {file} without any")
     return entries
 
 

@@ -16,7 +16,7 @@ VIDEO_SUFFIXES = (
     *(".ogv", ".3gp", ".gif"),
 )
 
-# The shortest path after which there is nothing but labels.
+# The shortest path that only labels follow.
 _LINE = re.compile(
     r"(?P<path>\S(.*?[^\s,])?)([ \t]+|[ \t]*,[ \t]*)(?P<labels>\d+(,\d+)*)", re.DOTALL
 )
@@ -75,7 +75,9 @@ def read_list(file: Path, *, folder_rate: float = FOLDER_RATE) -> list[Entry]:
         labels = {int(label) for label in match["labels"].split(",")}
         entries.append(Entry(path=path, labels=tuple(sorted(labels)), line=number))
     if not entries:
-        raise DataError(f"{file} names no video")
+        raise DataError(
+            f"expected a line 'path label[,label...]' per video, got {file} without any"
+        )
     return entries
 
 

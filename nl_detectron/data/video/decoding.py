@@ -144,7 +144,7 @@ def _check_whole(
     kind = container.format.name
     for line in log.lines(kind):
         if re.search("prematurely|partial file|truncated", line):
-            raise VideoError(f"it is cut off after {packets} packets ({line})")
+            raise VideoError(f"it is truncated after {packets} packets ({line})")
     promised = stream.frames
     if "mp4" in kind:  # the header does not know of edit lists
         promised = len(stream.index_entries)
@@ -153,9 +153,9 @@ def _check_whole(
         with open(container.name, "rb") as file:
             size = int.from_bytes(file.read(8)[4:], "little") + 8
         if container.size < size < 1 << 32:  # a larger size means that the writer did not know it
-            raise VideoError(f"it is cut off after {container.size} of {size} bytes")
+            raise VideoError(f"it is truncated after {container.size} of {size} bytes")
     if packets < promised:
-        raise VideoError(f"it is cut off after {packets} of {promised} packets")
+        raise VideoError(f"it is truncated after {packets} of {promised} packets")
 
 
 def orientation_of(frame: "av.VideoFrame") -> Orientation:

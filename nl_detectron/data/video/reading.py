@@ -123,7 +123,7 @@ def _read_from_key_frames(
                 # Seeking may find an earlier key frame. After a later one, frames that refer to
                 # earlier frames would be wrong.
                 if is_first and (frame.pts is None or frame.pts > stamps[key]):
-                    raise VideoError("seeking leads behind the key frame")
+                    raise VideoError("seeking found a frame after the key frame")
                 is_first = False
                 if frame.pts in pending:
                     if frame.is_corrupt:

@@ -1,4 +1,4 @@
-"""Everything that is not a person. Each is one unit high and stands on the origin."""
+"""Sprites of everything but people, one unit high and standing on the origin."""
 
 import numpy as np
 
