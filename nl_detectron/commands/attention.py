@@ -67,7 +67,7 @@ of highest score. The files are DIR/<video>.png, a strip of frames for each bloc
 DIR/<video>.mp4 and DIR/<video>.gif for the first query, and DIR/index.html.
 
 --statistics writes DIR/statistics.csv, DIR/statistics.json and DIR/<block>.pdf instead. They have
-the ratio of a block's output to its input, the entropy and reach of its attention, and the
+a block's residual ratio, ||z - x|| / ||x||, the entropy and reach of its attention, and the
 difference between queries. nl_detectron.analysis.statistics defines the columns. Shares of the
 weight are by region: the detections (images), or --regions. That is a JSON file with the regions of
 each input, {"a.jpg": [{"label": "person", "boxes": [[x0, y0, x1, y1], ...]}, ...]}, in videos with

@@ -94,7 +94,7 @@ examples:
   all of Table 2, each network once:            %(prog)s --table 2 --num-gpus 8
   the authors' weights, from your own files:    %(prog)s --released FOLDER --num-gpus 8
   the results so far:                           %(prog)s --table 5 --collect-only
-  2 machines, one --output on a disk they share, the same command on each but for the rank:
+  2 machines, with --output on a shared disk, each with its rank:
     %(prog)s --table 5 --num-gpus 8 --num-machines 2 --machine-rank <0 or 1> \\
         --dist-url tcp://<first machine>:29500
 """

@@ -212,7 +212,7 @@ def _start_at_zero(conv: Conv3d) -> None:
 
 
 def _is_inflated(stage: str, index: int) -> bool:
-    """Return True for I3D's residual blocks with a time axis: every other one, and all of res2.
+    """Return True for I3D's residual blocks that span time: every other one, and all of res2.
 
     This is the official code's choice for any depth; the paper has one for every two blocks.
     """
