@@ -93,7 +93,7 @@ def extra_memory(case: Case, name: str) -> int | None:
 
 
 def memory_cell(case: Case) -> str:
-    """``ours / explicit (share)`` in MB."""
+    """Format ``ours / explicit (share)`` in MB."""
     ours = in_own_process(extra_memory, case, "ours")
     if ours is None:
         return "not measured"
