@@ -34,7 +34,6 @@ REPLACED = {
         "build_test_loader": "cfg dataset_name",
         "build_train_loader": "cfg",
         "build_writers": "self",
-        "load_state_dict": "self state_dict",
         "resume_or_load": "self resume",
         "test": "cfg model evaluators",
         "train": "self",

@@ -4,6 +4,9 @@
 import argparse
 from pathlib import Path
 
+import nl_detectron  # noqa: F401  (before detectron2: no warnings of its import are shown)
+
+# isort: split
 from detectron2.data import DatasetCatalog
 
 from nl_detectron.analysis.attention import compute_clip_attention
@@ -14,7 +17,7 @@ from nl_detectron.visualization import draw_strip
 TARGET = Path(__file__).resolve().parent.parent / "docs/images/attention_video.jpg"
 VIDEO = "000037.mp4"  # of nl_clips_val: its fireworks have one color
 POINT = (21, 10.5, 34.5)  # frame, x and y, on the second firework
-CLIP = {"frames": 8, "stride": 3, "short_side": 64}  # as the quickstart has them
+CLIP = {"frames": 8, "stride": 3, "short_side": 48}  # as the quickstart has them
 SHOWN = 62  # rows of the frames; there is only ground below
 
 
