@@ -10,7 +10,8 @@ TESTS ?= tests
 venv := .venv/bin
 quickstart := output/quickstart
 video := output/quickstart-video
-gpu := $(wildcard /dev/nvidia0)
+# On a CPU, two processes with half of the cores each use them better than one with all of them.
+processes := $(if $(wildcard /dev/nvidia0),,--num-gpus 2 MODEL.DEVICE cpu)
 
 .PHONY: help setup test lint docs bench quickstart quickstart-video
 
@@ -50,10 +51,9 @@ bench: setup  ## run the benchmarks, each as a table of ratios
 environment := OMP_WAIT_POLICY=PASSIVE \
   MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_TOP_PAD_=67108864
 
-# On a CPU, two processes with half of the cores each use them better than one with all of them.
 quickstart: setup  ## train, evaluate and draw on the embedded dataset
 	$(environment) $(venv)/python train_net.py --config-file configs/quickstart.yaml \
-	  $(if $(gpu),,--num-gpus 2) OUTPUT_DIR $(quickstart) $(if $(gpu),,MODEL.DEVICE cpu)
+	  $(processes) OUTPUT_DIR $(quickstart)
 	$(venv)/python demo/demo.py --config-file $(quickstart)/config.yaml \
 	  --input nl_shapes_val:6 --output $(quickstart)/demo \
 	  --opts MODEL.WEIGHTS $(quickstart)/model_final.pth
@@ -63,7 +63,7 @@ quickstart: setup  ## train, evaluate and draw on the embedded dataset
 quickstart-video: setup  ## the same for video: train, evaluate and draw on the embedded clips
 	for run in "$(video)" "$(video)/without-block MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS [[],[],[],[]]"; do \
 	  $(environment) $(venv)/python train_net.py \
-	    --config-file configs/quickstart_video.yaml OUTPUT_DIR $$run || exit; \
+	    --config-file configs/quickstart_video.yaml $(processes) OUTPUT_DIR $$run || exit; \
 	done
 	$(venv)/python tools/draw_video_scores.py --dataset nl_clips_val \
 	  --scores $(video)/inference/scores_nl_clips_val.npz --output $(video)/demo/clips.png
