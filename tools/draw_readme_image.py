@@ -15,8 +15,8 @@ from nl_detectron.engine.predictor import complete_config, load_model
 from nl_detectron.visualization import draw_strip
 
 TARGET = Path(__file__).resolve().parent.parent / "docs/images/attention_video.jpg"
-VIDEO = "000037.mp4"  # of nl_clips_val: its fireworks have one color
-POINT = (21, 10.5, 34.5)  # frame, x and y, on the second firework
+VIDEO = "000238.mp4"  # of nl_clips_val: its fireworks differ in color
+POINT = (21, 86.0, 34.5)  # frame, x and y, on the second firework
 CLIP = {"frames": 8, "stride": 3, "short_side": 48}  # as the quickstart has them
 SHOWN = 62  # rows of the frames; there is only ground below
 

@@ -257,8 +257,10 @@ class NonLocalBlock(CNNBlockBase):
         if is_compiled_or_traced() or not is_full_precision(x):
             return False  # a graph serves other sizes too; half precision has fused kernels
         # The parameters of theta and out are used; phi and g are called as modules.
-        are_plain = all(map(_is_plain_conv, (self.out, getattr(self, "theta", self.out))))
-        return are_plain and cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
+        return (
+            all(map(_is_plain_conv, (self.out, getattr(self, "theta", self.out))))
+            and cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
+        )
 
     def _forward_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
         weight, bias, is_final = self._folded_out()
