@@ -74,6 +74,8 @@ def test_the_same_entry_may_come_again_and_no_other() -> None:
         ({**IMAGES, "classes": ["a"]}, "classes"),
         ({**IMAGES, "keypoint_names": "left"}, "keypoint_names"),
         ({**VIDEOS, "classes": 2.5}, "classes"),
+        ({**VIDEOS, "folder_rate": True}, "folder_rate"),
+        ({"name": "own_videos"}, "root"),
     ],
 )
 def test_a_wrong_entry_is_one_line_with_its_place(entry: object, named: str) -> None:

@@ -17,9 +17,9 @@ HALF = (torch.float16, torch.bfloat16)
 SOFTMAX_FORMS = ("gaussian", "embedded_gaussian")
 PAIRWISE_FORMS = (*SOFTMAX_FORMS, "dot_product", "concatenation")
 
-# On a CPU, maps of at most this many elements (128 MB in float32) are multiplied out: up to there
-# the plain product is faster than the fused kernel in training. The kernel needs equal widths; in
-# the Gaussian form it has to pad g, and the product is faster up to twice as many elements.
+# On a CPU, maps of at most this many elements N P M (128 MB in float32) are multiplied out: up to
+# there the plain product is faster than the fused kernel in training. The kernel needs equal
+# widths. Where g has to be padded, the product is faster up to twice as many elements.
 EXPLICIT_MAX_ELEMENTS = 2**25
 
 
@@ -39,11 +39,11 @@ def pairwise_weights(
     | dot_product | ``theta_i . phi_j`` | M |
     | concatenation | ``ReLU(w_f . [theta_i, phi_j])`` | M |
 
-    with ``s = 1/sqrt(D)`` if `scale`, else 1. This is the paper's formula. The tests use it as the
-    reference, and `NonLocalBlock.attention_map` shows its values.
+    with ``s = 1/sqrt(D)`` if `scale`, as in the official code, else 1, as in the paper.
 
     Raises:
-        ValueError: for another form, or a `w_f` of another shape than (2D,).
+        ValueError: for another form, or in concatenation a `w_f` of another shape than (2D,), or
+            none with D > 1. The other forms ignore it.
     """
     check_pairwise(pairwise)
     if pairwise == "concatenation":
@@ -82,16 +82,17 @@ def nonlocal_operation(
         return dot_product(theta, phi, g)
     if pairwise == "concatenation":
         a, b = _concatenation_scalars(theta, phi, w_f)
-        # Divide first: a sum over thousands of positions would not fit half precision.
+        # ReLU(a + b) / M, divided first: sums over thousands of keys would not fit half precision.
         return relu_pair_sum(a / phi.shape[1], b / phi.shape[1], g)
     return softmax_attention(theta, phi, g, scale=scale)
 
 
 def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = True) -> Tensor:
-    """Compute ``y = softmax(s theta phi^T) g``, equation 4, with exponentials in float32 or wider.
+    """Compute ``y = softmax(s theta phi^T) g``, with exponentials in float32 or wider.
 
-    Small maps on a CPU are multiplied out. All other cases use torch's fused attention, which
-    builds no map and is differentiable once: large maps, GPUs, half precision, compiled or traced.
+    Small maps on a CPU are multiplied out. All other cases use torch's fused attention, which as a
+    rule builds no map and is differentiable once: large maps, GPUs, half precision, compiled or
+    traced. g is no wider than theta.
     """
     factor = theta.shape[2] ** -0.5 if scale else 1.0
     device, padding = theta.device.type, max(theta.shape[2] - g.shape[2], 0)
@@ -101,7 +102,7 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = Tr
         return _multiply_out(theta, phi * factor, g, softmax=True)
     # One head per image. The kernels need contiguous rows; without them torch builds the map.
     query, key, value = (rows.unsqueeze(1).contiguous() for rows in (theta, phi, g))
-    if device == "cpu":
+    if device == "cpu" and padding:
         value = F.pad(value, (0, padding))
     y = F.scaled_dot_product_attention(query, key, value, scale=factor)
     return y.squeeze(1)[..., : g.shape[2]]
@@ -113,7 +114,7 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     ``theta (phi^T g)`` takes (P + M) D E multiply-adds, ``(theta phi^T) g`` takes P M (D + E).
     A compiled or exported graph, whose sizes may change, has the first.
     """
-    positions, keys, width, out_width = *theta.shape[1:2], *phi.shape[1:], g.shape[2]
+    positions, keys, width, out_width = theta.shape[1], *phi.shape[1:], g.shape[2]
     by_sums = (positions + keys) * width * out_width
     by_map = positions * keys * (width + out_width)
     if not is_compiled_or_traced() and by_map <= by_sums:

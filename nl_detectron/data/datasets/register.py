@@ -13,60 +13,73 @@ KEY = "DATASETS.REGISTER"
 ENTRY = "config_entry"
 """Key of a dataset's metadata for the entry that registered it."""
 
-_TYPES: dict[str, Any] = {
-    **dict.fromkeys(("name", "json_file", "image_root", "root", "list_file"), str),
-    **dict.fromkeys(("keypoint_names", "keypoint_flip_map"), list),
-    "classes": list | str | int,
-    "multi_label": bool,
-    "folder_rate": int | float,
+# Keys of an entry and the types of their values; the first ones are required.
+_IMAGES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "json_file": (str,),
+    "image_root": (str,),
+    "keypoint_names": (list,),
+    "keypoint_flip_map": (list,),
 }
-_IMAGES, _VIDEOS = ("name", "json_file", "image_root"), ("name", "root")  # required
-_OPTIONAL_OF_IMAGES = ("keypoint_names", "keypoint_flip_map")
-_OPTIONAL_OF_VIDEOS = ("list_file", "classes", "multi_label", "folder_rate")
+_VIDEOS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "root": (str,),
+    "list_file": (str,),
+    "classes": (list, str, int),  # names, a file of names, or their number
+    "multi_label": (bool,),
+    "folder_rate": (int, float),
+}
+_REQUIRED = ("name", "json_file", "image_root", "root")
 
 
 def register_datasets(cfg: CfgNode) -> None:
     """Register the datasets that a config lists in ``DATASETS.REGISTER``.
 
-    An entry has the arguments of `register_videos`, or ``name``, ``json_file`` and ``image_root``
-    of ``register_coco_instances``, with ``keypoint_names`` and ``keypoint_flip_map`` for
-    keypoints. Relative paths start from the current folder. Entries that are already registered
-    are skipped.
+    An entry of images has ``name``, ``json_file`` and ``image_root``, and for keypoints
+    ``keypoint_names`` and ``keypoint_flip_map``. An entry of videos has ``name``, ``root`` and the
+    optional arguments of `register_videos`. Relative paths start from the current folder. An entry
+    equal to the one registered under its name is skipped.
 
     Raises:
-        ConfigError: an entry has a missing, unknown or wrong key, or the name of another dataset.
+        ConfigError: an entry lacks a key, has an unknown one or a value of the wrong type, or has
+            the name of another dataset.
     """
     for number, entry in enumerate(cfg.DATASETS.REGISTER):
         _check(f"{KEY}[{number}]", entry)
         entry = dict(entry)
         name = entry["name"]
         if name in DatasetCatalog:
-            if (there := MetadataCatalog.get(name).get(ENTRY)) != entry:
+            there = MetadataCatalog.get(name).get(ENTRY)
+            if there != entry:
                 said = f"by {short_repr(there)}" if there else "already"
                 raise ConfigError(f"{KEY}: '{name}' is registered {said}; choose another name")
             continue
-        if "json_file" in entry:
-            metadata = {key: entry[key] for key in _OPTIONAL_OF_IMAGES if key in entry}
-            register_coco_instances(name, metadata, entry["json_file"], entry["image_root"])
+        if _is_of_videos(entry):
+            register_videos(**{"list_file": None, **entry})  # without a list, folders are classes
         else:
-            register_videos(**{"list_file": None, **entry})
+            metadata = {key: value for key, value in entry.items() if key not in _REQUIRED}
+            register_coco_instances(name, metadata, entry["json_file"], entry["image_root"])
         MetadataCatalog.get(name).set(**{ENTRY: entry})
+
+
+def _is_of_videos(entry: dict[str, Any]) -> bool:
+    return "root" in entry or "list_file" in entry
 
 
 def _check(where: str, entry: Any) -> None:
     if not isinstance(entry, dict):
         example = "{name: NAME, json_file: FILE, image_root: FOLDER}"
         raise ConfigError(f"{where} must be as {example}, got {short_repr(entry)}")
-    is_videos = "root" in entry or "list_file" in entry
-    required = _VIDEOS if is_videos else _IMAGES
-    allowed = [*required, *(_OPTIONAL_OF_VIDEOS if is_videos else _OPTIONAL_OF_IMAGES)]
-    for key in entry:
-        if key not in allowed:
-            raise ConfigError(f"{where}: unknown key '{key}'.{nearest(str(key), list(_TYPES))}")
+    kind, types = ("videos", _VIDEOS) if _is_of_videos(entry) else ("images", _IMAGES)
+    required = [key for key in types if key in _REQUIRED]
     for key in required:
         if key not in entry:
-            raise ConfigError(f"{where} must have {', '.join(required)}, got no '{key}'")
+            other = "" if kind == "videos" else ", or for videos name, root"
+            raise ConfigError(f"{where} must have {', '.join(required)}{other}, got no '{key}'")
     for key, value in entry.items():
-        if not isinstance(value, _TYPES[key]) or value == "":
-            names = str(getattr(_TYPES[key], "__name__", _TYPES[key]))
+        if key not in types:
+            hint = nearest(str(key), list(types))
+            raise ConfigError(f"{where}: '{key}' is no key of {kind} ({', '.join(types)}).{hint}")
+        if type(value) not in types[key] or value == "":
+            names = " or ".join(of.__name__ for of in types[key])
             raise ConfigError(f"{where}: {key} must be {names}, got {short_repr(value)}")
