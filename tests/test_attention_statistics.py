@@ -165,7 +165,7 @@ def test_figures_are_their_formulas(
                 ("frames", p @ np.abs(away[:, 0]), np.abs(away[:, 0]).mean()),
             ):
                 values.setdefault(name, []).append(value)
-                values.setdefault(f"{name}_even", []).append(even)
+                values.setdefault(f"{name}_uniform", []).append(even)
         for name, distance in (("divergence", divergence), ("cosine", cosine)):
             values[name] = [
                 distance(p, q) for (a, p), (b, q) in combinations(rows.values(), 2) if a == b
@@ -223,7 +223,7 @@ def test_shares_of_regions() -> None:
         expected.setdefault(region.label, []).append([*shares, *even])
     (row,) = statistics.rows()
     assert row["regions"].keys() == {"a", "b"}  # the empty one has no query
-    columns = [*SHARES, *(f"{name}_even" for name in SHARES)]
+    columns = [*SHARES, *(f"{name}_uniform" for name in SHARES)]
     for label, shares in expected.items():
         found = [row["regions"][label][name] for name in columns]
         assert found == pytest.approx(np.mean(shares, 0))
@@ -249,7 +249,7 @@ def test_even_weights(pairwise: str) -> None:
     assert figures["entropy"] == pytest.approx(np.log(8))
     assert figures["positions_90"] == 8
     for name in ("entropy", "positions_90", "distance", *SHARES):
-        assert figures[name] == pytest.approx(figures[f"{name}_even"])
+        assert figures[name] == pytest.approx(figures[f"{name}_uniform"])
     for name in ("divergence", "cosine"):
         assert figures[name] == pytest.approx(0, abs=1e-12)
         assert figures[f"{name}_between"] == pytest.approx(0, abs=1e-12)

@@ -10,14 +10,14 @@
 All but the residual ratio are computed from ``p_ij = |w_ij| / sum_j |w_ij|``, a distribution over
 the M keys that query i sees, for forms with and without a softmax. Figures are means over a
 sample's queries, then over samples. A sample is one input of the block: an image, a clip, or a
-region of a head. Queries in the padding do not count; keys there do. The figure of even weights,
+region of a head. Queries in the padding do not count; keys there do. The figure of uniform weights,
 1 / M for each key, is given for comparison.
 
 | column | of one query |
 |---|---|
 | residual_ratio | ``||z - x|| / ||x||`` of the whole sample |
-| entropy | ``-sum_j p_ij log p_ij`` in nats; even: log M |
-| positions_90 | the fewest keys that hold 90 % of the weight; even: 0.9 M, rounded up |
+| entropy | ``-sum_j p_ij log p_ij`` in nats; uniform: log M |
+| positions_90 | the fewest keys that hold 90 % of the weight; uniform: 0.9 M, rounded up |
 | distance | ``sum_j p_ij d_ij``, d the distance of the centres in pixels of the image |
 | frames | the same with the distance in frames of the clip |
 | divergence | Jensen-Shannon divergence of the weights of two queries, in bits, from 0 to 1 |
@@ -77,7 +77,9 @@ class BlockStatistics:
     def __init__(self, name: str, form: str) -> None:
         self.name, self.form = name, form
         self.entropies = torch.zeros(_BINS)  # queries by entropy / log M
-        self.by_distance = torch.zeros(2, _BINS)  # weight, even weight, by share of the diagonal
+        self.by_distance = torch.zeros(
+            2, _BINS
+        )  # weight, uniform weights, by share of the diagonal
         self.regions: dict[str, list[Tensor]] = defaultdict(list)
         self._values: dict[str, list[float]] = defaultdict(list)
         self._last: dict[tuple[int, ...], Tensor] = {}
@@ -93,7 +95,7 @@ class BlockStatistics:
         diagonal = math.hypot(grid.x.end - grid.x.start, grid.y.end - grid.y.start)
         members = _members(seen, regions)
         rows = AttentionRows(seen.block, x)
-        found: list[list[Tensor]] = [[], []]  # of the block's weights, and of even ones
+        found: list[list[Tensor]] = [[], []]  # of the block's weights, and of uniform ones
         shares = torch.zeros(len(regions), 2, len(SHARES), dtype=torch.float64)
         for p, queries, keys in rows.pieces():
             valid = inside[queries]
@@ -108,12 +110,12 @@ class BlockStatistics:
                     n, i = is_query[queries].nonzero(as_tuple=True)
                     at = kinds[keys[n]].flatten()
                     sums += torch.bincount(at, weights[n, i].flatten(), len(SHARES)).cpu()
-        own, even = (torch.cat(pieces, dim=1) for pieces in found)
-        relative = own[0] / even[0].clamp(min=1e-9)
+        own, uniform = (torch.cat(pieces, dim=1) for pieces in found)
+        relative = own[0] / uniform[0].clamp(min=1e-9)
         self.entropies += torch.histc(relative.float().cpu(), _BINS, 0, 1)
-        for name, value, even_value in zip(_FIGURES, own.mean(1), even.mean(1), strict=True):
+        for name, value, uniform_value in zip(_FIGURES, own.mean(1), uniform.mean(1), strict=True):
             self._note(name, float(value))
-            self._note(f"{name}_even", float(even_value))
+            self._note(f"{name}_uniform", float(uniform_value))
         for region, sums in zip(regions, shares, strict=True):
             if sums.any():  # a row's weights sum up to 1, so the sum is the number of queries
                 self.regions[region.label].append(sums / sums.sum(1, keepdim=True))
@@ -175,9 +177,9 @@ def _members(seen: BlockInput, regions: Sequence[Region]) -> list[tuple[Tensor, 
 
 
 def _share_columns(shares: Sequence[Tensor]) -> dict[str, float]:
-    values, even = torch.stack(list(shares)).mean(0).tolist()
+    values, uniform = torch.stack(list(shares)).mean(0).tolist()
     return dict(zip(SHARES, values, strict=True)) | {
-        f"{name}_even": value for name, value in zip(SHARES, even, strict=True)
+        f"{name}_uniform": value for name, value in zip(SHARES, uniform, strict=True)
     }
 
 
@@ -199,13 +201,13 @@ class AttentionStatistics:
         return [block.row() for block in self.blocks.values()]
 
     def table(self) -> str:
-        """Return a table with a column for each block, and figures of even weights in brackets."""
+        """Return a table: a column per block, with the figures of uniform weights in brackets."""
         rows = self.rows()
         lines: list[list[Any]] = [["samples", *(row["samples"] for row in rows)]]
         for name in ("residual_ratio", *_FIGURES, "divergence", "cosine", *SHARES):
             cells = [_cell(row, name) for row in rows]
             if any(cells) and not (
-                name == "frames" and not any(row["frames_even"] for row in rows)
+                name == "frames" and not any(row["frames_uniform"] for row in rows)
             ):
                 lines.append([name.replace("_", " "), *cells])
         return tabulate(lines, headers=["", *(row["block"] for row in rows)])
@@ -215,7 +217,7 @@ def _cell(row: dict[str, Any], name: str) -> str:
     if name not in row:
         return ""
     text = f"{row[name]:.3g}"
-    for suffix, words in (("even", "even"), ("between", "between samples")):
+    for suffix, words in (("uniform", "uniform"), ("between", "between samples")):
         if f"{name}_{suffix}" in row:
             text += f" ({words} {row[f'{name}_{suffix}']:.3g})"
     return text

@@ -1,7 +1,7 @@
 """Rows of a block's attention map, computed as needed, and distances between them.
 
 Rows are compared as distributions, ``p_ij = |w_ij| / sum_j |w_ij|``, in all forms: with a softmax p
-is w; the weights of other forms may be negative and have any sum. A row of zeros counts as even.
+is w; the weights of other forms may be negative and have any sum. A row of zeros counts as uniform.
 """
 
 from collections.abc import Iterator, Sequence

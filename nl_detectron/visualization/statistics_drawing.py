@@ -7,14 +7,15 @@ from matplotlib.ticker import PercentFormatter
 
 from ..analysis.statistics import SHARES, BlockStatistics
 
-_OWN, _EVEN = "#1f6f8b", "#b8bec6"
+_OWN, _UNIFORM = "#1f6f8b", "#b8bec6"
 _SHARE_COLORS = ("#1f6f8b", "#67a9b9", "#d98c3f", "#dfe3e8")
 
 
 def draw_statistics(block: BlockStatistics) -> Figure:
     """Draw entropy, reach, query dependence and, with regions, the shares of the weight.
 
-    Each panel compares the block with even weights, or with pairs of queries of different samples.
+    Each panel compares the block with uniform weights, or with pairs of queries of different
+    samples.
     """
     figures = block.figures()
     panels = [
@@ -44,9 +45,9 @@ def _draw_entropy(axes: Axes, block: BlockStatistics, figures: dict[str, float])
 
 
 def _draw_reach(axes: Axes, block: BlockStatistics, figures: dict[str, float]) -> None:
-    own, even = block.by_distance.numpy()
+    own, uniform = block.by_distance.numpy()
     ends = np.linspace(0, 1, len(own) + 1)
-    for weights, color, label in ((even, _EVEN, "even"), (own, _OWN, "block")):
+    for weights, color, label in ((uniform, _UNIFORM, "uniform"), (own, _OWN, "block")):
         axes.plot(ends, [0, *np.cumsum(weights) / weights.sum()], color=color, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="distance / diagonal", title="weight up to there")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -54,7 +55,7 @@ def _draw_reach(axes: Axes, block: BlockStatistics, figures: dict[str, float]) -
 
 
 def _draw_dependence(axes: Axes, block: BlockStatistics, figures: dict[str, float]) -> None:
-    for x, (name, color) in enumerate((("", _OWN), ("_between", _EVEN))):
+    for x, (name, color) in enumerate((("", _OWN), ("_between", _UNIFORM))):
         values = [figures.get(f"{key}{name}", 0.0) for key in ("divergence", "cosine")]
         label = "other sample" if name else "same sample"
         axes.bar(np.arange(2) + 0.35 * (x - 0.5), values, 0.33, color=color, label=label)
@@ -66,10 +67,10 @@ def _draw_dependence(axes: Axes, block: BlockStatistics, figures: dict[str, floa
 def _draw_shares(axes: Axes, block: BlockStatistics, figures: dict[str, float]) -> None:
     left = np.zeros(2)
     for name, color in zip(SHARES, _SHARE_COLORS, strict=True):
-        values = np.array([figures[name], figures[f"{name}_even"]])
+        values = np.array([figures[name], figures[f"{name}_uniform"]])
         axes.barh([1, 0], values, left=left, color=color, label=name.replace("_", " "))
         left += values
-    axes.set_yticks([1, 0], ["block", "even"])
+    axes.set_yticks([1, 0], ["block", "uniform"])
     axes.set(xlim=(0, 1), ylim=(-1.6, 1.6), title="weight of a region's queries")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(fontsize=6, frameon=False, ncols=2, loc="lower center")
