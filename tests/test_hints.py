@@ -25,7 +25,8 @@ def test_a_long_training_on_a_cpu_is_given_options_that_it_takes(
     config: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "nl_detectron"):
-        advise_a_trial(load_config("quickstart.yaml"))
+        for small in ("quickstart.yaml", "quickstart_video.yaml"):
+            advise_a_trial(load_config(small))
         assert not caplog.text
         advise_a_trial(load_config(config))
     options = caplog.text.split(" add ")[1].split(", or ")[0].split()
