@@ -102,7 +102,9 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, *, scale: bool = Tr
         return _multiply_out(theta, phi * factor, g, softmax=True)
     # One head per image. The kernels need contiguous rows; without them torch builds the map.
     query, key, value = (rows.unsqueeze(1).contiguous() for rows in (theta, phi, g))
-    if device == "cpu" and padding:
+    if device == "cpu":
+        # By 0 too: without a padding in the graph, torch's ONNX exporter that traces takes the
+        # number of positions as fixed.
         value = F.pad(value, (0, padding))
     y = F.scaled_dot_product_attention(query, key, value, scale=factor)
     return y.squeeze(1)[..., : g.shape[2]]
