@@ -19,10 +19,10 @@ from .nonlocal_ops import (
     SOFTMAX_FORMS,
     at_least_float32,
     check_pairwise,
-    inner_products,
     is_full_precision,
     nonlocal_operation,
     pairwise_weights,
+    product_map,
 )
 from .pair_sum import is_compiled_or_traced, multiplies_out
 
@@ -265,26 +265,23 @@ class NonLocalBlock(CNNBlockBase):
     def _forward_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
         weight, bias, is_final = self._folded_out()
         g, rows = self._rows(_conv(self.g(x_hat), weight)), self._rows(x)
-        added = bias.view(-1, 1) + (self._fold(x) if is_final else 0)
         if self.pairwise == "concatenation":
             y = nonlocal_operation(*self._embed(x, x_hat), g, pairwise=self.pairwise)
-            z = added + y.transpose(1, 2)
+            z = y.mT + bias.view(-1, 1)
         else:
             softmax = self.pairwise in SOFTMAX_FORMS
             width = self.in_channels if self.pairwise == "gaussian" else self.inter_channels
             factor = (width**-0.5 if self.scale else 1.0) if softmax else 1 / g.shape[1]
-            if self.pairwise == "gaussian":
-                products = inner_products(rows, self._rows(x_hat * factor))
-            else:
+            keys, key_bias = x_hat * factor, None
+            if self.pairwise != "gaussian":
                 theta: Any = self.theta
                 phi = self.phi(x_hat) * factor
-                keys = self._rows(_conv(phi, theta.weight.flatten(1).t()))
-                products = inner_products(rows, keys)
-                products = products + self._fold(_conv(phi, theta.bias.unsqueeze(0)))
-            weights = products.softmax(-1) if softmax else products
-            z = torch.baddbmm(added, g.transpose(1, 2), weights.transpose(1, 2))
-        z = self._unfold(z, x)
-        return z if is_final else x + self._normalize(z)
+                keys = _conv(phi, theta.weight.flatten(1).t())
+                key_bias = self._rows(_conv(phi, theta.bias.unsqueeze(0)))
+            weights = product_map(rows, self._rows(keys), softmax=softmax, bias=key_bias)
+            z = torch.baddbmm(bias.view(-1, 1), g.mT, weights)
+        z = self._unfold(z, x)  # a result of its own, which no gradient needs
+        return z.add_(x) if is_final else x + self._normalize(z)
 
     def orders(
         self, shape: Sequence[int], keys_shape: Sequence[int] | None = None

@@ -121,26 +121,31 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     by_map = positions * keys * (width + out_width)
     if not is_compiled_or_traced() and by_map <= by_sums:
         return _multiply_out(theta, phi / keys, g, softmax=False)
-    g_t = g.transpose(1, 2)
     if is_full_precision(theta):
-        sums = (g_t @ phi) / keys
+        sums = (g.mT @ phi) / keys
     else:  # divide in the float32 accumulator, before the sums could overflow half precision
-        sums = torch.baddbmm(g.new_zeros(()), g_t, phi, beta=0, alpha=1 / keys)
-    return (sums @ theta.transpose(1, 2)).transpose(1, 2)
+        sums = torch.baddbmm(g.new_zeros(()), g.mT, phi, beta=0, alpha=1 / keys)
+    return (sums @ theta.mT).mT
 
 
-def inner_products(theta: Tensor, phi: Tensor) -> Tensor:
-    """Compute ``theta_i . phi_j``, (N, P, M)."""
-    # On a CPU long rows can be twice as fast as short ones.
+def product_map(theta: Tensor, phi: Tensor, *, softmax: bool, bias: Tensor | None = None) -> Tensor:
+    """Compute ``theta_i . phi_j + bias_j``, or its softmax over j, transposed: (N, M, P).
+
+    `bias` is (N, M, 1).
+    """
+    # On a CPU long rows can be twice as fast as short ones; a transposed softmax would copy.
     has_few_keys = phi.shape[1] < theta.shape[1]
-    return (phi @ theta.mT).mT if has_few_keys else theta @ phi.mT
+    products = phi @ theta.mT if has_few_keys else theta @ phi.mT
+    if bias is not None:
+        products = products + (bias if has_few_keys else bias.mT)
+    if softmax:
+        products = products.softmax(1 if has_few_keys else 2)
+    return products if has_few_keys else products.mT
 
 
 def _multiply_out(theta: Tensor, phi: Tensor, g: Tensor, *, softmax: bool) -> Tensor:
-    products = inner_products(theta, phi)
-    weights = products.softmax(-1) if softmax else products
     # Transposed, as (N, E, P), the result suits a convolution without a copy.
-    return (g.transpose(1, 2) @ weights.transpose(1, 2)).transpose(1, 2)
+    return (g.mT @ product_map(theta, phi, softmax=softmax)).mT
 
 
 def _concatenation_scalars(theta: Tensor, phi: Tensor, w_f: Tensor | None) -> tuple[Tensor, Tensor]:
