@@ -75,6 +75,7 @@ def check_command(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
             ".",
             "git",
             "jupyter",
+            "tensorboard",
             "mkdocs",
             "ruff",
             "python",
@@ -123,7 +124,7 @@ def test_commands_and_code_fit_what_they_use(monkeypatch, page):
 @pytest.mark.parametrize(
     "command",
     [
-        "python tools/plot_metrics.py RUN --out x --no-such-flag",
+        "python tools/draw_video_scores.py --out x --no-such-flag",
         "python tools/reproduce.py --table 77",
         "nl-detectron exprot --config-file hands.yaml",
         "python train_net.py --config-file hands.yaml SOLVER.LR 1",
@@ -200,7 +201,7 @@ def test_snippets_for_extending(monkeypatch):
             """MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.FPN.OUT_CHANNELS 16
             MODEL.ROI_BOX_HEAD.FC_DIM 16 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64
             SOLVER.IMS_PER_BATCH 1 SOLVER.MAX_ITER 2 SOLVER.STEPS () SOLVER.BASE_LR 1e-4""",
-            """drawn/people.jpg found.json attention/index.html curves.png exported/detector.ts
+            """drawn/people.jpg found.json attention/index.html exported/detector.ts
             statistics/statistics.csv""",
         ),
         (
@@ -208,7 +209,7 @@ def test_snippets_for_extending(monkeypatch):
             True,
             """INPUT.MIN_SIZE_TRAIN (32,) INPUT.MIN_SIZE_TEST 32 SOLVER.IMS_PER_BATCH 2
             SOLVER.MAX_ITER 2 SOLVER.WARMUP_ITERS 0 TEST.CLIPS 1 DATALOADER.NUM_WORKERS 0""",
-            """curves.png sheet.png drawn.mp4 scores.json attention-video/clip.png
+            """sheet.png drawn.mp4 scores.json attention-video/clip.png
             exported-video/classifier.ts statistics-video/statistics.csv""",
         ),
     ],

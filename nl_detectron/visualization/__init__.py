@@ -1,4 +1,4 @@
-"""Drawings of detections, attention, scores and curves."""
+"""Drawings of detections, attention and scores."""
 
 from .clip_drawing import animate, draw_strip
 from .detections import draw_instances
