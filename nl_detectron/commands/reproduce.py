@@ -20,16 +20,7 @@ from ..config import load_config
 from ..data import check_datasets
 from ..engine import Trainer
 from ..model_zoo import METRICS, Entry, Figures, find_entry, get_config_file
-from ..model_zoo.model_zoo import TABLE as ZOO_TABLE
-from ..model_zoo.tables import (
-    SOURCES,
-    as_csv,
-    as_markdown,
-    rows_of,
-    sections_of,
-    with_values,
-    written,
-)
+from ..model_zoo.tables import SOURCES, as_csv, as_markdown, rows_of, sections_of
 from ..utils.arguments import add_opts, add_traceback
 from ..utils.errors import UserError, nearest
 from ..utils.file_io import write_json, write_text
@@ -137,11 +128,6 @@ def argument_parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="only print commands and schedules")
     what.add_argument("--collect-only", action="store_true", help="only report existing results")
-    parser.add_argument(
-        "--save-measured",
-        action="store_true",
-        help="write finished rows into the model zoo, if they were trained without --opts",
-    )
     add_traceback(parser)
     add_opts(parser)
     return parser
@@ -334,36 +320,17 @@ def describe(run: Run, args: argparse.Namespace) -> str:
 def check(run: Run) -> None:
     """Raise `UserError` for a run that cannot be carried out."""
     cfg = run.load_config()
-    if run.results():
-        names = ["opts"]
-    else:
-        names = list(run.settings)
-        check_datasets(cfg.DATASETS.TEST if run.mode == "--eval-only" else cfg.DATASETS.TRAIN)
-        check_datasets(cfg.DATASETS.TEST)
-        parts = cfg.SOLVER.REFERENCE_WORLD_SIZE or 1
-        if run.mode == "--resume" and cfg.SOLVER.IMS_PER_BATCH % parts:
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH must be a multiple of {parts}, got "
-                f"{cfg.SOLVER.IMS_PER_BATCH}; or set SOLVER.REFERENCE_WORLD_SIZE 0"
-            )
-    # Other settings would mix results or checkpoints of two recipes. The number of GPUs changes the
-    # meaning of an iteration, so it may change only after the last one.
-    there = read_settings(run.folder)
-    for name in names:
-        if there and there.get(name) != run.settings[name]:
-            raise UserError(
-                f"{run.folder} was started with {name} {there.get(name)}, got "
-                f"{run.settings[name]}; use the same value, or another --output"
-            )
-
-
-def read_settings(folder: Path) -> dict[str, object] | None:
-    """Return the settings that a run was started with; None if they are not known."""
-    path = folder / SETTINGS
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or incomplete
-        return None
+    if run.mode == "--resume":
+        check_datasets(cfg.DATASETS.TRAIN)
+    check_datasets(cfg.DATASETS.TEST)
+    # Other settings would mix results or checkpoints of two recipes.
+    saved = run.folder / SETTINGS
+    started = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else run.settings
+    if started != run.settings:
+        raise UserError(
+            f"{run.folder} was started with {started}, got {run.settings}; use the same values, or "
+            "another --output"
+        )
 
 
 def carry_out(runs: Sequence[Run], args: argparse.Namespace) -> dict[str, str]:
@@ -410,28 +377,27 @@ def report(
         args: command line.
         failed: the reason by config, for runs that failed.
     """
-    table: list[dict[str, str]] = []
-    flat: list[dict[str, object]] = []
+    table: list[dict[str, object]] = []
     for entry, metric in ((row, metric) for row in entries for metric in row.metrics):
         figures = compare(entry, metric.name, args)
         state = "failed" if entry.config in failed else "done" if figures["measured"] else "open"
         head = {"row": entry.name, "blocks": entry.blocks or "none", "schedule": entry.schedule}
-        cells = {
-            SOURCES.get(name, name): written(value, sign="+" if " - " in name else "")
-            for name, value in figures.items()
-        }
-        title = {"metric": f"{metric.name} {metric.columns[0]}"}
-        table.append({**head, **title, **cells, "state": state})
         for number, column in enumerate(metric.columns):
-            values = {name: value and value[number] for name, value in figures.items()}
             title = {"config": entry.config, "metric": f"{metric.name} {column}"}
-            flat.append({**head, **title, **values, "state": state})
+            values = {name: value and value[number] for name, value in figures.items()}
+            table.append({**head, **title, **values, "state": state})
+    mains = {f"{metric.name} {metric.columns[0]}" for metric in METRICS.values()}
+    shown = [
+        {key: "–" if cell is None else str(cell) for key, cell in row.items() if key != "config"}
+        for row in table
+        if row["metric"] in mains
+    ]
     parts = [f"# Table {args.table}" if args.table else "# The released weights"]
-    parts += [as_markdown(table), NOTES if args.table else RELEASED_NOTES]
+    parts += [as_markdown(shown), NOTES if args.table else RELEASED_NOTES]
     parts += [f"- {Path(config).stem}: {reason}\n" for config, reason in failed.items()]
     if args.opts:
         parts.append(f"The configs were changed by `{shlex.join(args.opts)}`.\n")
-    return "\n".join(parts), as_csv(flat)
+    return "\n".join(parts), as_csv(table)
 
 
 def compare(entry: Entry, metric: str, args: argparse.Namespace) -> dict[str, Figures | None]:
@@ -463,37 +429,13 @@ def minus(a: Figures | None, b: Figures | None) -> Figures | None:
     return tuple(None if x is None or y is None else round(x - y, 4) for x, y in pairs)
 
 
-def save_measured(entries: Sequence[Entry], args: argparse.Namespace) -> None:
-    """Write finished rows into the model zoo.
-
-    Raises:
-        UserError: for a row that may have been trained with other options than the config's.
-    """
-    values = {}
-    for entry in entries:
-        folder = run_folder(args, entry)
-        results = read_results(folder, trained=True)
-        if results and (read_settings(folder) or {}).get("opts") != []:
-            raise UserError(
-                f"--save-measured expects rows that this command trained without --opts, got "
-                f"{entry.name}"
-            )
-        values[entry.config] = {
-            f"measured_{name}_{column}": "" if value is None else f"{value:.2f}"
-            for name, figures in results.items()
-            for column, value in zip(METRICS[name].columns, figures, strict=True)
-        }
-    write_text(ZOO_TABLE, with_values(values))
-    print(f"wrote {ZOO_TABLE}; now run python tools/generate_model_zoo.py")
-
-
 def main() -> int:
     """Run the command line of this process and return the exit status."""
     args = argument_parser().parse_args()
     if min(args.num_gpus, args.num_machines) < 1:
         raise UserError("--num-gpus and --num-machines must be at least 1")
-    if args.table is None and (args.accumulate or args.save_measured):
-        raise UserError("--accumulate and --save-measured need --table")
+    if args.table is None and args.accumulate:
+        raise UserError("--accumulate needs --table")
     entries = select(args)
     if args.table:
         runs = [plan_training(entry, args) for entry in with_starts(entries)]
@@ -514,7 +456,5 @@ def main() -> int:
     write_text(path, markdown)
     write_text(path.with_suffix(".csv"), table)
     print(f"\n{markdown}\nwrote {path} and {path.with_suffix('.csv')}")
-    if args.save_measured:
-        save_measured(entries, args)
     finished = all(compare(e, m.name, args)["measured"] for e in entries for m in e.metrics)
     return 0 if finished and not failed else 1

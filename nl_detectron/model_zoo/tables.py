@@ -201,11 +201,11 @@ def as_markdown(rows: Sequence[Mapping[str, str]]) -> str:
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True) + "\n"
 
 
-def written(figures: Figures | None, sign: str = "", missing: str = "–") -> str:
+def written(figures: Figures | None, missing: str = "–") -> str:
     """Return figures as the tables show them, ``38.0 / 59.6 / 41.0``."""
     if figures is None:
         return missing
-    return " / ".join(f"{value:{sign}.1f}" for value in figures if value is not None)
+    return " / ".join(f"{value:.1f}" for value in figures if value is not None)
 
 
 def _markdown(entries: Sequence[Entry]) -> str:
