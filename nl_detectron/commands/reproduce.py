@@ -85,9 +85,9 @@ examples:
   all of Table 2, each network once:            %(prog)s --table 2 --num-gpus 8
   the authors' weights, from your own files:    %(prog)s --released FOLDER --num-gpus 8
   the results so far:                           %(prog)s --table 5 --collect-only
-  2 machines, with --output on a shared disk, each with its rank:
-    %(prog)s --table 5 --num-gpus 8 --num-machines 2 --machine-rank <0 or 1> \\
-        --dist-url tcp://<first machine>:29500
+
+--dry-run prints commands for a cluster too: add train_net.py's --num-machines, --machine-rank and
+--dist-url to them, and report with --collect-only.
 """
 
 
@@ -112,10 +112,9 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="ROW",
         help="short names (R50-NL, C2D-R50-NL5, I3D-R50-128x1) or configs; default: the paper's",
     )
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, or processes")
-    parser.add_argument("--num-machines", type=int, default=1)
-    parser.add_argument("--machine-rank", type=int, default=0, help="0 for the first machine")
-    parser.add_argument("--dist-url", default="auto", help="tcp://<first machine>:<port>")
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, help="GPUs, or processes (default: %(default)s)"
+    )
     parser.add_argument(
         "--accumulate", action="store_true", help="keep the recipe's batch on fewer than 8 GPUs"
     )
@@ -241,7 +240,7 @@ def plan_training(entry: Entry, args: argparse.Namespace) -> Run:
     Raises:
         UserError: for options or a number of GPUs that cannot work.
     """
-    gpus = args.num_gpus * args.num_machines
+    gpus = args.num_gpus
     opts = [*args.opts]
     if args.accumulate:
         solver = load_config(get_config_file(entry.config), opts).SOLVER
@@ -293,13 +292,9 @@ def plan_evaluation(entry: Entry, args: argparse.Namespace) -> Run:
 
 def train_command(run: Run, args: argparse.Namespace) -> list[str]:
     """Return the command line of a run."""
-    flags = ["--num-gpus", str(args.num_gpus)]
-    if args.num_machines > 1:
-        flags += ["--num-machines", str(args.num_machines)]
-        flags += ["--machine-rank", str(args.machine_rank), "--dist-url", args.dist_url]
-    config_file = get_config_file(run.entry.config)
-    line = [*TRAIN, "--config-file", config_file, run.mode, *flags]
-    return [*line, "OUTPUT_DIR", str(run.folder), *run.opts]
+    line = [*TRAIN, "--config-file", get_config_file(run.entry.config), run.mode]
+    line += ["--num-gpus", str(args.num_gpus), "OUTPUT_DIR", str(run.folder)]
+    return [*line, *run.opts]
 
 
 def describe(run: Run, args: argparse.Namespace) -> str:
@@ -308,7 +303,7 @@ def describe(run: Run, args: argparse.Namespace) -> str:
     lines.append(f"  {shlex.join(train_command(run, args))}")
     if run.mode == "--resume":
         cfg = run.load_config()
-        solver = Trainer.auto_scale_workers(cfg, args.num_gpus * args.num_machines).SOLVER
+        solver = Trainer.auto_scale_workers(cfg, args.num_gpus).SOLVER
         lines.append(
             f"  batch {solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS}, learning rate "
             f"{solver.BASE_LR:g}, {solver.MAX_ITER:,} iterations, drops at {solver.STEPS}, "
@@ -356,13 +351,11 @@ def run_one(run: Run, args: argparse.Namespace) -> str | None:
     """Carry out a run and return the reason if it failed."""
     if run.start and not run.start.is_file():
         return f"it starts from {run.start}, which does not exist"
-    if args.machine_rank == 0:
-        write_json(run.folder / SETTINGS, run.settings)
+    write_json(run.folder / SETTINGS, run.settings)
     status = subprocess.run(train_command(run, args), check=False).returncode
     if status:
         return f"exit status {status}, see {run.folder / 'log.txt'}"
-    # With several machines, only the first one writes results.
-    if args.machine_rank == 0 and not run.results():
+    if not run.results():
         return f"no results of the final model in {run.folder / 'metrics.json'}"
     return None
 
@@ -432,8 +425,8 @@ def minus(a: Figures | None, b: Figures | None) -> Figures | None:
 def main() -> int:
     """Run the command line of this process and return the exit status."""
     args = argument_parser().parse_args()
-    if min(args.num_gpus, args.num_machines) < 1:
-        raise UserError("--num-gpus and --num-machines must be at least 1")
+    if args.num_gpus < 1:
+        raise UserError(f"--num-gpus must be at least 1, got {args.num_gpus}")
     if args.table is None and args.accumulate:
         raise UserError("--accumulate needs --table")
     entries = select(args)
@@ -449,8 +442,6 @@ def main() -> int:
         for run in runs:
             check(run)
         failed = carry_out(runs, args)
-        if args.machine_rank:  # the first machine reports
-            return 1 if failed else 0
     path = args.output / (f"table_{args.table}.md" if args.table else "released/released.md")
     markdown, table = report(entries, args, failed)
     write_text(path, markdown)
