@@ -65,7 +65,8 @@ quickstart-video: setup  ## the same for video: train, evaluate and draw on the 
 	  $(environment) $(venv)/python train_net.py \
 	    --config-file configs/quickstart_video.yaml $(processes) OUTPUT_DIR $$run || exit; \
 	done
-	$(venv)/python tools/draw_video_scores.py --dataset nl_clips_val \
-	  --scores $(video)/inference/scores_nl_clips_val.npz --output $(video)/demo/clips.png
+	$(venv)/python demo/demo.py --config-file $(video)/config.yaml \
+	  --video-input nl_clips_val:10 --output $(video)/demo \
+	  --opts MODEL.WEIGHTS $(video)/model_final.pth
 	@echo "numbers: $(video)/metrics.json   without the block: $(video)/without-block/metrics.json"
-	@echo "images: $(video)/demo"
+	@echo "videos: $(video)/demo"

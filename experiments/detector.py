@@ -1,23 +1,28 @@
-"""A trial of a detector: train on images drawn as needed, and evaluate."""
+"""A trial of a detector: train on images drawn as needed, and evaluate.
+
+Importing this file registers Detectron2 modules for detectors this small.
+"""
 
 import contextlib
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
+from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.env import seed_all_rng
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import nn
+from torch import Tensor, nn
 
 from nl_detectron.analysis.cost import PartCost
 
-from . import modules as _modules  # noqa: F401  registers them
 from .drawing import Scene
 from .plan import Trial
 from .results import Outcome
@@ -28,8 +33,47 @@ _BATCH = 20
 _VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 
 Draw = Callable[[np.random.Generator], Scene]
-Score = Callable[[Sequence[dict]], tuple[float, float]]
-"""Returns AP and AP50 in % from COCO's results."""
+
+
+@ROI_BOX_HEAD_REGISTRY.register()
+class LinearBoxHead(nn.Module):
+    """Box head without layers: the classifier on a region's features is linear.
+
+    Layers without a norm first learn to answer the mean of all answers, and then nothing else.
+    """
+
+    def __init__(self, cfg: CfgNode, input_shape: ShapeSpec) -> None:
+        super().__init__()
+        self.output_shape = input_shape
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `features` (N, C, H, W) as (N, C * H * W)."""
+        return features.flatten(1)
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class WholeImage(nn.Module):
+    """Proposal generator for images that one person fills."""
+
+    def __init__(self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
+        super().__init__()
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        gt_instances: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Return one proposal for each image, and no losses."""
+        like = images.tensor
+        proposals = []
+        for height, width in images.image_sizes:
+            whole = torch.tensor([[0.0, 0.0, width, height]], device=like.device)
+            logits = like.new_zeros(1)
+            proposals.append(
+                Instances((height, width), proposal_boxes=Boxes(whole), objectness_logits=logits)
+            )
+        return proposals, {}
 
 
 def validation_set(draw: Draw) -> list[Scene]:
@@ -41,33 +85,32 @@ def validation_set(draw: Draw) -> list[Scene]:
 def run_detector(
     trial: Trial,
     cfg: CfgNode,
-    output: Path,
     *,
     build: Callable[[CfgNode], GeneralizedRCNN],
     draw: Draw,
-    score: Callable[[Sequence[Scene]], Score],
+    score: Callable[[Sequence[dict], Sequence[Scene]], tuple[float, float]],
     cost: PartCost,
 ) -> Outcome:
-    """Train the detector of `trial`, save its weights under `output`, and measure it.
+    """Train the detector of `trial`, save its weights, and measure it.
 
     Args:
         build: returns the detector of a config.
         draw: returns one image.
-        score: returns the score of validation images.
-        cost: returns the cost of the detector.
+        score: returns AP and AP50 of COCO's results on some images.
+        cost: the cost of the detector.
     """
     seed_all_rng(trial.seed)
     model = build(cfg)
     rng = np.random.default_rng([_TRAINING, trial.seed])
     val = validation_set(draw)
-    records, score_of = [scene.record() for scene in val], score(val)
+    records = [scene.record() for scene in val]
     curve, seconds = train(
         cfg,
         model,
         lambda: [draw(rng).record() for _ in range(cfg.SOLVER.IMS_PER_BATCH)],
-        lambda: {"AP": score_of(detect(model, records))[0]},
+        lambda: {"AP": score(detect(model, records), val)[0]},
     )
-    ap, ap50 = score_of(detect(model, records))
+    ap, ap50 = score(detect(model, records), val)
     run = {
         "AP": ap,
         "AP50": ap50,
@@ -90,12 +133,24 @@ def detect(model: nn.Module, records: Sequence[dict]) -> list[dict]:
     return found
 
 
-def coco_truth(annotations: Sequence[Sequence[dict]], num_classes: int) -> COCO:
-    """Return the ground truth in COCO's form.
+def average_precision(
+    found: Sequence[dict],
+    annotations: Sequence[Sequence[dict]],
+    num_classes: int,
+    *,
+    what: str = "bbox",
+    sigmas: Sequence[float] = (),
+) -> tuple[float, float]:
+    """Return AP and AP50 in %.
 
     Args:
-        annotations: annotations of each image, without ids; an image's id is its index.
+        found: COCO's results; an image's id is its index.
+        annotations: annotations of each image in COCO's form, without ids.
+        what: ``bbox`` or ``keypoints``.
+        sigmas: COCO's constants of the keypoints; by default those of persons.
     """
+    if not found:
+        return 0.0, 0.0
     every = [one | {"image_id": n} for n, of_image in enumerate(annotations) for one in of_image]
     truth = COCO()
     truth.dataset = {
@@ -105,26 +160,6 @@ def coco_truth(annotations: Sequence[Sequence[dict]], num_classes: int) -> COCO:
     }
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-    return truth
-
-
-def average_precision(
-    found: Sequence[dict],
-    truth: COCO,
-    what: str = "bbox",
-    *,
-    sigmas: Sequence[float] = (),
-) -> tuple[float, float]:
-    """Return AP and AP50 in %.
-
-    Args:
-        found: COCO's results.
-        what: ``bbox`` or ``keypoints``.
-        sigmas: COCO's constants of the keypoints; by default those of persons.
-    """
-    if not found:
-        return 0.0, 0.0
-    with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(list(found)), what)
         if sigmas:
             evaluation.params.kpt_oks_sigmas = np.array(sigmas)

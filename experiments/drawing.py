@@ -25,14 +25,13 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """An image, its objects, and the question about it.
+    """An image, its objects, and the cue to the question about it.
 
     Attributes:
         image: uint8 (H, W, 3).
         boxes: (N, 4), x0, y0, x1, y1.
         classes: (N,).
         keypoints: (N, K, 3), x, y and COCO's visibility; None without keypoints.
-        point: x and y of the place that is asked about.
         cue: box of the object that has the answer.
     """
 
@@ -40,7 +39,6 @@ class Scene:
     boxes: NDArray[np.float64]
     classes: NDArray[np.int64]
     keypoints: NDArray[np.float64] | None = None
-    point: tuple[float, float]
     cue: Box
 
     def record(self) -> dict:

@@ -12,7 +12,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "experiments"
 
 BLOCKS = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
 PAIRWISE = "MODEL.RESNETS.NON_LOCAL.PAIRWISE"
-WIDTH = "MODEL.RESNETS.WIDTH_PER_GROUP"
+CHANNELS = "MODEL.RESNETS.WIDTH_PER_GROUP"
 ITERATIONS = "SOLVER.MAX_ITER"
 FORMS = ("gaussian", "dot_product", "concatenation")
 """Values of `PAIRWISE` other than embedded Gaussian."""

@@ -1,19 +1,16 @@
-"""Pictures that several experiments have."""
+"""Pictures of the experiments: examples of the data, and AP by distance."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-from detectron2.config import CfgNode
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nl_detectron.analysis.attention import ImageAttention, compute_attention
-from nl_detectron.engine.predictor import Predictor
-
-from .drawing import Scene
+from . import boxes, keypoints, video
+from .results import Results
 
 NAMES = {
     "none": "no block",
@@ -24,12 +21,7 @@ NAMES = {
     "head": "4 blocks in the head",
     "wider": "no block, wider",
 }
-COLORS = {
-    "none": "C7",
-    **dict.fromkeys(("spacetime", "block", "head"), "C0"),
-    **dict.fromkeys(("space", "wider"), "C1"),
-    "time": "C2",
-}
+COLORS = {"none": "C7", "block": "C0", "head": "C0", "wider": "C1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +34,82 @@ class Line:
     style: str = "-"
 
 
-def plot_lines(panel: Axes, lines: Sequence[Line]) -> None:
-    """Draw means as lines and seeds as dots."""
+def pictures(results: Mapping[str, Results]) -> Iterator[tuple[str, Figure]]:
+    """Yield names and pictures."""
+    yield "video_examples", plot_clips()
+    yield "boxes_examples", plot_boxes()
+    yield "boxes_by_distance", plot_ap(_lines_of_boxes(results["boxes"]), "sign")
+    yield "keypoints_examples", plot_people()
+    yield "keypoints_by_distance", plot_ap(_lines_of_keypoints(results["keypoints"]), "hat")
+
+
+def plot_clips() -> Figure:
+    """Draw a clip of each kind, its frames below each other."""
+    kinds = video.KINDS
+    clips = video.draw_clips(np.random.default_rng(3), video.TASKS["all"], 2 * len(kinds))
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    panels = figure.subplots(video.FRAMES, len(kinds))
+    for column, kind in enumerate(kinds):
+        index = int(np.flatnonzero(clips.kinds == column)[column % 2])
+        answer = ("different", "the same")[clips.labels[index]]
+        for frame, panel in enumerate(panels[:, column]):
+            title = f"{kind}: {answer}" if frame == 0 else ""
+            show(panel, clips.frames[index, :, frame].permute(1, 2, 0).numpy(), title)
+    return figure
+
+
+def plot_boxes() -> Figure:
+    """Draw panoramas with their classes, far from the sign and near it, alone and among rings."""
+    rng = np.random.default_rng(0)
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    shown = product(("match", "among"), (boxes.FAR, boxes.NEAR))
+    for panel, (task, distance) in zip(figure.subplots(4, 1), shown, strict=True):
+        scene = boxes.draw_scene(rng, task, distance)
+        show(panel, scene.image, f"{distance} pixels: {boxes.CLASSES[scene.classes[0]]}")
+    return figure
+
+
+def plot_people() -> Figure:
+    """Draw people with their left and right, by the distance of the hat."""
+    rng = np.random.default_rng(0)
+    figure = Figure(figsize=(7, 2), layout="constrained")
+    distances = (keypoints.FAR, *reversed(keypoints.DIAL))
+    for panel, distance in zip(figure.subplots(1, 5), distances, strict=True):
+        person = keypoints.draw_person(rng, distance)
+        show(panel, person.image, f"{distance} pixels")
+        assert person.keypoints is not None
+        sides = person.keypoints[0, keypoints.SIDES].tolist()
+        for (x, y, _), side in zip(sides, "LR", strict=True):
+            panel.text(x, y, side, ha="center", va="center_baseline", fontsize=7, weight="bold")
+    return figure
+
+
+def _lines_of_boxes(results: Results) -> Iterator[Line]:
+    for (task, note, style), arm in product(
+        (("match", "", "-"), ("among", ", among rings", "--")), ("none", "block", "wider")
+    ):
+        values = {d: results.values("AP", task=task, distance=d, arm=arm) for d in boxes.DIAL}
+        yield Line(arm=arm, values=values, note=note, style=style)
+
+
+def _lines_of_keypoints(results: Results) -> Iterator[Line]:
+    """Yield both heads with the hat in the first row, as it always is far away, and in any row."""
+    dial = keypoints.DIAL
+    tasks = dict.fromkeys(dial[:-1], "first_row") | {keypoints.FAR: "match"}
+    for arm in ("none", "head"):
+        longer = {
+            d: results.values("AP", task=task, distance=d, arm=f"{arm}_longer")
+            for d, task in tasks.items()
+        }
+        values = {d: results.values("AP", task="match", distance=d, arm=arm) for d in dial}
+        yield Line(arm=arm, values=longer, note=", hat in the first row")
+        yield Line(arm=arm, values=values, note=", in any row", style="--")
+
+
+def plot_ap(lines: Iterator[Line], cue: str) -> Figure:
+    """Draw AP against the distance of the cue: means as lines, seeds as dots."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    panel = figure.subplots()
     for line in lines:
         color, label = COLORS[line.arm], NAMES[line.arm] + line.note
         found = {distance: values for distance, values in line.values.items() if values}
@@ -51,15 +117,8 @@ def plot_lines(panel: Axes, lines: Sequence[Line]) -> None:
         panel.plot(list(found), means, line.style, marker="o", color=color, label=label)
         for distance, values in found.items():
             panel.plot([distance] * len(values), values, ".", color=color, alpha=0.5)
-
-
-def plot_ap(lines: Sequence[Line], cue: str) -> Figure:
-    """Draw AP against the distance of the cue."""
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    panel = figure.subplots()
-    plot_lines(panel, lines)
     panel.set(xlabel=f"pixels to the {cue}", ylabel="AP, %", ylim=(0, 102))
-    add_legend(figure, panel, columns=2)
+    figure.legend(fontsize=8, ncols=2, loc="outside lower center")
     return figure
 
 
@@ -67,16 +126,3 @@ def show(panel: Axes, image: NDArray[np.uint8], title: str = "") -> None:
     panel.imshow(image)
     panel.set_title(title, fontsize=9)
     panel.set_axis_off()
-
-
-def add_legend(figure: Figure, panel: Axes, *, columns: int) -> None:
-    """Add the legend of one panel below all panels."""
-    figure.legend(
-        *panel.get_legend_handles_labels(), fontsize=8, ncols=columns, loc="outside lower center"
-    )
-
-
-def look_from(cfg: CfgNode, weights: Path, scene: Scene) -> ImageAttention:
-    """Return the attention from the point that `scene` asks about."""
-    seen = compute_attention(Predictor(cfg, weights=weights), scene.image, points=[scene.point])
-    return replace(seen, image=scene.image)  # `compute_attention` takes the colors for BGR

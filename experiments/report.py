@@ -8,33 +8,23 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from .boxes import report as boxes
-from .keypoints import report as keypoints
+from .plots import NAMES, pictures
 from .results import Results, load
 from .run import PLANS
 from .statistics import NOT_RUN, difference, judge
-from .video import report as video
-from .video.plan import CORE
-from .video.task import KINDS
+from .video import CORE, KINDS
 
 HERE = Path(__file__).parent
 MARGINS = {"video": 5.0, "boxes": 3.0, "keypoints": 5.0}
 """Differences in points that count as none."""
 
-_PICTURES = {"video": video.pictures, "boxes": boxes.pictures, "keypoints": keypoints.pictures}
 
-
-def write_page(folder: Path, page: Path, output: Path) -> None:
-    """Write `page` from the results in `folder`, and its pictures and claims into `folder`.
-
-    Args:
-        output: folder of the runs, whose weights the pictures of attention need.
-    """
+def write_page(folder: Path, page: Path) -> None:
+    """Write `page` from the results in `folder`, and its pictures and claims into `folder`."""
     results = {name: load(folder, name) for name in PLANS}
     judged(results).to_csv(folder / "claims.csv", index=False)
-    for name, pictures in _PICTURES.items():
-        for what, figure in pictures(results[name], output):
-            figure.savefig(folder / f"{name}_{what}.png", dpi=110)
+    for name, figure in pictures(results):
+        figure.savefig(folder / f"{name}.png", dpi=110)
     page.write_text(page_text(results, folder.name), encoding="utf-8")
 
 
@@ -98,7 +88,7 @@ def accuracy_table(results: Results) -> str:
         found = [results.values("accuracy", arm=trained, kind=kind) for kind in KINDS]
         local = results.values("accuracy", arm=arm, kind="control")
         losses = results.values("cross_entropy", arm=trained, kind="all")
-        rows.append([video.NAMES[arm], *map(_mean, [*found, local]), _mean(losses, digits=3)])
+        rows.append([NAMES[arm], *map(_mean, [*found, local]), _mean(losses, digits=3)])
     headers = ["network", "in space", "in time", "in both", "local question", "cross-entropy"]
     return _table(headers, rows)
 

@@ -11,22 +11,17 @@ from pathlib import Path
 
 import torch
 
-from .boxes import plan as box_plan
-from .boxes import trial as box_trial
-from .keypoints import plan as keypoint_plan
-from .keypoints import trial as keypoint_trial
+from . import boxes, keypoints, video
 from .plan import Plan, Trial
 from .results import Outcome, add, load
-from .video import plan as video_plan
-from .video import trial as video_trial
 
 PLANS: Mapping[str, Plan] = {
-    plan.experiment: plan for plan in (video_plan.PLAN, box_plan.PLAN, keypoint_plan.PLAN)
+    plan.experiment: plan for plan in (video.PLAN, boxes.PLAN, keypoints.PLAN)
 }
 _RUN: Mapping[str, Callable[[Trial, Path], Outcome]] = {
-    "video": video_trial.run_trial,
-    "boxes": box_trial.run_trial,
-    "keypoints": keypoint_trial.run_trial,
+    "video": video.run_trial,
+    "boxes": boxes.run_trial,
+    "keypoints": keypoints.run_trial,
 }
 
 

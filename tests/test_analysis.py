@@ -4,7 +4,6 @@ import json
 import math
 from itertools import product
 
-import generate_model_zoo
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -22,7 +21,6 @@ from nl_detectron.analysis.cost import (
 from nl_detectron.commands import analyze as command
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, nonlocal_block, pair_sum
 from nl_detectron.layers.nonlocal_block import KEYS, POSITIONS
-from nl_detectron.model_zoo import ENTRIES
 from nl_detectron.utils.errors import run_script
 
 aten = torch.ops.aten
@@ -186,18 +184,11 @@ def test_both_kinds_of_config_give_the_same() -> None:
 
 
 @pytest.mark.parametrize("config", [R50, KEYPOINTS])
-def test_the_committed_tables_are_true(config) -> None:
+def test_the_zoos_figures_are_true(config) -> None:
     result = analysis_of(config)
     entry = model_zoo.find_entry(config)
     assert entry.parameters == result.total.parameters
     assert entry.multiply_adds == result.total.multiply_adds
-    text = generate_model_zoo.TABLE.read_text(encoding="utf-8")
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    assert generate_model_zoo.image_row(entry, result) in lines
-    detectors = [entry for entry in ENTRIES if entry.task != "video"]
-    assert all(any(f"../configs/{e.config})" in line[0] for line in lines) for e in detectors)
-    assert f"## {config}\n\n{command.as_text(result, 'github')}\n" in text
-    assert command.CONVENTIONS.strip() in text
 
 
 def test_the_script_prints_tables_or_json(tmp_path) -> None:

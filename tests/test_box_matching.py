@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.boxes.plan import PLAN
-from experiments.boxes.task import FAR, NEAR, RINGS, SIDE, draw_scene
-from experiments.boxes.trial import build, score
+from experiments.boxes import FAR, NEAR, PLAN, RINGS, SIDE, build, draw_scene, score
 from experiments.drawing import COLORS, Scene
 from experiments.plan import Trial
 
@@ -128,7 +126,10 @@ def test_a_detector_starts_from_the_weights_of_its_start(tmp_path):
 
 def test_scores_of_results_known_by_hand():
     scenes = draw(30)
-    measure = score(scenes)
+
+    def measure(found: list[dict]) -> tuple[float, float]:
+        return score(found, scenes)
+
     right = [
         {"image_id": n, "category_id": int(s.classes[0]), "bbox": [*s.boxes[0, :2], SIDE, SIDE]}
         | {"score": 0.9}

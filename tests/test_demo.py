@@ -189,7 +189,7 @@ def test_inputs_are_not_drawn_over(run: Callable[..., None], folder: Path, tmp_p
 
 
 def test_every_frame_of_a_video_is_written(
-    run: Callable[..., None], folder: Path, tmp_path: Path
+    run: Callable[..., None], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = tmp_path / "in.avi", tmp_path / "out.mp4"
     writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
@@ -206,6 +206,11 @@ def test_every_frame_of_a_video_is_written(
     assert shapes == [(512, 512, 3)] * 7
     results = json.loads((tmp_path / "frames.json").read_text())
     assert {result["image_id"] for result in results} == set(range(7))
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: real(str(source)))
+    run("--webcam", "--output", tmp_path)
+    monkeypatch.undo()
+    assert cv2.VideoCapture(str(tmp_path / "webcam.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 7
     content = source.read_bytes()
     (tmp_path / "cut.avi").write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(UserError, match=r"cut\.avi"):

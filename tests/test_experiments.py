@@ -13,16 +13,12 @@ import run_experiments
 import tiny_run
 from detectron2.modeling import build_model
 
-from experiments import detector, report, run
-from experiments.boxes import report as boxes
-from experiments.boxes.trial import cost_of as cost_of_boxes
-from experiments.keypoints.trial import cost_of as cost_of_keypoints
+from experiments import boxes, detector, keypoints, report, run, video
 from experiments.plan import Plan, Trial
 from experiments.report import judged, page_text, write_page
 from experiments.results import Outcome, add, load
 from experiments.run import PLANS
 from experiments.statistics import Interval, difference, judge
-from experiments.video import trial as video_trial
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.utils.errors import UserError
 
@@ -150,7 +146,7 @@ def test_arms_have_the_blocks_and_the_schedule_of_their_names(name, arm, blocks,
 
 @pytest.mark.parametrize(
     ("trial", "cost_of"),
-    [(CLIPS, video_trial.cost_of), (BOXES, cost_of_boxes), (KEYPOINTS, cost_of_keypoints)],
+    [(CLIPS, video.cost_of), (BOXES, boxes.cost_of), (KEYPOINTS, keypoints.cost_of)],
 )
 def test_a_wider_network_costs_at_least_as_much_as_the_block(trial, cost_of, tmp_path):
     wider = replace(trial, arm="wider")
@@ -171,7 +167,7 @@ def short(monkeypatch):
         return found
 
     monkeypatch.setattr(Plan, "cfg", cfg)
-    monkeypatch.setattr(video_trial, "VALIDATION_CLIPS", 72)
+    monkeypatch.setattr(video, "VALIDATION_CLIPS", 72)
     monkeypatch.setattr(detector, "VALIDATION_IMAGES", 20)
 
 
@@ -192,19 +188,16 @@ def test_a_trial_on_clips_gives_the_same_rows_again(short, tmp_path):
 def test_a_trial_on_keypoints_has_a_page(short, tmp_path):
     folder, page = tmp_path / "results", tmp_path / "results.md"
     add(folder, KEYPOINTS, rows(KEYPOINTS, tmp_path))
-    write_page(folder, page, tmp_path)
+    write_page(folder, page)
     assert "not run" in page.read_text()
     drawn = {path.stem for path in folder.glob("*.png")}
-    assert {"keypoints_by_distance", "video_kinds"} <= drawn
-    assert "boxes_attention" not in drawn
+    assert {"keypoints_by_distance", "video_examples"} <= drawn
 
 
-def test_a_trial_on_boxes_gives_the_same_rows_again_from_its_start(short, tmp_path, monkeypatch):
+def test_a_trial_on_boxes_gives_the_same_rows_again_from_its_start(short, tmp_path):
     rows(PLANS["boxes"].start(BOXES), tmp_path)
     first, again = (rows(BOXES, tmp_path) for _ in range(2))
     assert first == again
-    monkeypatch.setattr(boxes, "SHOWN", BOXES)
-    assert "attention" in dict(boxes.pictures(RESULTS["boxes"], tmp_path))
 
 
 def test_trials_that_others_start_from_run_first_and_failures_are_told(tmp_path, monkeypatch):

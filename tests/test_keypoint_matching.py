@@ -10,10 +10,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes
 
 from experiments.drawing import COLORS, Scene
-from experiments.keypoints.plan import PLAN
-from experiments.keypoints.report import DIAL
-from experiments.keypoints.task import FAR, KEYPOINTS, NEAR, SIDE, SIZE, draw_person
-from experiments.keypoints.trial import score
+from experiments.keypoints import DIAL, FAR, KEYPOINTS, NEAR, PLAN, SIDE, SIZE, draw_person, score
 from experiments.plan import Trial
 
 
@@ -117,5 +114,5 @@ def test_scores_of_results_known_by_hand():
         for one in right
         for points in [one["keypoints"]]
     ]
-    assert score(people)(right) == pytest.approx((100, 100))
-    assert score(people)(swapped)[1] < 5  # only where the gloves almost touch
+    assert score(right, people) == pytest.approx((100, 100))
+    assert score(swapped, people)[1] < 5  # only where the gloves almost touch

@@ -10,8 +10,7 @@ from detectron2.modeling import build_model
 
 from experiments.drawing import COLORS
 from experiments.plan import Trial
-from experiments.video.plan import PLAN
-from experiments.video.task import FAR, KINDS, SIDE, TASKS, Task, draw_clips
+from experiments.video import FAR, KINDS, PLAN, SIDE, TASKS, Task, draw_clips
 
 COUNT = 144  # of clips: every label, kind and pair of colours
 

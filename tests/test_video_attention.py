@@ -124,8 +124,6 @@ def test_the_dot_is_found_where_it_is(subsample: int) -> None:
         assert found == step
         assert place == pytest.approx([x, y])
         assert weight > 3 * attention.even
-        assert attention.share_at([(frame, x, y)]) == pytest.approx((weight, attention.even))
-        assert attention.share_at([(frame, 119, 89), (frame ^ 1, x, y)])[0] < 2 * weight
 
         animation = animate(look, [attention], arrows=0).astype(int)
         panel = animation[:, 30:, animation.shape[2] // 2 :]
@@ -326,7 +324,6 @@ def test_tool(
         assert status == 1
         assert last.startswith("error: ")
         assert said in last
-    assert not (tmp_path / "several").exists()  # all is checked before anything is written
     with pytest.raises(DataError, match=r"damaged\.mp4"):
         read_clip(damaged, frames=8, stride=1, short_side=48)
 

@@ -223,22 +223,6 @@ def test_memory_does_not_grow_with_the_video(predictor: VideoPredictor) -> None:
         assert len(windows._kept) < WINDOW
 
 
-def test_the_camera_shows_and_writes_its_last_window(
-    run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = str(write_video(tmp_path / "in.avi", "mjpeg", 21, size=SIZE, pixels="yuvj420p"))
-    real = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", lambda number: real(source))
-    run("--webcam", "--output", tmp_path, "--json", tmp_path / "f.json")
-    found = json.loads((tmp_path / "f.json").read_text())
-    assert [w["first_frame"] for w in found["windows"]] == [0, 4, 8, 12, 16]
-    drawn = frames_of(tmp_path / "webcam.mp4")
-    assert len(drawn) == 21
-    plain, live = (np.abs(drawn[i].astype(int) - paint(i, width=160, height=120)) for i in (2, 12))
-    assert plain.mean() < 12
-    assert live[-8:].mean() > plain[-8:].mean() + 20
-
-
 def test_a_folder_of_videos_goes_on_after_bad_ones(
     run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,7 +259,7 @@ def _made(folder: Path, name: str) -> Any:
 
 BAD = {
     "a missing file": (lambda f: (f / "no.mp4",), "no.mp4"),
-    "a folder without videos": (lambda f: (_made(f, "e"),), "--video-input"),
+    "a folder without videos": (lambda f: (_made(f, "e"),), "/e"),
     "--output below a file": (
         lambda f: (f / "in.mp4", "--output", f / "in.mp4" / "x.mp4"),
         "in.mp4",
@@ -293,10 +277,6 @@ BAD = {
     "--class-names with too few": (
         lambda f: (f / "in.mp4", "--class-names", f / "2.txt"),
         "MODEL.VIDEO_CLASSIFIER.NUM_CLASSES",
-    ),
-    "--confidence-threshold": (
-        lambda f: (f / "in.mp4", "--confidence-threshold", 0.3),
-        "--confidence-threshold",
     ),
 }
 
@@ -317,6 +297,7 @@ def test_what_cannot_work_is_one_line(run: Callable[..., None], tmp_path: Path, 
 
 def test_flags_of_images_are_errors(run: Callable[..., None], tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(UserError, match="--video-input"):
-        run("--input", tmp_path / "a.png", "--output", tmp_path)
+    for source in (("--input", tmp_path / "a.png"), ("--webcam",)):
+        with pytest.raises(UserError, match="--video-input"):
+            run(*source, "--output", tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import draw_video_scores
 import numpy as np
 import pytest
 import torch
@@ -24,8 +23,6 @@ from nl_detectron.data.video.skipping import read_skipped, skipped_file
 from nl_detectron.data.video.writing import write_video
 from nl_detectron.engine import Trainer
 from nl_detectron.engine.defaults import run_config
-from nl_detectron.utils.errors import UserError
-from nl_detectron.visualization.contact_sheet import RIGHT, WRONG, draw_contact_sheet
 
 CLASSES = ("abseiling", "baking cookies", "zumba")
 NUM_VIDEOS = 31  # no multiple of anything
@@ -197,28 +194,3 @@ def test_videos_of_several_labels_have_a_mean_average_precision(dataset, config)
     expected = 100 * average_precision_score(saved["labels"], saved["scores"])
     assert set(found) == {"mAP", "clip_mAP"}
     assert found["mAP"] == pytest.approx(expected, abs=1e-9)
-
-
-def test_videos_are_drawn_with_their_scores(dataset, monkeypatch, tmp_path):
-    videos = DatasetCatalog.get(dataset)
-    scores = np.eye(len(CLASSES), dtype=np.float32)[[v["labels"][0] for v in videos]]
-    scores[1] = [0.25, 0.25, 0.5]  # its label is 1
-    np.savez(tmp_path / "scores.npz", video_id=[v["video_id"] for v in videos], scores=scores)
-    sheets = []
-
-    def draw(*args: Any) -> Any:
-        sheets.append(draw_contact_sheet(*args))
-        return sheets[-1]
-
-    monkeypatch.setattr(draw_video_scores, "draw_contact_sheet", draw)
-    line = f"x --dataset {dataset} --scores {tmp_path}/scores.npz --output {tmp_path}/d/sheet.png"
-    monkeypatch.setattr("sys.argv", [*line.split(), "--count", "2"])
-    draw_video_scores.main()
-    assert (tmp_path / "d" / "sheet.png").stat().st_size > 1000
-    said = [[(text.get_text(), text.get_color()) for text in axis.texts] for axis in sheets[0].axes]
-    assert said[0][0] == ("100 % abseiling", RIGHT)
-    assert said[1] == [("50 % zumba", WRONG), ("25 % abseiling", WRONG),
-                       ("25 % baking cookies", RIGHT)]  # fmt: skip
-    monkeypatch.setattr("sys.argv", line.replace("scores.npz", "none.npz").split())
-    with pytest.raises(UserError, match=r"cannot read --scores .*none\.npz"):
-        draw_video_scores.main()

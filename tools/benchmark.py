@@ -1,4 +1,4 @@
-"""Time and memory: whole models, training steps, loading of clips, the block and the operation.
+"""Time and memory: whole models with and without blocks, and the block alone.
 
 Runs on the CPU (float32, one thread) and, where there is one, on a CUDA device (float32 and
 bfloat16). Compare ratios, not seconds: both sides run in turn, in one process.
@@ -17,27 +17,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from benchmarking import block, engine, loading, models, operation, video, ways
+from benchmarking import block, models, ways
 
-SECTIONS = ("models", "video", "engine", "loading", "block", "operation")
+SECTIONS = ("models", "block")
 
 METHOD = """\
-A ratio is explicit / ours: above 1, ours is faster. Each is the median over rounds; in a round both
-sides run once, in turn. Training is forward and backward with all gradients; forward is without
-gradients. N and M are the positions of x and of the (subsampled) x̂, E the inner channels; the
-Gaussian form compares 2E channels, with N = M those of one tensor. Batch 1, tensors laid out as
-`NonLocalBlock` has them. Whole models run with and without blocks in turn, with the same weights;
-a training step is forward, backward and update, and "time" is the median over rounds of what the
-blocks add. The explicit side is `explicit_nonlocal`; for concatenation that is a map
-of `a_i + b_j`, already far less than the 2E x N x M tensor of common implementations. The whole
-block is compared with a plain reading of the usual implementation: usual / ours.
+Each ratio is the median over rounds; in a round both sides run once, in turn. The whole block is
+compared with a plain reading of the usual implementation: usual / ours, above 1 ours is faster.
+Training is forward and backward with all gradients; inference is without gradients. Whole models
+run with and without blocks in turn, with the same weights; a training step is forward, backward and
+update, and "time" is the median over rounds of what the blocks add. Batch 1.
 
 CPU times are the process's CPU seconds on one thread, so what others run on the machine counts
-little; only the loading of clips, which several processes do, is timed by the clock. Extra memory
-is the peak beyond inputs, result and gradients, each measured in a process of
-its own: on the CPU the high-water mark of its resident memory (everything counts, library buffers
-too; good to about 1 MB), on CUDA that of torch's allocator. "does not fit" says that the machine
-had too little free memory for the explicit form.
+little. A peak is memory beyond the model and its input, measured in a process of its own: on the
+CPU the high-water mark of its resident memory (everything counts, library buffers too; good to
+about 1 MB), on CUDA that of torch's allocator.
 """
 
 
@@ -73,20 +67,11 @@ def report(sections: Sequence[str], quick: bool) -> Iterator[str]:
 
 def tables(section: str, quick: bool, device: str, dtype: torch.dtype) -> Iterator[str]:
     if section == "models":
-        yield models.model_table(3 if quick else models.ROUNDS, device, dtype)
-    elif section == "video":
-        yield video.video_table(1 if quick else video.ROUNDS, device, dtype)
-    elif section == "engine" and device == "cpu":  # hooks cost CPU time
-        yield engine.engine_table(1 if quick else engine.BLOCKS)
-    elif section == "loading" and device == "cpu":
-        yield from loading.report(quick)
-    elif section == "block":
+        yield models.model_table(1 if quick else models.ROUNDS, device, dtype)
+    else:
         rounds = 1 if quick else block.ROUNDS
         yield block.block_table(rounds, device, dtype)
         yield ways.ways_table(rounds, device, dtype)
-    elif section == "operation":
-        sizes = operation.SIZES[:2] if quick else operation.SIZES
-        yield operation.operation_table(sizes, 3 if quick else operation.ROUNDS, device, dtype)
 
 
 def main() -> None:
@@ -96,11 +81,7 @@ def main() -> None:
     parser.add_argument(
         "--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="all by default"
     )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"few rounds, and the operation only up to N = {operation.SIZES[1]}",
-    )
+    parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write the tables there too, as Markdown"
     )

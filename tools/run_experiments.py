@@ -65,7 +65,7 @@ def main() -> int:
     if all(load(args.results, name).runs.empty for name in PLANS):
         raise UserError(f"--results must be a folder with results, got {args.results}")
     page = args.results.with_suffix(".md")
-    write_page(args.results, page, args.output)
+    write_page(args.results, page)
     print(f"wrote {page}")
     for trial, why in failed.items():
         print(f"failed: {trial}: {why}")

@@ -42,8 +42,6 @@ from ..utils.errors import UserError, nearest
 from .clip import Clip, Query
 from .grid import FloatArray, Grid
 
-_POINT = 1e-6  # side of a box around a point, in pixels
-
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
@@ -85,18 +83,6 @@ class Attention:
         steps, rows, columns = largest
         found = (steps, self.grid.x.centres()[columns], self.grid.y.centres()[rows])
         return list(zip(*(v.tolist() for v in (*found, self.weights[largest])), strict=True))
-
-    def share_at(self, points: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
-        """Return the share of absolute weight on windows that cover `points`, and an even share.
-
-        Args:
-            points: (frame of the clip, x, y).
-        """
-        boxes = np.array([(t, x, y, x + _POINT, y + _POINT) for t, x, y in points])
-        drawn = tuple(slice(length) for length in self.weights.shape)
-        chosen, sizes = self.grid.overlaps(boxes)[drawn], np.abs(self.weights)
-        share = sizes[chosen].sum() / sizes.sum() if sizes.any() else 0.0
-        return float(share), float((chosen & self.sees).sum() / self.sees.sum())
 
 
 @dataclass(frozen=True, kw_only=True)

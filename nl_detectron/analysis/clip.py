@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,9 +10,6 @@ from torch import Tensor
 
 from ..data.video.sampling import scaled_size
 from ..utils.errors import DataError, UserError
-
-if TYPE_CHECKING:
-    from ..data.video.info import VideoInfo
 
 SHOWN_SIDE = 360
 """Largest shorter side of the drawn frames."""
@@ -62,7 +58,18 @@ class Clip:
         Raises:
             UserError: the point is outside the frame, or `number` outside the clip.
         """
-        check_point(self.file, self.size, self.numbers, (number, x, y))
+        height, width = self.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise UserError(
+                f"the point ({x:g}, {y:g}) is outside {self.file}, whose frames have {width} x "
+                f"{height} pixels"
+            )
+        first, last = int(self.numbers.min()), int(self.numbers.max())
+        if not first <= number <= last:
+            raise UserError(
+                f"frame {number} of {self.file} is outside the clip, which has frames {first} to "
+                f"{last}; choose another with --start"
+            )
         frame = int(np.abs(self.numbers - number).argmin())
         return self.point(frame, x, y)
 
@@ -70,58 +77,6 @@ class Clip:
         """Return the query at (x, y) of frame `frame` of the clip, labelled with its place."""
         place = f"frame {self.numbers[frame]} ({int(x)}, {int(y)})"
         return Query(frame=frame, x=x, y=y, label=f"{label}: {place}" if label else place)
-
-
-def check_point(
-    file: str | os.PathLike[str],
-    size: tuple[int, int],
-    numbers: np.ndarray,
-    point: tuple[int, float, float],
-) -> None:
-    """Raise UserError for a point (frame of the video, x, y) outside a clip.
-
-    Args:
-        file: the video.
-        size: height and width of its frames.
-        numbers: numbers of the clip's frames.
-    """
-    (height, width), (number, x, y) = size, point
-    if not (0 <= x < width and 0 <= y < height):
-        raise UserError(
-            f"the point ({x:g}, {y:g}) is outside {os.fspath(file)}, whose frames have {width} x "
-            f"{height} pixels"
-        )
-    first, last = int(numbers.min()), int(numbers.max())
-    if not first <= number <= last:
-        raise UserError(
-            f"frame {number} of {os.fspath(file)} is outside the clip, which has frames {first} to "
-            f"{last}; choose another with --start"
-        )
-
-
-def plan_clip(
-    path: str | os.PathLike[str], *, frames: int, stride: int, start: int | None = None
-) -> tuple["VideoInfo", np.ndarray]:
-    """Return a video's metadata, and the numbers of the frames of `read_clip`.
-
-    Arguments and errors are those of `read_clip`, but no frame is decoded.
-    """
-    # Only videos need PyAV.
-    from ..data.video.info import VideoError
-    from ..data.video.probing import probe
-
-    try:
-        info = probe(path)
-    except VideoError as error:
-        raise DataError(f"video '{os.fspath(path)}': {error}") from error
-    if start is None:
-        start = max(0, info.num_frames - frames * stride) // 2
-    elif not 0 <= start < info.num_frames:
-        raise UserError(
-            f"--start {start} is outside {os.fspath(path)}, which has frames 0 to "
-            f"{info.num_frames - 1}"
-        )
-    return info, (start + stride * np.arange(frames)) % info.num_frames
 
 
 def read_clip(
@@ -143,12 +98,22 @@ def read_clip(
         DataError: the video cannot be read.
         UserError: `start` is outside the video, or PyAV is not installed.
     """
-    from ..data.video.info import VideoError  # see plan_clip
+    # Only videos need PyAV.
+    from ..data.video.info import VideoError
+    from ..data.video.probing import probe
     from ..data.video.reading import read_frames
 
-    info, numbers = plan_clip(path, frames=frames, stride=stride, start=start)
-    size = (info.height, info.width)
     try:
+        info = probe(path)
+        if start is None:
+            start = max(0, info.num_frames - frames * stride) // 2
+        elif not 0 <= start < info.num_frames:
+            raise UserError(
+                f"--start must be 0 to {info.num_frames - 1}, a frame of {os.fspath(path)}, got "
+                f"{start}"
+            )
+        numbers = (start + stride * np.arange(frames)) % info.num_frames
+        size = (info.height, info.width)
         pixels = read_frames(path, numbers, info, size=scaled_size(*size, short_side))
         shown = read_frames(path, numbers, info, size=scaled_size(*size, min(SHOWN_SIDE, *size)))
     except VideoError as error:

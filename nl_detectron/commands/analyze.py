@@ -23,15 +23,13 @@ from ..modeling import VideoClassifier
 from ..utils.arguments import add_traceback
 from ..utils.errors import UserError
 
-TEXT = ("part", "block", "form", "order", "input", "config", "blocks")  # columns of words
-
-CONVENTIONS = (analysis.__doc__ or "").partition("\n\n")[2]
+TEXT = ("part", "block", "form", "order", "input")  # columns of words
 
 
 def parser() -> argparse.ArgumentParser:
     new = argparse.ArgumentParser(
         description=__doc__,
-        epilog=CONVENTIONS,
+        epilog=(analysis.__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     new.add_argument(
@@ -89,7 +87,8 @@ def main() -> None:
 
 def print_video(cfg: CfgNode, model: VideoClassifier, args: argparse.Namespace) -> None:
     """Print the cost of a clip, and of all views in the test of a video."""
-    clip, view = count_clip(cfg, model, args.input_size), count_view(cfg, model)
+    clip = count_clip(cfg, model, args.input_size)
+    view = count_clip(cfg, model, [cfg.INPUT.MIN_SIZE_TEST] * 2)
     views, cost = cfg.TEST.CLIPS * cfg.TEST.CROPS, view.total.multiply_adds
     if args.json:
         test = {
@@ -120,11 +119,6 @@ def count_clip(cfg: CfgNode, model: VideoClassifier, size: Sequence[int] | None 
     return analyze_video(model, frames=cfg.INPUT.CLIP.FRAMES, height=height, width=width)
 
 
-def count_view(cfg: CfgNode, model: VideoClassifier) -> Analysis:
-    """Count a view of the test."""
-    return count_clip(cfg, model, [cfg.INPUT.MIN_SIZE_TEST] * 2)
-
-
 def as_dict(result: Analysis) -> dict:
     """Return the content for ``--json``: parameters, multiply-adds, and increases in %."""
 
@@ -152,17 +146,17 @@ def as_dict(result: Analysis) -> dict:
     }
 
 
-def as_text(result: Analysis, table_format: str = "simple") -> str:
+def as_text(result: Analysis) -> str:
     """Return the parts and the blocks as tables."""
     parts = [[part.name, *with_and_without(part)] for part in (*result.parts, result.total)]
     headers = ["part", "parameters, M", "with blocks", "increase"]
     headers += ["multiply-adds, G", "with blocks", "increase"]
-    text = table(parts, headers, table_format)
+    text = table(parts, headers)
     if result.total.blocks:
         blocks = [block_row(block) for block in result.total.blocks]
         headers = ["block", "form", "order", "input", "parameters, M", "multiply-adds, G"]
         headers += ["convolutions", "equation 1"]
-        text += "\n\n" + table(blocks, headers, table_format)
+        text += "\n\n" + table(blocks, headers)
     return text
 
 
@@ -194,6 +188,6 @@ def per_cent(with_blocks: int, without: int) -> str:
     return f"+{increase(with_blocks, without):.2f}%" if with_blocks != without else "="
 
 
-def table(rows: list[list[str]], headers: list[str], table_format: str) -> str:
+def table(rows: list[list[str]], headers: list[str]) -> str:
     align = ["left" if headers[i] in TEXT else "right" for i in range(len(headers))]
-    return tabulate(rows, headers, tablefmt=table_format, disable_numparse=True, colalign=align)
+    return tabulate(rows, headers, disable_numparse=True, colalign=align)

@@ -1,7 +1,7 @@
 """Draw or measure the attention of a model's non-local blocks on images or videos.
 
 The result is heat maps and arrows as PNGs and one HTML page, for a video also an animation. With
---statistics it is tables, and a figure for each block.
+--statistics it is tables.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from ..analysis.attention import (
     compute_clip_attention,
     find_blocks,
 )
-from ..analysis.clip import check_point, plan_clip, read_clip
+from ..analysis.clip import read_clip
 from ..analysis.statistics import AttentionStatistics, Region, detected_regions, given_regions
 from ..config import is_video
 from ..data.detection_utils import read_image
@@ -44,7 +44,6 @@ from ..visualization import (
     animate,
     draw_instances,
     draw_sheet,
-    draw_statistics,
     draw_strip,
 )
 
@@ -66,12 +65,12 @@ distances of INPUT.CLIP.STRIDE. The default query is the place with the most evi
 of highest score. The files are DIR/<video>.png, a strip of frames for each block and query,
 DIR/<video>.mp4 and DIR/<video>.gif for the first query, and DIR/index.html.
 
---statistics writes DIR/statistics.csv, DIR/statistics.json and DIR/<block>.pdf instead. They have
-a block's residual ratio, ||z - x|| / ||x||, the entropy and reach of its attention, and the
-difference between queries. nl_detectron.analysis.statistics defines the columns. Shares of the
-weight are by region: the detections (images), or --regions. That is a JSON file with the regions of
-each input, {"a.jpg": [{"label": "person", "boxes": [[x0, y0, x1, y1], ...]}, ...]}, in videos with
-the frame's number before x0; or MODULE:FUNCTION, which returns such a list for an input's path.
+--statistics writes DIR/statistics.csv and DIR/statistics.json instead. They have a block's residual
+ratio, ||z - x|| / ||x||, the entropy and reach of its attention, and the difference between
+queries. nl_detectron.analysis.statistics defines the columns. Shares of the weight are by region:
+the detections (images), or --regions. That is a JSON file with the regions of each input,
+{"a.jpg": [{"label": "person", "boxes": [[x0, y0, x1, y1], ...]}, ...]}, in videos with the frame's
+number before x0; or MODULE:FUNCTION, which returns such a list for an input's path.
 
 examples:
   %(prog)s --config-file output/quickstart/config.yaml --input photo.jpg \\
@@ -155,7 +154,7 @@ def main() -> None:
     setup_logger(name="fvcore")
     cfg = complete_config(args.config_file, opts=args.opts)
     files = list(list_images(args.input))[: args.samples]
-    source = (_Videos if is_video(cfg) else _Images)(args, cfg, files)
+    source = (_Videos if is_video(cfg) else _Images)(args, cfg)
     bad: list[Path] = []
     if args.statistics:
         measure(args, source, files, bad)
@@ -200,7 +199,7 @@ def draw(
 def measure(
     args: argparse.Namespace, source: "_Images | _Videos", files: list[Path], bad: list[Path]
 ) -> None:
-    """Measure all files, print the table, and write it and a figure for each block."""
+    """Measure all files, print the table, and write it."""
     regions = read_regions(args.regions) if args.regions else None
     output, statistics = Path(args.output), AttentionStatistics()
     make_folder(output)
@@ -215,8 +214,6 @@ def measure(
         writer.writerows(rows)
         write_text(output / "statistics.csv", text.getvalue())
         write_json(output / "statistics.json", rows)
-        for block in statistics.blocks.values():
-            draw_statistics(block).savefig(output / f"{block.name}.pdf")
         print(statistics.table())
 
 
@@ -243,13 +240,11 @@ class _Images:
 
     kind, suffixes = "image", [".png"]
 
-    def __init__(self, args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
+    def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
         self.args = args
         if args.start is not None:
             raise UserError(f"--start is for videos, got {args.start} with images; remove it")
         check_lengths(args.query, ("X", "Y"), "an image")
-        for file in files if args.query else []:  # fail now rather than after an hour of images
-            check_queries(args.query, file)
         threshold, classes = args.confidence_threshold, args.class_names
         self.predictor = Predictor(cfg, confidence_threshold=threshold, classes=classes)
         find_blocks(self.predictor.model, args.block)  # a wrong name fails before any output
@@ -282,14 +277,12 @@ class _Videos:
 
     kind, suffixes = "video", [".png", ".mp4", ".gif"]
 
-    def __init__(self, args: argparse.Namespace, cfg: CfgNode, files: list[Path]) -> None:
+    def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
         self.args, self.short_side = args, cfg.INPUT.MIN_SIZE_TEST
         check_lengths(args.query, ("FRAME", "X", "Y"), "a video")
         self.model, self.metadata = load_model(cfg, args.class_names)
         find_blocks(self.model, args.block)
         self.clip_keys = {"frames": cfg.INPUT.CLIP.FRAMES, "stride": cfg.INPUT.CLIP.STRIDE}
-        for file in files:  # fail now rather than after an hour of videos
-            check_clip(file, args, **self.clip_keys)
 
     def compute(self, file: Path) -> ClipAttention:
         start = self.args.start
@@ -320,24 +313,3 @@ def check_lengths(queries: list[list[int]], numbers: tuple[str, ...], kind: str)
         if len(query) != len(numbers):
             given = " ".join(map(str, query))
             raise UserError(f"--query must be {' '.join(numbers)} in {kind}, got {given}")
-
-
-def check_queries(queries: list[list[int]], file: Path) -> None:
-    try:
-        height, width = read_image(file).shape[:2]
-    except UserError:
-        return  # it will be reported and skipped
-    for x, y in queries:
-        if not (0 <= x < width and 0 <= y < height):
-            raise UserError(
-                f"--query {x} {y} is outside {file}, which has {width} x {height} pixels"
-            )
-
-
-def check_clip(file: Path, args: argparse.Namespace, *, frames: int, stride: int) -> None:
-    try:
-        info, numbers = plan_clip(file, frames=frames, stride=stride, start=args.start)
-    except DataError:
-        return  # it will be reported and skipped
-    for number, x, y in args.query:
-        check_point(file, (info.height, info.width), numbers, (number, x + 0.5, y + 0.5))

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.video_visualizer import VideoVisualizer
@@ -25,7 +24,6 @@ from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, ImageId, list_images, number_images, report_bad
 from ..engine.predictor import Predictor, complete_config, to_coco_results
 from ..utils.arguments import (
-    DEFAULT_CONFIDENCE,
     add_class_names,
     add_confidence_threshold,
     add_opts,
@@ -66,9 +64,11 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument(
         "--video-input",
         metavar="FILE",
-        help="a video, a folder of videos, or a folder of a video's frames",
+        help="a video, a folder of videos or of a video's frames, a dataset's name, or NAME:COUNT",
     )
-    source.add_argument("--webcam", action="store_true", help="the first camera; ESC ends it")
+    source.add_argument(
+        "--webcam", action="store_true", help="detect on the first camera; ESC ends it"
+    )
     parser.add_argument(
         "--output",
         metavar="PATH",
@@ -134,15 +134,17 @@ def main() -> None:
 
 def check_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Raise UserError for flags that the model of a config does not take."""
-    kind = f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}"
-    if not is_video(cfg):
-        if args.window_step is not None:
-            raise UserError(f"--window-step is for video classifiers, but {kind}; remove it")
-        return
-    if args.input:
-        raise UserError(f"--input is for detectors, but {kind}; use --video-input")
-    if args.confidence_threshold != DEFAULT_CONFIDENCE:
-        raise UserError(f"--confidence-threshold is for detectors, but {kind}; remove it")
+    if is_video(cfg) and args.video_input is None:
+        raise UserError(
+            f"--input and --webcam are for detectors, but MODEL.META_ARCHITECTURE is "
+            f"{cfg.MODEL.META_ARCHITECTURE}; use --video-input"
+        )
+    length = cfg.INPUT.CLIP.FRAMES * cfg.INPUT.CLIP.STRIDE
+    if args.window_step is not None and not 1 <= args.window_step <= length:
+        raise UserError(
+            f"--window-step must be 1 to {length}, the frames of a window (INPUT.CLIP.FRAMES times "
+            f"STRIDE), got {args.window_step}"
+        )
 
 
 def has_screen() -> bool:
@@ -205,7 +207,6 @@ def detect_in_images(
     show: bool,
 ) -> None:
     """Predict, draw and write; raise UserError at the end if a file was unreadable."""
-    metadata = result_metadata(predictor, args.input)
     bad: list[Path] = []
     instance_count = 0
     with json_file(args.json) as results:
@@ -213,7 +214,7 @@ def detect_in_images(
         for image, instances in predict(predictor, images, args.batch_size):
             instance_count += len(instances)
             if args.json:  # otherwise they only fill the memory
-                found = to_coco_results(instances, numbers[image.path], metadata)
+                found = to_coco_results(instances, numbers[image.path], predictor.metadata)
                 results += [{**result, "file_name": str(image.path)} for result in found]
             if targets or show:
                 drawn = draw_instances(image.pixels, instances, predictor.metadata)
@@ -222,36 +223,16 @@ def detect_in_images(
                 show = show and show_window(drawn, wait=True)
     print(f"{len(numbers) - len(bad)} images, {instance_count} instances", end="")
     print(f", drawn in {args.output}" if args.output else "")
-    if instance_count == 0 and (readable := [file for file in numbers if file not in bad]):
-        print(highest_score(predictor, readable[0]))
+    if instance_count == 0:
+        print("no score reaches --confidence-threshold: lower it, or train longer")
     report_bad(bad, len(numbers))
-
-
-def highest_score(predictor: Predictor, file: Path) -> str:
-    """Return a line on the best detection of an image below the confidence threshold."""
-    found = Predictor(predictor.cfg, confidence_threshold=0.0)(file).scores
-    score = f"the highest in {file} is {found.max():.2g}" if len(found) else f"{file} has none"
-    return (
-        f"no score reaches the confidence threshold; {score}: lower --confidence-threshold, or "
-        "train longer"
-    )
-
-
-def result_metadata(predictor: Predictor, inputs: list[str]) -> Metadata:
-    """Return the metadata of the first dataset among `inputs` that has the model's classes."""
-    for name in (item.partition(":")[0] for item in inputs):
-        if name in DatasetCatalog:
-            metadata = MetadataCatalog.get(name)
-            if metadata.get("thing_classes") == predictor.metadata.thing_classes:
-                return metadata
-    return predictor.metadata
 
 
 def detect_in_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
     """Detect in each frame of videos or of the first camera."""
     from . import video_demo  # needs PyAV, which images do not
 
-    videos, targets = video_demo.videos_and_targets(args.video_input, args.output)
+    videos, targets = video_demo.list_videos(args.video_input, args.output)
     predictor = build_predictor(cfg, args)
 
     def detect(path: Path, target: Path | None) -> str:
@@ -280,12 +261,11 @@ def detect_in_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) 
 
 
 def classify_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
-    """Classify windows of videos or of the first camera, and draw the scores."""
+    """Classify windows of videos, and draw the scores."""
     from ..engine.video_predictor import VideoPredictor
     from . import video_demo  # needs PyAV, which detection does not
 
-    video_demo.check_step(cfg, args.window_step)
-    videos, targets = video_demo.videos_and_targets(args.video_input, args.output)
+    videos, targets = video_demo.list_videos(args.video_input, args.output)
     predictor = VideoPredictor(cfg, views_at_once=args.batch_size, classes=args.class_names)
 
     def classify(path: Path, target: Path | None) -> str:

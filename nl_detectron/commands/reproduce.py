@@ -20,16 +20,7 @@ from ..config import load_config
 from ..data import check_datasets
 from ..engine import Trainer
 from ..model_zoo import METRICS, Entry, Figures, find_entry, get_config_file
-from ..model_zoo.model_zoo import TABLE as ZOO_TABLE
-from ..model_zoo.tables import (
-    SOURCES,
-    as_csv,
-    as_markdown,
-    rows_of,
-    sections_of,
-    with_values,
-    written,
-)
+from ..model_zoo.tables import SOURCES, as_csv, as_markdown, rows_of, sections_of
 from ..utils.arguments import add_opts, add_traceback
 from ..utils.errors import UserError, nearest
 from ..utils.file_io import write_json, write_text
@@ -94,9 +85,9 @@ examples:
   all of Table 2, each network once:            %(prog)s --table 2 --num-gpus 8
   the authors' weights, from your own files:    %(prog)s --released FOLDER --num-gpus 8
   the results so far:                           %(prog)s --table 5 --collect-only
-  2 machines, with --output on a shared disk, each with its rank:
-    %(prog)s --table 5 --num-gpus 8 --num-machines 2 --machine-rank <0 or 1> \\
-        --dist-url tcp://<first machine>:29500
+
+--dry-run prints commands for a cluster too: add train_net.py's --num-machines, --machine-rank and
+--dist-url to them, and report with --collect-only.
 """
 
 
@@ -121,10 +112,9 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="ROW",
         help="short names (R50-NL, C2D-R50-NL5, I3D-R50-128x1) or configs; default: the paper's",
     )
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, or processes")
-    parser.add_argument("--num-machines", type=int, default=1)
-    parser.add_argument("--machine-rank", type=int, default=0, help="0 for the first machine")
-    parser.add_argument("--dist-url", default="auto", help="tcp://<first machine>:<port>")
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, help="GPUs, or processes (default: %(default)s)"
+    )
     parser.add_argument(
         "--accumulate", action="store_true", help="keep the recipe's batch on fewer than 8 GPUs"
     )
@@ -137,11 +127,6 @@ def argument_parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="only print commands and schedules")
     what.add_argument("--collect-only", action="store_true", help="only report existing results")
-    parser.add_argument(
-        "--save-measured",
-        action="store_true",
-        help="write finished rows into the model zoo, if they were trained without --opts",
-    )
     add_traceback(parser)
     add_opts(parser)
     return parser
@@ -255,7 +240,7 @@ def plan_training(entry: Entry, args: argparse.Namespace) -> Run:
     Raises:
         UserError: for options or a number of GPUs that cannot work.
     """
-    gpus = args.num_gpus * args.num_machines
+    gpus = args.num_gpus
     opts = [*args.opts]
     if args.accumulate:
         solver = load_config(get_config_file(entry.config), opts).SOLVER
@@ -307,13 +292,9 @@ def plan_evaluation(entry: Entry, args: argparse.Namespace) -> Run:
 
 def train_command(run: Run, args: argparse.Namespace) -> list[str]:
     """Return the command line of a run."""
-    flags = ["--num-gpus", str(args.num_gpus)]
-    if args.num_machines > 1:
-        flags += ["--num-machines", str(args.num_machines)]
-        flags += ["--machine-rank", str(args.machine_rank), "--dist-url", args.dist_url]
-    config_file = get_config_file(run.entry.config)
-    line = [*TRAIN, "--config-file", config_file, run.mode, *flags]
-    return [*line, "OUTPUT_DIR", str(run.folder), *run.opts]
+    line = [*TRAIN, "--config-file", get_config_file(run.entry.config), run.mode]
+    line += ["--num-gpus", str(args.num_gpus), "OUTPUT_DIR", str(run.folder)]
+    return [*line, *run.opts]
 
 
 def describe(run: Run, args: argparse.Namespace) -> str:
@@ -322,7 +303,7 @@ def describe(run: Run, args: argparse.Namespace) -> str:
     lines.append(f"  {shlex.join(train_command(run, args))}")
     if run.mode == "--resume":
         cfg = run.load_config()
-        solver = Trainer.auto_scale_workers(cfg, args.num_gpus * args.num_machines).SOLVER
+        solver = Trainer.auto_scale_workers(cfg, args.num_gpus).SOLVER
         lines.append(
             f"  batch {solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS}, learning rate "
             f"{solver.BASE_LR:g}, {solver.MAX_ITER:,} iterations, drops at {solver.STEPS}, "
@@ -334,36 +315,17 @@ def describe(run: Run, args: argparse.Namespace) -> str:
 def check(run: Run) -> None:
     """Raise `UserError` for a run that cannot be carried out."""
     cfg = run.load_config()
-    if run.results():
-        names = ["opts"]
-    else:
-        names = list(run.settings)
-        check_datasets(cfg.DATASETS.TEST if run.mode == "--eval-only" else cfg.DATASETS.TRAIN)
-        check_datasets(cfg.DATASETS.TEST)
-        parts = cfg.SOLVER.REFERENCE_WORLD_SIZE or 1
-        if run.mode == "--resume" and cfg.SOLVER.IMS_PER_BATCH % parts:
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH must be a multiple of {parts}, got "
-                f"{cfg.SOLVER.IMS_PER_BATCH}; or set SOLVER.REFERENCE_WORLD_SIZE 0"
-            )
-    # Other settings would mix results or checkpoints of two recipes. The number of GPUs changes the
-    # meaning of an iteration, so it may change only after the last one.
-    there = read_settings(run.folder)
-    for name in names:
-        if there and there.get(name) != run.settings[name]:
-            raise UserError(
-                f"{run.folder} was started with {name} {there.get(name)}, got "
-                f"{run.settings[name]}; use the same value, or another --output"
-            )
-
-
-def read_settings(folder: Path) -> dict[str, object] | None:
-    """Return the settings that a run was started with; None if they are not known."""
-    path = folder / SETTINGS
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or incomplete
-        return None
+    if run.mode == "--resume":
+        check_datasets(cfg.DATASETS.TRAIN)
+    check_datasets(cfg.DATASETS.TEST)
+    # Other settings would mix results or checkpoints of two recipes.
+    saved = run.folder / SETTINGS
+    started = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else run.settings
+    if started != run.settings:
+        raise UserError(
+            f"{run.folder} was started with {started}, got {run.settings}; use the same values, or "
+            "another --output"
+        )
 
 
 def carry_out(runs: Sequence[Run], args: argparse.Namespace) -> dict[str, str]:
@@ -389,13 +351,11 @@ def run_one(run: Run, args: argparse.Namespace) -> str | None:
     """Carry out a run and return the reason if it failed."""
     if run.start and not run.start.is_file():
         return f"it starts from {run.start}, which does not exist"
-    if args.machine_rank == 0:
-        write_json(run.folder / SETTINGS, run.settings)
+    write_json(run.folder / SETTINGS, run.settings)
     status = subprocess.run(train_command(run, args), check=False).returncode
     if status:
         return f"exit status {status}, see {run.folder / 'log.txt'}"
-    # With several machines, only the first one writes results.
-    if args.machine_rank == 0 and not run.results():
+    if not run.results():
         return f"no results of the final model in {run.folder / 'metrics.json'}"
     return None
 
@@ -410,28 +370,27 @@ def report(
         args: command line.
         failed: the reason by config, for runs that failed.
     """
-    table: list[dict[str, str]] = []
-    flat: list[dict[str, object]] = []
+    table: list[dict[str, object]] = []
     for entry, metric in ((row, metric) for row in entries for metric in row.metrics):
         figures = compare(entry, metric.name, args)
         state = "failed" if entry.config in failed else "done" if figures["measured"] else "open"
         head = {"row": entry.name, "blocks": entry.blocks or "none", "schedule": entry.schedule}
-        cells = {
-            SOURCES.get(name, name): written(value, sign="+" if " - " in name else "")
-            for name, value in figures.items()
-        }
-        title = {"metric": f"{metric.name} {metric.columns[0]}"}
-        table.append({**head, **title, **cells, "state": state})
         for number, column in enumerate(metric.columns):
-            values = {name: value and value[number] for name, value in figures.items()}
             title = {"config": entry.config, "metric": f"{metric.name} {column}"}
-            flat.append({**head, **title, **values, "state": state})
+            values = {name: value and value[number] for name, value in figures.items()}
+            table.append({**head, **title, **values, "state": state})
+    mains = {f"{metric.name} {metric.columns[0]}" for metric in METRICS.values()}
+    shown = [
+        {key: "–" if cell is None else str(cell) for key, cell in row.items() if key != "config"}
+        for row in table
+        if row["metric"] in mains
+    ]
     parts = [f"# Table {args.table}" if args.table else "# The released weights"]
-    parts += [as_markdown(table), NOTES if args.table else RELEASED_NOTES]
+    parts += [as_markdown(shown), NOTES if args.table else RELEASED_NOTES]
     parts += [f"- {Path(config).stem}: {reason}\n" for config, reason in failed.items()]
     if args.opts:
         parts.append(f"The configs were changed by `{shlex.join(args.opts)}`.\n")
-    return "\n".join(parts), as_csv(flat)
+    return "\n".join(parts), as_csv(table)
 
 
 def compare(entry: Entry, metric: str, args: argparse.Namespace) -> dict[str, Figures | None]:
@@ -463,37 +422,13 @@ def minus(a: Figures | None, b: Figures | None) -> Figures | None:
     return tuple(None if x is None or y is None else round(x - y, 4) for x, y in pairs)
 
 
-def save_measured(entries: Sequence[Entry], args: argparse.Namespace) -> None:
-    """Write finished rows into the model zoo.
-
-    Raises:
-        UserError: for a row that may have been trained with other options than the config's.
-    """
-    values = {}
-    for entry in entries:
-        folder = run_folder(args, entry)
-        results = read_results(folder, trained=True)
-        if results and (read_settings(folder) or {}).get("opts") != []:
-            raise UserError(
-                f"--save-measured expects rows that this command trained without --opts, got "
-                f"{entry.name}"
-            )
-        values[entry.config] = {
-            f"measured_{name}_{column}": "" if value is None else f"{value:.2f}"
-            for name, figures in results.items()
-            for column, value in zip(METRICS[name].columns, figures, strict=True)
-        }
-    write_text(ZOO_TABLE, with_values(values))
-    print(f"wrote {ZOO_TABLE}; now run python tools/generate_model_zoo.py")
-
-
 def main() -> int:
     """Run the command line of this process and return the exit status."""
     args = argument_parser().parse_args()
-    if min(args.num_gpus, args.num_machines) < 1:
-        raise UserError("--num-gpus and --num-machines must be at least 1")
-    if args.table is None and (args.accumulate or args.save_measured):
-        raise UserError("--accumulate and --save-measured need --table")
+    if args.num_gpus < 1:
+        raise UserError(f"--num-gpus must be at least 1, got {args.num_gpus}")
+    if args.table is None and args.accumulate:
+        raise UserError("--accumulate needs --table")
     entries = select(args)
     if args.table:
         runs = [plan_training(entry, args) for entry in with_starts(entries)]
@@ -507,14 +442,10 @@ def main() -> int:
         for run in runs:
             check(run)
         failed = carry_out(runs, args)
-        if args.machine_rank:  # the first machine reports
-            return 1 if failed else 0
     path = args.output / (f"table_{args.table}.md" if args.table else "released/released.md")
     markdown, table = report(entries, args, failed)
     write_text(path, markdown)
     write_text(path.with_suffix(".csv"), table)
     print(f"\n{markdown}\nwrote {path} and {path.with_suffix('.csv')}")
-    if args.save_measured:
-        save_measured(entries, args)
     finished = all(compare(e, m.name, args)["measured"] for e in entries for m in e.metrics)
     return 0 if finished and not failed else 1

@@ -1,8 +1,7 @@
 """Videos of any length, drawn frame by frame in constant memory.
 
 A file is read twice for scores, first to compute and then to draw them, so that each frame shows
-the window around it and the complete strip. For detections, and from a camera, every frame is read
-once.
+the window around it and the complete strip. For detections, every frame is read once.
 """
 
 import os
@@ -10,73 +9,47 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from ..data.datasets.video_list import VIDEO_SUFFIXES
-from ..data.video.info import IMAGE_SUFFIXES, VideoError
-from ..data.video.reading import resized
+from ..data.inputs import list_images, report_bad
+from ..data.video.info import VideoError
 from ..data.video.streaming import Camera, Frame, Scale, VideoStream
-from ..data.video.windows import SlidingWindows
 from ..data.video.writing import CODECS, VideoWriter
-from ..engine.video_predictor import VideoPrediction, VideoPredictor, WindowScores, best_classes
-from ..utils import file_io
+from ..engine.video_predictor import VideoPrediction, VideoPredictor, best_classes
 from ..utils.errors import UserError
+from ..utils.file_io import output_files
 from ..visualization.video_scores import COUNT, ScoreOverlay
 
 CAMERA = Path("webcam")
-LIVE_WINDOWS = 32  # windows of a camera in the strip
 
 Show = Callable[[np.ndarray], bool]
 
 
-def list_videos(path: str) -> list[Path]:
-    """Return the videos of ``--video-input``: a file, a folder of videos, or one of frames.
+def list_videos(given: str | None, output: str | None) -> tuple[list[Path], list[Path]]:
+    """Return the videos of ``--video-input``, by default the camera, and the files to write.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or a file cannot be written.
     """
-    given = f"--video-input {path}"
-    if kind := file_io.special_file(path):
-        raise UserError(f"{given}: expected a video, got {kind}; use --webcam for a camera")
-    folder = Path(path)
-    if not folder.is_dir():
-        if not folder.is_file():
-            raise UserError(f"{given}: no such file")
-        return [folder]
-    try:
-        inside = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != ".")
-    except OSError as error:
-        raise UserError(f"{given}: cannot read the folder: {error.strerror}") from error
-    videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES]
-    if videos:
-        return videos
-    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
-        return [folder]
-    raise UserError(f"{given}: expected a folder of videos, or of a video's frames, got neither")
-
-
-def videos_and_targets(
-    video_input: str | None, output: str | None
-) -> tuple[list[Path], list[Path]]:
-    """Return the videos to read, by default the camera, and the files to write, if any."""
-    videos = [CAMERA] if video_input is None else list_videos(video_input)
-    return videos, file_io.output_files(videos, output, [".mp4"], endings=CODECS)
-
-
-def check_step(cfg: CfgNode, step: int | None) -> None:
-    """Raise UserError for a ``--window-step`` below 1 or above the length of a window."""
-    length = cfg.INPUT.CLIP.FRAMES * cfg.INPUT.CLIP.STRIDE
-    if step is not None and not 1 <= step <= length:
-        raise UserError(
-            f"--window-step must be 1 to {length}, the frames of a window (INPUT.CLIP.FRAMES times "
-            f"STRIDE), got {step}"
-        )
+    path = Path(given or CAMERA)
+    if given is None:
+        videos = [path]
+    elif given.partition(":")[0] in DatasetCatalog:
+        videos = list(list_images([given]))
+    elif not path.exists():
+        raise UserError(f"--video-input {path}: no such file, folder or dataset")
+    else:
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        # Without videos, it is a folder of a video's frames.
+        videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES] or [path]
+    return videos, output_files(videos, output, [".mp4"], endings=CODECS)
 
 
 class DrawnVideo(ExitStack):
@@ -118,10 +91,11 @@ class DrawnVideo(ExitStack):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until one is unreadable, or until the window is closed."""
-        total = self._stream.expected
         count = 0
         try:
-            for frame in tqdm(self._stream, total=total, unit="frame", desc=self._title):
+            for frame in tqdm(
+                self._stream, total=self._stream.expected, unit="frame", desc=self._title
+            ):
                 yield frame
                 count += 1
                 if self._is_stopped:
@@ -134,11 +108,10 @@ class DrawnVideo(ExitStack):
     def add(self, frame: Frame, drawn: np.ndarray) -> None:
         """Write and show a drawn frame, RGB uint8 ``(H, W, 3)``."""
         if self._target:
-            height, width = drawn.shape[:2]
             self._writer = self._writer or self.enter_context(
                 VideoWriter(
                     self._target,
-                    size=(height, width),
+                    size=(drawn.shape[0], drawn.shape[1]),
                     rate=self.rate,
                     sound_of=self._video if self._video.is_file() else None,
                     origin=self._stream.origin,
@@ -172,11 +145,9 @@ def for_each(
         except (VideoError, UserError) as error:
             problem = str(error)
         if problem:
-            bad.append(f"{video}: {problem}")
-    if len(bad) == 1:
-        raise UserError(bad[0])
-    if bad:
-        raise UserError(f"{len(bad)} of {len(videos)} videos failed: {'; '.join(bad[:5])}")
+            bad.append(video)
+            print(f"{video}: {problem}", file=sys.stderr)
+    report_bad(bad, len(videos), kind="videos")
 
 
 def classify(
@@ -196,74 +167,26 @@ def classify(
         VideoError: the first frame is unreadable.
         UserError: `target` cannot be written.
     """
-    if video == CAMERA:
-        windows, source = _classify_camera(predictor, target=target, step=step, show=show)
-    else:
-        title = f"{video.name}: scores"
-        with DrawnVideo(video, scale=predictor.scaled_size, title=title) as source:
-            windows = list(predictor.slide(source, step=step))
-    scores = predictor.pool(np.stack([window.scores for window in windows]))
-    prediction = VideoPrediction(scores=scores, classes=predictor.classes, windows=windows)
-    if video != CAMERA and (target or show):
+    with DrawnVideo(video, scale=predictor.scaled_size, title=f"{video.name}: scores") as source:
+        windows = list(predictor.slide(source, step=step))
+    table = np.stack([window.scores for window in windows])
+    scores = predictor.pool(table)
+    if target or show:
+        count = windows[-1].last_frame + 1
+        middles = np.array([(w.first_frame + w.last_frame + 1) / 2 for w in windows])
+        overlay: ScoreOverlay | None = None
         title = f"{video.name}: drawing"
         with DrawnVideo(video, target=target, show=show, title=title) as drawn:
-            _draw_scores(drawn, prediction)
+            for number, frame in zip(range(count), drawn, strict=False):
+                if overlay is None:
+                    best = best_classes(scores, COUNT)
+                    overlay = ScoreOverlay(frame.pixels.shape[:2], predictor.classes, best)
+                    overlay.set_curves(middles / count, table)
+                nearest = int(np.abs(middles - number - 0.5).argmin())
+                drawn.add(frame, overlay.draw(frame.pixels, table[nearest], (number + 0.5) / count))
+            drawn.finish()
+    prediction = VideoPrediction(scores=scores, classes=predictor.classes, windows=windows)
     return prediction, float(source.rate), source.problem
-
-
-def _draw_scores(video: DrawnVideo, prediction: VideoPrediction) -> None:
-    """Draw each frame's window and the strip of all windows on a video."""
-    windows = prediction.windows
-    count = windows[-1].last_frame + 1
-    middles = np.array([(w.first_frame + w.last_frame + 1) / 2 for w in windows])
-    table = np.stack([w.scores for w in windows])
-    overlay: ScoreOverlay | None = None
-    for number, frame in enumerate(islice(video, count)):
-        if overlay is None:
-            size = frame.pixels.shape[:2]
-            overlay = ScoreOverlay(size, prediction.classes, best_classes(prediction.scores, COUNT))
-            overlay.set_curves(middles / count, table)
-        nearest = int(np.abs(middles - number - 0.5).argmin())
-        video.add(frame, overlay.draw(frame.pixels, table[nearest], (number + 0.5) / count))
-    video.finish()
-
-
-def _classify_camera(
-    predictor: VideoPredictor, *, target: Path | None, step: int | None, show: Show | None
-) -> tuple[list[WindowScores], DrawnVideo]:
-    """Classify and draw the frames of the first camera; each shows the last complete window.
-
-    This ends if `show` returns False, at an interrupt, or when the camera stops.
-    """
-    windows = SlidingWindows.from_config(predictor.cfg, step=step)
-    found: list[WindowScores] = []
-    with DrawnVideo(CAMERA, target=target, show=show) as camera:
-        try:
-            for frame in camera:
-                size = frame.pixels.shape[:2]
-                small = resized(frame.pixels, predictor.scaled_size(*size))
-                if window := windows.push(replace(frame, pixels=small)):
-                    found += predictor.score_windows([window])
-                drawn = frame.pixels
-                if found:
-                    overlay = _live_overlay(predictor, found[-LIVE_WINDOWS:], size)
-                    drawn = overlay.draw(drawn, found[-1].scores, 1.0)
-                camera.add(frame, drawn)
-        except KeyboardInterrupt:
-            pass
-        if window := windows.finish():
-            found += predictor.score_windows([window])
-        camera.finish()
-    return found, camera
-
-
-def _live_overlay(
-    predictor: VideoPredictor, windows: Sequence[WindowScores], size: tuple[int, int]
-) -> ScoreOverlay:
-    table = np.stack([window.scores for window in windows])
-    overlay = ScoreOverlay(size, predictor.classes, best_classes(table.mean(0), COUNT))
-    overlay.set_curves((1 + np.arange(len(windows))) / len(windows), table)
-    return overlay
 
 
 def as_dict(
@@ -275,22 +198,11 @@ def as_dict(
         "file_name": os.fspath(name),
         "frames": last.last_frame + 1,
         "rate": rate,
-        "seconds": _short(last.end),
-        "top": [{"class": name, "score": _short(score)} for name, score in prediction.top()],
+        "seconds": last.end,
+        "top": [{"class": name, "score": score} for name, score in prediction.top()],
         "classes": list(prediction.classes),
-        "scores": [_short(score) for score in prediction.scores],
+        "scores": prediction.scores.tolist(),
         "windows": [
-            {
-                **asdict(window),
-                "start": _short(window.start),
-                "end": _short(window.end),
-                "scores": [_short(score) for score in window.scores],
-            }
-            for window in prediction.windows
+            asdict(window) | {"scores": window.scores.tolist()} for window in prediction.windows
         ],
     }
-
-
-def _short(number: float) -> float:
-    """Round a number to seven digits, which exceeds the precision of float32 and of videos."""
-    return float(f"{number:.7g}")

@@ -2,8 +2,6 @@
 
 import argparse
 
-DEFAULT_CONFIDENCE = 0.5
-
 
 def add_traceback(parser: argparse.ArgumentParser) -> None:
     """Add ``--traceback``, which `errors.run_script` handles."""
@@ -28,7 +26,7 @@ def add_confidence_threshold(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidence-threshold",
         type=float,
-        default=DEFAULT_CONFIDENCE,
+        default=0.5,
         metavar="SCORE",
         help="only instances with at least this score (default: %(default)s)",
     )

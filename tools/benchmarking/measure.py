@@ -3,7 +3,6 @@
 import ctypes
 import gc
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -12,17 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-
-def free_memory(device: str) -> int:
-    """Return the free bytes on `device`."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def now(device: str) -> float:

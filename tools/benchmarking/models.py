@@ -1,4 +1,4 @@
-"""Whole models with and without blocks."""
+"""Whole models and video networks with and without blocks."""
 
 import statistics
 import sys
@@ -102,6 +102,16 @@ TWINS = (
         without=MASK_RCNN.format(""),
         part=lambda model: model,
         inputs=image_batch,
+    ),
+    *(
+        Twins(
+            name=f"I3D R50, a clip of {frames} frames, 5 blocks",
+            with_blocks=f"Kinetics/i3d_R_50_NL5_{clip}.yaml",
+            without=f"Kinetics/i3d_R_50_{clip}.yaml",
+            part=lambda model: model.backbone,
+            inputs=lambda device, n=frames: torch.rand(1, 3, n, 224, 224, device=device),
+        )
+        for frames, clip in ((32, "32x2"), (128, "128x1"))
     ),
 )
 

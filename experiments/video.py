@@ -7,13 +7,25 @@ features do not see both objects, and which sums over its features, can at best 
 
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils.env import seed_all_rng
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from ..drawing import COLORS, GRAY, NOISE
+from nl_detectron.analysis.cost import PartCost, analyze_video, build_on_meta
+from nl_detectron.modeling import VideoClassifier
+
+from .drawing import COLORS, GRAY, NOISE
+from .plan import BLOCKS, CHANNELS, FORMS, ITERATIONS, PAIRWISE, Plan, Trial
+from .results import Outcome
+from .training import train
 
 FRAMES, HEIGHT, WIDTH = 8, 16, 120
 SIDE = 8
@@ -25,6 +37,9 @@ KINDS = ("s", "t", "st")
 FAR = 96
 """Pixels between the objects, edge to edge. A feature without a block sees 91."""
 
+VALIDATION_CLIPS = 1152
+_AT_ONCE = 64
+_VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 _RGB = np.array(tuple(COLORS.values()))
 _CROSS = np.zeros((SIDE, SIDE), dtype=bool)
 _CROSS[SIDE // 3 : -(SIDE // 3)] = _CROSS[:, SIDE // 3 : -(SIDE // 3)] = True
@@ -137,3 +152,104 @@ def _moments(rng: np.random.Generator, lag: int | None, count: int) -> NDArray[n
     every = product(range(FRAMES), repeat=2)
     allowed = [(a, b) for a, b in every if abs(a - b) in lags and (a // 2 == b // 2) == (lag == 1)]
     return rng.permuted(np.array(allowed)[rng.integers(len(allowed), size=count)], axis=1)
+
+
+_BLOCK = (BLOCKS, "[[],[-2],[],[]]")
+_AXES = "MODEL.RESNETS.NON_LOCAL.AXES"
+_BATCH = ("SOLVER.IMS_PER_BATCH", "108")  # three times the config's
+_I3D = ("MODEL.VIDEO_RESNET.TEMPORAL", "i3d_3x3x3")
+
+CORE = ("none", "spacetime", "space", "time")
+_ARMS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "spacetime": _BLOCK,
+    "space": (*_BLOCK, _AXES, "space"),
+    "time": (*_BLOCK, _AXES, "time"),
+    **{form: (*_BLOCK, PAIRWISE, form) for form in FORMS},
+    "res2": (BLOCKS, "[[-2],[],[],[]]"),
+}
+_SEEDS, _BATCH_SEEDS = range(1, 6), range(11, 16)
+
+PLAN = Plan(
+    experiment="video",
+    config="matching.yaml",
+    arms={
+        **_ARMS,
+        "wider": (CHANNELS, "9"),  # at least the block's multiply-adds
+        "space_longer": (*_ARMS["space"], ITERATIONS, "1200"),
+        "2_blocks": (BLOCKS, "[[],[0,2],[],[]]"),
+        "4_blocks": (BLOCKS, "[[],[0,1,2,3],[],[]]"),
+        "i3d": _I3D,
+        "i3d_spacetime": (*_I3D, *_BLOCK),
+        **{f"{arm}_batch": (*opts, *_BATCH) for arm, opts in _ARMS.items()},
+        **{f"{arm}_batch_300": (*opts, *_BATCH, ITERATIONS, "300") for arm, opts in _ARMS.items()},
+    },
+    tasks={
+        "control": (ITERATIONS, "200"),
+        **{f"s_{gap}": (ITERATIONS, "300") for gap in SPACE_DIAL},
+        **{f"t_{lag}": (ITERATIONS, "300") for lag in TIME_DIAL},
+    },
+    questions=(
+        ("all", None, [f"{arm}_batch" for arm in CORE], _BATCH_SEEDS),
+        ("all", None, ("none", "spacetime", "wider"), _SEEDS),
+        ("control", None, CORE, _SEEDS),
+        ("s_8", None, ("none", "spacetime"), _SEEDS),
+    ),
+)
+
+
+def run_trial(trial: Trial, output: Path) -> Outcome:
+    """Train the network of `trial`, save its weights under `output`, and measure it."""
+    cfg = PLAN.cfg(trial, output)
+    seed_all_rng(trial.seed)
+    model = build_model(cfg)
+    val = validation_set(trial.task)
+    rng = np.random.default_rng([_TRAINING, trial.seed])
+    curve, seconds = train(
+        cfg,
+        model,
+        lambda: draw_clips(rng, TASKS[trial.task], cfg.SOLVER.IMS_PER_BATCH).batch(),
+        lambda: _score(_logits(model, val), val.labels),
+    )
+    logits, cost = _logits(model, val), cost_of(cfg)
+    subsets = {trial.task: np.full(len(val.labels), True)}
+    if trial.task == "all":
+        subsets |= {kind: val.kinds == number for number, kind in enumerate(KINDS)}
+    runs = [
+        {
+            "kind": kind,
+            **_score(logits[torch.from_numpy(subset)], val.labels[subset]),
+            "seconds": seconds,
+            "parameters": cost.parameters,
+            "multiply_adds": cost.multiply_adds,
+        }
+        for kind, subset in subsets.items()
+    ]
+    return Outcome(runs=runs, curves=curve)
+
+
+def cost_of(cfg: CfgNode) -> PartCost:
+    """Return parameters and multiply-adds of a network, for one clip."""
+    model = cast(VideoClassifier, build_on_meta(cfg))
+    return analyze_video(model, frames=FRAMES, height=HEIGHT, width=WIDTH).total
+
+
+def validation_set(task: str) -> Clips:
+    """Return the validation clips of a task, which are the same for all seeds."""
+    return draw_clips(np.random.default_rng([_VALIDATION]), TASKS[task], VALIDATION_CLIPS)
+
+
+@torch.no_grad()
+def _logits(model: VideoClassifier, clips: Clips) -> Tensor:
+    model.eval()
+    parts = clips.frames.split(_AT_ONCE)
+    return torch.cat([model.logits(part.to(model.device)) for part in parts]).cpu()
+
+
+def _score(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
+    """Return the accuracy in % and the mean cross-entropy in nats; 0.693 is chance."""
+    truth = torch.from_numpy(labels)
+    return {
+        "accuracy": 100 * float((logits.argmax(1) == truth).float().mean()),
+        "cross_entropy": float(F.cross_entropy(logits, truth)),
+    }

@@ -1,1 +1,0 @@
-"""Boxes with two classes: they match a distant sign, or not."""

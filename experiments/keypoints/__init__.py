@@ -1,1 +1,0 @@
-"""Keypoints whose side a match with a distant hat tells."""
