@@ -29,6 +29,7 @@ from nl_detectron.evaluation.attention_evaluation import evaluate_attention
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.modeling import attention_rows
 from nl_detectron.utils.errors import UserError
+from nl_detectron.visualization import draw_statistics
 
 STEPS = (2.0, 5.0, 3.0)  # frames and pixels of the image from one position to the next
 
@@ -179,6 +180,8 @@ def test_figures_are_their_formulas(
     assert figures.keys() == found.keys()
     for name, values in found.items():
         assert figures[name] == pytest.approx(np.mean(values), rel=1e-7, abs=1e-9), name
+    assert float(statistics.entropies.sum()) == 2 * len(samples[0])
+    assert draw_statistics(statistics)
 
 
 def test_shares_of_regions() -> None:

@@ -375,6 +375,7 @@ def test_tool(
     expected = statistics.blocks[BACKBONE_BLOCK].figures()
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert float(row["own"]) == pytest.approx(expected["own"])
+    assert (output / f"{BACKBONE_BLOCK}.pdf").read_bytes().startswith(b"%PDF")
     assert run_tool(monkeypatch, *common, "--statistics", "--input", image, damaged) == 1
     blocks = json.loads((output / "statistics.json").read_text())
     assert {"own", "rest"} <= blocks[0].keys()  # the detections are regions
@@ -387,7 +388,7 @@ def test_tool(
     for arguments, message in (
         (("--input", tmp_path / "none.jpg"), "none.jpg"),
         (("--input", image, "--output", tmp_path), "dot.png"),
-        (("--input", image, "--query", 331, 0), "(331.5, 0.5)"),
+        (("--input", image, "--query", 331, 0), "--query 331 0"),
         (("--input", image, "--block", "res4"), "res4"),
         (("--input", image, "--opts", *without_blocks), after_blocks),
         (("--input", image, "--statistics", "--regions", "none.json"), "none.json"),

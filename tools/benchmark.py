@@ -1,4 +1,4 @@
-"""Time and memory: whole models with and without blocks, and the block alone.
+"""Time and memory: whole models with and without blocks, the block alone, and loading of clips.
 
 Runs on the CPU (float32, one thread) and, where there is one, on a CUDA device (float32 and
 bfloat16). Compare ratios, not seconds: both sides run in turn, in one process.
@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from benchmarking import block, models, ways
+from benchmarking import block, loading, models, ways
 
-SECTIONS = ("models", "block")
+SECTIONS = ("models", "block", "loading")
 
 METHOD = """\
 Each ratio is the median over rounds; in a round both sides run once, in turn. The whole block is
@@ -29,7 +29,7 @@ run with and without blocks in turn, with the same weights; a training step is f
 update, and "time" is the median over rounds of what the blocks add. Batch 1.
 
 CPU times are the process's CPU seconds on one thread, so what others run on the machine counts
-little. A peak is memory beyond the model and its input, measured in a process of its own: on the
+little; only loading, which several processes do, is timed by the clock. A peak is memory beyond the model and its input, measured in a process of its own: on the
 CPU the high-water mark of its resident memory (everything counts, library buffers too; good to
 about 1 MB), on CUDA that of torch's allocator.
 """
@@ -68,7 +68,9 @@ def report(sections: Sequence[str], quick: bool) -> Iterator[str]:
 def tables(section: str, quick: bool, device: str, dtype: torch.dtype) -> Iterator[str]:
     if section == "models":
         yield models.model_table(1 if quick else models.ROUNDS, device, dtype)
-    else:
+    elif section == "loading" and device == "cpu":
+        yield from loading.report(quick)
+    elif section == "block":
         rounds = 1 if quick else block.ROUNDS
         yield block.block_table(rounds, device, dtype)
         yield ways.ways_table(rounds, device, dtype)

@@ -34,6 +34,7 @@ else for others of its class, else for those of other classes, else as the rest.
 region counts once, for any number of queries.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ from .grid import FloatArray
 SHARES = ("own", "same_class", "other_classes", "rest")
 _FIGURES = ("entropy", "positions_90", "distance", "frames")
 _HELD = 0.9
+_BINS = 20
 _SIZES_KEPT = 8  # input sizes of which the last sample's rows are kept
 
 
@@ -74,6 +76,10 @@ class BlockStatistics:
 
     def __init__(self, name: str, form: str) -> None:
         self.name, self.form = name, form
+        self.entropies = torch.zeros(_BINS)  # queries by entropy / log M
+        self.by_distance = torch.zeros(
+            2, _BINS
+        )  # weight, uniform weights, by share of the diagonal
         self.regions: dict[str, list[Tensor]] = defaultdict(list)
         self._values: dict[str, list[float]] = defaultdict(list)
         self._last: dict[tuple[int, ...], Tensor] = {}
@@ -86,6 +92,7 @@ class BlockStatistics:
         self._note("residual_ratio", float(added.norm() / x.double().norm()))
 
         query_places, key_places, inside = (torch.from_numpy(v).to(x.device) for v in grid.places())
+        diagonal = math.hypot(grid.x.end - grid.x.start, grid.y.end - grid.y.start)
         members = _members(seen, regions)
         rows = AttentionRows(seen.block, x)
         found: list[list[Tensor]] = [[], []]  # of the block's weights, and of uniform ones
@@ -94,13 +101,18 @@ class BlockStatistics:
             valid = inside[queries]
             offsets = query_places[queries].unsqueeze(2) - key_places[keys].unsqueeze(1)
             frames, apart = offsets[..., 0].abs(), offsets[..., 1:].norm(dim=-1)
+            bins = (apart[valid] / diagonal * _BINS).long().clamp(max=_BINS - 1).flatten()
             for kind, weights in enumerate((p, torch.full_like(p, 1 / p.shape[2]))):
                 found[kind].append(_query_figures(weights, apart, frames)[:, valid])
+                by_distance = torch.bincount(bins, weights[valid].flatten(), _BINS)
+                self.by_distance[kind] += by_distance.cpu()
                 for sums, (is_query, kinds) in zip(shares[:, kind], members, strict=True):
                     n, i = is_query[queries].nonzero(as_tuple=True)
                     at = kinds[keys[n]].flatten()
                     sums += torch.bincount(at, weights[n, i].flatten(), len(SHARES)).cpu()
         own, uniform = (torch.cat(pieces, dim=1) for pieces in found)
+        relative = own[0] / uniform[0].clamp(min=1e-9)
+        self.entropies += torch.histc(relative.float().cpu(), _BINS, 0, 1)
         for name, value, uniform_value in zip(_FIGURES, own.mean(1), uniform.mean(1), strict=True):
             self._note(name, float(value))
             self._note(f"{name}_uniform", float(uniform_value))

@@ -1,7 +1,7 @@
 """Draw or measure the attention of a model's non-local blocks on images or videos.
 
 The result is heat maps and arrows as PNGs and one HTML page, for a video also an animation. With
---statistics it is tables.
+--statistics it is tables, and a figure for each block.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from ..visualization import (
     animate,
     draw_instances,
     draw_sheet,
+    draw_statistics,
     draw_strip,
 )
 
@@ -65,12 +66,12 @@ distances of INPUT.CLIP.STRIDE. The default query is the place with the most evi
 of highest score. The files are DIR/<video>.png, a strip of frames for each block and query,
 DIR/<video>.mp4 and DIR/<video>.gif for the first query, and DIR/index.html.
 
---statistics writes DIR/statistics.csv and DIR/statistics.json instead. They have a block's residual
-ratio, ||z - x|| / ||x||, the entropy and reach of its attention, and the difference between
-queries. nl_detectron.analysis.statistics defines the columns. Shares of the weight are by region:
-the detections (images), or --regions. That is a JSON file with the regions of each input,
-{"a.jpg": [{"label": "person", "boxes": [[x0, y0, x1, y1], ...]}, ...]}, in videos with the frame's
-number before x0; or MODULE:FUNCTION, which returns such a list for an input's path.
+--statistics writes DIR/statistics.csv, DIR/statistics.json and DIR/<block>.pdf instead. They have
+a block's residual ratio, ||z - x|| / ||x||, the entropy and reach of its attention, and the
+difference between queries. nl_detectron.analysis.statistics defines the columns. Shares of the
+weight are by region: the detections (images), or --regions. That is a JSON file with the regions of
+each input, {"a.jpg": [{"label": "person", "boxes": [[x0, y0, x1, y1], ...]}, ...]}, in videos with
+the frame's number before x0; or MODULE:FUNCTION, which returns such a list for an input's path.
 
 examples:
   %(prog)s --config-file output/quickstart/config.yaml --input photo.jpg \\
@@ -199,7 +200,7 @@ def draw(
 def measure(
     args: argparse.Namespace, source: "_Images | _Videos", files: list[Path], bad: list[Path]
 ) -> None:
-    """Measure all files, print the table, and write it."""
+    """Measure all files, print the table, and write it and a figure for each block."""
     regions = read_regions(args.regions) if args.regions else None
     output, statistics = Path(args.output), AttentionStatistics()
     make_folder(output)
@@ -214,6 +215,8 @@ def measure(
         writer.writerows(rows)
         write_text(output / "statistics.csv", text.getvalue())
         write_json(output / "statistics.json", rows)
+        for block in statistics.blocks.values():
+            draw_statistics(block).savefig(output / f"{block.name}.pdf")
         print(statistics.table())
 
 

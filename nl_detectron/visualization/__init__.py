@@ -4,6 +4,7 @@ from .clip_drawing import animate, draw_strip
 from .detections import draw_instances
 from .drawing import draw_attention, draw_sheet
 from .page import Page
+from .statistics_drawing import draw_statistics
 
 __all__ = [
     "Page",
@@ -11,5 +12,6 @@ __all__ = [
     "draw_attention",
     "draw_instances",
     "draw_sheet",
+    "draw_statistics",
     "draw_strip",
 ]
