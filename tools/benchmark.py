@@ -29,9 +29,10 @@ run with and without blocks in turn, with the same weights; a training step is f
 update, and "time" is the median over rounds of what the blocks add. Batch 1.
 
 CPU times are the process's CPU seconds on one thread, so what others run on the machine counts
-little; only loading, which several processes do, is timed by the clock. A peak is memory beyond the model and its input, measured in a process of its own: on the
-CPU the high-water mark of its resident memory (everything counts, library buffers too; good to
-about 1 MB), on CUDA that of torch's allocator.
+little; only loading, which several processes do, is timed by the clock. A peak is memory beyond the
+model and its input, measured in a process of its own: on the CPU the high-water mark of its
+resident memory (everything counts, library buffers too; good to about 1 MB), on CUDA that of
+torch's allocator.
 """
 
 
