@@ -42,7 +42,7 @@ DATASETS:
                                        # and keypoint_flip_map; videos: {name: NAME, root: FOLDER},
                                        # with list_file, classes, multi_label, folder_rate
 DATALOADER:
-  SKIP_BAD_VIDEOS: False               # True skips and lists unreadable videos
+  SKIP_BAD_VIDEOS: False               # True skips unreadable videos
   MAX_BAD_VIDEOS: 0.05                 # largest share of skipped videos; a run stops above it
 SOLVER:
   ACCUMULATE_STEPS: 1                  # batches of IMS_PER_BATCH per update

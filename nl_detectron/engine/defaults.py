@@ -193,10 +193,6 @@ def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
     default_setup(cfg, args)
     if comm.is_main_process():
         _remove_incomplete_line(os.path.join(output_dir, "metrics.json"))
-        if is_video(cfg) and not args.resume:
-            from ..data.video.skipping import skipped_file
-
-            skipped_file(output_dir).unlink(missing_ok=True)
     if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
         logger.info("torch finds no GPU; running on the CPU")
         if not args.eval_only and isinstance(cfg, CfgNode):

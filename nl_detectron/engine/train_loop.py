@@ -41,7 +41,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..checkpoint import Checkpointer
-from ..config import Config, check_config, dataset_names, is_video, setting
+from ..config import Config, check_config, dataset_names, setting
 from ..data import build as data
 from ..data.catalog import classes_differ, metadata_of
 from ..evaluation import build_evaluator
@@ -381,10 +381,6 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         """Return the results on the test data, by dataset if the config has several."""
         results: dict[str, Any] = {}
         for name, loader, evaluator in cls._evaluations(cfg, evaluators):
-            if is_video(cfg):
-                from ..evaluation.video_evaluation import without_finished
-
-                loader = without_finished(cfg, name, model, loader, evaluator)
             results[name] = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)
