@@ -23,7 +23,6 @@ Config: TypeAlias = CfgNode | DictConfig
 _PACKAGE_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _CONFIG_SUFFIXES = (".yaml", ".py")
 _DEVICE_NOT_SET = "not set"
-_MAX_LENGTH = 300  # characters of a message
 _UNKNOWN = ("Non-existent config key: ", "Non-existent key: ")  # beginnings of yacs' messages
 # Keys of a LazyConfig, and their defaults. An evaluation needs few of them; `check_lazy_run`
 # requires those of a training.
@@ -177,10 +176,7 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
             if message.startswith(start):
                 key = message.removeprefix(start)
                 message = f"unknown key {short_repr(key)}.{_nearest_key(key, cfg)}"
-        message = one_line(message)
-        if len(message) > _MAX_LENGTH:  # its end names the key
-            message = f"{message[: _MAX_LENGTH // 2]}...{message[-_MAX_LENGTH // 2 :]}"
-        raise ConfigError(f"{source}: {message}") from error
+        raise ConfigError(f"{source}: {one_line(message)}") from error
     except (TypeError, AttributeError) as error:
         raise ConfigError(
             f"{source}: expected keys, such as 'MODEL: {{...}}', got other YAML ({one_line(error)})"

@@ -20,16 +20,16 @@ from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.data import transforms as T
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL.Image import Image
 from torch import nn
 
 from ..checkpoint import METADATA, Checkpointer
-from ..config import check_config, is_video, load_config
+from ..config import is_video, load_config
 from ..data import register_datasets
 from ..data.catalog import class_metadata
 from ..data.detection_utils import ImageInput, to_array
+from ..modeling import build_model
 from ..utils.errors import ConfigError, UserError
 
 Classes: TypeAlias = Sequence[str] | str | os.PathLike[str]
@@ -142,7 +142,6 @@ def complete_config(
         cfg.MODEL.DEVICE = device
     if weights is not None:
         cfg.MODEL.WEIGHTS = os.fspath(weights)
-    check_config(cfg)
     register_datasets(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise UserError(

@@ -41,11 +41,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..checkpoint import Checkpointer
-from ..config import Config, check_config, dataset_names, setting
+from ..config import Config, dataset_names, setting
 from ..data import build as data
 from ..data.catalog import classes_differ, metadata_of
 from ..evaluation import build_evaluator
 from ..evaluation.attention_evaluation import evaluate_attention
+from ..modeling import build_model
 from ..utils.errors import ConfigError, short_repr
 from .data_order import ExactResume
 from .hooks import (
@@ -338,9 +339,9 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: Config) -> nn.Module:
         if isinstance(cfg, CfgNode):
-            check_config(cfg)
-            return super().build_model(cfg)
-        model = instantiate(cfg.model).to(cfg.train.device)
+            model = build_model(cfg)
+        else:
+            model = instantiate(cfg.model).to(cfg.train.device)
         logger.info("Model:\n%s", model)
         return model
 
