@@ -336,8 +336,8 @@ def test_augmented_results_have_a_suffix_and_a_folder(dataset: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("key", "opts"),
     [
-        ("KEYPOINT_ON", []),
-        ("META_ARCHITECTURE", RETINANET),
+        ("keypoint", []),
+        ("GeneralizedRCNN", RETINANET),
     ],
 )
 def test_augmentation_that_detectron2_lacks_is_refused_at_the_start(
@@ -385,6 +385,9 @@ def test_statistics_are_those_of_all_processes(dataset: str, tmp_path: Path) -> 
     offsets = 5 * torch.randn(4, 1, 3, 1, 1, generator=generator, dtype=torch.float64)
     batches = list(offsets + torch.randn(4, 2, 3, 5, 7, generator=generator, dtype=torch.float64))
     expected = precise_statistics(batches)
+    together = trained_statistics(
+        list(map(torch.cat, zip(batches[::2], batches[1::2], strict=True)))
+    )
     output, again = tmp_path / "output", tmp_path / "again"
 
     def in_process() -> None:
@@ -392,6 +395,7 @@ def test_statistics_are_those_of_all_processes(dataset: str, tmp_path: Path) -> 
         torch.testing.assert_close(precise_statistics(own), expected)
         first, second = comm.all_gather(trained_statistics(own))
         assert all(map(torch.equal, first, second))
+        torch.testing.assert_close(first, together, rtol=0.02, atol=0)  # unbiased: n - 1 of 140
         # The figures of a run are those of the model that it saves.
         opts = ["MODEL.RESNETS.NORM", "BN", "MODEL.MASK_ON", False, "MODEL.KEYPOINT_ON", False]
         opts += ["TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2]

@@ -85,19 +85,6 @@ def train(cfg: CfgNode, *, resume: bool = False, die_at: int | None = None) -> C
     return in_process
 
 
-@pytest.mark.parametrize("norm_of_block", ["BN", ""])
-def test_norms_without_statistics_are_left_alone_by_precise_bn(config, tmp_path, norm_of_block):
-    cfg = config(
-        f"affine{norm_of_block}",
-        *("MODEL.RESNETS.NORM", "Affine", "MODEL.RESNETS.NON_LOCAL.NORM", norm_of_block),
-        *("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2, "SOLVER.MAX_ITER", 1),
-    )
-    run_config(cfg, TRAINING)
-    model = torch.load(Path(cfg.OUTPUT_DIR) / "model_final.pth", weights_only=True)["model"]
-    counts = [value for key, value in model.items() if key.endswith("num_batches_tracked")]
-    assert counts == [3] * bool(norm_of_block)  # of training 1, of precise BN 2
-
-
 @in_fresh_process
 def test_two_processes_killed_and_resumed_take_the_same_clips(config, tmp_path):
     attention = ("TEST.ATTENTION_SAMPLES", 1)  # which one process alone measures

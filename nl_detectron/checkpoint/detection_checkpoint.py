@@ -76,7 +76,7 @@ class Checkpointer(DetectionCheckpointer):
         if bad := nonfinite_counts(self.model.state_dict()):
             raise UserError(
                 f"{file} is not written: {len(bad)} weights have NaN or infinite values (the first "
-                f"is {next(iter(bad))}); training has diverged"
+                f"is {next(iter(bad))}); training has diverged: try a lower SOLVER.BASE_LR"
             )
         try:
             super().save(name, **{METADATA: self.metadata}, **kwargs)

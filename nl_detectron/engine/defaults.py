@@ -12,7 +12,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, PanopticFPN
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -30,7 +29,7 @@ from ..data import check_datasets, register_datasets
 from ..data.build import check_metadata
 from ..data.validation.run import Run
 from ..utils.arguments import add_traceback
-from ..utils.errors import ConfigError, UserError
+from ..utils.errors import UserError
 from .launch import launch
 from .run_errors import translate_errors
 from .train_loop import Trainer, check_test_classes, uses_tta, verify
@@ -71,13 +70,6 @@ examples:
     )
     parser.description = "Train and evaluate a model from a YAML or LazyConfig (.py) file."
     add_traceback(parser)
-    for action in parser._actions:
-        if action.dest == "config_file":
-            action.help = "a .yaml or a LazyConfig .py file"
-        elif action.dest == "resume":
-            action.help = "continue from the last checkpoint in OUTPUT_DIR, if there is one"
-        elif action.dest == "num_gpus":
-            action.help = "processes per machine: one per GPU, or CPU processes without a GPU"
     return parser
 
 
@@ -91,7 +83,6 @@ def prepare(args: argparse.Namespace) -> Config:
         check_lazy_run(cfg, args.config_file, eval_only=args.eval_only)
     check_datasets(() if args.eval_only else dataset_names(cfg, "train"))
     check_datasets(dataset_names(cfg, "test"))
-    check_tta(cfg)
     if not is_video(cfg):
         check_metadata(Run.of(cfg))
     elif isinstance(cfg, CfgNode):
@@ -99,24 +90,6 @@ def prepare(args: argparse.Namespace) -> Config:
     else:
         raise UserError(f"expected a YAML config for videos, got {args.config_file}")
     return cfg
-
-
-def check_tta(cfg: Config) -> None:
-    """Raise ConfigError if Detectron2 has no test-time augmentation for the model of a config."""
-    if not uses_tta(cfg):
-        return
-    name = cfg.MODEL.META_ARCHITECTURE
-    model = META_ARCH_REGISTRY.get(name)
-    if not issubclass(model, GeneralizedRCNN) or issubclass(model, PanopticFPN):
-        found = f"MODEL.META_ARCHITECTURE {name}"
-    elif cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
-        found = f"MODEL.{'KEYPOINT_ON' if cfg.MODEL.KEYPOINT_ON else 'LOAD_PROPOSALS'} True"
-    else:
-        return
-    raise ConfigError(
-        "TEST.AUG.ENABLED is True; expected an R-CNN without keypoints and precomputed proposals, "
-        f"got {found}; set TEST.AUG.ENABLED False"
-    )
 
 
 def main(args: argparse.Namespace, trainer: type[Trainer] = Trainer) -> None:
@@ -152,7 +125,7 @@ class _Run:
 
     def __call__(self) -> None:
         cfg, args = self.cfg or prepare(self.args), self.args
-        with translate_errors(setting(cfg, "OUTPUT_DIR"), resume=args.resume):
+        with translate_errors(setting(cfg, "OUTPUT_DIR")):
             run_config(cfg, args, self.trainer)
 
 
