@@ -29,7 +29,6 @@ class Expected:
         mask_format: ``INPUT.MASK_FORMAT``.
         keypoints: objects must have keypoints.
         num_keypoints: number of points of an object.
-        min_keypoints: ``MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE``.
     """
 
     role: Literal["train", "test"] | None = None
@@ -37,7 +36,6 @@ class Expected:
     mask_format: Literal["polygon", "bitmask"] = "polygon"
     keypoints: bool | None = None
     num_keypoints: int | None = None
-    min_keypoints: int = 0
 
 
 @dataclass
@@ -67,6 +65,11 @@ class Coco:
     @cached_property
     def category_by_id(self) -> dict[int | str, Entry]:
         return {c["id"]: c for c in self.categories if c.get("id") is not None}
+
+    @property
+    def takes_polygons(self) -> bool:
+        """Return True if the dataset is trained on, with polygons."""
+        return self.expected.role != "test" and self.expected.mask_format == "polygon"
 
     def size(self, annotation: Entry) -> tuple[int, int] | None:
         """Return width and height of an annotation's image, if they are known."""
@@ -186,16 +189,9 @@ def _read_entries(section: str, entries: list, well_formed: list[Entry]) -> Iter
                 if key not in OPTIONAL:
                     yield Problem("missing-key", where, f"no '{key}'")
             elif not is_valid(entry[key]):
-                value, entry[key] = entry[key], None
-                kind = "impossible-number" if _has_impossible_number(value) else "wrong-type"
-                yield Problem(kind, where, f"{key} is {short_repr(value)}, not {what}")
+                yield Problem("wrong-type", where, f"{key} is {short_repr(entry[key])}, not {what}")
+                entry[key] = None
         well_formed.append(entry)
-
-
-def _has_impossible_number(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(map(_has_impossible_number, value))
-    return type(value) in (int, float) and not is_number(value)
 
 
 def _name(section: str, entry: Any, position: int) -> str:

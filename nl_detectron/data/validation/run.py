@@ -49,7 +49,6 @@ class Run(Expected):
             mask_format=cfg.INPUT.MASK_FORMAT,
             keypoints=has_keypoints,
             num_keypoints=head.NUM_KEYPOINTS if has_keypoints else None,
-            min_keypoints=head.MIN_KEYPOINTS_PER_IMAGE if has_keypoints else 0,
             num_classes=attrgetter(key)(cfg) if key else None,
             oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
             classes_key=key or cls.classes_key,
@@ -74,7 +73,6 @@ class Run(Expected):
             mask_format=value(f"{mapper}.instance_mask_format", "polygon"),
             keypoints=value(f"{mapper}.use_keypoint", False),
             num_keypoints=value("model.roi_heads.keypoint_head.num_keypoints", None),
-            min_keypoints=value("dataloader.train.dataset.min_keypoints", 0),
             num_classes=value(key, None),
             oks_sigmas=next((tuple(found) for found in sigmas if found), ()),
             classes_key=key,
@@ -84,7 +82,7 @@ class Run(Expected):
         """Return the requirements for the dataset `name`."""
         values = {field.name: getattr(self, field.name) for field in fields(Expected)}
         if name not in self.train:
-            values.update(role="test", min_keypoints=0)
+            values.update(role="test")
         elif name not in self.test:
             values.update(role="train")
         return Expected(**values)
@@ -115,36 +113,25 @@ def problems_of_metadata(run: Run) -> Iterator[Problem]:
 
 
 class Summary(NamedTuple):
-    """Categories in the order of ids, used categories, and files of a dataset."""
+    """Categories in the order of ids, and files of a dataset."""
 
     name: str
     categories: list[str]
-    used: set[str]
     files: set[str]
 
     @classmethod
     def of(cls, name: str, coco: Coco) -> Self:
         ids = sorted(coco.category_by_id.items(), key=lambda item: (str(type(item[0])), item[0]))
-        by_id = {number: str(category.get("name")) for number, category in ids}
-        objects = {a.get("category_id") for a in coco.annotations if not a.get("iscrowd")}
-        used = {name for number, name in by_id.items() if number in objects}
         files = {i["file_name"] for i in coco.images if i.get("file_name") is not None}
-        return cls(name, list(by_id.values()), used, files)
+        return cls(name, [str(category.get("name")) for _, category in ids], files)
 
 
 def problems_between(run: Run, summaries: Sequence[Summary]) -> Iterator[Problem]:
     """Yield the problems of datasets with the model, their metadata, or each other."""
     train = [s for s in summaries if s.name in run.train]
-    trained = set[str]().union(*(s.used for s in train))
     for summary in summaries:
         yield from _problems_of_categories(run, summary, (train or summaries)[0])
-        if summary.name in run.train:
-            continue
-        if summary.used:
-            for category in sorted(trained & set(summary.categories) - summary.used):
-                where = f"dataset '{summary.name}'"
-                yield Problem("category-only-in-train", where, short_repr(category))
-        for other in train:
+        for other in train if summary.name not in run.train else ():
             roots = {MetadataCatalog.get(s.name).get("image_root") for s in (summary, other)}
             for file in sorted(summary.files & other.files) if len(roots) == 1 else ():
                 where = f"datasets '{other.name}' and '{summary.name}'"
