@@ -1,7 +1,6 @@
 """Detectron2's checkpointer, for files of any origin and runs that are killed."""
 
 import json
-import logging
 import os
 from typing import Any
 
@@ -17,16 +16,13 @@ from .finite import nonfinite_counts
 from .inflate import adapt, takes_clips
 from .reading import (
     TRUSTED,
-    UnreadableError,
     check_weights,
     first_sentence,
     unreadable,
     unwrap,
 )
 from .report import report
-from .writing import AtomicPathManager, is_local
-
-logger = logging.getLogger(__name__)
+from .writing import AtomicPathManager
 
 METADATA = "dataset_metadata"
 """Key of a checkpoint for names and category ids of the classes, see `data.catalog`."""
@@ -61,8 +57,6 @@ class Checkpointer(DetectionCheckpointer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.path_manager = AtomicPathManager(self.path_manager)
-        # Names in the loaded file by the model's names, where they differ.
-        self._names: dict[str, str] = {}
         self.metadata: dict[str, Any] = {}
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -81,74 +75,19 @@ class Checkpointer(DetectionCheckpointer):
         try:
             super().save(name, **{METADATA: self.metadata}, **kwargs)
         except OSError as error:
-            reason = error.strerror or first_sentence(error)
-            last = self.get_checkpoint_file()
-            if os.path.isfile(last):
-                what_to_do = f"solve this, then --resume continues from {last}, which is complete"
-            else:
-                what_to_do = "there is no checkpoint yet; solve this, then start again"
+            last = self.get_checkpoint_file() or "the beginning"
             raise UserError(
-                f"cannot write the checkpoint {file}: {reason}; {what_to_do}"
+                f"cannot write the checkpoint {file}: {error.strerror or first_sentence(error)}; "
+                f"solve this, then --resume continues from {last}"
             ) from error
-
-    def get_checkpoint_file(self) -> str:
-        """Return the file that ``last_checkpoint`` names; "" if it is missing or names none."""
-        try:
-            file = super().get_checkpoint_file()
-        except UnicodeDecodeError:
-            return ""
-        # A machine that lost power may leave zero bytes.
-        return file if os.path.basename(file) and file.isprintable() else ""
-
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resume or load as the base class does.
-
-        If the file that ``last_checkpoint`` names is missing or damaged, resume from the newest
-        complete ``model_*.pth`` in the folder.
-
-        Raises:
-            UserError: see `load`, or there is no complete file to resume from.
-        """
-        if not (resume and self.has_checkpoint()):
-            return super().resume_or_load(path, resume=False)
-        file = self.get_checkpoint_file()
-        try:
-            if not file:
-                tag = os.path.join(self.save_dir, "last_checkpoint")
-                raise UnreadableError(f"{tag} does not name a checkpoint")
-            return self.load(file)
-        except UnreadableError as error:
-            return self._load_newest(error)
-
-    def _load_newest(self, reason: UnreadableError) -> dict[str, Any]:
-        for file in self._newest_first():
-            try:
-                loaded = self.load(file)
-            except UnreadableError:
-                continue
-            logger.warning(
-                f"{reason}; continuing from {file}, the newest complete checkpoint there"
-            )
-            return loaded
-        raise UserError(
-            f"cannot resume: {reason}; no other model_*.pth in {self.save_dir} is complete; start "
-            "again without --resume"
-        ) from reason
-
-    def _newest_first(self) -> list[str]:
-        if not is_local(self.save_dir):
-            return []
-        files = self.get_all_checkpoint_files()
-        ours = [file for file in files if os.path.basename(file).startswith("model_")]
-        return sorted(ours, key=lambda file: (os.path.getmtime(file), file), reverse=True)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load as the base class does.
 
         Raises:
-            UnreadableError: the file is missing, truncated, of an unknown kind, or could run code.
-            UserError: the file has weights that are not finite, no weight of the model, or other
-                content that the model, optimizer or trainer does not take.
+            UserError: the file is missing, truncated, of an unknown kind, or could run code; or it
+                has weights that are not finite, no weight of the model, or other content that the
+                model, optimizer or trainer does not take.
         """
         file, _, query = os.fspath(path or "").partition("?")
         options = query.split("&")
@@ -165,7 +104,7 @@ class Checkpointer(DetectionCheckpointer):
             hint = ""
             if "://" in file:
                 hint = '; give MODEL.WEIGHTS the path of a local copy, or "" for random weights'
-            raise UnreadableError(
+            raise UserError(
                 f"cannot read the checkpoint '{path}': {first_sentence(error)}{hint}"
             ) from error
         except Exception as error:  # content of unknown origin can raise anything
@@ -200,8 +139,9 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         state = self.model.state_dict()
-        self._names = adapt(checkpoint, state) if takes_clips(state) else {}
+        if takes_clips(state):
+            adapt(checkpoint, state)
         return super()._load_model(checkpoint)
 
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
-        report(self._path, self.model, incompatible, self._names)
+        report(self._path, self.model, incompatible)

@@ -20,10 +20,6 @@ TRUSTED = "trusted=True"
 _LISTED = 5
 
 
-class UnreadableError(UserError):
-    """A file that is missing, damaged, or not a checkpoint that can be read without risk."""
-
-
 class _Dtype:
     """Stand-in for `numpy.dtype`, for numbers only."""
 
@@ -88,20 +84,21 @@ def _with_arrays(value: Any) -> Any:
     return value.content if isinstance(value, _Array) else value
 
 
-def unreadable(filename: str, error: Exception) -> UnreadableError:
+def unreadable(filename: str, error: Exception) -> UserError:
     """Return the exception for `error`, which the content of `filename` caused."""
     reason = first_sentence(error)
     if isinstance(error, pickle.UnpicklingError):
         # torch's message is advice that does not apply here; the reason is in its context.
         reason = first_sentence(error.__context__ or error)
         if re.search("global|function", reason, re.IGNORECASE):
-            return UnreadableError(
+            return UserError(
                 f"{filename} holds more than weights; reading it could run code ({reason}); "
                 f"if you trust its source, pass '{filename}?{TRUSTED}'"
             )
-    return UnreadableError(
+    return UserError(
         f"cannot read the checkpoint '{filename}': the file is damaged or is not a checkpoint "
-        f"({reason}); copy or download it again"
+        f"({reason}); copy or download it again, or for --resume write the name of an earlier one "
+        "into last_checkpoint"
     )
 
 
@@ -111,7 +108,7 @@ def unwrap(filename: str, weights: Any) -> Any:
     A prefix ``module.`` of all names is removed. Content without weights inside is returned as is.
 
     Raises:
-        UnreadableError: there are several sets of weights.
+        UserError: there are several sets of weights.
     """
     if not isinstance(weights, dict) or any(map(_is_tensor, weights.values())):
         return weights
@@ -121,7 +118,7 @@ def unwrap(filename: str, weights: Any) -> Any:
         if isinstance(value, dict) and value and all(map(_is_tensor, value.values()))
     }
     if len(inside) > 1:
-        raise UnreadableError(
+        raise UserError(
             f"expected one set of weights in {filename}, got {', '.join(map(repr, inside))}; "
             "save the one to load in its own file"
         )
@@ -139,21 +136,20 @@ def _is_tensor(value: Any) -> bool:
 def check_weights(filename: str, weights: Any) -> None:
     """Raise UserError unless `weights` are finite tensors or arrays by name."""
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise UnreadableError(
+        raise UserError(
             f"{filename} holds no weights: its 'model' is not a mapping of names to tensors"
         )
     tensors = {}
     for name, value in weights.items():
         if not _is_tensor(value):
-            raise UnreadableError(f"{filename} holds no weights: its '{name}' is not a tensor")
+            raise UserError(f"{filename} holds no weights: its '{name}' is not a tensor")
         tensors[name] = torch.as_tensor(value)
     if bad := nonfinite_counts(tensors):
         listed = [f"{name}: {bad[name]} of {tensors[name].numel()}" for name in bad]
         names = ", ".join(listed[:_LISTED]) + (", ..." if len(bad) > _LISTED else "")
         raise UserError(
             f"{filename} has NaN or infinite values in {len(bad)} of its {len(weights)} weights "
-            f"({names}): training had diverged when it was written; take an earlier checkpoint "
-            "(for --resume, write its name into last_checkpoint)"
+            f"({names}): training had diverged when it was written; take an earlier checkpoint"
         )
 
 
