@@ -176,7 +176,10 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
             if message.startswith(start):
                 key = message.removeprefix(start)
                 message = f"unknown key {short_repr(key)}.{_nearest_key(key, cfg)}"
-        raise ConfigError(f"{source}: {one_line(message)}") from error
+        message = one_line(message)
+        if len(message) > 300:  # its end names the key
+            message = f"{message[:150]}...{message[-150:]}"
+        raise ConfigError(f"{source}: {message}") from error
     except (TypeError, AttributeError) as error:
         raise ConfigError(
             f"{source}: expected keys, such as 'MODEL: {{...}}', got other YAML ({one_line(error)})"

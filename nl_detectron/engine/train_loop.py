@@ -351,7 +351,8 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         """Return the results on the test data, by dataset if the config has several."""
         results: dict[str, Any] = {}
         for name, loader, evaluator in cls._evaluations(cfg, evaluators):
-            results[name] = inference_on_dataset(model, loader, evaluator)
+            with data.annotation_errors(name.split(", ")):
+                results[name] = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])
