@@ -14,7 +14,6 @@ import tiny_run
 import torch
 from recording import record, same
 
-from nl_detectron.data.build import DataError, DataErrorMapper
 from nl_detectron.engine.run_errors import as_user_error, translate_errors
 from nl_detectron.utils.errors import UserError
 
@@ -109,13 +108,6 @@ def test_half_a_line_of_metrics_is_cut_off(run_dir: Path, recorded: Callable[...
     metrics.write_text(metrics.read_text() + '{"iteration": 6, "total_lo')
     recorded(run_dir, "output", "SOLVER.MAX_ITER", 7, flags=("--resume",))
     assert [line["iteration"] for line in tiny_run.metrics(output)][-2:] == [6, 7]
-
-
-def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "image.png"
-    os.mkfifo(path)
-    with pytest.raises(DataError, match="a named pipe"):
-        DataErrorMapper(lambda record: record["image"])({"file_name": str(path)})
 
 
 # Errors that cannot be had here, as torch words them

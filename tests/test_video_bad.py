@@ -14,7 +14,6 @@ from detectron2.data import DatasetCatalog
 import nl_detectron
 from nl_detectron.data import register_videos
 from nl_detectron.data.video import build as loading
-from nl_detectron.data.video import decoding
 from nl_detectron.data.video.info import VideoError
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.reading import read_frames
@@ -82,12 +81,6 @@ def test_each_kind_is_refused_or_read_whole(tmp_path: Path, good: Path, kind: Ki
     with pytest.raises(VideoError) as caught:
         read_whole(path)
     assert "\n" not in str(caught.value)
-
-
-def test_frames_of_too_many_pixels(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 64 * 48 - 1)
-    with pytest.raises(VideoError, match="64x48"):
-        probe(good / "a.webm")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ once.
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -42,12 +41,10 @@ def list_videos(path: str) -> list[Path]:
         UserError: there are none.
     """
     given = f"--video-input {path}"
-    if kind := file_io.special_file(path):
-        raise UserError(f"{given}: expected a video, got {kind}; use --webcam for a camera")
     folder = Path(path)
     if not folder.is_dir():
         if not folder.is_file():
-            raise UserError(f"{given}: no such file")
+            raise UserError(f"{given}: no such file; use --webcam for a camera")
         return [folder]
     try:
         inside = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != ".")
@@ -108,7 +105,7 @@ class DrawnVideo(ExitStack):
     ) -> None:
         super().__init__()
         self.is_drawn, self.problem = target is not None or show is not None, ""
-        self._video, self._target, self._show, self._title = video, target, show, title
+        self._target, self._show, self._title = target, show, title
         self._stream = Camera() if video == CAMERA else VideoStream(video, scale=scale)
         if isinstance(self._stream, Camera):
             self.callback(self._stream.close)
@@ -136,13 +133,7 @@ class DrawnVideo(ExitStack):
         if self._target:
             height, width = drawn.shape[:2]
             self._writer = self._writer or self.enter_context(
-                VideoWriter(
-                    self._target,
-                    size=(height, width),
-                    rate=self.rate,
-                    sound_of=self._video if self._video.is_file() else None,
-                    origin=self._stream.origin,
-                )
+                VideoWriter(self._target, size=(height, width), rate=self.rate)
             )
             self._writer.write(replace(frame, pixels=drawn))
         if self._show and not self._is_stopped:
@@ -151,10 +142,7 @@ class DrawnVideo(ExitStack):
     def finish(self) -> None:
         """Write the end of the video."""
         if self._writer:
-            self._writer.finish(is_whole=not (self.problem or self._is_stopped))
-            if self._writer.lost_sound:
-                lost = f"{self._target} has no sound: {self._writer.lost_sound}"
-                tqdm.write(lost, file=sys.stderr)
+            self._writer.finish()
 
 
 def for_each(

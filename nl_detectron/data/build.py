@@ -24,7 +24,7 @@ from ..config import Config, is_video
 from ..utils.errors import ConfigError, DataError, UserError, short_repr
 from .catalog import classes_differ, metadata_of
 from .validation import check_registered
-from .validation.images import header_error, image_error, image_size, special_file
+from .validation.images import header_error, image_error, image_size
 from .validation.kinds import KINDS, error_text
 from .validation.run import Run, problems_of_metadata
 
@@ -41,10 +41,9 @@ class DataErrorMapper:
             Detectron2's ``DatasetMapper``.
 
     Raises:
-        DataError: the image is unreadable, or a pipe or device, which is not read. With
-            Detectron2's own mapper also: it has more than 8 bits per channel, or invalid
-            annotations. Errors of other mappers are raised unchanged, with a note that names the
-            image.
+        DataError: the image is unreadable. With Detectron2's own mapper also: it has more than 8
+            bits per channel, or invalid annotations. Errors of other mappers are raised unchanged,
+            with a note that names the image.
     """
 
     def __init__(self, mapper: Mapper) -> None:
@@ -53,9 +52,8 @@ class DataErrorMapper:
     def __call__(self, record: dict[str, Any]) -> Any:
         path = record.get("file_name")
         reads_8_bits = type(self.mapper) is DatasetMapper
-        find_problem = header_error if reads_8_bits else special_file
         try:
-            if path is None or not (problem := find_problem(path)):
+            if path is None or not reads_8_bits or not (problem := header_error(path)):
                 return self.mapper(record)
         except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
             if path is None:
