@@ -307,7 +307,7 @@ def test_training_sets_of_different_categories_are_named(dataset: str, tmp_path:
     cfg = config(tmp_path, "DATASETS.TRAIN", (dataset, f"{dataset}_more"))
     with pytest.raises(UserError) as caught:
         Trainer.build_train_loader(cfg)
-    one_line(caught, dataset, f"{dataset}_more", "square")
+    one_line(caught, dataset, f"{dataset}_more", "thing_classes")
 
 
 # Test-time augmentation

@@ -76,11 +76,12 @@ def _image_message(path: str, problem: tuple[str, str]) -> str:
 
 
 @contextmanager
-def annotation_errors(names: Iterable[str]) -> Iterator[None]:
-    """Explain failures of reading datasets by the problems of their annotation files.
+def annotation_errors(names: Iterable[str], *, is_loading: bool = True) -> Iterator[None]:
+    """Explain failures of loading or evaluating datasets by problems of their annotation files.
 
     Raises:
-        DataError: reading failed, and one of the files is missing or has an error.
+        DataError: one of the files has an error; if `is_loading`, also if one is missing, or if
+            Detectron2 refuses the datasets.
     """
     names = list(names)
     try:
@@ -93,11 +94,8 @@ def annotation_errors(names: Iterable[str]) -> Iterator[None]:
                 continue
             if wrong := check_registered(name, with_images=False).first_error():
                 raise DataError(f"dataset '{name}': {wrong}; {_CHECK}") from error
-        found = {name: _categories(name) for name in names}
-        if None not in found.values() and len(set(map(str, found.values()))) > 1:
-            said = "; ".join(f"'{name}' has {short_repr(found[name])}" for name in found)
-            raise DataError(f"expected the same categories in all datasets, got: {said}") from error
-        if isinstance(error, OSError | AssertionError):  # Detectron2 asserts that data exists
+        # Detectron2 asserts that data exists, and compares the metadata of several datasets.
+        if is_loading and isinstance(error, OSError | AssertionError | ValueError):
             raise DataError(f"dataset {', '.join(names)}: {error_text(error)}") from error
         raise
 

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from .datasets.video_list import read_classes
 logger = logging.getLogger(__name__)
 
 _IDS = "thing_dataset_id_to_contiguous_id"
+_PREDICTED = ("thing_classes", _IDS, "keypoint_names", "keypoint_connection_rules")
 # Keys of a dataset's metadata that are paths: Detectron2's, and those of lists of videos.
 _PATHS = (
     *("json_file", "image_root", "image_dir", "gt_dir", "dirname", "sem_seg_root"),
@@ -91,8 +91,8 @@ def metadata_of(names: Iterable[str]) -> dict[str, Any]:
     """Return metadata for predictions from the first registered dataset that has class names.
 
     These are Detectron2's ``thing_classes``, ``thing_dataset_id_to_contiguous_id``,
-    ``keypoint_names`` and ``keypoint_connection_rules``, as plain data. For a dataset that is not
-    loaded yet they come from its annotation file. Without class names the dict is empty.
+    ``keypoint_names`` and ``keypoint_connection_rules``. For a dataset that is not loaded yet they
+    come from its annotation file. Without class names the dict is empty.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -144,12 +144,7 @@ def class_metadata(
             cfg.MODEL.WEIGHTS,
         )
         found = {"thing_classes": (names := [])}
-    ids = found.get(_IDS, {})
-    first = 1 + max((own for own in ids if isinstance(own, int)), default=-1)
-    for i in range(len(names), count or 0):
-        names.append(str(i))
-        if ids:
-            ids[first], first = i, first + 1
+    names.extend(str(i) for i in range(len(names), count or 0))
     return Metadata(**found)
 
 
@@ -165,18 +160,10 @@ def classes_differ(names: Sequence[str] | None, others: Sequence[str] | None) ->
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of `metadata_of` as lists, dicts, strings and numbers."""
-    found: dict[str, Any] = {}
-    for key in ("thing_classes", "keypoint_names"):
-        if metadata.get(key) is not None:
-            found[key] = [str(name) for name in metadata[key]]
-    if ids := metadata.get(_IDS):
-        found[_IDS] = {k if isinstance(k, str) else int(k): int(v) for k, v in dict(ids).items()}
-    with suppress(KeyError, TypeError, ValueError):  # rules that the visualizer cannot use either
-        found["keypoint_connection_rules"] = [
-            (str(a), str(b), tuple(int(value) for value in colour))
-            for a, b, colour in metadata["keypoint_connection_rules"]
-        ]
+    """Return the keys of `metadata_of` that there are; the list of class names is a new one."""
+    found = {key: metadata[key] for key in _PREDICTED if metadata.get(key) is not None}
+    if "thing_classes" in found:
+        found["thing_classes"] = [str(name) for name in found["thing_classes"]]
     return found
 
 

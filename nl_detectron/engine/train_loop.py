@@ -351,7 +351,7 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         """Return the results on the test data, by dataset if the config has several."""
         results: dict[str, Any] = {}
         for name, loader, evaluator in cls._evaluations(cfg, evaluators):
-            with data.annotation_errors(name.split(", ")):
+            with data.annotation_errors(name.split(", "), is_loading=False):
                 results[name] = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)

@@ -51,7 +51,7 @@ def register_videos(
     def read() -> list[Entry]:
         if where is None:
             return read_folders(folder)[0]
-        return read_list(where, folder_rate=folder_rate)
+        return read_list(where)
 
     def names() -> list[str]:
         if isinstance(classes, str | os.PathLike):
