@@ -119,6 +119,9 @@ _OTHERS = [
     _at_least("TEST.CROPS", 1),
     _one_of("TEST.VIEW_POOLING", "mean", "max"),
     _at_least("TEST.ATTENTION_SAMPLES", 0),
+    _one_of("MODEL.VIDEO_RESNET.TEMPORAL", "c2d", "i3d_3x1x1", "i3d_3x3x3"),
+    _one_of("MODEL.VIDEO_RESNET.STEM_TIME_STRIDE", 1, 2),
+    _one_of("MODEL.VIDEO_RESNET.POOLING", "official", "paper"),
     _at_least("MODEL.VIDEO_CLASSIFIER.NUM_CLASSES", 1),
     Rule(
         "MODEL.VIDEO_CLASSIFIER.DROPOUT",
@@ -157,6 +160,12 @@ _CLIPS = [  # Detectron2's keys, where the model takes videos
     _one_of("INPUT.RANDOM_FLIP", "horizontal", "none"),
     _one_of("INPUT.CROP.TYPE", "absolute", when="INPUT.CROP.ENABLED"),
     _one_of("DATALOADER.SAMPLER_TRAIN", "TrainingSampler"),
+    Rule(
+        "MODEL.RESNETS.OUT_FEATURES",
+        f"some of stem, {', '.join(STAGES)}",
+        lambda v: v and set(v) <= {"stem", *STAGES},
+    ),
+    Rule("MODEL.RESNETS.DEFORM_ON_PER_STAGE", "False for all stages", lambda v: not any(v)),
     Rule("INPUT.MIN_SIZE_TRAIN", "sizes of 1 or more", _each(_whole(1))),
     Rule("INPUT.MIN_SIZE_TEST", "1 or more", _whole(1)),
 ]

@@ -21,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from ..config import Config, is_video
-from ..utils.errors import ConfigError, DataError, UserError, short_repr
-from .catalog import classes_differ, metadata_of
+from ..utils.errors import ConfigError, DataError, UserError
+from .catalog import metadata_of
 from .validation import check_registered
 from .validation.images import header_error, image_error, image_size
-from .validation.kinds import KINDS, error_text
-from .validation.run import Run, problems_of_metadata
+from .validation.kinds import KINDS, Problem, Severity, error_text
+from .validation.run import Run, Summary, problems_of_categories, problems_of_metadata
 
 Mapper = Callable[[dict], Any]
 
@@ -170,9 +170,7 @@ def instantiate_loader(config: DictConfig, mapper: Mapper | None = None) -> Any:
 
 def check_metadata(run: Run) -> None:
     """Raise ConfigError for metadata that does not suit keypoint training, without reading data."""
-    for problem in problems_of_metadata(run):
-        kind = KINDS[problem.kind]
-        raise ConfigError(f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.fix}")
+    _raise_first(problems_of_metadata(run))
 
 
 def check_categories(run: Run, names: Iterable[str]) -> None:
@@ -181,27 +179,19 @@ def check_categories(run: Run, names: Iterable[str]) -> None:
     The model's categories are those of the first dataset to train on. If their number is not the
     model's, as in an evaluation with another dataset in ``DATASETS.TRAIN``, only the number counts.
     """
-    classes, trained = run.num_classes, _categories(run.train[0]) if run.train else None
-    known = trained if trained and classes in (None, len(trained)) else None
     for name in names:
-        metadata = MetadataCatalog.get(name)
-        found = list(metadata.get("thing_classes", ()))
-        file = f" ({path})" if (path := metadata.get("json_file")) else ""
-        said = f"dataset '{name}'{file} has {len(found)} categories {short_repr(found)}"
-        if classes_differ(found, known):
-            raise ConfigError(
-                f"{said}, expected those of '{run.train[0]}', {short_repr(trained)}; list the same "
-                "categories in the same order of ids"
-            )
-        if not found or classes in (None, len(found)):
-            continue
-        if found != trained or len(found) > classes:  # spare classes do not mix up labels
-            raise ConfigError(
-                f"{said}, but {run.classes_key} is {classes}; set it to {len(found)} for a model "
-                "of these categories, or list the model's categories in the file"
-            )
+        found = _summary(name)
+        trained = _summary(run.train[0]) if run.train else found
+        fits = run.num_classes in (None, len(trained.categories))
+        _raise_first(problems_of_categories(run, found, trained if fits else found))
 
 
-def _categories(name: str) -> list[str] | None:
-    """Return the category names of a dataset in the order of their ids, None if unknown."""
-    return metadata_of([name]).get("thing_classes")
+def _summary(name: str) -> Summary:
+    return Summary(name, metadata_of([name]).get("thing_classes", []), set())
+
+
+def _raise_first(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        kind = KINDS[problem.kind]
+        if kind.severity is Severity.ERROR:
+            raise ConfigError(f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.fix}")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ...config import CLASSES_KEYS, dataset_names
 from ...utils.errors import short_repr
+from ..catalog import classes_differ
 from .coco import Coco, Expected
 from .kinds import Problem
 
@@ -130,7 +131,7 @@ def problems_between(run: Run, summaries: Sequence[Summary]) -> Iterator[Problem
     """Yield the problems of datasets with the model, their metadata, or each other."""
     train = [s for s in summaries if s.name in run.train]
     for summary in summaries:
-        yield from _problems_of_categories(run, summary, (train or summaries)[0])
+        yield from problems_of_categories(run, summary, (train or summaries)[0])
         for other in train if summary.name not in run.train else ():
             roots = {MetadataCatalog.get(s.name).get("image_root") for s in (summary, other)}
             for file in sorted(summary.files & other.files) if len(roots) == 1 else ():
@@ -138,13 +139,17 @@ def problems_between(run: Run, summaries: Sequence[Summary]) -> Iterator[Problem
                 yield Problem("file-in-train-and-test", where, short_repr(file))
 
 
-def _problems_of_categories(run: Run, summary: Summary, first: Summary) -> Iterator[Problem]:
-    where, number = f"dataset '{summary.name}'", len(summary.categories)
+def problems_of_categories(run: Run, summary: Summary, first: Summary) -> Iterator[Problem]:
+    """Yield the problems of a dataset's categories with the model, its metadata, and `first`."""
+    metadata = MetadataCatalog.get(summary.name)
+    where = f"dataset '{summary.name}' ({metadata.get('json_file', 'no annotation file')})"
+    number = len(summary.categories)
     if run.num_classes is not None and number != run.num_classes:
         kind = "too-many-categories" if number > run.num_classes else "too-few-categories"
-        yield Problem(kind, where, f"{number} categories, {run.num_classes} classes")
-    metadata = MetadataCatalog.get(summary.name).get("thing_classes")
-    for other, names in (("its metadata", metadata), (f"'{first.name}'", first.categories)):
-        if names is not None and list(names) != summary.categories:
-            detail = f"{short_repr(summary.categories)}, but in {other} {short_repr(list(names))}"
+        detail = f"{number} categories {short_repr(summary.categories)}"
+        yield Problem(kind, where, f"{detail}, but {run.classes_key} is {run.num_classes}")
+    in_metadata = metadata.get("thing_classes")
+    for other, names in (("its metadata", in_metadata), (f"'{first.name}'", first.categories)):
+        if classes_differ(names, summary.categories):
+            detail = f"{short_repr(summary.categories)}, but in {other} {short_repr(names)}"
             yield Problem("categories-differ", where, detail)
