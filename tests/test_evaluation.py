@@ -43,8 +43,6 @@ from nl_detectron.evaluation import build_evaluator
 from nl_detectron.utils.errors import ConfigError, UserError
 
 Content = dict[str, Any]
-RETINANET = ["MODEL.META_ARCHITECTURE", "RetinaNet"]
-RETINANET += ["MODEL.RETINANET.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]]
 
 
 @pytest.fixture
@@ -308,39 +306,6 @@ def test_training_sets_of_different_categories_are_named(dataset: str, tmp_path:
     with pytest.raises(UserError) as caught:
         Trainer.build_train_loader(cfg)
     one_line(caught, dataset, f"{dataset}_more", "thing_classes")
-
-
-# Test-time augmentation
-
-
-def test_augmented_results_have_a_suffix_and_a_folder(dataset: str, tmp_path: Path) -> None:
-    opts = ["MODEL.KEYPOINT_ON", False, "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (48, 64)]
-    trained = run(config(tmp_path, *opts))
-    assert set(trained) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
-    output = tmp_path / "output"
-    assert (output / "inference_TTA" / "coco_instances_results.json").is_file()
-    assert {"bbox/AP", "bbox_TTA/AP", "segm_TTA/AP"} <= tiny_run.metrics(output)[-1].keys()
-    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "e")]
-    evaluated = run(config(tmp_path, *opts, *weights), eval_only=True)
-    for task, scores in trained.items():
-        assert evaluated[task] == pytest.approx(scores, nan_ok=True)
-
-
-@pytest.mark.parametrize(
-    ("key", "opts"),
-    [
-        ("keypoint", []),
-        ("GeneralizedRCNN", RETINANET),
-    ],
-)
-def test_augmentation_that_detectron2_lacks_is_refused_at_the_start(
-    dataset: str, tmp_path: Path, key: str, opts: list[Any]
-) -> None:
-    names = ["DATASETS.TRAIN", (dataset,), "DATASETS.TEST", (dataset,), "TEST.AUG.ENABLED", True]
-    line = ["--config-file", str(tmp_path / "tiny.yaml"), *map(str, [*names, *opts])]
-    with pytest.raises(ConfigError) as caught:
-        main(argument_parser().parse_args(line))
-    one_line(caught, "TEST.AUG.ENABLED", key)
 
 
 # Batch norm

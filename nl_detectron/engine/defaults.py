@@ -32,7 +32,7 @@ from ..utils.arguments import add_traceback
 from ..utils.errors import UserError
 from .launch import launch
 from .run_errors import translate_errors
-from .train_loop import Trainer, check_test_classes, uses_tta, verify
+from .train_loop import Trainer, check_test_classes, verify
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +154,6 @@ def run_config(
     extra = checkpointer.resume_or_load(setting(cfg, "MODEL.WEIGHTS"), resume=args.resume)
     check_test_classes(cfg, extra.get(METADATA, {}))
     results = trainer.test(cfg, model)
-    if uses_tta(cfg):
-        results = {**results, **trainer.test_with_TTA(cfg, model)}
     _write_results(results, extra.get("iteration"), output_dir)
     verify(cfg, results)
     return results
@@ -164,8 +162,6 @@ def run_config(
 def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="nl_detectron")
     default_setup(cfg, args)
-    if comm.is_main_process():
-        _remove_incomplete_line(os.path.join(output_dir, "metrics.json"))
     if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
         logger.info("torch finds no GPU; running on the CPU")
         if not args.eval_only and isinstance(cfg, CfgNode):
@@ -189,15 +185,6 @@ def advise_a_trial(cfg: CfgNode) -> None:
         solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS,
         sizes,
     )
-
-
-def _remove_incomplete_line(path: str) -> None:
-    """Remove an incomplete last line of a killed process, or the next line would join it."""
-    if not os.path.isfile(path):
-        return
-    with open(path, "rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _write_results(results: dict[str, Any], iteration: int | None, output_dir: str) -> None:

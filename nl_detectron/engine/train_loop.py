@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping
@@ -29,7 +28,6 @@ from detectron2.evaluation import (
     print_csv_format,
     verify_results,
 )
-from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -46,7 +44,7 @@ from ..data.catalog import classes_differ, metadata_of
 from ..evaluation import build_evaluator
 from ..evaluation.attention_evaluation import evaluate_attention
 from ..modeling import build_model
-from ..utils.errors import ConfigError, UserError, one_line, short_repr
+from ..utils.errors import ConfigError, UserError, short_repr
 from .data_order import ExactResume
 from .hooks import (
     PreciseBN,
@@ -268,19 +266,14 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         The results are empty in other processes than the main one. `verify` compares them.
         """
         self._evaluations(self.cfg)  # errors of evaluations come before the first iteration
-        if uses_tta(self.cfg):
-            _augmented(self.cfg, self.model)
         check_test_classes(self.cfg, self.checkpointer.metadata)
         TrainerBase.train(self, self.start_iter, self.max_iter)
         verify(self.cfg, self._last_eval_results)
         return self._last_eval_results
 
     def _evaluate(self) -> dict[str, Any]:
-        results = self.test(self.cfg, self.model)
-        if self.iter >= self.max_iter and uses_tta(self.cfg):
-            results = {**results, **self.test_with_TTA(self.cfg, self.model)}
-        self._last_eval_results = results
-        return {**results, **self._evaluate_attention()}
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return {**self._last_eval_results, **self._evaluate_attention()}
 
     def _evaluate_attention(self) -> dict[str, float]:
         count = setting(self.cfg, "TEST.ATTENTION_SAMPLES")
@@ -359,18 +352,6 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         return next(iter(results.values())) if len(results) == 1 else results
 
     @classmethod
-    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:  # noqa: N802
-        """Return the results with test-time augmentation, as in Detectron2's ``train_net.py``.
-
-        Keys get the suffix ``_TTA``. Files go to ``OUTPUT_DIR/inference_TTA``.
-        """
-        logger.info("Running inference with test-time augmentation ...")
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
-        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
-        results = cls.test(cfg, _augmented(cfg, model), evaluators)
-        return {f"{key}_TTA": value for key, value in results.items()}
-
-    @classmethod
     def _evaluations(
         cls, cfg: Config, evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None
     ) -> list[tuple[str, Iterable[list[dict[str, Any]]], DatasetEvaluator]]:
@@ -397,20 +378,6 @@ def check_test_classes(cfg: Config, trained: Mapping[str, Any]) -> None:
                 f"dataset '{name}' ({file}) has the classes {short_repr(found)}, expected those "
                 f"that the model is trained on, {short_repr(expected)}, in this order"
             )
-
-
-def _augmented(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    try:
-        return GeneralizedRCNNWithTTA(cfg, model)
-    except AssertionError as error:
-        raise ConfigError(
-            f"TEST.AUG.ENABLED is True; {one_line(error)}; set it to False"
-        ) from error
-
-
-def uses_tta(cfg: Config) -> bool:
-    """Return True for a config with test-time augmentation; a LazyConfig has no key for it."""
-    return isinstance(cfg, CfgNode) and cfg.TEST.AUG.ENABLED
 
 
 def verify(cfg: Config, results: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from fractions import Fraction
@@ -35,7 +35,7 @@ _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.\w+)", re.DO
 _STAMPED = {"asf", "avi", "flv", "matroska", "mov", "mpegts"}
 _THREADS = 32
 _SAVE_EVERY = 20_000  # videos whose probing an interruption can lose
-_FORMAT = 2  # version of the file
+_FORMAT = 3  # version of the file
 
 
 def probe(path: str | os.PathLike[str], *, folder_rate: float = FOLDER_RATE) -> VideoInfo:
@@ -134,7 +134,7 @@ def probe_all(
                 for path, result in zip(chunk, results, strict=True):
                     found[path] = result
                     if isinstance(result, VideoInfo):
-                        kept[path] = [states[path], _to_json(result)]
+                        kept[path] = [states[path], asdict(result)]
                     bar.update()
                 _save(file, kept)
     return found
@@ -161,34 +161,25 @@ def _save(file: Path, kept: dict[str, list]) -> None:
     unfinished = file.with_name(f".{uuid.uuid4().hex}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(kept, separators=(",", ":")), encoding="utf-8")
+        # Fractions become text.
+        unfinished.write_text(json.dumps(kept, default=str), encoding="utf-8")
         unfinished.replace(file)
     except OSError as error:
         logger.warning("Cannot keep the results of probing the videos in %s: %s", file, error)
 
 
-def _to_json(info: VideoInfo) -> dict[str, Any]:
-    values = asdict(info)
-    if info.stamps is not None:
-        values["stamps"] |= {
-            "time_base": str(info.stamps.time_base),
-            "step": info.stamps.step and str(info.stamps.step),
-        }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _from_json(values: Mapping[str, Any]) -> VideoInfo:
+def _from_json(values: dict[str, Any]) -> VideoInfo:
     values = dict(values)
-    if stamps := values.get("stamps"):
+    if stamps := values["stamps"]:
         values["stamps"] = Stamps(
             time_base=Fraction(stamps["time_base"]),
             first=stamps["first"],
             step=Fraction(stamps["step"]) if stamps["step"] else None,
             others=tuple(stamps["others"]),
         )
-    if names := values.get("names"):
+    if names := values["names"]:
         values["names"] = FrameNames(**names)
-    if "key_frames" in values:
+    if values["key_frames"] is not None:
         values["key_frames"] = tuple(values["key_frames"])
     values["orientation"] = Orientation(*values["orientation"])
     return VideoInfo(**values)
