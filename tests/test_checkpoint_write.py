@@ -245,16 +245,6 @@ def test_a_damaged_last_checkpoint_is_an_error_with_the_way_out(tmp_path) -> Non
         resumed(tmp_path)
 
 
-def test_a_last_checkpoint_that_is_not_finite_is_no_damage(tmp_path) -> None:
-    """Going back in silence to train into the same trouble would help nobody."""
-    Run(tmp_path).save(1)
-    state = {"weight": torch.full((2, 2), float("nan")), "bias": torch.zeros(2)}
-    torch.save({"model": state, "iteration": 5}, tmp_path / "model_0000005.pth")
-    (tmp_path / "last_checkpoint").write_text("model_0000005.pth")
-    with pytest.raises(UserError, match=r"model_0000005\.pth"):
-        resumed(tmp_path)
-
-
 def test_without_resume_nothing_of_the_folder_is_read(tmp_path) -> None:
     Run(tmp_path).save(1)
     (tmp_path / "model_0000001.pth").write_bytes(b"damaged")

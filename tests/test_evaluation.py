@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -400,28 +399,6 @@ def test_semantic_segmentation_is_trained_and_evaluated(dataset: str, tmp_path: 
     opts += ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]
     opts += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32]
     assert "mIoU" in run(config(tmp_path, *opts))["sem_seg"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "package"),
-    [
-        ("lvis", "lvis"),
-        ("cityscapes_instance", "cityscapesscripts"),
-        ("cityscapes_sem_seg", "cityscapesscripts"),
-        ("coco_panoptic_seg", "panopticapi"),
-    ],
-)
-def test_a_package_that_is_missing_is_named_at_the_start(
-    dataset: str, tmp_path: Path, kind: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    MetadataCatalog.remove(dataset)
-    MetadataCatalog.get(dataset).set(evaluator_type=kind)
-    line = ["--config-file", str(tmp_path / "tiny.yaml"), "--eval-only"]
-    line += ["DATASETS.TEST", f"('{dataset}',)"]
-    with pytest.raises(UserError) as caught:
-        main(argument_parser().parse_args(line))
-    one_line(caught, dataset, package)
 
 
 @pytest.mark.parametrize("key", ["gt_dir", "panoptic_root"])

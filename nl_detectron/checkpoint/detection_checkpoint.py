@@ -19,7 +19,6 @@ from .reading import (
     check_weights,
     first_sentence,
     unreadable,
-    unwrap,
 )
 from .report import report
 from .writing import AtomicPathManager
@@ -36,7 +35,6 @@ class Checkpointer(DetectionCheckpointer):
     Besides ``.pth`` and ``.pkl`` it reads ``.safetensors``. Names may be Detectron2's, or those of
     Detectron, MSRA and converted torchvision ImageNet files, as Detectron2 matches them. A video
     network inflates all of these and torchvision's own files, and reads the official Caffe2 files.
-    Weights may be inside other content, such as ``state_dict`` or ``model_state``.
     Content of a ``.pth`` or ``.pkl`` other than plain data is refused, since unpickling could run
     code. ``?trusted=True`` after the file's name allows it, for files that you trust.
 
@@ -86,8 +84,8 @@ class Checkpointer(DetectionCheckpointer):
 
         Raises:
             UserError: the file is missing, truncated, of an unknown kind, or could run code; or it
-                has weights that are not finite, no weight of the model, or other content that the
-                model, optimizer or trainer does not take.
+                has no weight of the model, or other content that the model, optimizer or trainer
+                does not take.
         """
         file, _, query = os.fspath(path or "").partition("?")
         options = query.split("&")
@@ -119,15 +117,15 @@ class Checkpointer(DetectionCheckpointer):
             if filename.endswith(".pkl"):
                 checkpoint = read_pickle(filename, trusted=self._trusted)
             elif filename.endswith(".pyth"):  # of pycls
-                checkpoint = {"model": self._torch_load(filename), "matching_heuristics": True}
+                weights = self._torch_load(filename)["model_state"]
+                checkpoint = {"model": weights, "matching_heuristics": True}
             else:
                 checkpoint = super()._load_file(filename)
         except OSError:
             raise
         except Exception as error:  # a damaged file can raise anything
             raise unreadable(filename, error) from error
-        checkpoint["model"] = unwrap(filename, checkpoint.get("model"))
-        check_weights(filename, checkpoint["model"])
+        check_weights(filename, checkpoint.get("model"))
         return checkpoint
 
     def _torch_load(self, f: str) -> dict[str, Any]:

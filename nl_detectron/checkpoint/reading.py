@@ -1,7 +1,6 @@
 """Reading of checkpoints of any origin, without running code, and checks of their weights."""
 
 import codecs
-import logging
 import pickle
 import re
 from collections import OrderedDict
@@ -9,15 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..utils.errors import UserError
-from .finite import nonfinite_counts
-
-logger = logging.getLogger(__name__)
 
 TRUSTED = "trusted=True"
-_LISTED = 5
 
 
 class _Dtype:
@@ -102,55 +96,15 @@ def unreadable(filename: str, error: Exception) -> UserError:
     )
 
 
-def unwrap(filename: str, weights: Any) -> Any:
-    """Return the weights inside other content, such as ``state_dict`` or ``model_state``.
-
-    A prefix ``module.`` of all names is removed. Content without weights inside is returned as is.
-
-    Raises:
-        UserError: there are several sets of weights.
-    """
-    if not isinstance(weights, dict) or any(map(_is_tensor, weights.values())):
-        return weights
-    inside = {
-        name: value
-        for name, value in weights.items()
-        if isinstance(value, dict) and value and all(map(_is_tensor, value.values()))
-    }
-    if len(inside) > 1:
-        raise UserError(
-            f"expected one set of weights in {filename}, got {', '.join(map(repr, inside))}; "
-            "save the one to load in its own file"
-        )
-    for name, value in inside.items():
-        logger.info(f"Reading the weights under '{name}' of {filename}")
-        consume_prefix_in_state_dict_if_present(value, "module.")
-        return value
-    return weights
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor | np.ndarray)
-
-
 def check_weights(filename: str, weights: Any) -> None:
-    """Raise UserError unless `weights` are finite tensors or arrays by name."""
+    """Raise UserError unless `weights` are tensors or arrays by name."""
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
         raise UserError(
             f"{filename} holds no weights: its 'model' is not a mapping of names to tensors"
         )
-    tensors = {}
     for name, value in weights.items():
-        if not _is_tensor(value):
+        if not isinstance(value, torch.Tensor | np.ndarray):
             raise UserError(f"{filename} holds no weights: its '{name}' is not a tensor")
-        tensors[name] = torch.as_tensor(value)
-    if bad := nonfinite_counts(tensors):
-        listed = [f"{name}: {bad[name]} of {tensors[name].numel()}" for name in bad]
-        names = ", ".join(listed[:_LISTED]) + (", ..." if len(bad) > _LISTED else "")
-        raise UserError(
-            f"{filename} has NaN or infinite values in {len(bad)} of its {len(weights)} weights "
-            f"({names}): training had diverged when it was written; take an earlier checkpoint"
-        )
 
 
 def first_sentence(error: BaseException) -> str:

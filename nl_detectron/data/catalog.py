@@ -1,6 +1,5 @@
 """Registered datasets: their files, and class names in checkpoints and files."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -28,23 +27,13 @@ _PATHS = (
     *("json_file", "image_root", "image_dir", "gt_dir", "dirname", "sem_seg_root"),
     *("panoptic_json", "panoptic_root", "list_file", "video_root"),
 )
-# Packages that Detectron2 imports when it loads or evaluates a dataset, by evaluator_type, and the
-# requirement that pip installs them by.
-_PACKAGES = {
-    "cityscapes_instance": {"cityscapesscripts": "cityscapesscripts", "shapely": "shapely"},
-    "cityscapes_sem_seg": {"cityscapesscripts": "cityscapesscripts"},
-    "coco_panoptic_seg": {
-        "panopticapi": "git+https://github.com/cocodataset/panopticapi.git",
-    },
-    "lvis": {"lvis": "lvis"},
-}
 
 
 def check_datasets(names: Iterable[str]) -> None:
-    """Check that datasets are registered and on disk, and that their packages are installed.
+    """Check that datasets are registered and on disk.
 
     Raises:
-        UserError: for the first dataset, file or package that is missing.
+        UserError: for the first dataset or file that is missing.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -55,12 +44,6 @@ def check_datasets(names: Iterable[str]) -> None:
                 raise UserError(
                     f"dataset '{name}' is missing: no {os.path.abspath(path)}; "
                     f"{_where_to_put(metadata)}"
-                )
-        for package, requirement in _PACKAGES.get(metadata.get("evaluator_type"), {}).items():
-            if importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f"dataset '{name}' needs the package {package}, which is not installed; "
-                    f"pip install {requirement}"
                 )
 
 

@@ -270,7 +270,6 @@ _WARNINGS = (
         "a video is listed more than once and has more weight than others",
         "remove the other lines",
     ),
-    ("class-without-video", "a class that no video has", "add videos of it"),
     (
         "video-in-train-and-test",
         "a video is trained and evaluated on: the results are too good",

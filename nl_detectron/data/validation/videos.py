@@ -1,7 +1,6 @@
 """Problems of lists of videos, and of the videos in them."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,11 +109,9 @@ def check_video_run(cfg: CfgNode, *, decode: bool = True, progress: bool = False
 def problems_of_list(videos: VideoSet) -> Iterator[Problem]:
     """Yield the problems of a list's lines."""
     num_classes = None if videos.classes is None else len(videos.classes)
-    used: Counter[int] = Counter()
     first: dict[str, Entry] = {}
     for entry in videos.entries:
         where = _where(entry)
-        used.update(entry.labels)
         for label in entry.labels:
             if num_classes is not None and label >= num_classes:
                 detail = f"label {label} of {num_classes} classes, from 0"
@@ -125,10 +122,6 @@ def problems_of_list(videos: VideoSet) -> Iterator[Problem]:
         if other is not entry:
             kind = "duplicate-video" if other.labels == entry.labels else "conflicting-labels"
             yield Problem(kind, where, f"it is in line {other.line} too")
-    for label in range(num_classes or max(used, default=-1) + 1):
-        if not used[label]:
-            name = str(label) if videos.classes is None else videos.classes[label]
-            yield Problem("class-without-video", f"class {label}", name)
 
 
 def problems_of_files(
