@@ -147,6 +147,8 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: metadata[key] for key in _PREDICTED if metadata.get(key) is not None}
     if "thing_classes" in found:
         found["thing_classes"] = [str(name) for name in found["thing_classes"]]
+    if _IDS in found:
+        found[_IDS] = dict(found[_IDS])  # pairs in JSON
     return found
 
 
