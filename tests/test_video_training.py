@@ -87,10 +87,9 @@ def train(cfg: CfgNode, *, resume: bool = False, die_at: int | None = None) -> C
 
 @in_fresh_process
 def test_two_processes_killed_and_resumed_take_the_same_clips(config, tmp_path):
-    attention = ("TEST.ATTENTION_SAMPLES", 1)  # which one process alone measures
-    whole = config("whole", *attention)
+    whole = config("whole")
     assert run_forked(2, train(whole), tmp_path / "store0") == [0, 0]
-    cut = config("cut", *attention)
+    cut = config("cut")
     killed = run_forked(2, train(cut, die_at=7), tmp_path / "store1")
     assert killed == [-signal.SIGKILL] * 2
     assert run_forked(2, train(cut, resume=True), tmp_path / "store2") == [0, 0]
