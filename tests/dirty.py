@@ -241,7 +241,7 @@ ENTRIES: dict[str, tuple[Spoil, str]] = {
     "no annotation": (change(lambda c: c["annotations"].clear()), "no-objects unused-category"),
     "no annotations, as in a test set": (
         change(lambda c: c.pop("annotations")),
-        "no-annotations",
+        "not-coco no-objects unused-category",
     ),
     "only crowds": (every("annotations", iscrowd=1), "no-objects"),
     "images with one id": (

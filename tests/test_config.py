@@ -358,7 +358,6 @@ def test_missing_config_files_are_named(bases: Path, name: str, named: str) -> N
         (["SOLVER.MAX_ITR", "3"], "'SOLVER.MAX_ITER'"),
         (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER"),
-        (["SOLVER.MAX_ITER.X", "3"], "'SOLVER.MAX_ITER.X'"),
         (["SOLVER", "3"], "SOLVER"),
         (["_BASE_", "x.yaml"], "'_BASE_'"),
         (["", "3"], "''"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from safetensors.torch import load_file
 
 from ..utils.errors import UserError
 from .c2_model_loading import read_pickle
-from .finite import nonfinite_counts
 from .inflate import adapt, takes_clips
 from .reading import (
     TRUSTED,
@@ -143,3 +143,17 @@ class Checkpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
         report(self._path, self.model, incompatible)
+
+
+def nonfinite_counts(weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Count the values that are NaN or infinite, for each of `weights` that has any."""
+    counts = {
+        # torch.isfinite lacks some narrow types; float32 needs no copy.
+        name: (~weight.detach().float().isfinite()).sum()
+        for name, weight in weights.items()
+        if weight.is_floating_point()
+    }
+    if not counts:
+        return {}
+    values = torch.stack(list(counts.values())).tolist()  # a single wait for the device
+    return {name: count for name, count in zip(counts, values, strict=True) if count}

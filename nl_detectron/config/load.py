@@ -60,17 +60,10 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     add_nonlocal_config(cfg)
     cfg.MODEL.DEVICE = _DEVICE_NOT_SET
     path = find_config_file(config_file)
-    opts = list(opts or ())
-    if opts[:1] == ["--"]:
-        opts = opts[1:]
     with _errors(str(path), cfg):
         _merge_file(cfg, path)
     with _errors("on the command line", cfg):
-        known = set(_keys(cfg))
-        for key in opts[::2]:
-            if key not in known:
-                raise KeyError(f"{_UNKNOWN[0]}{key}")
-        cfg.merge_from_list(opts)
+        cfg.merge_from_list(list(opts or ()))
     if cfg.MODEL.DEVICE == _DEVICE_NOT_SET:
         cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.DEVICE cpu")

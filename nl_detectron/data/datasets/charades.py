@@ -35,8 +35,6 @@ def read_csv(file: Path, root: Path) -> list[Entry]:
     for row in reader:
         where = f"{file}, line {reader.line_num}"
         name, actions = (row["id"] or "").strip(), (row["actions"] or "").strip()
-        if not name:
-            raise DataError(f"{where}: no id")
         intervals = tuple(_interval(text, where) for text in actions.split(";") if text.strip())
         as_file = f"{name}.mp4"
         is_folder = not (root / as_file).exists() and (root / name).is_dir()

@@ -83,12 +83,6 @@ def problems_of_lists(coco: Coco) -> Iterator[Problem]:
     for name, entries in (("images", coco.images), ("categories", coco.categories)):
         if not entries:
             yield Problem(f"no-{name}", "the file", "the list is empty")
-    if not coco.is_test:
-        yield from _use(coco)
-
-
-def _use(coco: Coco) -> Iterator[Problem]:
-    """Yield images and categories without objects."""
     used = {annotation.get("category_id") for annotation in coco.annotations}
     for number, category in coco.category_by_id.items():
         if number not in used:

@@ -43,7 +43,6 @@ class Coco:
     """The well-formed entries of an annotation file.
 
     Attributes:
-        is_test: the file has no list of annotations, as COCO's test sets.
         has_masks: objects must have masks.
         has_keypoints: objects must have keypoints.
         num_keypoints: required number of points of an object; None if it is unknown.
@@ -53,7 +52,6 @@ class Coco:
     images: list[Entry] = field(default_factory=list)
     annotations: list[Entry] = field(default_factory=list)
     categories: list[Entry] = field(default_factory=list)
-    is_test: bool = False
     has_masks: bool = False
     has_keypoints: bool = False
     num_keypoints: int | None = None
@@ -156,9 +154,6 @@ def read(path: Path, expected: Expected | None = None) -> tuple[Coco, list[Probl
     if not isinstance(content, dict):
         return coco, [Problem("not-coco", str(path), f"its content is {short_repr(content)}")]
     problems: list[Problem] = []
-    if "annotations" not in content and content.get("images") and coco.expected.role != "train":
-        coco.is_test, content["annotations"] = True, []
-        problems.append(Problem("no-annotations", str(path), "no 'annotations'"))
     for section in FIELDS:
         entries = content.get(section)
         if isinstance(entries, list):

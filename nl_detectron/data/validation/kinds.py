@@ -159,11 +159,6 @@ _ERRORS = (
         "...])",
     ),
     (
-        "bad-flip-map",
-        "a keypoint_flip_map that does not pair the names of keypoint_names",
-        "give pairs (left, right) of different names, each name once",
-    ),
-    (
         "keypoint-number",
         "the model has another number of keypoints than the dataset",
         "set MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS to the number of keypoint_names",
@@ -229,11 +224,6 @@ _WARNINGS = (
         "if there are many: are coordinates in pixels, not from 0 to 1?",
     ),
     # Lists
-    (
-        "no-annotations",
-        "the file has no list of annotations: it can be tested, but not trained on or evaluated",
-        "fine if intended",
-    ),
     ("duplicate-category-name", "several categories have one name", "rename or merge them"),
     ("duplicate-file", "several images have one file", "merge the images' annotations"),
     (

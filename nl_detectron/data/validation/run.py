@@ -100,12 +100,6 @@ def problems_of_metadata(run: Run) -> Iterator[Problem]:
         if names is None or flips is None:
             missing = "keypoint_names" if names is None else "keypoint_flip_map"
             yield Problem("no-flip-map", where, f"no {missing}")
-            continue
-        flipped = [side for pair in flips for side in pair]
-        is_paired = all(len(pair) == 2 for pair in flips) and len(set(flipped)) == len(flipped)
-        if not (is_paired and set(flipped) <= set(names)):
-            detail = f"keypoint_flip_map is {short_repr(flips)}, keypoint_names {short_repr(names)}"
-            yield Problem("bad-flip-map", where, detail)
         elif points not in (None, len(names)):
             detail = f"{points} in the model, {len(names)} keypoint_names"
             yield Problem("keypoint-number", where, detail)
