@@ -166,11 +166,6 @@ class ExactResume(HookBase):
         start = self.trainer.start_iter
         if start == 0:
             return
-        if not self._loaded:
-            logger.warning(
-                "The checkpoint is of an older version, without random states; the run continues "
-                "with other random numbers"
-            )
         self._order.load_state_dict(self._loaded.get("data_order", {}))
         # Newer versions of Detectron2 seed the order with SEED, -1 by default. numpy refuses
         # negative seeds; this is torch's value for them.
