@@ -108,14 +108,12 @@ def check_video_run(cfg: CfgNode, *, decode: bool = True, progress: bool = False
 
 def problems_of_list(videos: VideoSet) -> Iterator[Problem]:
     """Yield the problems of a list's lines."""
-    num_classes = None if videos.classes is None else len(videos.classes)
     first: dict[str, Entry] = {}
     for entry in videos.entries:
         where = _where(entry)
-        for label in entry.labels:
-            if num_classes is not None and label >= num_classes:
-                detail = f"label {label} of {num_classes} classes, from 0"
-                yield Problem("video-label-range", where, detail)
+        if videos.classes is not None and max(entry.labels, default=-1) >= len(videos.classes):
+            detail = f"labels {entry.labels} of {len(videos.classes)} classes, from 0"
+            yield Problem("video-label-range", where, detail)
         if not entry.labels and not videos.multi_label:
             yield Problem("video-no-label", where, "no label")
         other = first.setdefault(os.path.normpath(entry.path), entry)
@@ -128,31 +126,24 @@ def problems_of_files(
     videos: VideoSet, *, decode: bool = True, progress: bool = False
 ) -> Iterator[Problem]:
     """Yield the problems of the videos' files; arguments as `check_videos`."""
-    entries = {videos.path(entry): entry for entry in videos.entries}
-
-    def find(path: str) -> Problem | None:
-        problem = video_error(path, decode=decode)
-        return problem and Problem(problem[0], _where(entries[path]), problem[1])
-
-    yield from problems_of_each(entries, find, unit="video", progress=decode and progress)
-
-
-def video_error(path: str, *, decode: bool = True) -> tuple[str, str] | None:
-    """Return kind and detail of the problem of a file or a folder of frames, decoding it all."""
     from ..video.probing import probe  # needs PyAV
     from ..video.reading import read_frames
 
-    if not os.path.lexists(path):
-        return "missing-video", f"no {path}"
-    if not decode:
+    entries = {videos.path(entry): entry for entry in videos.entries}
+
+    def find(path: str) -> Problem | None:
+        where = _where(entries[path])
+        if not os.path.lexists(path):
+            return Problem("missing-video", where, f"no {path}")
+        try:
+            info = probe(path) if decode else None
+            if info is not None and info.names is not None:
+                read_frames(path, range(info.num_frames), info, size=(1, 1))
+        except (VideoError, OSError, ValueError) as failure:
+            return Problem("unreadable-video", where, f"{path!r}: {failure}")
         return None
-    try:
-        info = probe(path)
-        if info.names is not None:
-            read_frames(path, range(info.num_frames), info, size=(1, 1))
-    except (VideoError, OSError, ValueError) as failure:
-        return "unreadable-video", f"{path!r}: {failure}"
-    return None
+
+    yield from problems_of_each(entries, find, unit="video", progress=decode and progress)
 
 
 def problems_between(train: VideoSet, test: VideoSet) -> Iterator[Problem]:
