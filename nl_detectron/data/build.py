@@ -89,8 +89,11 @@ def annotation_errors(names: Iterable[str], *, is_loading: bool = True) -> Itera
     except UserError:
         raise
     except Exception as error:  # from the JSON parser, the COCO API or Detectron2
+        if isinstance(error, RuntimeError) and not is_loading:  # of the model, such as no memory
+            raise
         for name in names:
-            if MetadataCatalog.get(name).get("json_file") is None:
+            metadata = MetadataCatalog.get(name)
+            if metadata.get("json_file") is None or metadata.get("evaluator_type") != "coco":
                 continue
             if wrong := check_registered(name, with_images=False).first_error():
                 raise DataError(f"dataset '{name}': {wrong}; {_CHECK}") from error
