@@ -126,13 +126,11 @@ def find_config_file(config_file: str | os.PathLike[str], folder: Path = Path())
         ConfigError: neither exists; the message has the nearest name.
     """
     path = folder / Path(config_file).expanduser()
-    if not str(config_file):
-        raise ConfigError("expected --config-file FILE, such as quickstart.yaml, got no file")
     for file in (path, _PACKAGE_CONFIGS / config_file):
         if file.is_file():
             return file
     if path.is_dir():
-        raise ConfigError(f"expected a .yaml or a LazyConfig .py file, got folder {config_file}")
+        raise ConfigError(f"expected a .yaml or a LazyConfig .py file, got folder '{config_file}'")
     ours = {p.name: p.relative_to(_PACKAGE_CONFIGS) for p in _PACKAGE_CONFIGS.rglob("*")}
     names = ours | {p.name: p for p in path.parent.glob("*")}
     known = [name for name in names if name.endswith(_CONFIG_SUFFIXES)]
@@ -167,7 +165,10 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
         for start in _UNKNOWN:
             if message.startswith(start):
                 key = message.removeprefix(start)
-                message = f"unknown key {short_repr(key)}.{_nearest_key(key, cfg)}"
+                known, name = list(_keys(cfg)), key.rpartition(".")[2]
+                # The same name in another section comes first.
+                known = [k for k in known if k.endswith(f".{name}")] or known
+                message = f"unknown key {short_repr(key)}.{nearest(key, known)}"
         message = one_line(message)
         if len(message) > 300:  # its end names the key
             message = f"{message[:150]}...{message[-150:]}"
@@ -176,13 +177,6 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
         raise ConfigError(
             f"{source}: expected keys, such as 'MODEL: {{...}}', got other YAML ({one_line(error)})"
         ) from error
-
-
-def _nearest_key(key: str, cfg: CfgNode) -> str:
-    """Return a hint at the nearest key; the same name in another section comes first."""
-    known = list(_keys(cfg))
-    name = key.rpartition(".")[2]
-    return nearest(key, [k for k in known if k.endswith(f".{name}")] or known)
 
 
 def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:

@@ -26,7 +26,6 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
     files: dict[Path, ImageId | None] = {}
     for item in inputs:
         name, _, count = item.partition(":")
-        found: dict[Path, ImageId | None]
         if name in DatasetCatalog and not os.path.exists(item):
             if count and not count.isdecimal():
                 raise UserError(f"--input {item}: expected NAME:COUNT, got '{count}' as COUNT")
@@ -36,10 +35,9 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
         elif os.path.isdir(item):
             inside = sorted(p for p in Path(item).iterdir() if p.is_file() and p.name[0] != ".")
             found = dict.fromkeys(inside)
-        elif os.path.exists(item):
-            found = {Path(item): None}
         else:
-            found = dict.fromkeys(map(Path, sorted(glob.glob(os.path.expanduser(item)))))
+            names = [item] if os.path.exists(item) else sorted(glob.glob(os.path.expanduser(item)))
+            found = dict.fromkeys(map(Path, names))
         if not found:
             raise UserError(f"--input {item}: expected an image file or a folder of them, got none")
         for file, number in found.items():
