@@ -102,9 +102,12 @@ def read_folders(root: Path) -> tuple[list[Entry], list[str]]:
 
 
 def read_classes(file: Path) -> list[str]:
-    """Read class names: one per line, or a JSON object that maps names to numbers."""
+    """Read class names: one per line, or a JSON object that maps names to numbers.
+
+    The codes in Charades' official file, such as ``c000``, are removed.
+    """
     if file.suffix != ".json":
-        return [line.strip() for _, line in read_lines(file)]
+        return [re.sub(r"^c\d{3} ", "", line.strip()) for _, line in read_lines(file)]
     try:
         numbers = json.loads(file.read_text(encoding="utf-8"))
         names = {int(number): name.strip('"') for name, number in numbers.items()}

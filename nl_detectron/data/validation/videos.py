@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..datasets import charades
-from ..datasets.video_list import Entry, read_list
+from ..datasets.video_list import Entry
 from ..video.info import VideoError
 from .images import problems_of_each
 from .kinds import Problem, Report
@@ -37,7 +37,7 @@ class VideoSet:
     @classmethod
     def of_list(cls, file: Path, root: Path) -> Self:
         """Read an unregistered list of videos, or a CSV file of Charades."""
-        entries = charades.read_csv(file, root) if charades.is_csv(file) else read_list(file)
+        entries = charades.read_list_or_csv(file, root)
         has_several = any(len(entry.labels) != 1 for entry in entries)
         return cls(name=str(file), entries=entries, root=root, multi_label=has_several)
 
