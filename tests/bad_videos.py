@@ -156,7 +156,7 @@ KINDS = [
     Kind("Matroska, cut off in the middle", ".mkv", cut("a.mkv", 0.6)),
     Kind("WebM, cut off in the middle", ".webm", cut("a.webm", 0.6)),
     Kind("MPEG-TS, cut off in the middle", ".ts", cut("a.ts", 0.6), is_usable=True),
-    Kind("AVI, cut off in the middle", ".avi", cut("a.avi", 0.6), is_usable=True),
+    Kind("AVI, cut off in the middle", ".avi", cut("a.avi", 0.6)),
     Kind(
         "AVI whose header says 9999 frames",
         ".avi",

@@ -129,7 +129,8 @@ def test_code_in_a_pickle_is_not_run(tmp_path, suffix, attack) -> None:
     target.unlink()
     path = tmp_path / f"model{suffix}"
     weights = {"fc.weight": torch.zeros(2, 2)}
-    content = {"model": weights, "__author__": "nobody", "trainer": hostile}
+    key = "model_state" if suffix == ".pyth" else "model"
+    content = {key: weights, "__author__": "nobody", "trainer": hostile}
     if suffix == ".pkl":
         content["model"] = {key: value.numpy() for key, value in weights.items()}
         path.write_bytes(pickle.dumps(content))

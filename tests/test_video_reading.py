@@ -199,15 +199,6 @@ def test_frames_are_those_of_a_full_sequential_decoding(tmp_path: Path, name: st
         assert starts[-1] < 2 * count / 24  # about a frame each, whatever the stamps say
 
 
-def test_a_cut_file_with_dropped_frames_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "gaps.avi"
-    with_gaps(path, "2")
-    content = path.read_bytes()
-    path.write_bytes(content[: content.index(b"idx1") - 300])
-    with pytest.raises(VideoError):
-        probe(path)
-
-
 def test_packets_before_the_first_key_frame_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.webm"
     without_start(path, "libvpx", {"g": "20", "cpu-used": "8"}, ".webm")
