@@ -121,11 +121,10 @@ def build_train_loader(cfg: Config, mapper: Mapper | None = None) -> Iterable[li
         return build.build_train_loader(cfg, mapper)
     if isinstance(cfg, DictConfig):
         loader = instantiate_loader(cfg.dataloader.train, mapper)
-        check_categories(run := Run.of(cfg), run.train)
-        return loader
-    mapper = DataErrorMapper(mapper or DatasetMapper(cfg, True))
-    with annotation_errors(cfg.DATASETS.TRAIN):
-        loader = build_detection_train_loader(cfg, mapper=mapper)
+    else:
+        mapper = DataErrorMapper(mapper or DatasetMapper(cfg, True))
+        with annotation_errors(cfg.DATASETS.TRAIN):
+            loader = build_detection_train_loader(cfg, mapper=mapper)
     check_categories(run := Run.of(cfg), run.train)
     return loader
 
@@ -146,15 +145,14 @@ def build_test_loader(cfg: Config, name: str, mapper: Mapper | None = None) -> D
         from .video import build
 
         return build.build_test_loader(cfg, name, mapper)
-    run = Run.of(cfg)
     if isinstance(cfg, DictConfig):
         loader = instantiate_loader(cfg.dataloader.test, mapper)
-        check_categories(run, run.test)
-        return loader
-    mapper = DataErrorMapper(mapper or DatasetMapper(cfg, False))
-    with annotation_errors([name]):
-        loader = build_detection_test_loader(cfg, name, mapper=mapper)
-    check_categories(run, [name])
+    else:
+        mapper = DataErrorMapper(mapper or DatasetMapper(cfg, False))
+        with annotation_errors([name]):
+            loader = build_detection_test_loader(cfg, name, mapper=mapper)
+    run = Run.of(cfg)
+    check_categories(run, run.test if isinstance(cfg, DictConfig) else [name])
     return loader
 
 

@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..config import CLASSES_KEYS
-from ..utils.errors import ConfigError, UserError, nearest
+from ..utils.errors import ConfigError, UserError, nearest, one_line
 from .datasets.register import ENTRY
 from .datasets.register import KEY as REGISTER
 from .datasets.video_list import read_classes
@@ -161,25 +161,21 @@ def read_class_names(file: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: the file is none of these.
     """
-    if (content := read_coco(file)) is None:
-        return {"thing_classes": read_classes(Path(file))}
     try:
+        content = json.loads(Path(file).read_bytes()) if str(file).endswith(".json") else None
+        if not isinstance(content, dict) or "categories" not in content:
+            return {"thing_classes": read_classes(Path(file))}
         categories = sorted((c["id"], str(c["name"])) for c in content["categories"])
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file}: expected categories with 'id' and 'name'") from error
+        raise UserError(
+            f"{file}: expected JSON, with 'id' and 'name' in its categories ({one_line(error)})"
+        ) from error
     return {
         "thing_classes": [name for _, name in categories],
         _IDS: {id_: i for i, (id_, _) in enumerate(categories)},
     }
-
-
-def read_coco(file: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return the content of a COCO file; None for a file of another kind."""
-    try:
-        content = json.loads(Path(file).read_bytes()) if str(file).endswith(".json") else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
-    return content if isinstance(content, dict) and "categories" in content else None
 
 
 def categories_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

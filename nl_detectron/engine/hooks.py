@@ -178,15 +178,11 @@ class SaveOnSigterm(HookBase):
     def after_step(self) -> None:
         if not _any_process(self._received):
             return
-        error: Exception | None = None
-        if comm.is_main_process():
-            try:
+        try:
+            if comm.is_main_process():
                 self._save()
-            except Exception as caught:
-                error = caught
-        _any_process(False)  # the others wait here until the main process has saved or failed
-        if error is not None:
-            raise error
+        finally:
+            _any_process(False)  # the others wait here until the main process has saved or failed
         # End the loader's workers. At its exit a process would send them a SIGTERM, which they
         # ignore once, and wait for them forever.
         self.trainer._trainer._data_loader_iter_obj = None
