@@ -141,26 +141,15 @@ def build_evaluator(cfg: CfgNode, name: str, output_dir: str | None = None) -> V
     Metadata ``class_groups`` (class indices by name of the group) adds a result for each group.
     Files go to `output_dir`, by default to ``OUTPUT_DIR/inference``.
     """
-    classifier = cfg.MODEL.VIDEO_CLASSIFIER
+    classifier, test = cfg.MODEL.VIDEO_CLASSIFIER, cfg.TEST
+    views = f"{test.CLIPS} clips x {test.CROPS} crops of {cfg.INPUT.MIN_SIZE_TEST}"
+    probabilities = "sigmoid" if classifier.MULTI_LABEL else "softmax"
     return VideoEvaluator(
         [video for video in load_videos(name) if "error" not in video],
         name=name,
         num_classes=classifier.NUM_CLASSES,
         multi_label=classifier.MULTI_LABEL,
-        protocol=protocol_of(cfg),
+        protocol=f"{views}, {test.VIEW_POOLING} of {probabilities}",
         output_dir=output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"),
         groups=MetadataCatalog.get(name).get("class_groups"),
     )
-
-
-def protocol_of(cfg: CfgNode) -> str:
-    """Describe the test protocol, e.g. "10 clips x 3 crops of 256, mean of softmax"."""
-    probabilities = "sigmoid" if cfg.MODEL.VIDEO_CLASSIFIER.MULTI_LABEL else "softmax"
-    return (
-        f"{_count(cfg.TEST.CLIPS, 'clip')} x {_count(cfg.TEST.CROPS, 'crop')} of "
-        f"{cfg.INPUT.MIN_SIZE_TEST}, {cfg.TEST.VIEW_POOLING} of {probabilities}"
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
