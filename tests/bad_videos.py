@@ -94,12 +94,6 @@ def noise(number: int, packet: bytes) -> bytes:
     return np.random.default_rng(number).bytes(len(packet))
 
 
-def huge(packet: bytes) -> bytes:
-    """Change the size in a JPEG's frame header."""
-    start = packet.index(b"\xff\xc0") + 5
-    return packet[:start] + (16000).to_bytes(2, "big") * 2 + packet[start + 4 :]
-
-
 def frames(change: Callable[[Path], object], **options: object) -> Callable[[Path, Path], None]:
     def make(path: Path, good: Path) -> None:
         write_frames(path, **options)  # type: ignore[arg-type]
@@ -122,11 +116,6 @@ def audio(path: Path, good: Path) -> None:
 def cut_image(folder: Path) -> None:
     file = folder / "0003.jpg"
     file.write_bytes(file.read_bytes()[:400])
-
-
-def pipe_for_image(folder: Path) -> None:
-    (folder / "0003.jpg").unlink()
-    os.mkfifo(folder / "0003.jpg")
 
 
 def other_size(folder: Path) -> None:
@@ -181,11 +170,6 @@ KINDS = [
         is_usable=True,
     ),
     Kind(
-        "AVI whose frames are 16000 x 16000 pixels",
-        ".avi",
-        packets("a.avi", lambda _, p: huge(p)),
-    ),
-    Kind(
         "a video of one frame",
         ".mp4",
         lambda p, g: write_video(p, "libx264", 1),
@@ -200,11 +184,6 @@ KINDS = [
         frames(lambda folder: (folder / "0003.jpg").unlink()),
     ),
     Kind("a folder whose frame is cut off", "", frames(cut_image)),
-    Kind(
-        "a folder whose frame is a named pipe",
-        "",
-        frames(pipe_for_image),
-    ),
     Kind("a folder with a frame of another size", "", frames(other_size), is_usable=True),
     Kind(
         "a folder of two videos' frames",

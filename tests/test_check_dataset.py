@@ -1,14 +1,12 @@
 """The check of datasets: every bad input is named, and nothing else is."""
 
 import json
-import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import dirty
-import pycocotools.mask as mask_util
 import pytest
 import tiny_run
 from detectron2.config import get_cfg
@@ -20,7 +18,6 @@ import nl_detectron
 from nl_detectron.commands import check as command
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.data.validation import check_file, check_run
-from nl_detectron.data.validation.annotations import run_lengths
 from nl_detectron.data.validation.coco import Expected
 from nl_detectron.data.validation.kinds import KINDS, Severity
 from nl_detectron.data.validation.run import Run
@@ -102,11 +99,11 @@ def test_problems_are_counted_and_the_first_are_named(tool: Tool, files: Files) 
     found = {p["kind"]: (p["severity"], p["count"], len(p["examples"])) for p in report["problems"]}
     assert found == {
         "empty-box": ("error", 5, 2),
-        "truncated-image": ("error", 1, 1),
+        "unreadable-image": ("error", 1, 1),
         "annotation-id-zero": ("warning", 1, 1),
     }
     text = check_file(files.annotations, files.images).as_text()
-    assert all(part in text for part in ("empty-box", "a.jpg", KINDS["truncated-image"].fix))
+    assert all(part in text for part in ("empty-box", "a.jpg", KINDS["unreadable-image"].fix))
 
 
 @pytest.mark.parametrize(
@@ -118,11 +115,9 @@ def test_problems_are_counted_and_the_first_are_named(tool: Tool, files: Files) 
         (dirty.no_a("segmentation"), {"masks": False}, "no-mask"),
         (dirty.no_a("keypoints"), {"keypoints": False}, "no-keypoints"),
         (dirty.no_a("num_keypoints"), {"keypoints": False}, "no-evaluation-key"),
-        (dirty.a("area", 0), {"keypoints": False}, "keypoint-area"),
         (dirty.a("keypoints", [1, 1, 1]), {"keypoints": False}, "keypoint-count"),
         (dirty.no_a("iscrowd"), {"role": "train"}, "no-evaluation-key"),
-        (dirty.a("id", "a1"), {"role": "train"}, "annotation-id-text"),
-        (dirty.a("area", 0), {"role": "train"}, "keypoint-area"),
+        (dirty.a("id", 0), {"role": "train"}, "annotation-id-zero"),
     ],
 )
 def test_a_run_does_not_need_everything(
@@ -135,8 +130,6 @@ def test_a_run_does_not_need_everything(
 
 def test_a_run_may_ask_for_more_than_the_file_has(files: Files) -> None:
     assert check(files, num_keypoints=17) == {"keypoint-count"}
-    assert check(files, min_keypoints=4) == {"few-keypoints"}
-    assert not check(files, min_keypoints=3)
     for annotation in files.content["annotations"]:
         del annotation["segmentation"], annotation["keypoints"]
     files.write_annotations()
@@ -155,15 +148,6 @@ def test_without_decoding_only_files_are_looked_for(files: Files) -> None:
     assert not check_file(files.annotations, None).problems
 
 
-def test_run_lengths_are_those_of_pycocotools() -> None:
-    numbers = random.Random(0)
-    for _ in range(200):
-        runs = [numbers.choice((0, 3, 40, 2000, 70000)) for _ in range(numbers.randint(1, 9))]
-        size = [1, sum(runs)]
-        compressed = mask_util.frPyObjects({"size": size, "counts": runs}, *size)["counts"]
-        assert run_lengths(compressed.decode()) == runs
-
-
 # The datasets of a config
 
 
@@ -180,7 +164,6 @@ def together(train: str, test: str, **changes: object) -> set[str]:
         "masks": True,
         "keypoints": True,
         "num_keypoints": 3,
-        "min_keypoints": 1,
         "num_classes": 2,
         "oks_sigmas": (0.1, 0.1, 0.1),
     }
@@ -197,8 +180,6 @@ def together(train: str, test: str, **changes: object) -> set[str]:
         ({}, {}, ""),
         ({"keypoint_flip_map": None}, {}, "no-flip-map"),
         ({"keypoint_names": None}, {}, "no-flip-map"),
-        ({"keypoint_flip_map": [("left_ear", "right_ear")]}, {}, "bad-flip-map"),
-        ({"keypoint_flip_map": dirty.FLIPS * 2}, {}, "bad-flip-map"),
         ({"keypoint_names": [*dirty.POINTS, "chin"]}, {}, "keypoint-number"),
         ({}, {"oks_sigmas": ()}, "oks-sigmas"),
         ({}, {"num_classes": 1}, "too-many-categories"),
@@ -223,7 +204,7 @@ def test_datasets_that_do_not_fit_each_other(tmp_path: Path) -> None:
 
     people = [a for a in dirty.clean()["annotations"] if a["category_id"] == 1]
     few = registered("few", written(tmp_path / "people", annotations=people))
-    assert together(train, few) == {"category-only-in-train"}
+    assert not together(train, few)
 
     same_images = written(tmp_path / "same")
     same_images.folder = train_files.folder
@@ -240,7 +221,7 @@ def test_the_heads_of_a_config_say_what_its_data_needs() -> None:
     cfg.MODEL.KEYPOINT_ON = cfg.MODEL.MASK_ON = True
     needs = replace(needs, masks=True, keypoints=True, num_keypoints=17)
     run = Run.from_config(cfg)
-    assert run.expected("one") == replace(needs, role="train", min_keypoints=1)
+    assert run.expected("one") == replace(needs, role="train")
     assert run.expected("other") == replace(needs, role="test")
 
 

@@ -69,7 +69,6 @@ def test_wrong_lines(folder: Path) -> None:
         "duplicate-video": ["./a.mp4"],
         "conflicting-labels": ["c"],
         "video-no-label": ["d"],
-        "class-without-video": ["class 2"],
     }
 
 

@@ -219,17 +219,6 @@ def test_other_classes_are_named_with_their_shapes(fpn_cfg, tmp_path, caplog) ->
     assert len([line for line in error.splitlines() if "box_predictor" in line]) == 4
 
 
-@pytest.mark.parametrize("wrap", ["state_dict", "model_state", "network"])
-def test_wrapped_weights_are_read(fpn_cfg, tmp_path, wrap) -> None:
-    model, path = build(fpn_cfg), tmp_path / "model.pth"
-    state = random_state(build(fpn_cfg, blocks=False))
-    prefixed = {f"module.{key}": value for key, value in state.items()}
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9).state_dict()
-    torch.save({"epoch": 3, "meta": {"classes": 2}, "optimizer": optimizer, wrap: prefixed}, path)
-    load(model, path)
-    assert_loaded(model, state)
-
-
 def test_a_pickle_of_python_2(tmp_path) -> None:
     """Its strings are bytes, of arrays too, and can only be read as latin1."""
     string, end = b"T\x01\x00\x00\x00", b"\xff\xff\xff\xff"

@@ -101,7 +101,6 @@ def refused(check: Callable[[CfgNode], None], cfg: CfgNode) -> str:
         ("SOLVER.ACCUMULATE_STEPS", 0),
         ("INPUT.CLIP.FRAMES", 0),
         ("TEST.VIEW_POOLING", "median"),
-        ("TEST.ATTENTION_SAMPLES", -1),
         ("MODEL.VIDEO_CLASSIFIER.DROPOUT", 1.0),
         ("DATALOADER.MAX_BAD_VIDEOS", 5.0),
     ],
@@ -111,13 +110,6 @@ def test_impossible_values_are_refused_by_name(fpn_cfg, key, value):
     message = refused(nl_detectron.check_config, fpn_cfg)
     assert key in message
     assert repr(value) in message
-
-
-RETINANET = [
-    *("MODEL.META_ARCHITECTURE", "RetinaNet"),
-    *("MODEL.BACKBONE.NAME", "build_nonlocal_retinanet_resnet_fpn_backbone"),
-    *("MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]),
-]
 
 
 @pytest.mark.parametrize(
@@ -133,27 +125,8 @@ RETINANET = [
         ("INPUT.CROP.TYPE", "absolut", ["INPUT.CROP.ENABLED", True]),
         ("INPUT.MASK_FORMAT", "rle", ["MODEL.MASK_ON", True]),
         ("INPUT.RANDOM_FLIP", "both", []),
+        ("TEST.AUG.ENABLED", True, []),
         ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "any", []),
-        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256]], []),
-        ("MODEL.ANCHOR_GENERATOR.SIZES", [], []),
-        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5], [1.0]], []),
-        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256]], RETINANET),
-        ("MODEL.RESNETS.DEPTH", 51, []),
-        ("MODEL.RESNETS.RES2_OUT_CHANNELS", 256, []),
-        ("MODEL.RESNETS.NUM_GROUPS", 32, []),
-        ("MODEL.RESNETS.RES5_DILATION", 2, []),
-        ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True], []),
-        ("MODEL.RESNETS.OUT_FEATURES", ["res6"], []),
-        ("MODEL.FPN.IN_FEATURES", STAGES, ["MODEL.RESNETS.OUT_FEATURES", ["res3", "res4", "res5"]]),
-        ("MODEL.FPN.IN_FEATURES", ["res2", "res4", "res5"], []),
-        ("MODEL.FPN.IN_FEATURES", [], []),
-        (
-            "MODEL.RPN.IN_FEATURES",
-            ["p2", "p3"],
-            ["MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]],
-        ),
-        ("MODEL.ROI_HEADS.IN_FEATURES", ["res4"], []),
-        ("MODEL.RETINANET.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"], RETINANET),
     ],
 )
 def test_impossible_values_of_detectron2s_keys_are_refused_by_name(fpn_cfg, key, value, others):
@@ -171,9 +144,6 @@ def test_impossible_values_of_detectron2s_keys_are_refused_by_name(fpn_cfg, key,
         ["SOLVER.STEPS", ()],
         ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEPS", (9, 9)],
         ["INPUT.CROP.TYPE", "none", "INPUT.MASK_FORMAT", "rle"],  # read by nothing
-        ["MODEL.ANCHOR_GENERATOR.SIZES", [[32, 64]]],
-        ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "MODEL.RPN.IN_FEATURES", ["x"]],
-        ["MODEL.RPN.IN_FEATURES", ["p5", "p6"], "MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64]]],
     ],
 )
 def test_values_that_detectron2_takes_are_allowed(fpn_cfg, opts):
@@ -189,14 +159,19 @@ def test_names_of_a_trainer_of_ones_own_are_added(fpn_cfg, monkeypatch):
     check_detectron2_keys(fpn_cfg)
 
 
-@pytest.mark.parametrize(("key", "value"), [("REDUCTION", 3), ("NORM", "GN")])
-def test_blocks_of_the_head_suit_its_widths(fpn_cfg, key, value):
-    fpn_cfg.merge_from_list([*OURS, f"{HEAD}.EVERY_CONVS", 2, f"{HEAD}.{key}", value])
-    head = fpn_cfg.MODEL.ROI_KEYPOINT_HEAD
-    head.CONV_DIMS = [80, 96, 80, 192]  # a block follows every second
-    nl_detectron.check_config(fpn_cfg)
-    head.CONV_DIMS = [96, 80, 192, 80]
-    assert f"{HEAD}.{key}" in refused(nl_detectron.check_config, fpn_cfg)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256]]),
+        ("MODEL.RESNETS.RES2_OUT_CHANNELS", 256),
+        ("MODEL.FPN.IN_FEATURES", ["res6"]),
+        ("MODEL.ROI_HEADS.IN_FEATURES", ["res4"]),
+        (f"{HEAD}.REDUCTION", 3),
+    ],
+)
+def test_keys_of_a_model_that_do_not_suit_each_other_are_refused(fpn_cfg, key, value):
+    fpn_cfg.merge_from_list([*OURS, f"{HEAD}.EVERY_CONVS", 2, key, value])
+    refused(Trainer.build_model, fpn_cfg)
 
 
 ASK_BACKBONE = [f"{BACKBONE}.AFTER_BLOCKS", [[], [], [-2], []]]
@@ -383,11 +358,9 @@ def test_missing_config_files_are_named(bases: Path, name: str, named: str) -> N
         (["SOLVER.MAX_ITR", "3"], "'SOLVER.MAX_ITER'"),
         (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER"),
-        (["SOLVER.MAX_ITER.X", "3"], "'SOLVER.MAX_ITER.X'"),
         (["SOLVER", "3"], "SOLVER"),
         (["_BASE_", "x.yaml"], "'_BASE_'"),
         (["", "3"], "''"),
-        (["SOLVER.MAX_ITER", "(" * 5000], "SOLVER.MAX_ITER"),
         (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE"),
     ],
 )
@@ -431,13 +404,11 @@ train = dict(device="cpu", output_dir="o", max_iter=3, amp=dict(enabled=False),
             [],
             "train.checkpointer.period",
         ),
-        ("a number for a schedule", LAZY, ["lr_multiplier=5"], "'lr_multiplier'"),
-        ("a number for a loader", LAZY, ["dataloader.train=5"], "'dataloader.train'"),
         ("text for a period", LAZY, ["train.eval_period=x"], "train.eval_period"),
         ("no lines of the log", LAZY, ["train.log_period=0"], "train.log_period"),
         ("updates of no batch", LAZY, ["train.accumulate_steps=0"], "train.accumulate_steps"),
         ("no optimizer", "model = dict()", [], "'optimizer'"),
-        ("no lr_multiplier", LAZY + "lr_multiplier = 3", [], "'lr_multiplier'"),
+        ("no lr_multiplier", LAZY + "del lr_multiplier", [], "'lr_multiplier'"),
         ("no output_dir", LAZY + "del train['output_dir']", [], "train.output_dir"),
         ("a value that refers to nothing", LAZY, ["train.max_iter=${no}"], "'no'"),
         ("text for a number", LAZY, ["train.max_iter=many"], "train.max_iter"),

@@ -4,7 +4,6 @@ import argparse
 import gc
 import io
 import json
-import os
 import re
 import struct
 import zlib
@@ -121,7 +120,6 @@ NO_IMAGES: dict[str, tuple[str, bytes | Callable[[Path], object]]] = {
     "page.png": ("a web page", b"<html>404</html>"),
     "bomb.png": ("a PNG that unfolds to 10^10 pixels", b"\x89PNG\r\n\x1a\n" + BOMB),
     "deep.png": ("an image of 16 bits a channel", encoded(DEEP, "PNG")),
-    "pipe.jpg": ("a named pipe", os.mkfifo),
 }
 
 
@@ -257,18 +255,15 @@ def test_inputs_are_files_folders_patterns_and_data_sets(
     assert names(str(files / "001.png"), str(files / "00[01].png")) == ["001.png", "000.png"]
 
 
-def test_image_ids_are_those_of_data_sets_or_of_a_coco_file() -> None:
-    def numbers(*names: str, coco: dict[str, int] | None = None, **known: int) -> list[int]:
-        files = {Path(name): known.get(Path(name).stem) for name in names}
-        images = [{"file_name": name, "id": number} for name, number in (coco or {}).items()]
-        return list(number_images(files, {"images": images} if coco else None).values())
+def test_image_ids_are_those_of_data_sets_or_of_names() -> None:
+    def numbers(*names: str, **known: int) -> list[int]:
+        found = number_images({Path(name): known.get(Path(name).stem) for name in names})
+        return [found[Path(name)] for name in names]
 
     assert numbers("0012.jpg", "7.jpg") == [12, 7]
     assert numbers("0012.jpg", "x.jpg") == [0, 1]
     assert numbers("a/1.jpg", "b/1.jpg") == [0, 1]
     assert numbers("p.jpg", "q.jpg", p=1000) == [1000, 1001]
-    coco = {"a/1.jpg": 5, "b/1.jpg": 9, "2.jpg": 3}
-    assert numbers("b/1.jpg", "x/a/1.jpg", "c/2.jpg", coco=coco) == [9, 5, 3]
 
 
 def test_drawing_is_where_it_belongs_and_only_people_have_skeletons() -> None:

@@ -1,7 +1,7 @@
 """A run's device, its launching, and the step: accumulation and mixed precision."""
 
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -146,7 +146,7 @@ def test_losses_that_are_not_finite_stop_before_the_weights_change() -> None:
     before = [parameter.clone() for parameter in model.parameters()]
     with (
         EventStorage(),
-        pytest.raises(UserError, match=r"square is not finite at iter.* other -?\d"),
+        pytest.raises(UserError, match=r"square inf, other -?\d.* at iteration 0"),
     ):
         trainer.run_step()
     assert all(map(torch.equal, before, model.parameters()))
@@ -161,15 +161,6 @@ def test_gradients_that_overflow_by_loss_scaling_are_skipped() -> None:
         assert all(map(torch.equal, fresh.parameters(), model.parameters()))
         trainer.run_step()
     assert trainer.grad_scaler.get_scale() < 3e38
-
-
-def test_a_loader_worker_that_dies_while_it_hands_over_a_batch() -> None:
-    def lost() -> Iterator[torch.Tensor]:
-        raise ConnectionResetError
-        yield
-
-    with EventStorage(), pytest.raises(UserError, match="worker"):
-        step_trainer(Loss(), lost()).run_step()
 
 
 class Writer(EventWriter):

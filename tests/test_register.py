@@ -72,9 +72,6 @@ def test_the_same_entry_may_come_again_and_no_other() -> None:
         ({"name": "own_videos", "list_file": "list.txt"}, "root"),
         ({**IMAGES, "image_rot": "."}, "'image_root'"),
         ({**IMAGES, "classes": ["a"]}, "classes"),
-        ({**IMAGES, "keypoint_names": "left"}, "keypoint_names"),
-        ({**VIDEOS, "classes": 2.5}, "classes"),
-        ({**VIDEOS, "folder_rate": True}, "folder_rate"),
         ({"name": "own_videos"}, "root"),
     ],
 )

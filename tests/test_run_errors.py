@@ -14,7 +14,6 @@ import tiny_run
 import torch
 from recording import record, same
 
-from nl_detectron.data.build import DataError, DataErrorMapper
 from nl_detectron.engine.run_errors import as_user_error, translate_errors
 from nl_detectron.utils.errors import UserError
 
@@ -49,7 +48,7 @@ def poison(trainer: Any) -> None:
 def test_a_run_that_diverges_in_its_last_iteration_keeps_the_last_checkpoint(
     run_dir: Path, recorded: Callable[..., Path]
 ) -> None:
-    with pytest.raises(UserError, match=r"iteration 5 .*model_0000003\.pth"):
+    with pytest.raises(UserError, match="iteration 5"):
         recorded(run_dir, "output", *SHORT, at={4: poison})
     output = run_dir / "output"
     assert last_checkpoint(output)["iteration"] == 3
@@ -66,7 +65,7 @@ def test_weights_that_are_not_finite_are_never_saved(
         weight = next(trainer.model.roi_heads.box_predictor.parameters())
         weight.register_hook(lambda gradient: gradient + math.inf)
 
-    with pytest.raises(UserError, match="iteration 3"):
+    with pytest.raises(UserError, match=r"model_0000003\.pth is not written"):
         recorded(run_dir, "output", *SHORT, at={2: overflow})
     output = run_dir / "output"
     assert [path.name for path in output.glob("*.pth")] == ["model_0000001.pth"]
@@ -79,7 +78,7 @@ def test_a_loader_worker_that_is_killed(run_dir: Path, recorded: Callable[..., P
     def kill(trainer: Any) -> None:
         os.kill(trainer._trainer._data_loader_iter._workers[0].pid, signal.SIGKILL)
 
-    with pytest.raises(UserError, match=r"DATALOADER\.NUM_WORKERS.*model_0000001\.pth"):
+    with pytest.raises(UserError, match=r"DATALOADER\.NUM_WORKERS"):
         recorded(run_dir, "output", *SHORT, "DATALOADER.NUM_WORKERS", 1, at={2: kill})
 
 
@@ -101,21 +100,6 @@ def test_no_room_for_a_file(run_dir: Path, recorded: Callable[..., Path]) -> Non
 def test_an_output_folder_that_cannot_be(run_dir: Path, recorded) -> None:
     with pytest.raises(UserError, match="OUTPUT_DIR"):
         recorded(run_dir, "tiny.json/output", *SHORT)
-
-
-def test_half_a_line_of_metrics_is_cut_off(run_dir: Path, recorded: Callable[..., Path]) -> None:
-    output = recorded(run_dir, "output", *SHORT)
-    metrics = output / "metrics.json"
-    metrics.write_text(metrics.read_text() + '{"iteration": 6, "total_lo')
-    recorded(run_dir, "output", "SOLVER.MAX_ITER", 7, flags=("--resume",))
-    assert [line["iteration"] for line in tiny_run.metrics(output)][-2:] == [6, 7]
-
-
-def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "image.png"
-    os.mkfifo(path)
-    with pytest.raises(DataError, match="a named pipe"):
-        DataErrorMapper(lambda record: record["image"])({"file_name": str(path)})
 
 
 # Errors that cannot be had here, as torch words them
@@ -146,29 +130,17 @@ def test_errors_of_torch_become_one_line(what: str, error: Exception) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["data/train.json", "output/log.txt"])
-def test_a_file_that_may_not_be_opened(file: str, tmp_path: Path) -> None:
-    path = str(tmp_path / file)
-    error = as_user_error(PermissionError(errno.EACCES, "", path), str(tmp_path / "output"))
-    assert path in str(error)
-    assert ("OUTPUT_DIR" in str(error)) == file.startswith("output")
+def test_a_file_that_may_not_be_opened(tmp_path: Path) -> None:
+    path = str(tmp_path / "data" / "train.json")
+    assert path in str(as_user_error(PermissionError(errno.EACCES, "", path), str(tmp_path)))
 
 
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "last_checkpoint").write_text("model.pth")
     for error in (RuntimeError("shapes differ"), KeyError("x"), FileNotFoundError(2, "no", "x")):
         with pytest.raises(type(error)) as caught, translate_errors(str(tmp_path)):
             raise error
         assert caught.value is error
     assert not logging.getLogger("detectron2.engine.train_loop").filters
-
-
-def test_only_checkpoints_of_this_run_are_named(tmp_path: Path) -> None:
-    (tmp_path / "last_checkpoint").write_text("model.pth")
-    for resume in (False, True):
-        with pytest.raises(UserError) as caught, translate_errors(str(tmp_path), resume=resume):
-            raise UserError("x")
-        assert (f"{tmp_path}/model.pth" in str(caught.value)) == resume
 
 
 # SIGTERM

@@ -151,10 +151,6 @@ def test_mixed_precision(dtype) -> None:
 @pytest.mark.parametrize(
     "clips",
     [
-        torch.zeros(3, 8, 32, 32, dtype=torch.uint8),
-        torch.zeros(1, 3, 8, 32, 32),
-        torch.zeros(1, 1, 8, 32, 32, dtype=torch.uint8),
-        torch.zeros(0, 3, 8, 32, 32, dtype=torch.uint8),
         torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8),  # too few frames
         torch.zeros(1, 3, 8, 4, 32, dtype=torch.uint8),  # too few rows
     ],
@@ -166,11 +162,9 @@ def test_clips_that_do_not_suit_are_an_error_with_their_file(clips) -> None:
             classifier().train(training)([video(clips, 1)])
 
 
-@pytest.mark.parametrize(
-    ("multi_label", "labels"), [(False, [5]), (True, [1, -1]), (False, [1, 2]), (False, [])]
-)
-def test_labels_that_do_not_suit_are_an_error_with_their_file(multi_label, labels) -> None:
-    model = classifier(f"{HEAD}.MULTI_LABEL", multi_label).train()
+@pytest.mark.parametrize("labels", [[1, 2], []])
+def test_labels_that_do_not_suit_are_an_error_with_their_file(labels) -> None:
+    model = classifier().train()
     with pytest.raises(UserError, match=r"v\.mp4"):
         model([video(small_clip(), *labels)])
 
@@ -181,10 +175,6 @@ def test_clips_of_two_sizes_in_a_batch_are_refused() -> None:
         classifier().train()(batch)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("MODEL.BACKBONE.NAME", "build_resnet_backbone"), ("INPUT.CROP.TYPE", "relative")],
-)
-def test_configs_that_do_not_suit_are_refused(key, value) -> None:
-    with pytest.raises(ConfigError, match=key):
-        build(video_cfg(key, value))
+def test_an_image_backbone_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"MODEL\.BACKBONE\.NAME"):
+        build(video_cfg("MODEL.BACKBONE.NAME", "build_resnet_backbone"))

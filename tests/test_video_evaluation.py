@@ -1,4 +1,4 @@
-"""The evaluator of videos: its figures, that each video counts once, and going on after a cut."""
+"""The evaluator of videos: its figures, and that each video counts once."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
-from torch import nn
 
 from nl_detectron.evaluation.metrics import mean_average_precision
 from nl_detectron.evaluation.video_evaluation import VideoEvaluator
@@ -24,12 +23,11 @@ def random() -> np.random.Generator:
 def make(
     folder: Path, labels: Sequence[Sequence[int]], *, classes: int = 7, **options
 ) -> VideoEvaluator:
-    defaults = {"multi_label": False, "protocol": "3 clips x 1 crop of 8", "settings": ""}
+    defaults = {"multi_label": False, "protocol": "3 clips x 1 crop of 8"}
     return VideoEvaluator(
         [{"video_id": f"v{i}", "labels": of_video} for i, of_video in enumerate(labels)],
         name="some_videos",
         num_classes=classes,
-        num_views=VIEWS,
         output_dir=folder,
         **defaults | options,
     )
@@ -115,45 +113,3 @@ def test_each_video_counts_exactly_once(ids, wrong, tmp_path):
     process(evaluator, outputs(4), ids)
     with pytest.raises(UserError, match=f"'{wrong}'"):
         evaluator.evaluate()
-
-
-def test_videos_without_scores_may_be_allowed(tmp_path, caplog):
-    evaluator = make(tmp_path, [[0]] * 4, allow_missing=True)
-    evaluator.reset()
-    process(evaluator, outputs(4), [0, 3])
-    assert "top1" in evaluator.evaluate()["video"]
-    assert "2 of 4 videos have no scores" in caplog.text
-
-
-def test_an_evaluation_that_was_cut_off_goes_on(tmp_path):
-    labels = [[i % 7] for i in range(9)]
-    predictions, model = outputs(9), nn.Linear(3, 4)
-    first, second = make(tmp_path, labels), make(tmp_path, labels)
-    assert first.resume(model) == frozenset()
-    process(first, predictions, [4, 2, 7])
-    (path,) = (tmp_path / "unfinished_some_videos").rglob("*.bin")
-    with open(path, "ab") as file:  # it was cut off in the middle of a record
-        file.write(b"half a record")
-    assert second.resume(model) == {"v2", "v4", "v7"}
-    process(second, predictions, [0, 1, 3, 5, 6, 8])
-    second.evaluate()
-    scores = np.load(tmp_path / "scores_some_videos.npz")["scores"]
-    assert np.array_equal(scores, torch.stack([p["scores"] for p in predictions]).numpy())
-    assert make(tmp_path, labels).resume(model) == frozenset()
-
-
-@pytest.mark.parametrize("change", ["weights", "protocol", "settings", "labels", "nothing"])
-def test_scores_of_something_else_are_never_taken(change, tmp_path):
-    labels = [[i % 7] for i in range(4)]
-    model = nn.Linear(3, 4).to(torch.bfloat16)
-    first = make(tmp_path, labels)
-    first.resume(model)
-    process(first, outputs(4), [1])
-    if change == "weights":
-        with torch.no_grad():
-            model.bias[0] += 1
-    options = {change: "other"} if change in ("protocol", "settings") else {}
-    second = make(tmp_path, [[6], *labels[1:]] if change == "labels" else labels, **options)
-    done = {"v1"} if change == "nothing" else set()
-    assert second.resume(model) == done
-    assert len(list((tmp_path / "unfinished_some_videos").iterdir())) == 1

@@ -1,4 +1,4 @@
-"""Lists of videos: Kinetics', Charades', SlowFast's, folders of classes, and custom ones."""
+"""Lists of videos: Kinetics', Charades', folders of classes, and custom ones."""
 
 import json
 import logging
@@ -7,21 +7,17 @@ import shutil
 from pathlib import Path
 
 import cv2
-import numpy as np
 import painted
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from painted import paint, read_number, write_video
+from painted import paint, write_video
 
 from nl_detectron.data import register_videos
 from nl_detectron.data.datasets import charades
 from nl_detectron.data.datasets import register_videos as register
 from nl_detectron.data.datasets import video_list as lists
 from nl_detectron.data.datasets.video_list import Entry
-from nl_detectron.data.video.mapper import TrainMapper
 from nl_detectron.utils.errors import DataError, UserError
-
-FRAME_LIST = "original_vido_id video_id frame_id path labels"  # of SlowFast
 
 
 @pytest.fixture(scope="module")
@@ -82,34 +78,6 @@ def test_a_file_that_is_no_list_is_named(tmp_path: Path, content: bytes | None) 
         file.write_bytes(content)
     with pytest.raises(UserError, match=r"list\.txt"):
         lists.read_list(file)
-
-
-def test_a_bad_line_of_slowfasts_frame_lists_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "train.csv"
-    file.write_text(f'{FRAME_LIST}\nAB AB 0 AB/1.jpg "3,7"\nAB AB x AB/2.jpg 3\n')
-    with pytest.raises(DataError, match=r"train\.csv, line 3"):
-        lists.read_list(file)
-
-
-@pytest.mark.parametrize("rate", [24, 12.5])
-def test_labels_of_frames_hold_at_the_rate_of_the_folders(tmp_path: Path, rate: float) -> None:
-    (tmp_path / "AB").mkdir()
-    rows = [FRAME_LIST]
-    for frame in range(60):
-        path = f"AB/AB-{frame + 1:06d}.png"
-        cv2.imwrite(str(tmp_path / path), paint(frame))
-        rows.append(f'AB AB {frame} {path} "{"1" if 20 <= frame < 31 else "0"}"')
-    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
-    register_videos("own", tmp_path / "list.csv", tmp_path, classes=2, folder_rate=rate)
-    (video,) = DatasetCatalog.get("own")
-    mapper = TrainMapper(frames=1, stride=1, min_size=(48,), is_range=False, crop=None, flip=False)
-    seen = set()
-    for seed in range(40):
-        sample = mapper(video, np.random.default_rng(seed))
-        number = read_number(sample["clips"][0, :, 0].permute(1, 2, 0).numpy())
-        assert sample["labels"] == [int(20 <= number < 31)]
-        seen.add(number)
-    assert len(seen) > 20
 
 
 # Charades

@@ -150,6 +150,8 @@ def test_another_number_of_classes_is_named(cfg: CfgNode) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("MODEL.RESNETS.OUT_FEATURES", ["res6"]),
+        ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, False, False]),
         ("INPUT.RANDOM_FLIP", "vertical"),
         ("INPUT.CROP.TYPE", "relative"),
         ("INPUT.CROP.SIZE", [28]),

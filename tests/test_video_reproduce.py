@@ -151,7 +151,7 @@ def test_table_4_killed_in_a_row_of_long_clips_goes_on(tmp_path: Path, datasets:
     assert (row["metric"], row["state"]) == ("actions mAP", "done")
     assert float(row["measured"]) == pytest.approx(last["video/mAP"], abs=1e-3)
     saved = saved_scores(run, charades, "charades_val")
-    assert saved["protocol"] == "2 clips x 1 crop of 32, max of sigmoid"
+    assert saved["protocol"] == "2 clips x 1 crops of 32, max of sigmoid"
 
 
 def test_released_weights_are_evaluated_by_the_official_protocol(

@@ -11,7 +11,7 @@ from torch import nn
 from video_networks import randomize, video_cfg
 
 from nl_detectron.layers.batch_norm import AffineNorm3d, FrozenBatchNorm3d
-from nl_detectron.modeling import VideoResNet
+from nl_detectron.modeling import VideoResNet, build_model
 from nl_detectron.utils.errors import ConfigError
 
 RESNETS, VIDEO = "MODEL.RESNETS", "MODEL.VIDEO_RESNET"
@@ -217,14 +217,11 @@ def test_an_input_without_time_is_refused() -> None:
     ("key", "opts"),
     [
         (f"{VIDEO}.TEMPORAL", (f"{VIDEO}.TEMPORAL", "i3d")),
-        (f"{VIDEO}.TEMPORAL", (f"{RESNETS}.DEPTH", 18, f"{VIDEO}.TEMPORAL", "i3d_3x1x1")),
+        ("at depth 18", (f"{RESNETS}.DEPTH", 18, f"{VIDEO}.TEMPORAL", "i3d_3x1x1")),
         (f"{VIDEO}.POOLING", (f"{VIDEO}.POOLING", "none")),
         (f"{VIDEO}.STEM_TIME_STRIDE", (f"{VIDEO}.STEM_TIME_STRIDE", 4)),
-        (f"{RESNETS}.DEPTH", (f"{RESNETS}.DEPTH", 51)),
-        (f"{RESNETS}.NORM", (f"{RESNETS}.NORM", "LN")),  # not one for clips
-        (f"{RESNETS}.NORM", (f"{RESNETS}.NORM", "GN")),  # 32 groups do not divide 4 channels
-        (f"{RESNETS}.OUT_FEATURES", (f"{RESNETS}.OUT_FEATURES", ["res6"])),
-        (f"{RESNETS}.DEFORM_ON_PER_STAGE", (f"{RESNETS}.DEFORM_ON_PER_STAGE", [True] * 4)),
+        ("norm", (f"{RESNETS}.NORM", "LN")),  # not one for clips
+        ("norm", (f"{RESNETS}.NORM", "GN")),  # 32 groups do not divide 4 channels
         (f"{BLOCKS}.AFTER_BLOCKS", (f"{BLOCKS}.AFTER_BLOCKS", [[], [], [6], []])),
         (
             f"{BLOCKS}.AFTER_BLOCKS",
@@ -238,4 +235,4 @@ def test_an_input_without_time_is_refused() -> None:
 )
 def test_what_cannot_be_built_is_named(key, opts) -> None:
     with pytest.raises(ConfigError, match=key):
-        backbone(*opts)
+        build_model(video_cfg(*opts))

@@ -241,7 +241,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, caplog, change, key, blob) 
         blobs[blob] = blobs[blob][:8]
     write_official(tmp_path / "official.pkl", blobs)
     load(build(cfg_for(**kind)), tmp_path / "official.pkl")
-    assert f"{key} ({blob})" in messages(caplog, logging.ERROR)
+    assert key in messages(caplog, logging.ERROR)
 
 
 @pytest.mark.parametrize("source", ["official", "own"])

@@ -1,4 +1,4 @@
-"""Writing videos with the times and the sound of another one."""
+"""Writing videos with the times of another one."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -14,45 +14,20 @@ from nl_detectron.data.video.writing import VideoWriter
 SIZE = (48, 64)
 
 
-def rewrite(source: Path, target: Path) -> list[Fraction]:
-    """Write a video's frames and sound to another file; return when its frames are shown."""
-    stream = VideoStream(source)
-    starts = []
-    frames = iter(stream)
-    first = next(frames)
-    with VideoWriter(
-        target, size=SIZE, rate=stream.rate, sound_of=source, origin=stream.origin
-    ) as writer:
-        for frame in (first, *frames):
-            writer.write(frame)
-            starts.append(frame.start)
-        writer.finish()
-        assert writer.lost_sound == ""
-    return starts
-
-
-def read(path: Path) -> tuple[list[int], list[float], list[int]]:
-    """Return numbers and times of the frames, and the time stamps of the sound."""
-    with av.open(str(path)) as container:
-        frames = [(read_number(f.to_ndarray(format="rgb24")), f.time) for f in container.decode(0)]
-    with av.open(str(path)) as container:
-        sound = [p.dts for p in container.demux(audio=0) if p.dts is not None]
-    numbers, times = zip(*frames, strict=True)
-    return list(numbers), list(times), sound
-
-
-@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
-def test_a_joined_recording_is_written_whole(tmp_path: Path, name: str) -> None:
-    part = write_video(tmp_path / "part.ts", "libx264", 30, audio=True).read_bytes()
-    source = tmp_path / "joined.ts"
+def test_a_joined_recording_is_written_whole(tmp_path: Path) -> None:
+    part = write_video(tmp_path / "part.ts", "libx264", 30).read_bytes()
+    source, target = tmp_path / "joined.ts", tmp_path / "out.mp4"
     source.write_bytes(part * 2)
-    starts = rewrite(source, tmp_path / name)
-    numbers, times, sound = read(tmp_path / name)
-    assert numbers == [*range(30), *range(30)]
-    assert times == pytest.approx([i / 25 for i in range(60)], abs=2e-3)
-    assert times == pytest.approx([float(start) for start in starts], abs=2e-3)
-    assert len(sound) >= 4
-    assert min(np.diff(sound)) > 0
+    stream = VideoStream(source)
+    with VideoWriter(target, size=SIZE, rate=stream.rate) as writer:
+        for frame in stream:
+            writer.write(frame)
+        writer.finish()
+    with av.open(str(target)) as container:
+        frames = [(read_number(f.to_ndarray(format="rgb24")), f.time) for f in container.decode(0)]
+    numbers, times = zip(*frames, strict=True)
+    assert list(numbers) == [*range(30), *range(30)]
+    assert list(times) == pytest.approx([i / 25 for i in range(60)], abs=2e-3)
 
 
 def test_frames_closer_than_the_clock_can_tell_are_written(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, instantiate
-from detectron2.modeling import ResNet, build_model
+from detectron2.modeling import ResNet
 from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..layers import NonLocalBlock, nonlocal_block
-from ..modeling import VideoClassifier
+from ..modeling import VideoClassifier, build_model
 from ..utils.errors import UserError
 from .attention import record_inputs
 

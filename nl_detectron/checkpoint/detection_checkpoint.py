@@ -1,8 +1,8 @@
 """Detectron2's checkpointer, for files of any origin and runs that are killed."""
 
 import json
-import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,20 +13,15 @@ from safetensors.torch import load_file
 
 from ..utils.errors import UserError
 from .c2_model_loading import read_pickle
-from .finite import nonfinite_counts
 from .inflate import adapt, takes_clips
 from .reading import (
     TRUSTED,
-    UnreadableError,
     check_weights,
     first_sentence,
     unreadable,
-    unwrap,
 )
 from .report import report
-from .writing import AtomicPathManager, is_local
-
-logger = logging.getLogger(__name__)
+from .writing import AtomicPathManager
 
 METADATA = "dataset_metadata"
 """Key of a checkpoint for names and category ids of the classes, see `data.catalog`."""
@@ -40,7 +35,6 @@ class Checkpointer(DetectionCheckpointer):
     Besides ``.pth`` and ``.pkl`` it reads ``.safetensors``. Names may be Detectron2's, or those of
     Detectron, MSRA and converted torchvision ImageNet files, as Detectron2 matches them. A video
     network inflates all of these and torchvision's own files, and reads the official Caffe2 files.
-    Weights may be inside other content, such as ``state_dict`` or ``model_state``.
     Content of a ``.pth`` or ``.pkl`` other than plain data is refused, since unpickling could run
     code. ``?trusted=True`` after the file's name allows it, for files that you trust.
 
@@ -61,8 +55,6 @@ class Checkpointer(DetectionCheckpointer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.path_manager = AtomicPathManager(self.path_manager)
-        # Names in the loaded file by the model's names, where they differ.
-        self._names: dict[str, str] = {}
         self.metadata: dict[str, Any] = {}
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -76,79 +68,24 @@ class Checkpointer(DetectionCheckpointer):
         if bad := nonfinite_counts(self.model.state_dict()):
             raise UserError(
                 f"{file} is not written: {len(bad)} weights have NaN or infinite values (the first "
-                f"is {next(iter(bad))}); training has diverged"
+                f"is {next(iter(bad))}); training has diverged: try a lower SOLVER.BASE_LR"
             )
         try:
             super().save(name, **{METADATA: self.metadata}, **kwargs)
         except OSError as error:
-            reason = error.strerror or first_sentence(error)
-            last = self.get_checkpoint_file()
-            if os.path.isfile(last):
-                what_to_do = f"solve this, then --resume continues from {last}, which is complete"
-            else:
-                what_to_do = "there is no checkpoint yet; solve this, then start again"
+            last = self.get_checkpoint_file() or "the beginning"
             raise UserError(
-                f"cannot write the checkpoint {file}: {reason}; {what_to_do}"
+                f"cannot write the checkpoint {file}: {error.strerror or first_sentence(error)}; "
+                f"solve this, then --resume continues from {last}"
             ) from error
-
-    def get_checkpoint_file(self) -> str:
-        """Return the file that ``last_checkpoint`` names; "" if it is missing or names none."""
-        try:
-            file = super().get_checkpoint_file()
-        except UnicodeDecodeError:
-            return ""
-        # A machine that lost power may leave zero bytes.
-        return file if os.path.basename(file) and file.isprintable() else ""
-
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resume or load as the base class does.
-
-        If the file that ``last_checkpoint`` names is missing or damaged, resume from the newest
-        complete ``model_*.pth`` in the folder.
-
-        Raises:
-            UserError: see `load`, or there is no complete file to resume from.
-        """
-        if not (resume and self.has_checkpoint()):
-            return super().resume_or_load(path, resume=False)
-        file = self.get_checkpoint_file()
-        try:
-            if not file:
-                tag = os.path.join(self.save_dir, "last_checkpoint")
-                raise UnreadableError(f"{tag} does not name a checkpoint")
-            return self.load(file)
-        except UnreadableError as error:
-            return self._load_newest(error)
-
-    def _load_newest(self, reason: UnreadableError) -> dict[str, Any]:
-        for file in self._newest_first():
-            try:
-                loaded = self.load(file)
-            except UnreadableError:
-                continue
-            logger.warning(
-                f"{reason}; continuing from {file}, the newest complete checkpoint there"
-            )
-            return loaded
-        raise UserError(
-            f"cannot resume: {reason}; no other model_*.pth in {self.save_dir} is complete; start "
-            "again without --resume"
-        ) from reason
-
-    def _newest_first(self) -> list[str]:
-        if not is_local(self.save_dir):
-            return []
-        files = self.get_all_checkpoint_files()
-        ours = [file for file in files if os.path.basename(file).startswith("model_")]
-        return sorted(ours, key=lambda file: (os.path.getmtime(file), file), reverse=True)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load as the base class does.
 
         Raises:
-            UnreadableError: the file is missing, truncated, of an unknown kind, or could run code.
-            UserError: the file has weights that are not finite, no weight of the model, or other
-                content that the model, optimizer or trainer does not take.
+            UserError: the file is missing, truncated, of an unknown kind, or could run code; or it
+                has no weight of the model, or other content that the model, optimizer or trainer
+                does not take.
         """
         file, _, query = os.fspath(path or "").partition("?")
         options = query.split("&")
@@ -165,7 +102,7 @@ class Checkpointer(DetectionCheckpointer):
             hint = ""
             if "://" in file:
                 hint = '; give MODEL.WEIGHTS the path of a local copy, or "" for random weights'
-            raise UnreadableError(
+            raise UserError(
                 f"cannot read the checkpoint '{path}': {first_sentence(error)}{hint}"
             ) from error
         except Exception as error:  # content of unknown origin can raise anything
@@ -180,15 +117,15 @@ class Checkpointer(DetectionCheckpointer):
             if filename.endswith(".pkl"):
                 checkpoint = read_pickle(filename, trusted=self._trusted)
             elif filename.endswith(".pyth"):  # of pycls
-                checkpoint = {"model": self._torch_load(filename), "matching_heuristics": True}
+                weights = self._torch_load(filename)["model_state"]
+                checkpoint = {"model": weights, "matching_heuristics": True}
             else:
                 checkpoint = super()._load_file(filename)
         except OSError:
             raise
         except Exception as error:  # a damaged file can raise anything
             raise unreadable(filename, error) from error
-        checkpoint["model"] = unwrap(filename, checkpoint.get("model"))
-        check_weights(filename, checkpoint["model"])
+        check_weights(filename, checkpoint.get("model"))
         return checkpoint
 
     def _torch_load(self, f: str) -> dict[str, Any]:
@@ -200,8 +137,23 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         state = self.model.state_dict()
-        self._names = adapt(checkpoint, state) if takes_clips(state) else {}
+        if takes_clips(state):
+            adapt(checkpoint, state)
         return super()._load_model(checkpoint)
 
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
-        report(self._path, self.model, incompatible, self._names)
+        report(self._path, self.model, incompatible)
+
+
+def nonfinite_counts(weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Count the values that are NaN or infinite, for each of `weights` that has any."""
+    counts = {
+        # torch.isfinite lacks some narrow types; float32 needs no copy.
+        name: (~weight.detach().float().isfinite()).sum()
+        for name, weight in weights.items()
+        if weight.is_floating_point()
+    }
+    if not counts:
+        return {}
+    values = torch.stack(list(counts.values())).tolist()  # a single wait for the device
+    return {name: count for name, count in zip(counts, values, strict=True) if count}

@@ -8,7 +8,7 @@ import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor
 
-from .c2_model_loading import VIDEO, blob_of, rename_blobs
+from .c2_model_loading import VIDEO, rename_blobs
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +30,17 @@ def takes_clips(state: dict[str, Tensor]) -> bool:
     return any(value.dim() == 5 for value in state.values())
 
 
-def adapt(checkpoint: dict[str, Any], state: dict[str, Tensor]) -> dict[str, str]:
+def adapt(checkpoint: dict[str, Any], state: dict[str, Tensor]) -> None:
     """Adapt the weights of `checkpoint`, in place, to the model with that `state`.
 
     Official Caffe2 files get the model's names. So do 2-D ResNets, by Detectron2's matching of
     names or from torchvision's, and they are inflated. A classifier with another class count is
     removed.
-
-    Returns:
-        The file's names of the model's weights, where they differ.
     """
     weights = {name: torch.as_tensor(value) for name, value in checkpoint["model"].items()}
     author = checkpoint.get("__author__")
-    names = {}
     if author == VIDEO:
         weights = rename_blobs(weights, state)
-        names = {key: blob_of(key) for key in state}
     matching = checkpoint.pop("matching_heuristics", False)
     if "layer1.0.conv1.weight" in weights:
         weights, matching = from_torchvision(weights), True
@@ -54,7 +49,6 @@ def adapt(checkpoint: dict[str, Any], state: dict[str, Tensor]) -> dict[str, str
         shapes = {k: v[:, :, 0] if is_2d and v.dim() == 5 else v for k, v in state.items()}
         weights = align_and_update_state_dicts(shapes, weights, c2_conversion=author == "Caffe2")
     checkpoint["model"] = _of_same_classes(inflate(weights, state), state)
-    return names
 
 
 def from_torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:

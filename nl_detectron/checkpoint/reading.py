@@ -1,7 +1,6 @@
 """Reading of checkpoints of any origin, without running code, and checks of their weights."""
 
 import codecs
-import logging
 import pickle
 import re
 from collections import OrderedDict
@@ -9,19 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..utils.errors import UserError
-from .finite import nonfinite_counts
-
-logger = logging.getLogger(__name__)
 
 TRUSTED = "trusted=True"
-_LISTED = 5
-
-
-class UnreadableError(UserError):
-    """A file that is missing, damaged, or not a checkpoint that can be read without risk."""
 
 
 class _Dtype:
@@ -88,73 +78,33 @@ def _with_arrays(value: Any) -> Any:
     return value.content if isinstance(value, _Array) else value
 
 
-def unreadable(filename: str, error: Exception) -> UnreadableError:
+def unreadable(filename: str, error: Exception) -> UserError:
     """Return the exception for `error`, which the content of `filename` caused."""
     reason = first_sentence(error)
     if isinstance(error, pickle.UnpicklingError):
         # torch's message is advice that does not apply here; the reason is in its context.
         reason = first_sentence(error.__context__ or error)
         if re.search("global|function", reason, re.IGNORECASE):
-            return UnreadableError(
+            return UserError(
                 f"{filename} holds more than weights; reading it could run code ({reason}); "
                 f"if you trust its source, pass '{filename}?{TRUSTED}'"
             )
-    return UnreadableError(
+    return UserError(
         f"cannot read the checkpoint '{filename}': the file is damaged or is not a checkpoint "
-        f"({reason}); copy or download it again"
+        f"({reason}); copy or download it again, or for --resume write the name of an earlier one "
+        "into last_checkpoint"
     )
 
 
-def unwrap(filename: str, weights: Any) -> Any:
-    """Return the weights inside other content, such as ``state_dict`` or ``model_state``.
-
-    A prefix ``module.`` of all names is removed. Content without weights inside is returned as is.
-
-    Raises:
-        UnreadableError: there are several sets of weights.
-    """
-    if not isinstance(weights, dict) or any(map(_is_tensor, weights.values())):
-        return weights
-    inside = {
-        name: value
-        for name, value in weights.items()
-        if isinstance(value, dict) and value and all(map(_is_tensor, value.values()))
-    }
-    if len(inside) > 1:
-        raise UnreadableError(
-            f"expected one set of weights in {filename}, got {', '.join(map(repr, inside))}; "
-            "save the one to load in its own file"
-        )
-    for name, value in inside.items():
-        logger.info(f"Reading the weights under '{name}' of {filename}")
-        consume_prefix_in_state_dict_if_present(value, "module.")
-        return value
-    return weights
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor | np.ndarray)
-
-
 def check_weights(filename: str, weights: Any) -> None:
-    """Raise UserError unless `weights` are finite tensors or arrays by name."""
+    """Raise UserError unless `weights` are tensors or arrays by name."""
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise UnreadableError(
+        raise UserError(
             f"{filename} holds no weights: its 'model' is not a mapping of names to tensors"
         )
-    tensors = {}
     for name, value in weights.items():
-        if not _is_tensor(value):
-            raise UnreadableError(f"{filename} holds no weights: its '{name}' is not a tensor")
-        tensors[name] = torch.as_tensor(value)
-    if bad := nonfinite_counts(tensors):
-        listed = [f"{name}: {bad[name]} of {tensors[name].numel()}" for name in bad]
-        names = ", ".join(listed[:_LISTED]) + (", ..." if len(bad) > _LISTED else "")
-        raise UserError(
-            f"{filename} has NaN or infinite values in {len(bad)} of its {len(weights)} weights "
-            f"({names}): training had diverged when it was written; take an earlier checkpoint "
-            "(for --resume, write its name into last_checkpoint)"
-        )
+        if not isinstance(value, torch.Tensor | np.ndarray):
+            raise UserError(f"{filename} holds no weights: its '{name}' is not a tensor")
 
 
 def first_sentence(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Report on loading: loaded, new, missing and unused weights."""
 
 import logging
+import re
 
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
@@ -15,12 +16,8 @@ _STATISTICS = ("num_batches_tracked", "running_mean", "running_var")
 _LISTED = 5
 
 
-def report(
-    path: str, model: nn.Module, incompatible: _IncompatibleKeys, aliases: dict[str, str]
-) -> None:
+def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None:
     """Log the weights that were loaded from `path` into `model`; as an error those that were not.
-
-    `aliases` has the file's names of the model's weights, where they differ.
 
     Raises:
         UserError: no weight was loaded.
@@ -31,18 +28,17 @@ def report(
     keys = [k for k in model.state_dict() if not k.endswith("num_batches_tracked")]
     weights = [k for k in keys if not k.endswith(_STATISTICS)]
     loaded = [k for k in weights if k not in missing]
-    in_part = {_block(k) for k in (*loaded, *shapes)}  # blocks with weights in the file
-    is_new = {k for k in keys if k in missing and NEW in k and _block(k) not in in_part}
-    new = [k for k in weights if k in is_new]
-    lost = [k for k in keys if k in missing and k not in is_new]
+    in_file = {_block(k) for k in (*loaded, *shapes)}  # blocks with weights in the file
+    new = [k for k in weights if NEW in k and _block(k) not in in_file]
+    lost = [k for k in keys if k in missing and (NEW not in k or _block(k) in in_file)]
     unused = incompatible.unexpected_keys
 
     names = ", ".join(unused[:_LISTED]) + (", ..." if len(unused) > _LISTED else "")
-    in_file = f"{len(unused)} in the file are unused" + (f" ({names})" if unused else "")
+    others = f"{len(unused)} in the file are unused" + (f" ({names})" if unused else "")
     if not loaded:
         raise UserError(
             f"{path} is from another network: it has none of the model's {len(weights)} weights; "
-            f"{_counts(lost, shapes)}; {in_file}"
+            f"{_counts(lost, shapes)}; {others}"
         )
 
     summary = [f"Loaded {len(loaded)} of the model's {len(weights)} weights"]
@@ -52,11 +48,11 @@ def report(
         elsewhere = [k for k in weights if k in lost and not k.startswith(backbone)]
         summary.append(f"{len(elsewhere)} are new in other parts")
         lost = [k for k in lost if k.startswith(backbone)]
-    summary.append(in_file)
+    summary.append(others)
     logger.info("; ".join(summary))
 
     if lost:
-        listed = "".join(f"\n  {key}{_alias(key, aliases)}{_shapes(key, shapes)}" for key in lost)
+        listed = "".join(f"\n  {key}{_shapes(key, shapes)}" for key in lost)
         logger.error(
             f"{len(lost)} weights are not loaded and keep their initial values: "
             f"{_counts(lost, shapes)}, {len(unused)} in the file unexpected:{listed}"
@@ -71,10 +67,6 @@ def _counts(lost: list[str], shapes: Shapes) -> str:
     return f"{len(lost) - differ} missing in the file and {differ} of another shape"
 
 
-def _alias(key: str, aliases: dict[str, str]) -> str:
-    return f" ({aliases[key]})" if key in aliases else ""
-
-
 def _shapes(key: str, shapes: Shapes) -> str:
     if key not in shapes:
         return ""
@@ -84,8 +76,8 @@ def _shapes(key: str, shapes: Shapes) -> str:
 
 def _block(key: str) -> str:
     """Return the non-local block that the weight belongs to; "" if none."""
-    start, found, rest = key.partition(NEW)
-    return f"{start}{found}{rest.partition('.')[0]}" if found else ""
+    match = re.match(rf".*?{NEW}[^.]*", key)
+    return match[0] if match else ""
 
 
 def _backbone_prefix(keys: list[str]) -> str:

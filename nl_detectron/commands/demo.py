@@ -19,7 +19,6 @@ from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
 from ..config import is_video
-from ..data.catalog import read_coco
 from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, ImageId, list_images, number_images, report_bad
 from ..engine.predictor import Predictor, complete_config, to_coco_results
@@ -122,7 +121,7 @@ def main() -> None:
         check_overwriting([args.json], read)
         write_json(args.json, [])  # a wrong path fails before the work
     if args.input:
-        numbers = number_images(files, read_coco(args.class_names) if args.class_names else None)
+        numbers = number_images(files)
         drawn = output_files(list(files), args.output, [".png"], endings=IMAGE_ENDINGS)
         targets = dict(zip(files, drawn, strict=False))
         detect_in_images(build_predictor(cfg, args), numbers, targets, args, show)

@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 from detectron2.config import CfgNode
-from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
@@ -20,7 +19,6 @@ from detectron2.modeling import (
     RPN_HEAD_REGISTRY,
 )
 from fvcore.common.registry import Registry
-from PIL import Image
 
 from ..layers import PAIRWISE_FORMS
 from ..layers.nonlocal_block import AXES, build_norm
@@ -76,9 +74,9 @@ def _whole(smallest: float) -> Callable[[Any], bool]:
     return lambda v: type(v) is int and v >= smallest
 
 
-def _is_norm(norm: Any, channels: int = 32) -> bool:
+def _is_norm(norm: Any) -> bool:
     try:
-        build_norm(norm, channels=channels)
+        build_norm(norm, channels=32)
     except ValueError:
         return False
     return True
@@ -120,7 +118,9 @@ _OTHERS = [
     _at_least("TEST.CLIPS", 1),
     _at_least("TEST.CROPS", 1),
     _one_of("TEST.VIEW_POOLING", "mean", "max"),
-    _at_least("TEST.ATTENTION_SAMPLES", 0),
+    _one_of("MODEL.VIDEO_RESNET.TEMPORAL", "c2d", "i3d_3x1x1", "i3d_3x3x3"),
+    _one_of("MODEL.VIDEO_RESNET.STEM_TIME_STRIDE", 1, 2),
+    _one_of("MODEL.VIDEO_RESNET.POOLING", "official", "paper"),
     _at_least("MODEL.VIDEO_CLASSIFIER.NUM_CLASSES", 1),
     Rule(
         "MODEL.VIDEO_CLASSIFIER.DROPOUT",
@@ -142,6 +142,7 @@ _DETECTRON2 = [
         *("value", "norm", "full_model"),
         when="SOLVER.CLIP_GRADIENTS.ENABLED",
     ),
+    _one_of("TEST.AUG.ENABLED", False),
     _at_least("DATALOADER.NUM_WORKERS", 0),
     _at_least("MODEL.ROI_HEADS.NUM_CLASSES", 1),
     _at_least("MODEL.RETINANET.NUM_CLASSES", 1),
@@ -159,6 +160,12 @@ _CLIPS = [  # Detectron2's keys, where the model takes videos
     _one_of("INPUT.RANDOM_FLIP", "horizontal", "none"),
     _one_of("INPUT.CROP.TYPE", "absolute", when="INPUT.CROP.ENABLED"),
     _one_of("DATALOADER.SAMPLER_TRAIN", "TrainingSampler"),
+    Rule(
+        "MODEL.RESNETS.OUT_FEATURES",
+        f"some of stem, {', '.join(STAGES)}",
+        lambda v: v and set(v) <= {"stem", *STAGES},
+    ),
+    Rule("MODEL.RESNETS.DEFORM_ON_PER_STAGE", "False for all stages", lambda v: not any(v)),
     Rule("INPUT.MIN_SIZE_TRAIN", "sizes of 1 or more", _each(_whole(1))),
     Rule("INPUT.MIN_SIZE_TEST", "1 or more", _whole(1)),
 ]
@@ -177,50 +184,14 @@ _NAMES: dict[str, Any] = {
 }
 _REQUIRED = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME")
 _NO_NAMES = ("", "PrecomputedProposals")  # Detectron2 then looks up no name
-_RESNETS = [
-    _one_of("MODEL.RESNETS.DEPTH", 18, 34, 50, 101, 152),
-    Rule(
-        "MODEL.RESNETS.OUT_FEATURES",
-        f"some of stem, {', '.join(STAGES)}",
-        lambda v: bool(v) and set(v) <= {"stem", *STAGES},
-    ),
-]
-_SMALL_RESNETS = [  # of depth 18 and 34
-    _one_of("MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
-    _one_of("MODEL.RESNETS.NUM_GROUPS", 1),
-    _one_of("MODEL.RESNETS.RES5_DILATION", 1),
-    Rule("MODEL.RESNETS.DEFORM_ON_PER_STAGE", "False for all", lambda v: v and not any(v)),
-]
-# Image ResNets, Detectron2's and ours without "nonlocal_": pyramid levels above the last stage.
-_LEVELS_ABOVE = {
-    "build_resnet_backbone": 0,
-    "build_resnet_fpn_backbone": 1,
-    "build_retinanet_resnet_fpn_backbone": 2,
-}
-# Detectron2's parts that read features of the backbone: the models with them, the key that
-# chooses a part, its values.
-_READERS = {
-    "RPN": (
-        ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork"),
-        "MODEL.PROPOSAL_GENERATOR.NAME",
-        ("RPN", "RRPN"),
-    ),
-    "ROI_HEADS": (
-        ("GeneralizedRCNN", "PanopticFPN"),
-        "MODEL.ROI_HEADS.NAME",
-        ("StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads", "RROIHeads"),
-    ),
-    "RETINANET": (("RetinaNet",), "MODEL.META_ARCHITECTURE", ("RetinaNet",)),
-}
-_ANCHOR_GENERATORS = ("DefaultAnchorGenerator", "RotatedAnchorGenerator")
 _WITHOUT_KEYPOINTS = ("ProposalNetwork", "RetinaNet", "SemanticSegmentor", "VideoClassifier")
 
 
 def check_config(cfg: CfgNode) -> None:
     """Check the values of this package's keys.
 
-    `Trainer`, `main`, `Predictor`, `VideoPredictor` and ``nl_detectron.utils.env`` call this.
-    Builders check their own keys.
+    `load_config`, `modeling.build_model` and ``nl_detectron.utils.env`` call this. Builders check
+    their own keys.
 
     Raises:
         ConfigError: a value is invalid, or the chosen backbone or head does not build the blocks
@@ -239,25 +210,22 @@ def check_blocks(cfg: CfgNode) -> None:
             f"{BACKBONE_KEY}.AFTER_BLOCKS", BACKBONE_REGISTRY, "BACKBONE", cfg.MODEL.BACKBONE.NAME
         )
     head, key = cfg.MODEL.ROI_KEYPOINT_HEAD, f"{HEAD_KEY}.EVERY_CONVS"
-    every, reduction, widths = head.NON_LOCAL.EVERY_CONVS, head.NON_LOCAL.REDUCTION, head.CONV_DIMS
-    if every > len(widths):
-        raise _error(key, f"0 (off) to {len(widths)}, the head's depth", every)
+    every, depth = head.NON_LOCAL.EVERY_CONVS, len(head.CONV_DIMS)
+    if every > depth:
+        raise _error(key, f"0 (off) to {depth}, the head's depth", every)
     if not every:
         return
     if not cfg.MODEL.KEYPOINT_ON or cfg.MODEL.META_ARCHITECTURE in _WITHOUT_KEYPOINTS:
         expected = "0 without a keypoint head (MODEL.KEYPOINT_ON, MODEL.META_ARCHITECTURE)"
         raise _error(key, expected, every)
     _check_builds(key, ROI_KEYPOINT_HEAD_REGISTRY, "ROI_KEYPOINT_HEAD", head.NAME)
-    widths = widths[every - 1 :: every]
-    if any(width % reduction for width in widths):
-        raise _error(f"{HEAD_KEY}.REDUCTION", f"a divisor of each of {list(widths)}", reduction)
-    norm = head.NON_LOCAL.NORM
-    if not all(_is_norm(norm, width) for width in widths):
-        raise _error(f"{HEAD_KEY}.NORM", f"a norm of {list(widths)} channels", norm)
 
 
 def check_detectron2_keys(cfg: CfgNode) -> None:
-    """Raise ConfigError for values of Detectron2's keys that end a run with an obscure error."""
+    """Raise ConfigError for values of Detectron2's keys that end a run with an obscure error.
+
+    `modeling.build_model` does so for values that do not suit each other in the model.
+    """
     for key, names in _NAMES.items():
         name = attrgetter(key)(cfg)
         if name not in names and (key in _REQUIRED or name not in _NO_NAMES):
@@ -267,8 +235,6 @@ def check_detectron2_keys(cfg: CfgNode) -> None:
             )
     _check(cfg, _DETECTRON2)
     _check_steps(cfg)
-    _check_features(cfg, _check_resnet(cfg))
-    _check_channels(cfg)
 
 
 def check_clips(cfg: CfgNode) -> None:
@@ -285,21 +251,6 @@ def check_clips(cfg: CfgNode) -> None:
         raise _error("INPUT.CROP.SIZE", expected, crop)
 
 
-def _check_channels(cfg: CfgNode) -> None:
-    """Check that INPUT.FORMAT has as many channels as MODEL.PIXEL_MEAN."""
-    channels, means = cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN
-    if not means:
-        raise _error("MODEL.PIXEL_MEAN", "a value for each channel of INPUT.FORMAT", means)
-    try:
-        shape = convert_PIL_to_numpy(Image.new("RGB", (1, 1)), channels).shape
-    except Exception as error:  # Pillow raises many types
-        formats = "BGR, RGB, L, YUV-BT.601 or a mode of Pillow's"
-        raise _error("INPUT.FORMAT", formats, channels) from error
-    if shape[2:] != (len(means),):
-        expected = f"a format of {len(means)} channels, as many as MODEL.PIXEL_MEAN has values"
-        raise _error("INPUT.FORMAT", expected, channels)
-
-
 def _check_steps(cfg: CfgNode) -> None:
     last = cfg.SOLVER.MAX_ITER
     # Detectron2 ignores later steps, with a warning.
@@ -308,46 +259,6 @@ def _check_steps(cfg: CfgNode) -> None:
     if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and not ascending:
         expected = f"ascending and below SOLVER.MAX_ITER, which is {last}"
         raise _error("SOLVER.STEPS", expected, cfg.SOLVER.STEPS)
-
-
-def _check_resnet(cfg: CfgNode) -> list[str] | None:
-    """Check an image ResNet and its pyramid; return the features' names, None if unknown."""
-    model = cfg.MODEL
-    above = _LEVELS_ABOVE.get(model.BACKBONE.NAME.replace("nonlocal_", ""))
-    if above is None:
-        return None
-    _check(cfg, _RESNETS)
-    if model.RESNETS.DEPTH < 50:
-        _check(cfg, _SMALL_RESNETS)
-    outputs = list(model.RESNETS.OUT_FEATURES)
-    if above == 0:
-        return outputs
-    stages = list(model.FPN.IN_FEATURES or ())
-    first = STAGES.index(stages[0]) if stages and stages[0] in STAGES else len(STAGES)
-    consecutive = STAGES[first : first + len(stages)]
-    if tuple(stages) != consecutive or not stages or not set(stages) <= set(outputs):
-        expected = f"consecutive stages of MODEL.RESNETS.OUT_FEATURES, {', '.join(outputs)}"
-        raise _error("MODEL.FPN.IN_FEATURES", expected, model.FPN.IN_FEATURES)
-    return [f"p{first + 2 + level}" for level in range(len(stages) + above)]
-
-
-def _check_features(cfg: CfgNode, outputs: list[str] | None) -> None:
-    """Check the features that heads read, and the anchors for them."""
-    model = cfg.MODEL
-    for part, (models, choice, names) in _READERS.items():
-        if model.META_ARCHITECTURE not in models or attrgetter(choice)(cfg) not in names:
-            continue
-        key, used = f"MODEL.{part}.IN_FEATURES", model[part].IN_FEATURES
-        if not used or (outputs is not None and not set(used) <= set(outputs)):
-            raise _error(key, f"features of the backbone, {', '.join(outputs or ())}", used)
-        if part == "ROI_HEADS" or model.ANCHOR_GENERATOR.NAME not in _ANCHOR_GENERATORS:
-            continue
-        for name in ("SIZES", "ASPECT_RATIOS"):
-            lists = model.ANCHOR_GENERATOR[name]
-            a_list_each = lists and isinstance(lists[0], list | tuple)
-            if not lists or (a_list_each and len(lists) not in (1, len(used))):
-                expected = f"one list, or one for each of the {len(used)} features of {key}"
-                raise _error(f"MODEL.ANCHOR_GENERATOR.{name}", expected, lists)
 
 
 def _check(cfg: CfgNode, rules: Iterable[Rule]) -> None:

@@ -19,7 +19,6 @@ _LAZY_PARTS = ("model", "optimizer", "dataloader", "train")
 # Keys of `train` that Detectron2's own LazyConfigs do not have.
 _OUR_KEYS: dict[str, Any] = {
     "accumulate_steps": 1,
-    "attention_samples": 0,
     "expected_results": [],
     "wandb_project": "",
 }
@@ -32,15 +31,10 @@ _LAZY_TO_TRAIN = (
 _LAZY_SMALLEST = {
     "train.max_iter": 1,
     "train.accumulate_steps": 1,
-    "train.attention_samples": 0,
     "train.checkpointer.period": 1,
     "train.eval_period": 0,
     "train.log_period": 1,
 }
-_LAZY_SECTIONS = (
-    *("lr_multiplier", "optimizer.params", "dataloader.train", "dataloader.test"),
-    *("dataloader.evaluator", "train.ddp", "train.expected_results"),
-)
 
 
 def load_any_config(
@@ -95,20 +89,14 @@ def _run_lazy_config(path: Path) -> DictConfig:
     importing = builtins.__import__
     try:
         return LazyConfig.load(str(path))
-    except SyntaxError as error:
-        cause = error.__cause__ or error  # Detectron2's error names the file, the cause the fault
-        line = f", line {cause.lineno}" if isinstance(cause, SyntaxError) and cause.lineno else ""
-        raise UserError(
-            f"{one_line(error)} ({one_line(getattr(cause, 'msg', cause))}{line})"
-        ) from error
     except Exception as error:  # the file is a program, which can raise anything
-        lines = [
-            f"{frame.filename}, line {frame.lineno}: "
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename.endswith(path.name)
-        ]
-        where = lines[-1] if lines else f"{path}: "
-        raise UserError(f"{where}{type(error).__name__}: {one_line(error)}") from error
+        # Detectron2's SyntaxError names the file, its cause the fault and the line.
+        fault = error.__cause__ or error if isinstance(error, SyntaxError) else error
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f", line {f.lineno}" for f in frames if f.filename.endswith(path.name)]
+        raise UserError(
+            f"{path}{''.join(lines[-1:])}: {type(fault).__name__}: {one_line(fault)}"
+        ) from error
     finally:
         builtins.__import__ = importing  # after an error Detectron2 does not restore it
 
@@ -132,16 +120,13 @@ def check_lazy_run(cfg: DictConfig, path: str, *, eval_only: bool) -> None:
     """Raise ConfigError if a part that the run needs is missing or cannot be resolved."""
     needed = _LAZY_TO_TEST + (() if eval_only else _LAZY_TO_TRAIN)
     try:
-        found = {key: OmegaConf.select(cfg, key) for key in (*needed, *_LAZY_SECTIONS)}
+        found = {key: OmegaConf.select(cfg, key) for key in needed}
         numbers = {key: OmegaConf.select(cfg, key) for key in _LAZY_SMALLEST}
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {one_line(error)}") from error
     for key in needed:
         if found[key] is None:
             raise ConfigError(f"{path}: '{key}' is missing; the run needs it")
-    for key in _LAZY_SECTIONS:
-        if found[key] is not None and not OmegaConf.is_config(found[key]):
-            raise ConfigError(f"{path}: '{key}' must be a section, got {short_repr(found[key])}")
     for key, value in numbers.items():
         if not eval_only and (type(value) is not int or value < _LAZY_SMALLEST[key]):
             expected = f"{_LAZY_SMALLEST[key]} or more"

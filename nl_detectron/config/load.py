@@ -23,7 +23,6 @@ Config: TypeAlias = CfgNode | DictConfig
 _PACKAGE_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _CONFIG_SUFFIXES = (".yaml", ".py")
 _DEVICE_NOT_SET = "not set"
-_MAX_LENGTH = 300  # characters of a message
 _UNKNOWN = ("Non-existent config key: ", "Non-existent key: ")  # beginnings of yacs' messages
 # Keys of a LazyConfig, and their defaults. An evaluation needs few of them; `check_lazy_run`
 # requires those of a training.
@@ -37,7 +36,6 @@ _LAZY_KEYS: dict[str, tuple[str, Any]] = {
     "SOLVER.CHECKPOINT_PERIOD": ("train.checkpointer.period", 0),
     "TEST.EVAL_PERIOD": ("train.eval_period", 0),
     "TEST.EXPECTED_RESULTS": ("train.expected_results", []),
-    "TEST.ATTENTION_SAMPLES": ("train.attention_samples", 0),
     "WANDB.PROJECT": ("train.wandb_project", ""),
 }
 # Keys that only a LazyConfig has, with Detectron2's values for a YAML config.
@@ -62,17 +60,10 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     add_nonlocal_config(cfg)
     cfg.MODEL.DEVICE = _DEVICE_NOT_SET
     path = find_config_file(config_file)
-    opts = list(opts or ())
-    if opts[:1] == ["--"]:
-        opts = opts[1:]
     with _errors(str(path), cfg):
         _merge_file(cfg, path)
     with _errors("on the command line", cfg):
-        known = set(_keys(cfg))
-        for key in opts[::2]:
-            if key not in known:
-                raise KeyError(f"{_UNKNOWN[0]}{key}")
-        cfg.merge_from_list(opts)
+        cfg.merge_from_list(list(opts or ()))
     if cfg.MODEL.DEVICE == _DEVICE_NOT_SET:
         cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.DEVICE cpu")
@@ -135,13 +126,11 @@ def find_config_file(config_file: str | os.PathLike[str], folder: Path = Path())
         ConfigError: neither exists; the message has the nearest name.
     """
     path = folder / Path(config_file).expanduser()
-    if not str(config_file):
-        raise ConfigError("expected --config-file FILE, such as quickstart.yaml, got no file")
     for file in (path, _PACKAGE_CONFIGS / config_file):
         if file.is_file():
             return file
     if path.is_dir():
-        raise ConfigError(f"expected a .yaml or a LazyConfig .py file, got folder {config_file}")
+        raise ConfigError(f"expected a .yaml or a LazyConfig .py file, got folder '{config_file}'")
     ours = {p.name: p.relative_to(_PACKAGE_CONFIGS) for p in _PACKAGE_CONFIGS.rglob("*")}
     names = ours | {p.name: p for p in path.parent.glob("*")}
     known = [name for name in names if name.endswith(_CONFIG_SUFFIXES)]
@@ -176,22 +165,18 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
         for start in _UNKNOWN:
             if message.startswith(start):
                 key = message.removeprefix(start)
-                message = f"unknown key {short_repr(key)}.{_nearest_key(key, cfg)}"
+                known, name = list(_keys(cfg)), key.rpartition(".")[2]
+                # The same name in another section comes first.
+                known = [k for k in known if k.endswith(f".{name}")] or known
+                message = f"unknown key {short_repr(key)}.{nearest(key, known)}"
         message = one_line(message)
-        if len(message) > _MAX_LENGTH:  # its end names the key
-            message = f"{message[: _MAX_LENGTH // 2]}...{message[-_MAX_LENGTH // 2 :]}"
+        if len(message) > 300:  # its end names the key
+            message = f"{message[:150]}...{message[-150:]}"
         raise ConfigError(f"{source}: {message}") from error
     except (TypeError, AttributeError) as error:
         raise ConfigError(
             f"{source}: expected keys, such as 'MODEL: {{...}}', got other YAML ({one_line(error)})"
         ) from error
-
-
-def _nearest_key(key: str, cfg: CfgNode) -> str:
-    """Return a hint at the nearest key; the same name in another section comes first."""
-    known = list(_keys(cfg))
-    name = key.rpartition(".")[2]
-    return nearest(key, [k for k in known if k.endswith(f".{name}")] or known)
 
 
 def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:

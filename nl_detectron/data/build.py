@@ -21,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from ..config import Config, is_video
-from ..utils.errors import ConfigError, DataError, UserError, short_repr
-from .catalog import classes_differ, metadata_of
+from ..utils.errors import ConfigError, DataError, UserError
+from .catalog import metadata_of
 from .validation import check_registered
-from .validation.images import header_error, image_error, image_size, special_file
-from .validation.kinds import KINDS, error_text
-from .validation.run import Run, problems_of_metadata
+from .validation.images import header_error, image_error, image_size
+from .validation.kinds import KINDS, Problem, Severity, error_text
+from .validation.run import Run, Summary, problems_of_categories, problems_of_metadata
 
 Mapper = Callable[[dict], Any]
 
@@ -41,10 +41,9 @@ class DataErrorMapper:
             Detectron2's ``DatasetMapper``.
 
     Raises:
-        DataError: the image is unreadable, or a pipe or device, which is not read. With
-            Detectron2's own mapper also: it has more than 8 bits per channel, or invalid
-            annotations. Errors of other mappers are raised unchanged, with a note that names the
-            image.
+        DataError: the image is unreadable. With Detectron2's own mapper also: it has more than 8
+            bits per channel, or invalid annotations. Errors of other mappers are raised unchanged,
+            with a note that names the image.
     """
 
     def __init__(self, mapper: Mapper) -> None:
@@ -53,9 +52,8 @@ class DataErrorMapper:
     def __call__(self, record: dict[str, Any]) -> Any:
         path = record.get("file_name")
         reads_8_bits = type(self.mapper) is DatasetMapper
-        find_problem = header_error if reads_8_bits else special_file
         try:
-            if path is None or not (problem := find_problem(path)):
+            if path is None or not reads_8_bits or not (problem := header_error(path)):
                 return self.mapper(record)
         except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
             if path is None:
@@ -78,11 +76,12 @@ def _image_message(path: str, problem: tuple[str, str]) -> str:
 
 
 @contextmanager
-def annotation_errors(names: Iterable[str]) -> Iterator[None]:
-    """Explain failures of reading datasets by the problems of their annotation files.
+def annotation_errors(names: Iterable[str], *, is_loading: bool = True) -> Iterator[None]:
+    """Explain failures of loading or evaluating datasets by problems of their annotation files.
 
     Raises:
-        DataError: reading failed, and one of the files is missing or has an error.
+        DataError: one of the files has an error; if `is_loading`, also if one is missing, or if
+            Detectron2 refuses the datasets.
     """
     names = list(names)
     try:
@@ -90,16 +89,16 @@ def annotation_errors(names: Iterable[str]) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # from the JSON parser, the COCO API or Detectron2
+        if isinstance(error, RuntimeError) and not is_loading:  # of the model, such as no memory
+            raise
         for name in names:
-            if MetadataCatalog.get(name).get("json_file") is None:
+            metadata = MetadataCatalog.get(name)
+            if metadata.get("json_file") is None or metadata.get("evaluator_type") != "coco":
                 continue
             if wrong := check_registered(name, with_images=False).first_error():
                 raise DataError(f"dataset '{name}': {wrong}; {_CHECK}") from error
-        found = {name: _categories(name) for name in names}
-        if None not in found.values() and len(set(map(str, found.values()))) > 1:
-            said = "; ".join(f"'{name}' has {short_repr(found[name])}" for name in found)
-            raise DataError(f"expected the same categories in all datasets, got: {said}") from error
-        if isinstance(error, OSError | AssertionError):  # Detectron2 asserts that data exists
+        # Detectron2 asserts that data exists, and compares the metadata of several datasets.
+        if is_loading and isinstance(error, OSError | AssertionError | ValueError):
             raise DataError(f"dataset {', '.join(names)}: {error_text(error)}") from error
         raise
 
@@ -122,11 +121,10 @@ def build_train_loader(cfg: Config, mapper: Mapper | None = None) -> Iterable[li
         return build.build_train_loader(cfg, mapper)
     if isinstance(cfg, DictConfig):
         loader = instantiate_loader(cfg.dataloader.train, mapper)
-        check_categories(run := Run.of(cfg), run.train)
-        return loader
-    mapper = DataErrorMapper(mapper or DatasetMapper(cfg, True))
-    with annotation_errors(cfg.DATASETS.TRAIN):
-        loader = build_detection_train_loader(cfg, mapper=mapper)
+    else:
+        mapper = DataErrorMapper(mapper or DatasetMapper(cfg, True))
+        with annotation_errors(cfg.DATASETS.TRAIN):
+            loader = build_detection_train_loader(cfg, mapper=mapper)
     check_categories(run := Run.of(cfg), run.train)
     return loader
 
@@ -147,15 +145,14 @@ def build_test_loader(cfg: Config, name: str, mapper: Mapper | None = None) -> D
         from .video import build
 
         return build.build_test_loader(cfg, name, mapper)
-    run = Run.of(cfg)
     if isinstance(cfg, DictConfig):
         loader = instantiate_loader(cfg.dataloader.test, mapper)
-        check_categories(run, run.test)
-        return loader
-    mapper = DataErrorMapper(mapper or DatasetMapper(cfg, False))
-    with annotation_errors([name]):
-        loader = build_detection_test_loader(cfg, name, mapper=mapper)
-    check_categories(run, [name])
+    else:
+        mapper = DataErrorMapper(mapper or DatasetMapper(cfg, False))
+        with annotation_errors([name]):
+            loader = build_detection_test_loader(cfg, name, mapper=mapper)
+    run = Run.of(cfg)
+    check_categories(run, run.test if isinstance(cfg, DictConfig) else [name])
     return loader
 
 
@@ -174,9 +171,7 @@ def instantiate_loader(config: DictConfig, mapper: Mapper | None = None) -> Any:
 
 def check_metadata(run: Run) -> None:
     """Raise ConfigError for metadata that does not suit keypoint training, without reading data."""
-    for problem in problems_of_metadata(run):
-        kind = KINDS[problem.kind]
-        raise ConfigError(f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.fix}")
+    _raise_first(problems_of_metadata(run))
 
 
 def check_categories(run: Run, names: Iterable[str]) -> None:
@@ -185,27 +180,19 @@ def check_categories(run: Run, names: Iterable[str]) -> None:
     The model's categories are those of the first dataset to train on. If their number is not the
     model's, as in an evaluation with another dataset in ``DATASETS.TRAIN``, only the number counts.
     """
-    classes, trained = run.num_classes, _categories(run.train[0]) if run.train else None
-    known = trained if trained and classes in (None, len(trained)) else None
     for name in names:
-        metadata = MetadataCatalog.get(name)
-        found = list(metadata.get("thing_classes", ()))
-        file = f" ({path})" if (path := metadata.get("json_file")) else ""
-        said = f"dataset '{name}'{file} has {len(found)} categories {short_repr(found)}"
-        if classes_differ(found, known):
-            raise ConfigError(
-                f"{said}, expected those of '{run.train[0]}', {short_repr(trained)}; list the same "
-                "categories in the same order of ids"
-            )
-        if not found or classes in (None, len(found)):
-            continue
-        if found != trained or len(found) > classes:  # spare classes do not mix up labels
-            raise ConfigError(
-                f"{said}, but {run.classes_key} is {classes}; set it to {len(found)} for a model "
-                "of these categories, or list the model's categories in the file"
-            )
+        found = _summary(name)
+        trained = _summary(run.train[0]) if run.train else found
+        fits = run.num_classes in (None, len(trained.categories))
+        _raise_first(problems_of_categories(run, found, trained if fits else found))
 
 
-def _categories(name: str) -> list[str] | None:
-    """Return the category names of a dataset in the order of their ids, None if unknown."""
-    return metadata_of([name]).get("thing_classes")
+def _summary(name: str) -> Summary:
+    return Summary(name, metadata_of([name]).get("thing_classes", []), set())
+
+
+def _raise_first(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        kind = KINDS[problem.kind]
+        if kind.severity is Severity.ERROR:
+            raise ConfigError(f"{problem.where}: {problem.detail} ({kind.meaning}); {kind.fix}")

@@ -1,11 +1,9 @@
 """Registered datasets: their files, and class names in checkpoints and files."""
 
-import importlib.util
 import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..config import CLASSES_KEYS
-from ..utils.errors import ConfigError, UserError, nearest
+from ..utils.errors import ConfigError, UserError, nearest, one_line
 from .datasets.register import ENTRY
 from .datasets.register import KEY as REGISTER
 from .datasets.video_list import read_classes
@@ -23,28 +21,19 @@ from .datasets.video_list import read_classes
 logger = logging.getLogger(__name__)
 
 _IDS = "thing_dataset_id_to_contiguous_id"
+_PREDICTED = ("thing_classes", _IDS, "keypoint_names", "keypoint_connection_rules")
 # Keys of a dataset's metadata that are paths: Detectron2's, and those of lists of videos.
 _PATHS = (
     *("json_file", "image_root", "image_dir", "gt_dir", "dirname", "sem_seg_root"),
     *("panoptic_json", "panoptic_root", "list_file", "video_root"),
 )
-# Packages that Detectron2 imports when it loads or evaluates a dataset, by evaluator_type, and the
-# requirement that pip installs them by.
-_PACKAGES = {
-    "cityscapes_instance": {"cityscapesscripts": "cityscapesscripts", "shapely": "shapely"},
-    "cityscapes_sem_seg": {"cityscapesscripts": "cityscapesscripts"},
-    "coco_panoptic_seg": {
-        "panopticapi": "git+https://github.com/cocodataset/panopticapi.git",
-    },
-    "lvis": {"lvis": "lvis"},
-}
 
 
 def check_datasets(names: Iterable[str]) -> None:
-    """Check that datasets are registered and on disk, and that their packages are installed.
+    """Check that datasets are registered and on disk.
 
     Raises:
-        UserError: for the first dataset, file or package that is missing.
+        UserError: for the first dataset or file that is missing.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -55,12 +44,6 @@ def check_datasets(names: Iterable[str]) -> None:
                 raise UserError(
                     f"dataset '{name}' is missing: no {os.path.abspath(path)}; "
                     f"{_where_to_put(metadata)}"
-                )
-        for package, requirement in _PACKAGES.get(metadata.get("evaluator_type"), {}).items():
-            if importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f"dataset '{name}' needs the package {package}, which is not installed; "
-                    f"pip install {requirement}"
                 )
 
 
@@ -91,8 +74,8 @@ def metadata_of(names: Iterable[str]) -> dict[str, Any]:
     """Return metadata for predictions from the first registered dataset that has class names.
 
     These are Detectron2's ``thing_classes``, ``thing_dataset_id_to_contiguous_id``,
-    ``keypoint_names`` and ``keypoint_connection_rules``, as plain data. For a dataset that is not
-    loaded yet they come from its annotation file. Without class names the dict is empty.
+    ``keypoint_names`` and ``keypoint_connection_rules``. For a dataset that is not loaded yet they
+    come from its annotation file. Without class names the dict is empty.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -144,12 +127,7 @@ def class_metadata(
             cfg.MODEL.WEIGHTS,
         )
         found = {"thing_classes": (names := [])}
-    ids = found.get(_IDS, {})
-    first = 1 + max((own for own in ids if isinstance(own, int)), default=-1)
-    for i in range(len(names), count or 0):
-        names.append(str(i))
-        if ids:
-            ids[first], first = i, first + 1
+    names.extend(str(i) for i in range(len(names), count or 0))
     return Metadata(**found)
 
 
@@ -165,18 +143,12 @@ def classes_differ(names: Sequence[str] | None, others: Sequence[str] | None) ->
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of `metadata_of` as lists, dicts, strings and numbers."""
-    found: dict[str, Any] = {}
-    for key in ("thing_classes", "keypoint_names"):
-        if metadata.get(key) is not None:
-            found[key] = [str(name) for name in metadata[key]]
-    if ids := metadata.get(_IDS):
-        found[_IDS] = {k if isinstance(k, str) else int(k): int(v) for k, v in dict(ids).items()}
-    with suppress(KeyError, TypeError, ValueError):  # rules that the visualizer cannot use either
-        found["keypoint_connection_rules"] = [
-            (str(a), str(b), tuple(int(value) for value in colour))
-            for a, b, colour in metadata["keypoint_connection_rules"]
-        ]
+    """Return the keys of `metadata_of` that there are; the list of class names is a new one."""
+    found = {key: metadata[key] for key in _PREDICTED if metadata.get(key) is not None}
+    if "thing_classes" in found:
+        found["thing_classes"] = [str(name) for name in found["thing_classes"]]
+    if _IDS in found:
+        found[_IDS] = dict(found[_IDS])  # pairs in JSON
     return found
 
 
@@ -189,25 +161,21 @@ def read_class_names(file: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: the file is none of these.
     """
-    if (content := read_coco(file)) is None:
-        return {"thing_classes": read_classes(Path(file))}
     try:
+        content = json.loads(Path(file).read_bytes()) if str(file).endswith(".json") else None
+        if not isinstance(content, dict) or "categories" not in content:
+            return {"thing_classes": read_classes(Path(file))}
         categories = sorted((c["id"], str(c["name"])) for c in content["categories"])
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file}: expected categories with 'id' and 'name'") from error
+        raise UserError(
+            f"{file}: expected JSON, with 'id' and 'name' in its categories ({one_line(error)})"
+        ) from error
     return {
         "thing_classes": [name for _, name in categories],
         _IDS: {id_: i for i, (id_, _) in enumerate(categories)},
     }
-
-
-def read_coco(file: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return the content of a COCO file; None for a file of another kind."""
-    try:
-        content = json.loads(Path(file).read_bytes()) if str(file).endswith(".json") else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
-    return content if isinstance(content, dict) and "categories" in content else None
 
 
 def categories_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

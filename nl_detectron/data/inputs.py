@@ -4,7 +4,6 @@ import glob
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from detectron2.data import DatasetCatalog
 
@@ -27,7 +26,6 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
     files: dict[Path, ImageId | None] = {}
     for item in inputs:
         name, _, count = item.partition(":")
-        found: dict[Path, ImageId | None]
         if name in DatasetCatalog and not os.path.exists(item):
             if count and not count.isdecimal():
                 raise UserError(f"--input {item}: expected NAME:COUNT, got '{count}' as COUNT")
@@ -37,10 +35,9 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
         elif os.path.isdir(item):
             inside = sorted(p for p in Path(item).iterdir() if p.is_file() and p.name[0] != ".")
             found = dict.fromkeys(inside)
-        elif os.path.exists(item):
-            found = {Path(item): None}
         else:
-            found = dict.fromkeys(map(Path, sorted(glob.glob(os.path.expanduser(item)))))
+            names = [item] if os.path.exists(item) else sorted(glob.glob(os.path.expanduser(item)))
+            found = dict.fromkeys(map(Path, names))
         if not found:
             raise UserError(f"--input {item}: expected an image file or a folder of them, got none")
         for file, number in found.items():
@@ -48,29 +45,17 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
     return files
 
 
-def number_images(
-    files: dict[Path, ImageId | None], coco: dict[str, Any] | None = None
-) -> dict[Path, ImageId]:
-    """Return the image id of each file: its dataset's, or that of its entry in a COCO file.
+def number_images(files: dict[Path, ImageId | None]) -> dict[Path, ImageId]:
+    """Return the image id of each file: its dataset's, or a number after the largest of these.
 
-    Other files are numbered after the largest of these ids. Without any id, the ids are the files'
-    names if all names are numbers, as in COCO; otherwise they count from 0.
+    Without any id, the ids are the files' names if all names are numbers, as in COCO; otherwise
+    they count from 0.
     """
-    entries: dict[str, list[dict[str, Any]]] = {}
-    for image in (coco or {}).get("images", ()):
-        entries.setdefault(os.path.basename(image["file_name"]), []).append(image)
-    known: dict[Path, ImageId] = {}
-    for file, number in files.items():
-        path = Path(os.path.abspath(file)).as_posix()
-        fitting = [
-            e["id"] for e in entries.get(file.name, ()) if path.endswith(f"/{e['file_name']}")
-        ]
-        if number is not None or len(fitting) == 1:
-            known[file] = fitting[0] if number is None else number
+    known = {file: number for file, number in files.items() if number is not None}
     if not known and all(file.stem.isdecimal() for file in files):
-        own = {file: int(file.stem) for file in files}
-        if len(set(own.values())) == len(own):
-            return dict(own)
+        known = {file: int(file.stem) for file in files}
+        if len(set(known.values())) < len(known):
+            known = {}
     first = 1 + max((number for number in known.values() if type(number) is int), default=-1)
     others = (file for file in files if file not in known)
     return known | {file: first + i for i, file in enumerate(others)}

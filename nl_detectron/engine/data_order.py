@@ -41,11 +41,13 @@ class DataOrder:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that the sampler drew when it was built, without its position."""
-        return {name: getattr(self._sampler, name) for name in _DRAWN if self._has(name)}
+        return {
+            name: getattr(self._sampler, name) for name in _DRAWN if hasattr(self._sampler, name)
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            if self._has(name):
+            if hasattr(self._sampler, name):
                 setattr(self._sampler, name, value)
 
     def start_after(self, batches: int, *, seed: int) -> None:
@@ -74,9 +76,6 @@ class DataOrder:
         waiting, taken = self._group(read, batches, size)
         rest = _Continued(read, skip=taken, first=waiting)
         self._images.sampler = _Transposed(rest, rows=size, columns=workers)
-
-    def _has(self, name: str) -> bool:
-        return hasattr(self._sampler, name)
 
     def _group(self, read: Iterable[int], batches: int, size: int) -> tuple[list[int], int]:
         """Return the images in incomplete batches, and the number of images read so far."""
@@ -166,11 +165,6 @@ class ExactResume(HookBase):
         start = self.trainer.start_iter
         if start == 0:
             return
-        if not self._loaded:
-            logger.warning(
-                "The checkpoint is of an older version, without random states; the run continues "
-                "with other random numbers"
-            )
         self._order.load_state_dict(self._loaded.get("data_order", {}))
         # Newer versions of Detectron2 seed the order with SEED, -1 by default. numpy refuses
         # negative seeds; this is torch's value for them.

@@ -12,7 +12,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, PanopticFPN
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -30,10 +29,10 @@ from ..data import check_datasets, register_datasets
 from ..data.build import check_metadata
 from ..data.validation.run import Run
 from ..utils.arguments import add_traceback
-from ..utils.errors import ConfigError, UserError
+from ..utils.errors import UserError
 from .launch import launch
 from .run_errors import translate_errors
-from .train_loop import Trainer, check_test_classes, uses_tta, verify
+from .train_loop import Trainer, check_test_classes, verify
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +70,6 @@ examples:
     )
     parser.description = "Train and evaluate a model from a YAML or LazyConfig (.py) file."
     add_traceback(parser)
-    for action in parser._actions:
-        if action.dest == "config_file":
-            action.help = "a .yaml or a LazyConfig .py file"
-        elif action.dest == "resume":
-            action.help = "continue from the last checkpoint in OUTPUT_DIR, if there is one"
-        elif action.dest == "num_gpus":
-            action.help = "processes per machine: one per GPU, or CPU processes without a GPU"
     return parser
 
 
@@ -91,7 +83,6 @@ def prepare(args: argparse.Namespace) -> Config:
         check_lazy_run(cfg, args.config_file, eval_only=args.eval_only)
     check_datasets(() if args.eval_only else dataset_names(cfg, "train"))
     check_datasets(dataset_names(cfg, "test"))
-    check_tta(cfg)
     if not is_video(cfg):
         check_metadata(Run.of(cfg))
     elif isinstance(cfg, CfgNode):
@@ -99,24 +90,6 @@ def prepare(args: argparse.Namespace) -> Config:
     else:
         raise UserError(f"expected a YAML config for videos, got {args.config_file}")
     return cfg
-
-
-def check_tta(cfg: Config) -> None:
-    """Raise ConfigError if Detectron2 has no test-time augmentation for the model of a config."""
-    if not uses_tta(cfg):
-        return
-    name = cfg.MODEL.META_ARCHITECTURE
-    model = META_ARCH_REGISTRY.get(name)
-    if not issubclass(model, GeneralizedRCNN) or issubclass(model, PanopticFPN):
-        found = f"MODEL.META_ARCHITECTURE {name}"
-    elif cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
-        found = f"MODEL.{'KEYPOINT_ON' if cfg.MODEL.KEYPOINT_ON else 'LOAD_PROPOSALS'} True"
-    else:
-        return
-    raise ConfigError(
-        "TEST.AUG.ENABLED is True; expected an R-CNN without keypoints and precomputed proposals, "
-        f"got {found}; set TEST.AUG.ENABLED False"
-    )
 
 
 def main(args: argparse.Namespace, trainer: type[Trainer] = Trainer) -> None:
@@ -152,7 +125,7 @@ class _Run:
 
     def __call__(self) -> None:
         cfg, args = self.cfg or prepare(self.args), self.args
-        with translate_errors(setting(cfg, "OUTPUT_DIR"), resume=args.resume):
+        with translate_errors(setting(cfg, "OUTPUT_DIR")):
             run_config(cfg, args, self.trainer)
 
 
@@ -181,8 +154,6 @@ def run_config(
     extra = checkpointer.resume_or_load(setting(cfg, "MODEL.WEIGHTS"), resume=args.resume)
     check_test_classes(cfg, extra.get(METADATA, {}))
     results = trainer.test(cfg, model)
-    if uses_tta(cfg):
-        results = {**results, **trainer.test_with_TTA(cfg, model)}
     _write_results(results, extra.get("iteration"), output_dir)
     verify(cfg, results)
     return results
@@ -191,12 +162,6 @@ def run_config(
 def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="nl_detectron")
     default_setup(cfg, args)
-    if comm.is_main_process():
-        _remove_incomplete_line(os.path.join(output_dir, "metrics.json"))
-        if is_video(cfg) and not args.resume:
-            from ..data.video.skipping import skipped_file
-
-            skipped_file(output_dir).unlink(missing_ok=True)
     if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
         logger.info("torch finds no GPU; running on the CPU")
         if not args.eval_only and isinstance(cfg, CfgNode):
@@ -220,15 +185,6 @@ def advise_a_trial(cfg: CfgNode) -> None:
         solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS,
         sizes,
     )
-
-
-def _remove_incomplete_line(path: str) -> None:
-    """Remove an incomplete last line of a killed process, or the next line would join it."""
-    if not os.path.isfile(path):
-        return
-    with open(path, "rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _write_results(results: dict[str, Any], iteration: int | None, output_dir: str) -> None:

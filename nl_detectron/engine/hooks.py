@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..layers import NonLocalBlock
 from ..utils.errors import UserError
 from .data_order import DataOrder
-from .run_errors import TERMINATED, check_weights
+from .run_errors import TERMINATED
 
 
 class ResidualNormHook(HookBase):
@@ -96,63 +96,48 @@ class ProgressWriter(hooks.PeriodicWriter):
         super().after_step()
 
 
-class CheckWeights(HookBase):
-    """Stop a run before it saves weights that are not finite.
-
-    Register it in all processes, before the hook that saves every `period` iterations.
-    """
-
-    def __init__(self, model: nn.Module, period: int) -> None:
-        self.model = model
-        self.period = period
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done % self.period == 0 or done == self.trainer.max_iter:
-            check_weights(self.model, self.trainer.iter)
-
-
 class PreciseBN(hooks.PreciseBN):
-    """Detectron2's precise batch norm, over the batches of all processes.
-
-    In Detectron2 each process r has the mean m_r and the variance v_r of its own batches. Here all
-    processes get the statistics of the union::
-
-        m = mean_r(m_r),    v = mean_r(v_r) + mean_r((m_r - m)^2)
-
-    Batch norms without running statistics stay unchanged.
-    """
+    """Detectron2's precise batch norm, over the batches of all processes."""
 
     def update_stats(self) -> None:
-        norms = norms_with_statistics(self._model)
-        others = [norm for norm in get_bn_modules(self._model) if norm.running_mean is None]
-        for norm in others:
-            norm.eval()  # computes the same, and excludes it from the update
         super().update_stats()
-        for norm in others:
-            norm.train()
-        own_means = [norm.running_mean.clone() for norm in norms]
-        average_over_processes([norm.running_mean for norm in norms])
-        for norm, own_mean in zip(norms, own_means, strict=True):
-            norm.running_var += (own_mean - norm.running_mean).square()
-        average_over_processes([norm.running_var for norm in norms])
+        average_batch_norms(self._model)
 
 
-def average_over_processes(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its mean over all processes, in one transfer."""
-    if comm.get_world_size() == 1 or not tensors:
+def average_batch_norms(model: nn.Module, *, is_update: bool = False) -> None:
+    """Give all processes the running statistics of the batches of all processes.
+
+    Detectron2 keeps different ones in each process, saves those of the first, and evaluates each
+    part of a dataset with other ones. From the mean m_r and the variance v_r of each process r, all
+    get those of the union::
+
+        m = mean_r(m_r),    v = mean_r(v_r) + c mean_r((m_r - m)^2)
+
+    c is 1, or 1 / momentum for an update (`is_update`) of statistics that were equal before it:
+    the running means differ by momentum times the difference of the batches' means.
+    """
+    norms = [norm for norm in get_bn_modules(model) if norm.track_running_stats]
+    if comm.get_world_size() == 1 or not norms:
         return
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(flat)
-    flat /= comm.get_world_size()
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    for tensor, mean in zip(tensors, parts, strict=True):
-        tensor.copy_(mean.view_as(tensor))
+    means, variances = (
+        torch.cat([getattr(norm, name) for norm in norms])
+        for name in ("running_mean", "running_var")
+    )
+    factors = [1 / norm.momentum if is_update and norm.momentum else 1.0 for norm in norms]
+    widths = torch.tensor([norm.num_features for norm in norms])
+    c = torch.tensor(factors).repeat_interleave(widths).to(means)
+    mean = _mean_over_processes(means)
+    variance = _mean_over_processes(variances + c * (means - mean).square())
+    parts = (values.split(widths.tolist()) for values in (mean, variance))
+    for norm, own_mean, own_variance in zip(norms, *parts, strict=True):
+        norm.running_mean.copy_(own_mean)
+        norm.running_var.copy_(own_variance)
 
 
-def norms_with_statistics(model: nn.Module) -> list[Any]:
-    """Return the batch norms in training mode that have running statistics."""
-    return [norm for norm in get_bn_modules(model) if norm.running_mean is not None]
+def _mean_over_processes(values: Tensor) -> Tensor:
+    values = values.clone()
+    dist.all_reduce(values)
+    return values / comm.get_world_size()
 
 
 class SaveOnSigterm(HookBase):
@@ -193,15 +178,11 @@ class SaveOnSigterm(HookBase):
     def after_step(self) -> None:
         if not _any_process(self._received):
             return
-        error: Exception | None = None
-        if comm.is_main_process():
-            try:
+        try:
+            if comm.is_main_process():
                 self._save()
-            except Exception as caught:
-                error = caught
-        _any_process(False)  # the others wait here until the main process has saved or failed
-        if error is not None:
-            raise error
+        finally:
+            _any_process(False)  # the others wait here until the main process has saved or failed
         # End the loader's workers. At its exit a process would send them a SIGTERM, which they
         # ignore once, and wait for them forever.
         self.trainer._trainer._data_loader_iter_obj = None
@@ -213,7 +194,6 @@ class SaveOnSigterm(HookBase):
         last = iteration + 1 == self.trainer.max_iter
         newest = os.path.basename(self._checkpointer.get_checkpoint_file())
         if not last and newest != f"{name}.pth":
-            check_weights(self._checkpointer.model, iteration)
             self._checkpointer.save(name, iteration=iteration)
         _write_stderr(
             f"stopped by SIGTERM after iteration {iteration}; --resume continues from "

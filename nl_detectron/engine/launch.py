@@ -104,11 +104,6 @@ def launch(
     if ranks is not None and ranks.world_size > 1:
         _run_process(ranks, on_gpu, main, args)
         return
-    if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
-        raise UserError(
-            "--num-gpus and --num-machines must be at least 1, --machine-rank 0 to below "
-            f"--num-machines, got {num_processes}, {num_machines} and {machine_rank}"
-        )
     if num_machines > 1 and dist_url == "auto":
         raise UserError(
             "--dist-url must be tcp://<first machine>:<port> for several machines, got auto"
@@ -116,11 +111,6 @@ def launch(
     if num_processes * num_machines == 1:
         main(*args)
         return
-    if on_gpu and num_processes > torch.cuda.device_count():
-        raise UserError(
-            f"--num-gpus must be at most {torch.cuda.device_count()}, the GPUs that torch finds, "
-            f"got {num_processes}"
-        )
     address = f"tcp://127.0.0.1:{_free_port()}" if dist_url == "auto" else dist_url
     all_ranks = [
         Ranks(

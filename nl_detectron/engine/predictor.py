@@ -11,7 +11,7 @@ street, beach = predict(["street.jpg", "beach.jpg"])
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,16 +20,16 @@ from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.data import transforms as T
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL.Image import Image
 from torch import nn
 
 from ..checkpoint import METADATA, Checkpointer
-from ..config import check_config, is_video, load_config
+from ..config import is_video, load_config
 from ..data import register_datasets
 from ..data.catalog import class_metadata
 from ..data.detection_utils import ImageInput, to_array
+from ..modeling import build_model
 from ..utils.errors import ConfigError, UserError
 
 Classes: TypeAlias = Sequence[str] | str | os.PathLike[str]
@@ -91,8 +91,8 @@ class Predictor:
     def stream(self, images: Iterable[ImageInput], *, batch_size: int = 8) -> Iterator[Instances]:
         """Yield the instances in each image, in order; `batch_size` images are in memory.
 
-        Images of a batch share a forward pass only if they have the same size after resizing, since
-        padding would let one image change another's result.
+        Consecutive images of a batch share a forward pass only if they have the same size after
+        resizing, since padding would let one image change another's result.
 
         Args:
             images: files; arrays (H, W, 3) of uint8 in BGR order, as OpenCV reads them; tensors
@@ -107,14 +107,8 @@ class Predictor:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         remaining = iter(images)
         while inputs := [network_input(self.cfg, image) for image in islice(remaining, batch_size)]:
-            by_size: dict[tuple[int, ...], list[int]] = {}
-            for index, item in enumerate(inputs):
-                by_size.setdefault(tuple(item["image"].shape), []).append(index)
-            found: dict[int, Instances] = {}
-            for indices in by_size.values():
-                outputs = self._run([inputs[index] for index in indices])
-                found.update(zip(indices, outputs, strict=True))
-            yield from (found[index] for index in range(len(inputs)))
+            for _, of_one_size in groupby(inputs, key=lambda item: item["image"].shape):
+                yield from self._run(list(of_one_size))
 
     @torch.no_grad()
     def _run(self, batch: list[dict[str, Any]]) -> list[Instances]:
@@ -142,7 +136,6 @@ def complete_config(
         cfg.MODEL.DEVICE = device
     if weights is not None:
         cfg.MODEL.WEIGHTS = os.fspath(weights)
-    check_config(cfg)
     register_datasets(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise UserError(

@@ -2,11 +2,9 @@
 
 import contextlib
 import logging
-import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping
-from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -29,42 +27,35 @@ from detectron2.evaluation import (
     print_csv_format,
     verify_results,
 )
-from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..checkpoint import Checkpointer
-from ..config import Config, check_config, dataset_names, is_video, setting
+from ..config import Config, dataset_names, setting
 from ..data import build as data
 from ..data.catalog import classes_differ, metadata_of
 from ..evaluation import build_evaluator
-from ..evaluation.attention_evaluation import evaluate_attention
-from ..utils.errors import ConfigError, short_repr
+from ..modeling import build_model
+from ..utils.errors import ConfigError, UserError, short_repr
 from .data_order import ExactResume
 from .hooks import (
-    CheckWeights,
     PreciseBN,
     ProgressWriter,
     ResidualNormHook,
     SaveOnSigterm,
     WandbRun,
-    average_over_processes,
+    average_batch_norms,
     insert_before_evaluation,
-    norms_with_statistics,
 )
-from .run_errors import DivergedError, check_losses, worker_error
+from .run_errors import LESS_DIVERGENT
 
 logger = logging.getLogger(__name__)
-
-# torch notices a dead worker within milliseconds, unless the machine is very busy.
-_NOTICED_SECONDS = 1.0
 
 
 class EvaluateOnSuccess(TrainerBase):
@@ -108,9 +99,8 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
         amp: autocast the forward pass: float16 with loss scaling on a GPU, bfloat16 on the CPU.
 
     Raises:
-        DivergedError: a loss of any process is not finite (raised in all processes), or
-            Detectron2 found scores of this process that are not. The weights are those of the
-            previous iteration.
+        UserError: a loss of any process is not finite. All processes raise it, with the weights of
+            the previous iteration.
     """
 
     def __init__(
@@ -135,13 +125,7 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
         mean_losses: dict[str, torch.Tensor] = {}
         for step in range(self.accumulate_steps):
             start = time.perf_counter()
-            try:
-                data = next(self._data_loader_iter)
-            except (ConnectionError, EOFError) as error:
-                # A worker died while it returned a batch, before torch noticed. torch's handler of
-                # SIGCHLD raises here, with the cause, and not at a later place.
-                time.sleep(_NOTICED_SECONDS)
-                raise worker_error() from error
+            data = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
             last = step == self.accumulate_steps - 1
             wait = isinstance(self.model, DistributedDataParallel) and not last
@@ -153,7 +137,7 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
             for name, loss in losses.items():
                 part = loss.detach() / self.accumulate_steps
                 mean_losses[name] = mean_losses[name] + part if name in mean_losses else part
-        _average_batch_norm_statistics(self.model)
+        average_batch_norms(self.model, is_update=True)
         self.after_backward()
         self._check_losses(mean_losses)
         self._write_metrics(mean_losses, data_time)
@@ -176,11 +160,7 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
     def _losses(self, data: Any) -> dict[str, torch.Tensor]:
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.amp):
-            try:
-                losses = self.model(data)
-            except FloatingPointError as error:  # proposals that are not finite, before any loss
-                what = f"the model's outputs are not finite at iteration {self.iter} ({error})"
-                raise DivergedError(what, amp=self.amp) from error
+            losses = self.model(data)
         losses = {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
         return {name: loss.reshape(()) for name, loss in losses.items()}
 
@@ -189,25 +169,12 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
         if comm.get_world_size() > 1:
             dist.all_reduce(values)
             values /= comm.get_world_size()
-        check_losses(dict(zip(losses, values.tolist(), strict=True)), self.iter, amp=self.amp)
-
-
-def _average_batch_norm_statistics(model: nn.Module) -> None:
-    """Average the running statistics over all processes.
-
-    Detectron2 keeps different ones in each process, saves those of the first, and evaluates each
-    part of the dataset with other ones. A running mean is linear, so the average equals that of a
-    process with all images.
-    """
-    average_over_processes(
-        [
-            buffer
-            for module in model.modules()
-            if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
-            for buffer in (module.running_mean, module.running_var)
-            if buffer is not None
-        ]
-    )
+        if not values.isfinite().all():
+            pairs = zip(losses, values.tolist(), strict=True)
+            found = ", ".join(f"{name} {value:.4g}" for name, value in pairs)
+            raise UserError(
+                f"losses must be finite, got {found} at iteration {self.iter}; {LESS_DIVERGENT}"
+            )
 
 
 class Trainer(EvaluateOnSuccess, DefaultTrainer):
@@ -218,8 +185,8 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     get the loaded config. Run a subclass with ``main(args, trainer=MyTrainer)``.
 
     An iteration takes ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` samples. The
-    trainer adds `ResidualNormHook`, `CheckWeights`, `SaveOnSigterm` and `ExactResume` to the hooks
-    of ``build_hooks``.
+    trainer adds `ResidualNormHook`, `SaveOnSigterm` and `ExactResume` to the hooks of
+    ``build_hooks``.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -253,7 +220,6 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
                 ResidualNormHook(model, period=setting(cfg, "train.log_period"))
                 if comm.is_main_process()
                 else None,
-                CheckWeights(model, setting(cfg, "SOLVER.CHECKPOINT_PERIOD")),
                 *insert_before_evaluation(self.build_hooks(), save),
                 ExactResume(data_loader, accumulate_steps=self._trainer.accumulate_steps),
             ]
@@ -304,29 +270,11 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         return self._last_eval_results
 
     def _evaluate(self) -> dict[str, Any]:
-        results = self.test(self.cfg, self.model)
-        if self.iter >= self.max_iter and uses_tta(self.cfg):
-            results = {**results, **self.test_with_TTA(self.cfg, self.model)}
-        self._last_eval_results = results
-        return {**results, **self._evaluate_attention()}
-
-    def _evaluate_attention(self) -> dict[str, float]:
-        count = setting(self.cfg, "TEST.ATTENTION_SAMPLES")
-        if not count:
-            return {}
-        # All processes load the dataset, which they may wait for, but the main one alone measures.
-        loader = self.build_test_loader(self.cfg, dataset_names(self.cfg, "test")[0])
-        if not comm.is_main_process():
-            return {}
-        model: Any = self.model
-        return evaluate_attention(
-            getattr(model, "module", model), islice(chain.from_iterable(loader), count)
-        )
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
 
     def _build_precise_bn(self) -> HookBase | None:
-        if not isinstance(self.cfg, CfgNode):
-            return None
-        if not (self.cfg.TEST.PRECISE_BN.ENABLED and norms_with_statistics(self.model)):
+        if not (isinstance(self.cfg, CfgNode) and self.cfg.TEST.PRECISE_BN.ENABLED):
             return None
         cfg = self.cfg.clone()
         cfg.defrost()
@@ -338,9 +286,9 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: Config) -> nn.Module:
         if isinstance(cfg, CfgNode):
-            check_config(cfg)
-            return super().build_model(cfg)
-        model = instantiate(cfg.model).to(cfg.train.device)
+            model = build_model(cfg)
+        else:
+            model = instantiate(cfg.model).to(cfg.train.device)
         logger.info("Model:\n%s", model)
         return model
 
@@ -381,27 +329,12 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         """Return the results on the test data, by dataset if the config has several."""
         results: dict[str, Any] = {}
         for name, loader, evaluator in cls._evaluations(cfg, evaluators):
-            if is_video(cfg):
-                from ..evaluation.video_evaluation import without_finished
-
-                loader = without_finished(cfg, name, model, loader, evaluator)
-            results[name] = inference_on_dataset(model, loader, evaluator)
+            with data.annotation_errors(name.split(", "), is_loading=False):
+                results[name] = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])
         return next(iter(results.values())) if len(results) == 1 else results
-
-    @classmethod
-    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:  # noqa: N802
-        """Return the results with test-time augmentation, as in Detectron2's ``train_net.py``.
-
-        Keys get the suffix ``_TTA``. Files go to ``OUTPUT_DIR/inference_TTA``.
-        """
-        logger.info("Running inference with test-time augmentation ...")
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
-        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
-        results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
-        return {f"{key}_TTA": value for key, value in results.items()}
 
     @classmethod
     def _evaluations(
@@ -430,11 +363,6 @@ def check_test_classes(cfg: Config, trained: Mapping[str, Any]) -> None:
                 f"dataset '{name}' ({file}) has the classes {short_repr(found)}, expected those "
                 f"that the model is trained on, {short_repr(expected)}, in this order"
             )
-
-
-def uses_tta(cfg: Config) -> bool:
-    """Return True for a config with test-time augmentation; a LazyConfig has no key for it."""
-    return isinstance(cfg, CfgNode) and cfg.TEST.AUG.ENABLED
 
 
 def verify(cfg: Config, results: dict[str, Any]) -> None:

@@ -209,7 +209,8 @@ class VideoPredictor:
         length = self._map.frames * self._map.stride
         starts = sampling.even_starts(info.num_frames, self._map.clips)
         lasts = [min(start + length, info.num_frames) - 1 for start in starts]
-        times = _times(info)
+        times = info.seconds(range(info.num_frames))
+        times.append(times[-1] + 1 / info.rate)  # the end of the last frame
         return VideoPrediction(
             scores=self.pool(views.reshape(-1, views.shape[-1])),
             classes=self.classes,
@@ -255,9 +256,3 @@ def _record(video: VideoInput, rate: float) -> dict[str, Any]:
             raise DataError(f"{os.fspath(video)}: {error}") from error
         record = {"file_name": os.fspath(video)}
     return {**record, "info": info, "video_id": record["file_name"], "labels": []}
-
-
-def _times(info: VideoInfo) -> list[float]:
-    """Return the start of each frame of a video, and the end of the last, in seconds."""
-    starts = info.seconds(range(info.num_frames))
-    return [*starts, starts[-1] + 1 / info.rate]

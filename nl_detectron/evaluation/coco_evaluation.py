@@ -3,7 +3,7 @@
 import copy
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -29,9 +29,9 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..config import Config
+from ..data.build import annotation_errors
 from ..data.validation.kinds import error_text
-from ..data.validation.run import Run
-from ..utils.errors import ConfigError, DataError, UserError, short_repr
+from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,6 @@ def build_evaluator(cfg: Config, name: str, output_dir: str | None = None) -> Da
 
     Raises:
         UserError: the ``evaluator_type`` is unknown, or the dataset does not suit its evaluator.
-        ConfigError: the model's predictions do not suit the evaluator.
         DataError: an annotation cannot be evaluated.
     """
     if isinstance(cfg, DictConfig):
@@ -65,10 +64,10 @@ def build_evaluator(cfg: Config, name: str, output_dir: str | None = None) -> Da
             f"dataset '{name}' has evaluator_type '{kind}'; expected one of "
             f"{', '.join(_EVALUATORS)}, or a Trainer that overrides build_evaluator"
         )
-    _check_predictions(cfg, name, kind)
     output_dir = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference")
     try:
-        evaluators = [build(cfg, name, output_dir) for build in _EVALUATORS[kind]]
+        with annotation_errors([name]):
+            evaluators = [build(cfg, name, output_dir) for build in _EVALUATORS[kind]]
     except (AssertionError, AttributeError, KeyError, OSError) as error:
         raise UserError(
             f"dataset '{name}' cannot be evaluated as '{kind}': {error_text(error)}"
@@ -91,7 +90,7 @@ def _coco(cfg: CfgNode, name: str, output_dir: str) -> COCOEvaluator:
         kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
         allow_cached_coco=False,
     )
-    _complete_annotations(evaluator, tasks, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)
+    _complete_annotations(evaluator)
     return evaluator
 
 
@@ -134,31 +133,6 @@ _EVALUATORS: dict[str, tuple[Callable[..., DatasetEvaluator], ...]] = {
     "cityscapes_instance": (_by_name(CityscapesInstanceEvaluator),),
     "cityscapes_sem_seg": (_by_name(CityscapesSemSegEvaluator),),
 }
-# Output that an evaluator reads, "instances" by default, and outputs of Detectron2's models.
-_READS = {
-    "coco_panoptic_seg": "panoptic_seg",
-    "sem_seg": "sem_seg",
-    "cityscapes_sem_seg": "sem_seg",
-}
-_PREDICTIONS = {
-    "GeneralizedRCNN": ("instances",),
-    "RetinaNet": ("instances",),
-    "SemanticSegmentor": ("sem_seg",),
-    "PanopticFPN": ("instances", "sem_seg", "panoptic_seg"),
-}
-
-
-def _check_predictions(cfg: CfgNode, name: str, kind: str) -> None:
-    model, needed = cfg.MODEL.META_ARCHITECTURE, _READS.get(kind, "instances")
-    if needed not in _PREDICTIONS.get(model, needed):
-        raise ConfigError(
-            f"dataset '{name}' is evaluated as '{kind}', which reads '{needed}'; "
-            f"MODEL.META_ARCHITECTURE {model} predicts {', '.join(_PREDICTIONS[model])}"
-        )
-    if kind == "cityscapes_instance" and not cfg.MODEL.MASK_ON:
-        raise ConfigError(
-            f"dataset '{name}' is evaluated by masks, but MODEL.MASK_ON is False; set it to True"
-        )
 
 
 def _max_detections(limit: int, least: int = 100) -> int:
@@ -177,84 +151,42 @@ def _instantiate(config: DictConfig | ListConfig, cfg: DictConfig) -> DatasetEva
     config = copy.deepcopy(config)
     config.setdefault("allow_cached_coco", False)
     config.setdefault("max_dets_per_image", _max_detections(limit))
-    evaluator, run = instantiate(config), Run.from_lazy_config(cfg)
-    asked = {"bbox": True, "segm": run.masks, "keypoints": run.keypoints}
-    tasks = [task for task, is_asked in asked.items() if is_asked]
-    _complete_annotations(evaluator, evaluator._tasks or tasks, run.num_keypoints)
+    evaluator = instantiate(config)
+    _complete_annotations(evaluator)
     return evaluator
 
 
-def _complete_annotations(
-    evaluator: COCOEvaluator, tasks: Collection[str], num_keypoints: int | None
-) -> None:
+def _complete_annotations(evaluator: COCOEvaluator) -> None:
     """Add missing values to annotations that COCO's API reads and Detectron2's loader does not.
 
     ``iscrowd`` is 0, ``area`` that of the mask, or of the box without a mask, and
     ``num_keypoints`` counts the known points.
-
-    Raises:
-        DataError: an annotation has no box, mask or keypoints to evaluate.
     """
-    coco, where = evaluator._coco_api, evaluator._metadata.json_file
-    completed = []
+    coco, completed = evaluator._coco_api, []
     for annotation in coco.dataset.get("annotations", ()):
         if annotation["image_id"] not in coco.imgs:
             continue
-        if fault := _fault(annotation, tasks, num_keypoints):
-            raise DataError(
-                f"{where}: annotation {annotation['id']} of image {annotation['image_id']}: {fault}"
-                "; `nl-detectron check` finds all problems of a dataset"
-            )
         missing: dict[str, Any] = {}
         if annotation.get("iscrowd") is None:
             missing["iscrowd"] = 0
         if not annotation.get("area"):
             missing["area"] = _area(coco, annotation)
-        if "keypoints" in tasks and annotation.get("num_keypoints") is None:
+        if "keypoints" in annotation and annotation.get("num_keypoints") is None:
             missing["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
         if missing:
             annotation.update(missing)
             completed.append(annotation["id"])
     if completed:
         logger.warning(
-            f"{where}: {len(completed)} annotations have no iscrowd, area or num_keypoints, the "
-            f"first is {completed[0]}; using 0, the area of the mask or box, and the number of "
-            "known points"
+            "%s: %d annotations have no iscrowd, area or num_keypoints, the first is %s; using 0, "
+            "the area of the mask or box, and the number of known points",
+            evaluator._metadata.json_file,
+            len(completed),
+            completed[0],
         )
-
-
-def _fault(
-    annotation: dict[str, Any], tasks: Collection[str], num_keypoints: int | None
-) -> str | None:
-    """Return the fault that prevents evaluating an annotation, None if there is none."""
-    number, box, mask = (annotation.get(key) for key in ("id", "bbox", "segmentation"))
-    if isinstance(number, str) and not number.isdecimal():
-        return f"expected a number as id, got {short_repr(number)}"
-    if len(box or ()) != 4:
-        return f"expected bbox [x, y, width, height], got {short_repr(box)}"
-    if "segm" in tasks and not _is_mask(mask):
-        return (
-            f"expected a segmentation of polygons of 6 or more coordinates or RLE, got "
-            f"{short_repr(mask)}"
-        )
-    points = annotation.get("keypoints") or ()
-    expected = 3 * num_keypoints if num_keypoints else len(points)
-    if "keypoints" in tasks and (not points or len(points) != expected):
-        return (
-            f"expected keypoints [x, y, visibility, ...], {expected} numbers, zeros for unknown "
-            f"points, got {len(points)} numbers"
-        )
-    return None
-
-
-def _is_mask(segmentation: Any) -> bool:
-    if not isinstance(segmentation, list):
-        return isinstance(segmentation, dict)
-    valid = [len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation]
-    return bool(valid) and all(valid)
 
 
 def _area(coco: COCO, annotation: dict[str, Any]) -> float:
-    if _is_mask(annotation.get("segmentation")):
+    if annotation.get("segmentation"):
         return float(mask_util.area(coco.annToRLE(annotation)))
     return annotation["bbox"][2] * annotation["bbox"][3]

@@ -6,6 +6,7 @@ from .backbone.resnet import (
     build_nonlocal_retinanet_resnet_fpn_backbone,
 )
 from .backbone.video_resnet import VideoResNet, build_nonlocal_video_resnet_backbone
+from .build import build_model
 from .insertion import add_backbone_blocks
 from .meta_arch.video_classifier import VideoClassifier
 from .roi_heads.keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
@@ -15,6 +16,7 @@ __all__ = [
     "VideoClassifier",
     "VideoResNet",
     "add_backbone_blocks",
+    "build_model",
     "build_nonlocal_resnet_backbone",
     "build_nonlocal_resnet_fpn_backbone",
     "build_nonlocal_retinanet_resnet_fpn_backbone",

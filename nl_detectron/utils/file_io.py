@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import stat
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,6 @@ from typing import Any
 from .errors import UserError
 
 _Path = str | os.PathLike[str]
-
-
-def special_file(path: _Path) -> str | None:
-    """Name the kind of a pipe, socket or device, whose reading could block or never end.
-
-    Return None for regular files, folders and paths without a status, such as addresses.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return None
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return None
-    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def write_json(path: _Path, content: Any) -> None:
@@ -69,7 +53,7 @@ def output_files(
         endings: suffixes of a file as `output`; () if `output` is always a folder.
 
     Raises:
-        UserError: a file cannot be written, or is one of those that are read.
+        UserError: the folder cannot be made, or a file is one of those that are read.
     """
     if output is None:
         return []
@@ -90,35 +74,17 @@ def output_files(
         taken |= names
         written.append([target / f"{name}{suffix}" for suffix in own])
     check_overwriting(itertools.chain.from_iterable(written), sources)
-    for file, *_ in written:
-        is_new = not file.exists()
-        try:
-            file.open("ab").close()
-        except OSError as error:
-            raise UserError(f"cannot write {file}: {error.strerror}") from error
-        if is_new:
-            file.unlink()
     return [files[0] for files in written]
 
 
 def check_overwriting(written: Iterable[_Path], read: Iterable[_Path]) -> None:
     """Raise UserError if a file to write is among the files to read, by any path."""
-    sources = {_identity(file) for path in read for file in (path, *_inside(path))} - {None}
+    paths = [Path(path) for path in read if path]
+    folders = [path for path in paths if path.is_dir()]
+    sources = {path.resolve() for path in (*paths, *(p for f in folders for p in f.iterdir()))}
     for file in written:
-        if _identity(file) in sources:
+        if Path(file).resolve() in sources:
             raise UserError(f"expected an output other than the input, got {file} for both")
-
-
-def _identity(path: _Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _inside(folder: _Path) -> Iterable[Path]:
-    return Path(folder).iterdir() if os.path.isdir(folder) else ()
 
 
 def cache_root() -> Path:

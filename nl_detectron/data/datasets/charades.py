@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from ...utils.errors import DataError
-from .video_list import Entry, read_lines
+from .video_list import Entry, read_lines, read_list
 
 NUM_CLASSES = 157
 
@@ -35,8 +35,6 @@ def read_csv(file: Path, root: Path) -> list[Entry]:
     for row in reader:
         where = f"{file}, line {reader.line_num}"
         name, actions = (row["id"] or "").strip(), (row["actions"] or "").strip()
-        if not name:
-            raise DataError(f"{where}: no id")
         intervals = tuple(_interval(text, where) for text in actions.split(";") if text.strip())
         as_file = f"{name}.mp4"
         is_folder = not (root / as_file).exists() and (root / name).is_dir()
@@ -53,10 +51,11 @@ def read_csv(file: Path, root: Path) -> list[Entry]:
     return entries
 
 
-def is_csv(file: Path) -> bool:
-    """Return True if a file has the columns of Charades' CSV files."""
+def read_list_or_csv(file: Path, root: Path) -> list[Entry]:
+    """Return the videos of a list, or of a file with the columns of Charades' CSV files."""
     lines = read_lines(file)
-    return bool(lines) and set(lines[0][1].strip().split(",")) >= _COLUMNS
+    is_csv = bool(lines) and set(lines[0][1].strip().split(",")) >= _COLUMNS
+    return read_csv(file, root) if is_csv else read_list(file)
 
 
 def _interval(text: str, where: str) -> tuple[int, float, float]:
@@ -69,11 +68,6 @@ def _interval(text: str, where: str) -> tuple[int, float, float]:
         raise DataError(
             f"{where}: expected an action such as 'c092 11.90 21.20', got {text.strip()!r}"
         ) from error
-
-
-def read_class_names(file: Path) -> list[str]:
-    """Return the names in ``Charades_v1_classes.txt``, with lines like ``c000 Holding ...``."""
-    return [line.strip().partition(" ")[2] for _, line in read_lines(file)]
 
 
 def video_folder(root: Path) -> Path:

@@ -2,8 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ...utils.errors import DataError
 from ..video.info import FOLDER_RATE, VideoError
 from . import charades
-from .video_list import Entry, read_classes, read_folders, read_list
+from .video_list import Entry, read_classes, read_folders
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +33,8 @@ def register_videos(
 
     Args:
         name: name for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
-        list_file: lines ``path label[,label...]``, see `video_list.read_list`; None if `root` has
-            a folder for each class.
+        list_file: lines ``path label[,label...]``, see `video_list.read_list`, or a CSV file of
+            Charades; None if `root` has a folder for each class.
         root: folder that relative paths start from.
         classes: class names in order, or the class count, or a file with a name per line; None
             for the folders' names, or the classes in the list.
@@ -47,103 +46,65 @@ def register_videos(
     instead of ``info``. Missing videos are skipped and logged.
     """
     where, folder = None if list_file is None else Path(list_file), Path(root)
+    metadata = MetadataCatalog.get(name)
+    metadata.set(
+        evaluator_type="video_map" if multi_label else "video_top_k",
+        list_file=None if where is None else str(where),
+        video_root=str(folder),
+    )
+    if isinstance(classes, int):
+        classes = _numbers(classes)
+    if classes is not None and not isinstance(classes, str | os.PathLike):
+        metadata.thing_classes = list(classes)
 
     def read() -> list[Entry]:
-        if where is None:
-            return read_folders(folder)[0]
-        return read_list(where, folder_rate=folder_rate)
+        return (
+            read_folders(folder)[0] if where is None else charades.read_list_or_csv(where, folder)
+        )
 
-    def names() -> list[str]:
-        if isinstance(classes, str | os.PathLike):
-            return read_classes(Path(classes))
-        return read_folders(folder)[1] if where is None else []
+    def load() -> list[dict[str, Any]]:
+        entries = read()
+        if metadata.get("thing_classes") is None:
+            names = read_folders(folder)[1] if where is None else []
+            if isinstance(classes, str | os.PathLike):
+                names = read_classes(Path(classes))
+            highest = max((label for entry in entries for label in entry.labels), default=0)
+            metadata.thing_classes = names or _numbers(highest + 1)
+        return load_entries(
+            name,
+            entries,
+            root=folder,
+            list_file=where or folder,
+            num_classes=len(metadata.thing_classes),
+            folder_rate=folder_rate,
+        )
 
-    known = _numbers(classes) if isinstance(classes, int) else classes
-    _register(
-        name,
-        read,
-        list_file=where,
-        root=folder,
-        classes=names if known is None or isinstance(known, str | os.PathLike) else list(known),
-        multi_label=multi_label,
-        folder_rate=folder_rate,
-    )
+    metadata.read_entries = read
+    DatasetCatalog.register(name, load)
 
 
 def register_all() -> None:
     """Register Kinetics-400 and Charades under ``DETECTRON2_DATASETS``; harmless when repeated."""
     datasets = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
-    kinetics = datasets / "kinetics400"
-    names = kinetics / "classids.json"
-    for split in ("train", "val"):
-        name = f"kinetics400_{split}"
-        if name not in DatasetCatalog:
+    kinetics, root = datasets / "kinetics400", datasets / "charades"
+    names, of_charades = kinetics / "classids.json", root / "Charades_v1_classes.txt"
+    # The official files of Charades call the common validation part "test".
+    for split, official in (("train", "train"), ("val", "test")):
+        if f"kinetics400_{split}" not in DatasetCatalog:
             register_videos(
-                name,
+                f"kinetics400_{split}",
                 kinetics / f"{split}.txt",
                 kinetics,
                 classes=names if names.is_file() else KINETICS_CLASSES,
             )
-    # The official files call the common validation part "test".
-    for split, official in (("train", "train"), ("val", "test")):
         if f"charades_{split}" not in DatasetCatalog:
-            _register_charades(f"charades_{split}", official, datasets / "charades")
-
-
-def _register_charades(name: str, split: str, root: Path) -> None:
-    file = root / f"Charades_v1_{split}.csv"
-    names = root / "Charades_v1_classes.txt"
-    folder = charades.video_folder(root)
-    _register(
-        name,
-        lambda: charades.read_csv(file, folder),
-        list_file=file,
-        root=folder,
-        classes=(
-            partial(charades.read_class_names, names)
-            if names.is_file()
-            else _numbers(charades.NUM_CLASSES)
-        ),
-        multi_label=True,
-        folder_rate=FOLDER_RATE,
-    )
-
-
-def _register(
-    name: str,
-    read: Callable[[], list[Entry]],
-    *,
-    list_file: Path | None,
-    root: Path,
-    classes: list[str] | Callable[[], list[str]],
-    multi_label: bool,
-    folder_rate: float,
-) -> None:
-    metadata = MetadataCatalog.get(name)
-
-    def load() -> list[dict[str, Any]]:
-        entries = read()
-        if not isinstance(classes, list) and metadata.get("thing_classes") is None:
-            highest = max((label for entry in entries for label in entry.labels), default=0)
-            metadata.thing_classes = classes() or _numbers(highest + 1)
-        return load_entries(
-            name,
-            entries,
-            root=root,
-            list_file=list_file or root,
-            num_classes=len(metadata.thing_classes),
-            folder_rate=folder_rate,
-        )
-
-    DatasetCatalog.register(name, load)
-    metadata.set(
-        evaluator_type="video_map" if multi_label else "video_top_k",
-        list_file=None if list_file is None else str(list_file),
-        video_root=str(root),
-        read_entries=read,
-    )
-    if isinstance(classes, list):
-        metadata.thing_classes = classes
+            register_videos(
+                f"charades_{split}",
+                root / f"Charades_v1_{official}.csv",
+                charades.video_folder(root),
+                classes=of_charades if of_charades.is_file() else charades.NUM_CLASSES,
+                multi_label=True,
+            )
 
 
 def load_entries(

@@ -6,12 +6,12 @@ problems.
 """
 
 from pathlib import Path
+from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from nl_detectron.utils.errors import UserError, nearest
-
+from ...utils.errors import UserError
 from .annotations import problems_of_annotations, problems_of_lists
 from .coco import Coco, Expected, read
 from .images import image_error, problems_of_images
@@ -41,7 +41,6 @@ def check_file(
     expected: Expected | None = None,
     decode: bool = True,
     progress: bool = False,
-    title: str | None = None,
 ) -> Report:
     """Report the problems of an annotation file and its images.
 
@@ -51,29 +50,22 @@ def check_file(
         expected: requirements of the run.
         decode: read every image, instead of only checking that its file exists.
         progress: show a progress bar while images are read.
-        title: name of the dataset in the report (default: the file).
     """
-    report = Report(title or str(annotations))
+    report = Report(str(annotations))
     _check(report, annotations, images, expected, decode=decode, progress=progress)
     return report
 
 
-def check_registered(
-    name: str,
-    *,
-    expected: Expected | None = None,
-    decode: bool = True,
-    with_images: bool = True,
-    progress: bool = False,
-) -> Report:
-    """Report the problems of a dataset in Detectron2's catalog; arguments as `check_file`.
+def check_registered(name: str, *, with_images: bool = True, **options: Any) -> Report:
+    """Report the problems of a dataset in Detectron2's catalog; `options` as for `check_file`.
 
     Raises:
-        UserError: there is no such dataset, or it has no annotation file in COCO's format.
+        UserError: it has no annotation file in COCO's format.
     """
     file, images = located(name)
-    folder = images if with_images else None
-    return check_file(file, folder, expected=expected, decode=decode, progress=progress, title=name)
+    report = check_file(file, images if with_images else None, **options)
+    report.title = name
+    return report
 
 
 def check_run(run: Run, *, decode: bool = True, progress: bool = False) -> list[Report]:
@@ -92,9 +84,6 @@ def check_run(run: Run, *, decode: bool = True, progress: bool = False) -> list[
 
 def located(name: str) -> tuple[Path, Path]:
     """Return annotation file and image folder of a dataset in Detectron2's catalog."""
-    known = list(DatasetCatalog.keys())
-    if name not in known:
-        raise UserError(f"dataset '{name}' is not registered.{nearest(name, known)}")
     metadata = MetadataCatalog.get(name)
     annotations, images = metadata.get("json_file"), metadata.get("image_root")
     if annotations is None or images is None:

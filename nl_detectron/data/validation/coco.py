@@ -29,7 +29,6 @@ class Expected:
         mask_format: ``INPUT.MASK_FORMAT``.
         keypoints: objects must have keypoints.
         num_keypoints: number of points of an object.
-        min_keypoints: ``MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE``.
     """
 
     role: Literal["train", "test"] | None = None
@@ -37,7 +36,6 @@ class Expected:
     mask_format: Literal["polygon", "bitmask"] = "polygon"
     keypoints: bool | None = None
     num_keypoints: int | None = None
-    min_keypoints: int = 0
 
 
 @dataclass
@@ -45,7 +43,6 @@ class Coco:
     """The well-formed entries of an annotation file.
 
     Attributes:
-        is_test: the file has no list of annotations, as COCO's test sets.
         has_masks: objects must have masks.
         has_keypoints: objects must have keypoints.
         num_keypoints: required number of points of an object; None if it is unknown.
@@ -55,7 +52,6 @@ class Coco:
     images: list[Entry] = field(default_factory=list)
     annotations: list[Entry] = field(default_factory=list)
     categories: list[Entry] = field(default_factory=list)
-    is_test: bool = False
     has_masks: bool = False
     has_keypoints: bool = False
     num_keypoints: int | None = None
@@ -67,6 +63,11 @@ class Coco:
     @cached_property
     def category_by_id(self) -> dict[int | str, Entry]:
         return {c["id"]: c for c in self.categories if c.get("id") is not None}
+
+    @property
+    def takes_polygons(self) -> bool:
+        """Return True if the dataset is trained on, with polygons."""
+        return self.expected.role != "test" and self.expected.mask_format == "polygon"
 
     def size(self, annotation: Entry) -> tuple[int, int] | None:
         """Return width and height of an annotation's image, if they are known."""
@@ -153,9 +154,6 @@ def read(path: Path, expected: Expected | None = None) -> tuple[Coco, list[Probl
     if not isinstance(content, dict):
         return coco, [Problem("not-coco", str(path), f"its content is {short_repr(content)}")]
     problems: list[Problem] = []
-    if "annotations" not in content and content.get("images") and coco.expected.role != "train":
-        coco.is_test, content["annotations"] = True, []
-        problems.append(Problem("no-annotations", str(path), "no 'annotations'"))
     for section in FIELDS:
         entries = content.get(section)
         if isinstance(entries, list):
@@ -186,16 +184,9 @@ def _read_entries(section: str, entries: list, well_formed: list[Entry]) -> Iter
                 if key not in OPTIONAL:
                     yield Problem("missing-key", where, f"no '{key}'")
             elif not is_valid(entry[key]):
-                value, entry[key] = entry[key], None
-                kind = "impossible-number" if _has_impossible_number(value) else "wrong-type"
-                yield Problem(kind, where, f"{key} is {short_repr(value)}, not {what}")
+                yield Problem("wrong-type", where, f"{key} is {short_repr(entry[key])}, not {what}")
+                entry[key] = None
         well_formed.append(entry)
-
-
-def _has_impossible_number(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(map(_has_impossible_number, value))
-    return type(value) in (int, float) and not is_number(value)
 
 
 def _name(section: str, entry: Any, position: int) -> str:

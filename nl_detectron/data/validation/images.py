@@ -11,7 +11,6 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tqdm import tqdm
 
-from ...utils import file_io
 from .coco import Entry, image_name
 from .kinds import Problem, error_text
 
@@ -59,26 +58,16 @@ def image_size(image: Entry) -> tuple[int, int] | None:
 
 def file_error(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     """Return kind and detail of a file's problem, without reading it."""
-    if problem := special_file(path):
-        return problem
     if not os.path.isfile(path):
         return "missing-image", "it is a folder" if os.path.isdir(path) else "no such file"
     return ("empty-image-file", "0 bytes") if os.path.getsize(path) == 0 else None
 
 
-def special_file(path: str | os.PathLike[str]) -> tuple[str, str] | None:
-    """Return the problem of a pipe, socket or device, which are never read; None for all else."""
-    kind = file_io.special_file(path)
-    return None if kind is None else ("unreadable-image", f"it is {kind}")
-
-
 def header_error(path: str) -> tuple[str, str] | None:
-    """Return the problem of a file that is special or has deep pixels, without decoding it.
+    """Return the problem of a file that has deep pixels, without decoding it.
 
     For a file that is no image, Pillow's error is raised.
     """
-    if problem := special_file(path):
-        return problem
     with PathManager.open(path, "rb") as file, Image.open(file) as image:
         return depth_error(image.mode)
 
@@ -102,8 +91,7 @@ def image_error(path: str, expected_size: tuple[int, int] | None) -> tuple[str, 
             return problem
         height, width = read_image(path, format="RGB").shape[:2]
     except Exception as failure:  # Pillow's decoders raise errors of any type on hostile bytes
-        is_cut_off = isinstance(failure, OSError) and "truncated" in str(failure)
-        return "truncated-image" if is_cut_off else "unreadable-image", error_text(failure)
+        return "unreadable-image", error_text(failure)
     if expected_size is not None and (width, height) != expected_size:
         expected = "x".join(map(str, expected_size))
         return "image-size", f"the file has {width}x{height} pixels, the annotations say {expected}"

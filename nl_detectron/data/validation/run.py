@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ...config import CLASSES_KEYS, dataset_names
 from ...utils.errors import short_repr
+from ..catalog import classes_differ
 from .coco import Coco, Expected
 from .kinds import Problem
 
@@ -49,7 +50,6 @@ class Run(Expected):
             mask_format=cfg.INPUT.MASK_FORMAT,
             keypoints=has_keypoints,
             num_keypoints=head.NUM_KEYPOINTS if has_keypoints else None,
-            min_keypoints=head.MIN_KEYPOINTS_PER_IMAGE if has_keypoints else 0,
             num_classes=attrgetter(key)(cfg) if key else None,
             oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
             classes_key=key or cls.classes_key,
@@ -74,7 +74,6 @@ class Run(Expected):
             mask_format=value(f"{mapper}.instance_mask_format", "polygon"),
             keypoints=value(f"{mapper}.use_keypoint", False),
             num_keypoints=value("model.roi_heads.keypoint_head.num_keypoints", None),
-            min_keypoints=value("dataloader.train.dataset.min_keypoints", 0),
             num_classes=value(key, None),
             oks_sigmas=next((tuple(found) for found in sigmas if found), ()),
             classes_key=key,
@@ -84,7 +83,7 @@ class Run(Expected):
         """Return the requirements for the dataset `name`."""
         values = {field.name: getattr(self, field.name) for field in fields(Expected)}
         if name not in self.train:
-            values.update(role="test", min_keypoints=0)
+            values.update(role="test")
         elif name not in self.test:
             values.update(role="train")
         return Expected(**values)
@@ -101,12 +100,6 @@ def problems_of_metadata(run: Run) -> Iterator[Problem]:
         if names is None or flips is None:
             missing = "keypoint_names" if names is None else "keypoint_flip_map"
             yield Problem("no-flip-map", where, f"no {missing}")
-            continue
-        flipped = [side for pair in flips for side in pair]
-        is_paired = all(len(pair) == 2 for pair in flips) and len(set(flipped)) == len(flipped)
-        if not (is_paired and set(flipped) <= set(names)):
-            detail = f"keypoint_flip_map is {short_repr(flips)}, keypoint_names {short_repr(names)}"
-            yield Problem("bad-flip-map", where, detail)
         elif points not in (None, len(names)):
             detail = f"{points} in the model, {len(names)} keypoint_names"
             yield Problem("keypoint-number", where, detail)
@@ -115,49 +108,42 @@ def problems_of_metadata(run: Run) -> Iterator[Problem]:
 
 
 class Summary(NamedTuple):
-    """Categories in the order of ids, used categories, and files of a dataset."""
+    """Categories in the order of ids, and files of a dataset."""
 
     name: str
     categories: list[str]
-    used: set[str]
     files: set[str]
 
     @classmethod
     def of(cls, name: str, coco: Coco) -> Self:
         ids = sorted(coco.category_by_id.items(), key=lambda item: (str(type(item[0])), item[0]))
-        by_id = {number: str(category.get("name")) for number, category in ids}
-        objects = {a.get("category_id") for a in coco.annotations if not a.get("iscrowd")}
-        used = {name for number, name in by_id.items() if number in objects}
         files = {i["file_name"] for i in coco.images if i.get("file_name") is not None}
-        return cls(name, list(by_id.values()), used, files)
+        return cls(name, [str(category.get("name")) for _, category in ids], files)
 
 
 def problems_between(run: Run, summaries: Sequence[Summary]) -> Iterator[Problem]:
     """Yield the problems of datasets with the model, their metadata, or each other."""
     train = [s for s in summaries if s.name in run.train]
-    trained = set[str]().union(*(s.used for s in train))
     for summary in summaries:
-        yield from _problems_of_categories(run, summary, (train or summaries)[0])
-        if summary.name in run.train:
-            continue
-        if summary.used:
-            for category in sorted(trained & set(summary.categories) - summary.used):
-                where = f"dataset '{summary.name}'"
-                yield Problem("category-only-in-train", where, short_repr(category))
-        for other in train:
+        yield from problems_of_categories(run, summary, (train or summaries)[0])
+        for other in train if summary.name not in run.train else ():
             roots = {MetadataCatalog.get(s.name).get("image_root") for s in (summary, other)}
             for file in sorted(summary.files & other.files) if len(roots) == 1 else ():
                 where = f"datasets '{other.name}' and '{summary.name}'"
                 yield Problem("file-in-train-and-test", where, short_repr(file))
 
 
-def _problems_of_categories(run: Run, summary: Summary, first: Summary) -> Iterator[Problem]:
-    where, number = f"dataset '{summary.name}'", len(summary.categories)
+def problems_of_categories(run: Run, summary: Summary, first: Summary) -> Iterator[Problem]:
+    """Yield the problems of a dataset's categories with the model, its metadata, and `first`."""
+    metadata = MetadataCatalog.get(summary.name)
+    where = f"dataset '{summary.name}' ({metadata.get('json_file', 'no annotation file')})"
+    number = len(summary.categories)
     if run.num_classes is not None and number != run.num_classes:
         kind = "too-many-categories" if number > run.num_classes else "too-few-categories"
-        yield Problem(kind, where, f"{number} categories, {run.num_classes} classes")
-    metadata = MetadataCatalog.get(summary.name).get("thing_classes")
-    for other, names in (("its metadata", metadata), (f"'{first.name}'", first.categories)):
-        if names is not None and list(names) != summary.categories:
-            detail = f"{short_repr(summary.categories)}, but in {other} {short_repr(list(names))}"
+        detail = f"{number} categories {short_repr(summary.categories)}"
+        yield Problem(kind, where, f"{detail}, but {run.classes_key} is {run.num_classes}")
+    in_metadata = metadata.get("thing_classes")
+    for other, names in (("its metadata", in_metadata), (f"'{first.name}'", first.categories)):
+        if classes_differ(names, summary.categories):
+            detail = f"{short_repr(summary.categories)}, but in {other} {short_repr(names)}"
             yield Problem("categories-differ", where, detail)

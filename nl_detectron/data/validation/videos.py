@@ -1,7 +1,6 @@
 """Problems of lists of videos, and of the videos in them."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..datasets import charades
-from ..datasets.video_list import Entry, read_list
+from ..datasets.video_list import Entry
 from ..video.info import VideoError
 from .images import problems_of_each
 from .kinds import Problem, Report
@@ -38,7 +37,7 @@ class VideoSet:
     @classmethod
     def of_list(cls, file: Path, root: Path) -> Self:
         """Read an unregistered list of videos, or a CSV file of Charades."""
-        entries = charades.read_csv(file, root) if charades.is_csv(file) else read_list(file)
+        entries = charades.read_list_or_csv(file, root)
         has_several = any(len(entry.labels) != 1 for entry in entries)
         return cls(name=str(file), entries=entries, root=root, multi_label=has_several)
 
@@ -109,57 +108,42 @@ def check_video_run(cfg: CfgNode, *, decode: bool = True, progress: bool = False
 
 def problems_of_list(videos: VideoSet) -> Iterator[Problem]:
     """Yield the problems of a list's lines."""
-    num_classes = None if videos.classes is None else len(videos.classes)
-    used: Counter[int] = Counter()
     first: dict[str, Entry] = {}
     for entry in videos.entries:
         where = _where(entry)
-        used.update(entry.labels)
-        for label in entry.labels:
-            if num_classes is not None and label >= num_classes:
-                detail = f"label {label} of {num_classes} classes, from 0"
-                yield Problem("video-label-range", where, detail)
+        if videos.classes is not None and max(entry.labels, default=-1) >= len(videos.classes):
+            detail = f"labels {entry.labels} of {len(videos.classes)} classes, from 0"
+            yield Problem("video-label-range", where, detail)
         if not entry.labels and not videos.multi_label:
             yield Problem("video-no-label", where, "no label")
         other = first.setdefault(os.path.normpath(entry.path), entry)
         if other is not entry:
             kind = "duplicate-video" if other.labels == entry.labels else "conflicting-labels"
             yield Problem(kind, where, f"it is in line {other.line} too")
-    for label in range(num_classes or max(used, default=-1) + 1):
-        if not used[label]:
-            name = str(label) if videos.classes is None else videos.classes[label]
-            yield Problem("class-without-video", f"class {label}", name)
 
 
 def problems_of_files(
     videos: VideoSet, *, decode: bool = True, progress: bool = False
 ) -> Iterator[Problem]:
     """Yield the problems of the videos' files; arguments as `check_videos`."""
-    entries = {videos.path(entry): entry for entry in videos.entries}
-
-    def find(path: str) -> Problem | None:
-        problem = video_error(path, decode=decode)
-        return problem and Problem(problem[0], _where(entries[path]), problem[1])
-
-    yield from problems_of_each(entries, find, unit="video", progress=decode and progress)
-
-
-def video_error(path: str, *, decode: bool = True) -> tuple[str, str] | None:
-    """Return kind and detail of the problem of a file or a folder of frames, decoding it all."""
     from ..video.probing import probe  # needs PyAV
     from ..video.reading import read_frames
 
-    if not os.path.lexists(path):
-        return "missing-video", f"no {path}"
-    if not decode:
+    entries = {videos.path(entry): entry for entry in videos.entries}
+
+    def find(path: str) -> Problem | None:
+        where = _where(entries[path])
+        if not os.path.lexists(path):
+            return Problem("missing-video", where, f"no {path}")
+        try:
+            info = probe(path) if decode else None
+            if info is not None and info.names is not None:
+                read_frames(path, range(info.num_frames), info, size=(1, 1))
+        except (VideoError, OSError, ValueError) as failure:
+            return Problem("unreadable-video", where, f"{path!r}: {failure}")
         return None
-    try:
-        info = probe(path)
-        if info.names is not None:
-            read_frames(path, range(info.num_frames), info, size=(1, 1))
-    except (VideoError, OSError, ValueError) as failure:
-        return "unreadable-video", f"{path!r}: {failure}"
-    return None
+
+    yield from problems_of_each(entries, find, unit="video", progress=decode and progress)
 
 
 def problems_between(train: VideoSet, test: VideoSet) -> Iterator[Problem]:

@@ -6,20 +6,19 @@ with any number of loader workers.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.data.build import build_batch_data_loader, trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-from ...utils.errors import ConfigError
-from .mapper import BadVideoError, TestMapper, TrainMapper
-from .skipping import SkippedVideos, skipped_file
+from ...utils.errors import ConfigError, DataError
+from .mapper import TestMapper, TrainMapper, bad_video
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +30,14 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> DataLoader
     """Return a loader of endless batches of ``DATASETS.TRAIN``, lists of `TrainMapper`'s dicts.
 
     Raises:
-        BadVideoError: a video is unreadable, now or during iteration, unless
-            ``DATALOADER.SKIP_BAD_VIDEOS`` is set.
-        DataError: the share of skipped videos exceeds ``DATALOADER.MAX_BAD_VIDEOS``.
+        DataError: a video is unreadable; with ``DATALOADER.SKIP_BAD_VIDEOS`` only if probing did
+            not find that, or if their share exceeds ``DATALOADER.MAX_BAD_VIDEOS``.
     """
-    videos, skipped = _load(cfg, cfg.DATASETS.TRAIN)
+    videos = [video for name in cfg.DATASETS.TRAIN for video in _readable_videos(cfg, name)]
     for name in cfg.DATASETS.TRAIN:
         check_classes(name, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)
     return build_batch_data_loader(
-        TrainingClips(videos, mapper or TrainMapper.from_config(cfg), skipped),
+        TrainingClips(videos, mapper or TrainMapper.from_config(cfg)),
         ClipSampler(len(videos)),
         cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=False,
@@ -47,27 +45,17 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> DataLoader
     )
 
 
-def build_test_loader(
-    cfg: CfgNode,
-    name: str,
-    mapper: Mapper | None = None,
-    *,
-    without: Collection[str] = (),
-) -> DataLoader:
+def build_test_loader(cfg: CfgNode, name: str, mapper: Mapper | None = None) -> DataLoader:
     """Return a loader of the dataset `name`: each video once, with all its views.
 
     The videos are divided among any number of processes. Errors are those of `build_train_loader`.
-
-    Args:
-        without: ids of videos to skip, which an interrupted evaluation has finished.
     """
-    videos, skipped = _load(cfg, [name])
+    videos = _readable_videos(cfg, name)
     check_classes(name, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)
-    rest = [video for video in videos if video["video_id"] not in without]
-    return TestLoader(
-        TestVideos(rest, mapper or TestMapper.from_config(cfg), skipped),
+    return DataLoader(
+        MapDataset(DatasetFromList(videos, copy=False), mapper or TestMapper.from_config(cfg)),
         batch_size=1,
-        sampler=InferenceSampler(len(rest)) if rest else None,
+        sampler=InferenceSampler(len(videos)),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
     )
@@ -85,94 +73,38 @@ class ClipSampler(TrainingSampler):
 
 
 class TrainingClips(Dataset):
-    """Clips of videos, indexed by the items of `ClipSampler`.
+    """Clips of videos, indexed by the items of `ClipSampler`."""
 
-    Args:
-        skipped: counter of unreadable videos, each of which is replaced by a random other one. With
-            None an unreadable video is an error.
-    """
-
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        mapper: Callable[..., Any],
-        skipped: SkippedVideos | None = None,
-    ) -> None:
+    def __init__(self, videos: Sequence[Video], mapper: Callable[..., Any]) -> None:
         self.videos = DatasetFromList(list(videos), copy=False)
-        self.mapper, self.skipped = mapper, skipped
+        self.mapper = mapper
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, drawn: tuple[int, tuple[int, int]]) -> dict[str, Any]:
         index, numbers = drawn
-        random = np.random.default_rng(numbers)
-        while True:
-            video = self.videos[index]
-            try:
-                return self.mapper(video, random)
-            except BadVideoError as error:
-                if self.skipped is None:
-                    raise
-                self.skipped.add(error, video["file_name"])
-            index = int(random.integers(len(self.videos)))
+        return self.mapper(self.videos[index], np.random.default_rng(numbers))
 
 
-class TestVideos(Dataset):
-    """All views of a video; None for a skipped one."""
-
-    __test__ = False
-
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        mapper: Callable[..., Any],
-        skipped: SkippedVideos | None = None,
-    ) -> None:
-        self.videos = DatasetFromList(list(videos), copy=False) if videos else []
-        self.mapper, self.skipped = mapper, skipped
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def __getitem__(self, index: int) -> dict[str, Any] | None:
-        video = self.videos[index]
-        try:
-            return self.mapper(video)
-        except BadVideoError as error:
-            if self.skipped is None:
-                raise
-            self.skipped.add(error, video["file_name"])
-            return None
-
-
-class TestLoader(DataLoader):
-    """A loader without the None of skipped videos."""
-
-    __test__ = False
-
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:  # type: ignore[override]
-        return (batch for batch in super().__iter__() if batch != [None])
-
-
-def _load(cfg: CfgNode, names: Sequence[str]) -> tuple[list[Video], SkippedVideos | None]:
-    """Return the videos that probing found readable, and the counter of the others."""
-    videos = [video for name in names for video in load_videos(name)]
+def _readable_videos(cfg: CfgNode, name: str) -> list[Video]:
+    """Return the videos of a dataset without those that probing found unreadable."""
+    videos = load_videos(name)
     bad = [video for video in videos if "error" in video]
+    if not bad:
+        return videos
+    first = bad_video(bad[0]["file_name"], bad[0]["error"])
     if not cfg.DATALOADER.SKIP_BAD_VIDEOS:
-        if bad:
-            raise _error_of(bad[0])
-        return videos, None
-    skipped = SkippedVideos(
-        skipped_file(cfg.OUTPUT_DIR),
-        " and ".join(names),
-        num_videos=len(videos),
-        limit=cfg.DATALOADER.MAX_BAD_VIDEOS,
-    )
-    if comm.is_main_process():
-        for video in bad:
-            skipped.add(_error_of(video), video["file_name"])
-    return [video for video in videos if "error" not in video], skipped
+        raise first
+    limit = cfg.DATALOADER.MAX_BAD_VIDEOS
+    if len(bad) > limit * len(videos) or len(bad) == len(videos):
+        raise DataError(
+            f"{len(bad)} of the {len(videos)} videos of '{name}' are unreadable, but "
+            f"DATALOADER.MAX_BAD_VIDEOS allows a share of {limit:g}; the first is {first}"
+        )
+    for video in bad:
+        logger.warning("Skipping unreadable video %r: %s", video["file_name"], video["error"])
+    return [video for video in videos if "error" not in video]
 
 
 def load_videos(name: str) -> list[Video]:
@@ -184,10 +116,6 @@ def load_videos(name: str) -> list[Video]:
             comm.synchronize()
     comm.synchronize()
     return DatasetCatalog.get(name)
-
-
-def _error_of(video: Video) -> BadVideoError:
-    return BadVideoError.of(video["file_name"], video["error"])
 
 
 def check_classes(name: str, num_classes: int) -> None:

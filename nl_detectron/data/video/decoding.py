@@ -26,8 +26,6 @@ FORMATS = (
     *("asf", "avi", "flv", "gif", "h264", "hevc", "ivf", "m4v", "matroska", "mjpeg", "mov", "mpeg"),
     *("mpegts", "mpegvideo", "mxf", "ogg", "rm", "vc1", "wtv", "yuv4mpegpipe"),
 )
-MAX_PIXELS = 1 << 26
-"""Largest frame, 8192 x 8192; more indicates a broken header."""
 
 
 @contextmanager
@@ -81,15 +79,9 @@ def video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
         raise VideoError("it has no video stream")
     if stream.codec_context is None:
         raise VideoError("there is no decoder for its video stream")
-    check_size(stream.width, stream.height)
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return stream
-
-
-def check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise VideoError(f"frames must have at most {MAX_PIXELS} pixels, got {width}x{height}")
 
 
 def time_base_of(stream: "av.VideoStream") -> Fraction:
@@ -124,8 +116,6 @@ def decode(
                 raise
             continue  # the stream begins inside a group of pictures
         for frame in frames:
-            if not count:
-                check_size(frame.width, frame.height)
             stamp = frame.pts
             if stamp is None or (count and stamp <= start):
                 stamp = end
@@ -150,10 +140,6 @@ def _check_whole(
         promised = len(stream.index_entries)
     elif kind == "avi":  # the header also counts dropped frames, which have no packet
         promised = 0
-        with open(container.name, "rb") as file:
-            size = int.from_bytes(file.read(8)[4:], "little") + 8
-        if container.size < size < 1 << 32:  # a larger size means that the writer did not know it
-            raise VideoError(f"it is truncated after {container.size} of {size} bytes")
     if packets < promised:
         raise VideoError(f"it is truncated after {packets} of {promised} packets")
 

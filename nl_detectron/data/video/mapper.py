@@ -11,27 +11,18 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
-from ...utils.errors import DataError
+from ...utils.errors import DataError, one_line
 from . import sampling
 from .info import VideoError, VideoInfo
 from .reading import WHOLE, Window, read_frames, resized
 
-_WAY_OUT = (
-    "`nl-detectron check` lists all such files, and DATALOADER.SKIP_BAD_VIDEOS True skips them"
-)
 
-
-class BadVideoError(DataError):
-    """An unreadable video; the message names its file and the reason in one line."""
-
-    def __init__(self, message: str, *, reason: str = "") -> None:
-        super().__init__(message)
-        self.reason = reason
-
-    @classmethod
-    def of(cls, path: str, reason: object) -> Self:
-        text = " ".join(str(reason).split())
-        return cls(f"video {path!r}: {text}; {_WAY_OUT}", reason=text)
+def bad_video(path: str, reason: object) -> DataError:
+    """Return the error of an unreadable video: its file and the reason in one line."""
+    return DataError(
+        f"video {path!r}: {one_line(reason)}; `nl-detectron check` lists all such files, and "
+        "DATALOADER.SKIP_BAD_VIDEOS True skips those that probing finds"
+    )
 
 
 class TrainMapper:
@@ -75,7 +66,7 @@ class TrainMapper:
         """Return ``clips`` ``(1, 3, T, H, W)``, ``labels``, ``video_id`` and ``file_name``.
 
         Raises:
-            BadVideoError: the video cannot be read.
+            DataError: the video cannot be read.
         """
         info: VideoInfo = video["info"]
         indices = sampling.random_clip(
@@ -123,7 +114,7 @@ class TestMapper:
         """Return ``clips`` ``(clips * crops, 3, T, H, W)`` and the rest as `TrainMapper` does.
 
         Raises:
-            BadVideoError: the video cannot be read.
+            DataError: the video cannot be read.
         """
         info: VideoInfo = video["info"]
         indices = sampling.even_clips(
@@ -167,7 +158,7 @@ def _read(
     try:
         return read_frames(path, indices, video["info"], size=size, window=window)
     except VideoError as error:
-        raise BadVideoError.of(path, error) from error
+        raise bad_video(path, error) from error
 
 
 def _labels_of_clip(video: dict[str, Any], indices: np.ndarray) -> list[int]:

@@ -55,7 +55,6 @@ class VideoStream:
     Attributes:
         expected: number of frames in the file's header; None if it has none.
         rate: frames per second.
-        origin: time of the first frame in the file's clock, in seconds, set by the first iteration.
 
     Raises:
         VideoError: the video cannot be opened.
@@ -69,7 +68,6 @@ class VideoStream:
         folder_rate: float = FOLDER_RATE,
     ) -> None:
         self.path = path
-        self.origin = Fraction(0)
         self._scale: Scale = scale or (lambda height, width: (height, width))
         self._folder = probe(path, folder_rate=folder_rate) if os.path.isdir(path) else None
         self.expected: int | None
@@ -107,11 +105,11 @@ class VideoStream:
                 if size is None:
                     orientation = orientation_of(frame)
                     size = self._scale(*orientation.size(frame.height, frame.width))
-                    self.origin = start * unit
+                    first = start
                 yield Frame(
                     pixels=shown(frame, reformatter, size, orientation),
-                    start=start * unit - self.origin,
-                    end=end * unit - self.origin,
+                    start=(start - first) * unit,
+                    end=(end - first) * unit,
                 )
 
 
@@ -123,7 +121,6 @@ class Camera:
     """
 
     expected: int | None = None
-    origin = Fraction(0)
 
     def __init__(self) -> None:
         self._capture = cv2.VideoCapture(0)

@@ -1,7 +1,6 @@
-"""Writing of frames as a video or an animation, with times and sound of another video."""
+"""Writing of frames as a video or an animation."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...utils.errors import UserError
-from .decoding import av, opened
-from .info import VideoError
+from .decoding import av
 from .streaming import Frame
 
 CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
@@ -34,13 +32,8 @@ class VideoWriter:
         path: file to write, in a format of `CODECS`; an existing one is replaced.
         size: height and width of the frames.
         rate: frames per second, on average.
-        sound_of: file whose first audio stream is copied unchanged; None for none.
-        origin: time of the first frame in that file's clock, in seconds.
         is_constant: write frames at exactly `rate`. With the same libraries, the same frames give
             the same bytes. The file is larger.
-
-    Attributes:
-        lost_sound: reason if the sound of `sound_of` is missing; "" otherwise.
 
     Raises:
         UserError: `path` cannot be written, here or later.
@@ -52,8 +45,6 @@ class VideoWriter:
         *,
         size: tuple[int, int],
         rate: Fraction,
-        sound_of: str | os.PathLike[str] | None = None,
-        origin: Fraction = Fraction(0),
         is_constant: bool = False,
     ) -> None:
         codec = codec_for(path)
@@ -62,13 +53,11 @@ class VideoWriter:
             # x264's slower presets read uninitialized memory, so their bytes can differ.
             options = options | {"preset": "ultrafast", "threads": "1"}
         self._tick = 1 / (1024 * rate) if is_constant else _TICK
-        self.path, self.lost_sound = path, ""
-        self._end = Fraction(0)
+        self.path = path
         self._next = 0  # the first free tick
         self._padding = [(0, size[0] % 2), (0, size[1] % 2), (0, 0)]
-        self._closing = contextlib.ExitStack()
         with self._errors():
-            self._container = self._closing.enter_context(av.open(str(path), "w"))
+            self._container = av.open(str(path), "w")
             self._stream = cast(
                 av.VideoStream,
                 self._container.add_stream(
@@ -78,62 +67,29 @@ class VideoWriter:
             self._stream.height, self._stream.width = (side + side % 2 for side in size)
             self._stream.pix_fmt = "yuv420p"
             self._stream.codec_context.time_base = self._tick
-            self._sound = self._open_sound(sound_of, origin) if sound_of else iter(())
-            self._next_sound = next(self._sound, None)
 
     def write(self, frame: Frame) -> None:
-        """Write a frame, RGB uint8 of the given size, and the sound up to its start."""
+        """Write a frame, RGB uint8 of the given size."""
         with self._errors():
-            self._copy_sound(until=frame.start)
             encoded = av.VideoFrame.from_ndarray(np.pad(frame.pixels, self._padding, "edge"))
             encoded.pts = max(round(frame.start / self._tick), self._next)
             encoded.duration = max(round(frame.end / self._tick) - encoded.pts, 1)
             self._next = encoded.pts + 1
             encoded.time_base = self._tick
             self._container.mux(self._stream.encode(encoded))
-            self._end = frame.end
 
-    def finish(self, *, is_whole: bool = True) -> None:
-        """Write the end of the video, with the rest of the sound if `is_whole`."""
+    def finish(self) -> None:
+        """Write the end of the video."""
         with self._errors():
-            self._copy_sound(until=None if is_whole else self._end)
             self._container.mux(self._stream.encode())
-            self._closing.close()
+            self._container.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(av.FFmpegError, OSError):
-            self._closing.close()
-
-    def _open_sound(
-        self, source: str | os.PathLike[str], origin: Fraction
-    ) -> Iterator["av.Packet"]:
-        container, _ = self._closing.enter_context(opened(source))
-        if not container.streams.audio:
-            return iter(())
-        stream = container.streams.audio[0]
-        name = stream.codec_context.name if stream.codec_context else "of an unknown kind"
-        try:
-            if name not in self._container.supported_codecs:
-                raise ValueError
-            copy = self._container.add_stream_from_template(stream)
-        except (av.FFmpegError, ValueError):
-            self.lost_sound = f"a {self.path.suffix} file cannot hold its sound ({name})"
-            return iter(())
-        return _packets(container, stream, copy, origin)
-
-    def _copy_sound(self, until: Fraction | None) -> None:
-        try:
-            while (packet := self._next_sound) is not None:
-                if until is not None and (packet.pts or 0) * packet.time_base > until:
-                    return
-                self._next_sound = next(self._sound, None)
-                self._container.mux(packet)
-        except VideoError as error:
-            self._next_sound = None
-            self.lost_sound = f"its sound cannot be read to the end ({error})"
+            self._container.close()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -180,31 +136,3 @@ def codec_for(path: Path) -> str:
         raise UserError(
             f"expected a video file with suffix {', '.join(CODECS)}, got {path}"
         ) from error
-
-
-def _packets(
-    container: "av.container.InputContainer",
-    stream: "av.AudioStream",
-    copy: "av.AudioStream",
-    origin: Fraction,
-) -> Iterator["av.Packet"]:
-    """Yield the packets of `stream` from `origin` on, for `copy`, which starts there.
-
-    A packet with a decreasing time stamp starts when the last one ends.
-    """
-    last, end = -1, 0
-    try:
-        for packet in container.demux(stream):
-            if packet.pts is None or not packet.size:
-                continue
-            stamp = packet.pts - round(origin / packet.time_base)
-            if stamp <= last:
-                if last < 0:
-                    continue
-                stamp = end
-            last, end = stamp, stamp + (packet.duration or 1)
-            packet.pts = packet.dts = stamp  # sound has no packets out of order
-            packet.stream = copy
-            yield packet
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(str(error)) from error

@@ -1,7 +1,6 @@
 """C2D and I3D: ResNets of clips (sections 3.3 and 4.1, Table 1), with non-local blocks."""
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -23,8 +22,6 @@ RESIDUAL_BLOCKS = {  # of res2 to res5
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-TEMPORAL = ("c2d", "i3d_3x1x1", "i3d_3x3x3")
-POOLING = ("official", "paper")
 Size = tuple[int, int, int]  # T, H, W
 
 
@@ -245,7 +242,7 @@ class VideoResNet(ResNet):
             non-local blocks; 0 freezes nothing.
 
     Raises:
-        ValueError: for an argument outside these.
+        ValueError: basic blocks do not have `temporal` or `res5_dilation`, or `norm` is unknown.
     """
 
     def __init__(
@@ -267,20 +264,12 @@ class VideoResNet(ResNet):
         freeze_at: int = 0,
     ) -> None:
         basic = depth < 50
-        for name, value, allowed in (
-            ("depth", depth, tuple(RESIDUAL_BLOCKS)),
-            ("temporal", temporal, ("c2d", "i3d_3x3x3") if basic else TEMPORAL),
-            ("stem_time_stride", stem_time_stride, (1, 2)),
-            ("pooling", pooling, POOLING),
-            ("res5_dilation", res5_dilation, (1,) if basic else (1, 2)),
-        ):
-            if value not in allowed:
-                choices = ", ".join(map(str, allowed))
-                where = "" if name == "depth" else f" at depth {depth}"
-                raise ValueError(f"{name} is {value!r}; allowed{where}: {choices}")
+        if basic and (temporal == "i3d_3x1x1" or res5_dilation > 1):
+            raise ValueError(
+                f"expected temporal c2d or i3d_3x3x3 and res5_dilation 1 at depth {depth}, got "
+                f"{temporal} and {res5_dilation}"
+            )
         names = ("stem", *STAGES)
-        if not out_features or not set(out_features) <= set(names):
-            raise ValueError(f"out_features is {list(out_features)}; allowed: {', '.join(names)}")
         stem = VideoStem(
             in_channels,
             stem_channels,
@@ -377,49 +366,31 @@ def _size_after(module: Any, size: Size) -> Size:
     return t, h, w
 
 
-# The config key of each argument of `VideoResNet`.
-_KEYS = {
-    "depth": "MODEL.RESNETS.DEPTH",
-    "temporal": "MODEL.VIDEO_RESNET.TEMPORAL",
-    "stem_time_stride": "MODEL.VIDEO_RESNET.STEM_TIME_STRIDE",
-    "pooling": "MODEL.VIDEO_RESNET.POOLING",
-    "norm": "MODEL.RESNETS.NORM",
-    "stem_channels": "MODEL.RESNETS.STEM_OUT_CHANNELS",
-    "res2_channels": "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    "groups": "MODEL.RESNETS.NUM_GROUPS",
-    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
-    "res5_dilation": "MODEL.RESNETS.RES5_DILATION",
-    "out_features": "MODEL.RESNETS.OUT_FEATURES",
-    "freeze_at": "MODEL.BACKBONE.FREEZE_AT",
-}
-
-
 @BACKBONE_REGISTRY.register()
 @builds_nonlocal_blocks
 def build_nonlocal_video_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VideoResNet:
     """Build a `VideoResNet` from MODEL.RESNETS and MODEL.VIDEO_RESNET, with its blocks.
 
     Raises:
-        ConfigError: for a value that `VideoResNet` does not allow, DEFORM_ON_PER_STAGE, or
-            GROUP_FRAMES that do not divide a stage's time steps for INPUT.CLIP.FRAMES.
+        ConfigError: GROUP_FRAMES do not divide a stage's time steps for INPUT.CLIP.FRAMES.
     """
-    resnets = cfg.MODEL.RESNETS
-    if any(resnets.DEFORM_ON_PER_STAGE):
-        raise ConfigError(
-            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE is {list(resnets.DEFORM_ON_PER_STAGE)}; allowed in "
-            "a video network: False for all stages"
-        )
-    arguments = {name: attrgetter(key)(cfg) for name, key in _KEYS.items()}
-    try:
-        resnet = VideoResNet(
-            input_shape.channels,
-            bottleneck_channels=resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP,
-            **arguments,
-        )
-    except ValueError as error:
-        name, _, rest = str(error).partition(" ")
-        key = _KEYS.get(name, "MODEL.RESNETS:")
-        raise ConfigError(f"{key} {rest if name in _KEYS else error}") from error
+    resnets, video = cfg.MODEL.RESNETS, cfg.MODEL.VIDEO_RESNET
+    resnet = VideoResNet(
+        input_shape.channels,
+        depth=resnets.DEPTH,
+        temporal=video.TEMPORAL,
+        stem_time_stride=video.STEM_TIME_STRIDE,
+        pooling=video.POOLING,
+        norm=resnets.NORM,
+        stem_channels=resnets.STEM_OUT_CHANNELS,
+        res2_channels=resnets.RES2_OUT_CHANNELS,
+        bottleneck_channels=resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP,
+        groups=resnets.NUM_GROUPS,
+        stride_in_1x1=resnets.STRIDE_IN_1X1,
+        res5_dilation=resnets.RES5_DILATION,
+        out_features=resnets.OUT_FEATURES,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+    )
     add_from_config(cfg, resnet)
     _check_group_frames(cfg, resnet)
     return resnet

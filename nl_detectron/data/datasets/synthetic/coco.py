@@ -1,7 +1,7 @@
 """Writing of drawn images to a folder in COCO's format."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,42 +186,29 @@ def write(
     bar = tqdm(total=sum(splits.values()), desc=description, unit="image", disable=not progress)
     with written_whole(folder, description) as unfinished, bar:
         for split, count in splits.items():
-            annotated = _counted((draw(split, i) for i in range(count)), bar)
-            _write_split(unfinished, split, class_names, annotated, description)
-
-
-def _counted(annotated: Iterable[AnnotatedImage], bar: tqdm) -> Iterator[AnnotatedImage]:
-    for image in annotated:
-        yield image
-        bar.update()
-
-
-def _write_split(
-    folder: Path,
-    split: str,
-    class_names: Sequence[str],
-    annotated: Iterable[AnnotatedImage],
-    description: str,
-) -> None:
-    image_root = image_folder(folder, split)
-    image_root.mkdir()
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, drawn in enumerate(annotated, 1):
-        name = f"{image_id:06d}.jpg"
-        bgr = np.ascontiguousarray(drawn.image[..., ::-1])
-        encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-        (image_root / name).write_bytes(encoded.tobytes())
-        height, width = drawn.image.shape[:2]
-        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-        for annotation in drawn.annotations:
-            annotations.append(annotation | {"id": len(annotations) + 1, "image_id": image_id})
-    content = {
-        "info": {"description": description},
-        "images": images,
-        "annotations": annotations,
-        "categories": categories(class_names),
-    }
-    path = annotation_file(folder, split)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")), encoding="utf-8")
+            image_root = image_folder(unfinished, split)
+            image_root.mkdir()
+            images: list[dict[str, Any]] = []
+            annotations: list[dict[str, Any]] = []
+            for image_id in range(1, count + 1):
+                drawn = draw(split, image_id - 1)
+                name = f"{image_id:06d}.jpg"
+                bgr = np.ascontiguousarray(drawn.image[..., ::-1])
+                encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+                (image_root / name).write_bytes(encoded.tobytes())
+                height, width = drawn.image.shape[:2]
+                images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+                for annotation in drawn.annotations:
+                    new_ids = {"id": len(annotations) + 1, "image_id": image_id}
+                    annotations.append(annotation | new_ids)
+                bar.update()
+            content = {
+                "info": {"description": description},
+                "images": images,
+                "annotations": annotations,
+                "categories": categories(class_names),
+            }
+            path = annotation_file(unfinished, split)
+            path.parent.mkdir(exist_ok=True)
+            text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+            path.write_text(text, encoding="utf-8")
