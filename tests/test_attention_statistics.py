@@ -1,5 +1,6 @@
 """Statistics of attention against their formulas on explicit maps, in float64."""
 
+from argparse import Namespace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.structures import Boxes, Instances
 from torch.nn import functional as F
 
+from nl_detectron import add_nonlocal_config
 from nl_detectron.analysis.attention import BlockInput, ImageAttention, attention_weights
 from nl_detectron.analysis.grid import Axis, Grid
 from nl_detectron.analysis.statistics import (
@@ -21,6 +24,8 @@ from nl_detectron.analysis.statistics import (
     given_regions,
 )
 from nl_detectron.data.datasets.synthetic import clips
+from nl_detectron.engine import Trainer
+from nl_detectron.evaluation.attention_evaluation import evaluate_attention
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 from nl_detectron.modeling import attention_rows
 from nl_detectron.utils.errors import UserError
@@ -331,3 +336,52 @@ def test_signals_of_the_embedded_clips() -> None:
             assert np.abs(frames[number] - absent)[y0:y1, x0:x1].max() > 20
     assert not seen[0] & seen[1]
     assert clips.signal_regions(Path("val/000001.mp4")) == []
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = make_block().float()
+
+    def forward(self, samples: list[dict[str, torch.Tensor]]) -> None:
+        assert not self.training
+        for sample in samples:
+            self.block(sample["x"])
+
+
+def test_blocks_are_measured_in_training() -> None:
+    torch.manual_seed(2)
+    net = Net().train()
+    samples = [torch.randn(2, 6, 4, 7), torch.randn(1, 6, 4, 7), torch.randn(0, 6, 4, 7)]
+    logged = evaluate_attention(net, ({"x": x} for x in samples))
+    assert net.training
+    assert not net.block._forward_pre_hooks
+    statistics = BlockStatistics("b", "embedded_gaussian")
+    for x in torch.cat(samples):
+        statistics.add(seen_by(net.block, x))
+    figures = statistics.figures()
+    assert logged == {
+        "nonlocal/block/entropy": pytest.approx(figures["entropy"]),
+        "nonlocal/block/query_dependence": pytest.approx(figures["divergence"]),
+    }
+    assert evaluate_attention(net, [{"x": samples[2]}]) == {}
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_evaluations_measure_the_first_samples_if_asked_to(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    samples = [{"x": torch.randn(1, 6, 4, 7)} for _ in range(3)]
+    trainer = Trainer.__new__(Trainer)
+    monkeypatch.setattr(trainer, "test", lambda cfg, model: {"bbox": {"AP": 1.0}})
+    monkeypatch.setattr(trainer, "build_test_loader", lambda cfg, name: [samples[:1], samples[1:]])
+    trainer.iter, trainer.max_iter = 0, 9
+    trainer.cfg = get_cfg()
+    add_nonlocal_config(trainer.cfg)
+    trainer.cfg.TEST.ATTENTION_SAMPLES = count
+    trainer.cfg.DATASETS.TEST = ("a",)
+    trainer._trainer = Namespace(model=Net())
+    results = trainer._evaluate()
+    assert results == {"bbox": {"AP": 1.0}, **evaluate_attention(trainer.model, samples[:count])}
+    assert len(results) == (3 if count else 1)

@@ -101,6 +101,7 @@ def refused(check: Callable[[CfgNode], None], cfg: CfgNode) -> str:
         ("SOLVER.ACCUMULATE_STEPS", 0),
         ("INPUT.CLIP.FRAMES", 0),
         ("TEST.VIEW_POOLING", "median"),
+        ("TEST.ATTENTION_SAMPLES", -1),
         ("MODEL.VIDEO_CLASSIFIER.DROPOUT", 1.0),
         ("DATALOADER.MAX_BAD_VIDEOS", 5.0),
     ],

@@ -193,7 +193,8 @@ for section, key in ((cfg.MODEL.RESNETS, "NON_LOCAL"), (cfg, "WANDB"),
                      (cfg.MODEL, "VIDEO_RESNET"), (cfg.MODEL, "VIDEO_CLASSIFIER"),
                      (cfg.INPUT, "CLIP"), (cfg.TEST, "CLIPS"), (cfg.TEST, "CROPS"),
                      (cfg.TEST, "VIEW_POOLING"), (cfg.DATALOADER, "SKIP_BAD_VIDEOS"),
-                     (cfg.DATALOADER, "MAX_BAD_VIDEOS"), (cfg.DATASETS, "REGISTER")):
+                     (cfg.DATALOADER, "MAX_BAD_VIDEOS"),
+                     (cfg.DATASETS, "REGISTER"), (cfg.TEST, "ATTENTION_SAMPLES")):
     section.pop(key)
 print(json.dumps({
     "registries before": names,

@@ -118,6 +118,7 @@ _OTHERS = [
     _at_least("TEST.CLIPS", 1),
     _at_least("TEST.CROPS", 1),
     _one_of("TEST.VIEW_POOLING", "mean", "max"),
+    _at_least("TEST.ATTENTION_SAMPLES", 0),
     _one_of("MODEL.VIDEO_RESNET.TEMPORAL", "c2d", "i3d_3x1x1", "i3d_3x3x3"),
     _one_of("MODEL.VIDEO_RESNET.STEM_TIME_STRIDE", 1, 2),
     _one_of("MODEL.VIDEO_RESNET.POOLING", "official", "paper"),

@@ -50,6 +50,8 @@ TEST:
   CLIPS: 10                            # clips per video, evenly spread
   CROPS: 3                             # crops per clip, along the longer side
   VIEW_POOLING: mean                   # pooling of the views' probabilities: mean or max
+  ATTENTION_SAMPLES: 0                 # test samples on which every evaluation measures the blocks;
+                                       # 0 is off
 WANDB:
   PROJECT: ""                          # project of Weights & Biases for the curves; "" is off
 ```
@@ -113,6 +115,7 @@ def add_nonlocal_config(cfg: CfgNode) -> None:
     cfg.TEST.CROPS = 3
     cfg.TEST.VIEW_POOLING = "mean"
     cfg.DATASETS.REGISTER = []
+    cfg.TEST.ATTENTION_SAMPLES = 0
     cfg.DATALOADER.SKIP_BAD_VIDEOS = False
     cfg.DATALOADER.MAX_BAD_VIDEOS = 0.05
     cfg.SOLVER.ACCUMULATE_STEPS = 1

@@ -19,6 +19,7 @@ _LAZY_PARTS = ("model", "optimizer", "dataloader", "train")
 # Keys of `train` that Detectron2's own LazyConfigs do not have.
 _OUR_KEYS: dict[str, Any] = {
     "accumulate_steps": 1,
+    "attention_samples": 0,
     "expected_results": [],
     "wandb_project": "",
 }
@@ -31,6 +32,7 @@ _LAZY_TO_TRAIN = (
 _LAZY_SMALLEST = {
     "train.max_iter": 1,
     "train.accumulate_steps": 1,
+    "train.attention_samples": 0,
     "train.checkpointer.period": 1,
     "train.eval_period": 0,
     "train.log_period": 1,

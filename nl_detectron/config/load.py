@@ -36,6 +36,7 @@ _LAZY_KEYS: dict[str, tuple[str, Any]] = {
     "SOLVER.CHECKPOINT_PERIOD": ("train.checkpointer.period", 0),
     "TEST.EVAL_PERIOD": ("train.eval_period", 0),
     "TEST.EXPECTED_RESULTS": ("train.expected_results", []),
+    "TEST.ATTENTION_SAMPLES": ("train.attention_samples", 0),
     "WANDB.PROJECT": ("train.wandb_project", ""),
 }
 # Keys that only a LazyConfig has, with Detectron2's values for a YAML config.

@@ -5,6 +5,7 @@ import logging
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ from ..config import Config, dataset_names, setting
 from ..data import build as data
 from ..data.catalog import classes_differ, metadata_of
 from ..evaluation import build_evaluator
+from ..evaluation.attention_evaluation import evaluate_attention
 from ..modeling import build_model
 from ..utils.errors import ConfigError, UserError, short_repr
 from .data_order import ExactResume
@@ -271,7 +273,20 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
 
     def _evaluate(self) -> dict[str, Any]:
         self._last_eval_results = self.test(self.cfg, self.model)
-        return self._last_eval_results
+        return {**self._last_eval_results, **self._evaluate_attention()}
+
+    def _evaluate_attention(self) -> dict[str, float]:
+        count = setting(self.cfg, "TEST.ATTENTION_SAMPLES")
+        if not count:
+            return {}
+        # All processes load the dataset, which they may wait for, but the main one alone measures.
+        loader = self.build_test_loader(self.cfg, dataset_names(self.cfg, "test")[0])
+        if not comm.is_main_process():
+            return {}
+        model: Any = self.model
+        return evaluate_attention(
+            getattr(model, "module", model), islice(chain.from_iterable(loader), count)
+        )
 
     def _build_precise_bn(self) -> HookBase | None:
         if not (isinstance(self.cfg, CfgNode) and self.cfg.TEST.PRECISE_BN.ENABLED):
