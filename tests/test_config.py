@@ -126,7 +126,7 @@ def test_impossible_values_are_refused_by_name(fpn_cfg, key, value):
         ("INPUT.CROP.TYPE", "absolut", ["INPUT.CROP.ENABLED", True]),
         ("INPUT.MASK_FORMAT", "rle", ["MODEL.MASK_ON", True]),
         ("INPUT.RANDOM_FLIP", "both", []),
-        ("TEST.AUG.ENABLED", True, []),
+        ("MODEL.KEYPOINT_ON", True, ["TEST.AUG.ENABLED", True]),
         ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "any", []),
     ],
 )

@@ -307,6 +307,21 @@ def test_training_sets_of_different_categories_are_named(dataset: str, tmp_path:
     one_line(caught, dataset, f"{dataset}_more", "thing_classes")
 
 
+# Test-time augmentation
+
+
+def test_augmented_results_have_a_suffix_and_a_folder(dataset: str, tmp_path: Path) -> None:
+    opts = ["MODEL.KEYPOINT_ON", False, "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (48, 64)]
+    trained = run(config(tmp_path, *opts))
+    assert set(trained) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
+    output = tmp_path / "output"
+    assert (output / "inference_TTA" / "coco_instances_results.json").is_file()
+    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "e")]
+    evaluated = run(config(tmp_path, *opts, *weights), eval_only=True)
+    for task, scores in trained.items():
+        assert evaluated[task] == pytest.approx(scores, nan_ok=True)
+
+
 # Batch norm
 
 

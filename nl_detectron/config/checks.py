@@ -143,7 +143,7 @@ _DETECTRON2 = [
         *("value", "norm", "full_model"),
         when="SOLVER.CLIP_GRADIENTS.ENABLED",
     ),
-    _one_of("TEST.AUG.ENABLED", False),
+    _one_of("MODEL.KEYPOINT_ON", False, when="TEST.AUG.ENABLED"),  # Detectron2 has no such code
     _at_least("DATALOADER.NUM_WORKERS", 0),
     _at_least("MODEL.ROI_HEADS.NUM_CLASSES", 1),
     _at_least("MODEL.RETINANET.NUM_CLASSES", 1),

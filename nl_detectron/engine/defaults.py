@@ -153,7 +153,7 @@ def run_config(
     checkpointer = Checkpointer(model, save_dir=output_dir)
     extra = checkpointer.resume_or_load(setting(cfg, "MODEL.WEIGHTS"), resume=args.resume)
     check_test_classes(cfg, extra.get(METADATA, {}))
-    results = trainer.test(cfg, model)
+    results = trainer.test_with_TTA(cfg, model)
     _write_results(results, extra.get("iteration"), output_dir)
     verify(cfg, results)
     return results

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ from detectron2.evaluation import (
     print_csv_format,
     verify_results,
 )
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -272,7 +274,8 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         return self._last_eval_results
 
     def _evaluate(self) -> dict[str, Any]:
-        self._last_eval_results = self.test(self.cfg, self.model)
+        test = self.test_with_TTA if self.iter >= self.max_iter else self.test
+        self._last_eval_results = test(self.cfg, self.model)
         return {**self._last_eval_results, **self._evaluate_attention()}
 
     def _evaluate_attention(self) -> dict[str, float]:
@@ -350,6 +353,20 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])
         return next(iter(results.values())) if len(results) == 1 else results
+
+    @classmethod
+    def test_with_TTA(cls, cfg: Config, model: nn.Module) -> dict[str, Any]:  # noqa: N802
+        """Return the results of `test` and, if TEST.AUG.ENABLED, those with test-time augmentation.
+
+        Keys of the latter have the suffix ``_TTA``, as in Detectron2's ``train_net.py``.
+        """
+        results = cls.test(cfg, model)
+        if isinstance(cfg, CfgNode) and cfg.TEST.AUG.ENABLED:
+            folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+            evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+            augmented = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
+            results = {**results, **{f"{key}_TTA": value for key, value in augmented.items()}}
+        return results
 
     @classmethod
     def _evaluations(
