@@ -28,6 +28,7 @@ def torch_pooling(x: Tensor, stride: tuple[int, ...]) -> Tensor:
 
 
 HEAD, VIDEO = "keypoint head, 100 regions", "video res4, 8 clips of 4x14x14"
+CLIP = "video res4, 16x14x14"
 RES4, RES4_ALL = "res4 at 800x1344, subsampled", "res4 at 800x1344, not subsampled"
 # The path, the place and the form; owner, name and replacement that remove the path.
 WAYS: list[tuple[str, str, str, tuple[object, str, object]]] = [
@@ -35,6 +36,8 @@ WAYS: list[tuple[str, str, str, tuple[object, str, object]]] = [
     for way, places, form, owner, name, new in (
         ("W_theta and W_z at the keys", (HEAD, VIDEO), "embedded_gaussian",
          NonLocalBlock, "_acts_on_keys", no),
+        ("products in place of fused attention", (CLIP,), "gaussian",
+         nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", 0),
         ("products in place of fused attention", (RES4,), "embedded_gaussian",
          nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", 0),
         ("theta (phi^T g)", (RES4_ALL,), "dot_product", nonlocal_ops, "dot_product", multiply_out),
