@@ -42,7 +42,7 @@ A row without blocks is the baseline of the rows below it. Its config differs fr
 the blocks, so compare rows with the same schedule. A dash means that nobody published a figure. The
 last section explains the columns.
 
-**Trained with this code:** {trained}. results.csv says "not run" for the others.
+**Trained at full length with this code:** {trained}. [results.csv](results.csv) lists all configs.
 """
 
 _TAIL = """\
@@ -66,7 +66,7 @@ _TAIL = """\
   R101 and keypoints, 1x is the nearest known recipe, so its figures need not be the paper's.
   Comments in the configs say which values are known and which are inferred, beginning with
   [Base-RCNN-FPN.yaml](../configs/Base-RCNN-FPN.yaml).
-- **Parameters** are in millions, including frozen ones. **Multiply-adds** are in billions for one
+- **Parameters** include frozen ones, in millions. **Multiply-adds** are in billions, for one
   forward pass on the input in `nl_detectron/model_zoo/model_zoo.csv`: for detectors 800 x 1333
   pixels, 1000 proposals and 100 detections, for videos one training clip.
   `tools/analyze_model.py` counts both, part by part, and the test of a video. The paper gives
@@ -167,7 +167,7 @@ def sections_of(table: str) -> list[str]:
 def readme() -> str:
     """Return the text of ``model_zoo/README.md``."""
     trained = [entry.config for entry in ENTRIES if entry.checkpoint or entry.measured]
-    parts = [_HEAD.format(trained=", ".join(trained) or "no config, at full length")]
+    parts = [_HEAD.format(trained=", ".join(trained) or "none so far")]
     for section, (note, _) in _SECTIONS.items():
         prose = textwrap.fill(note, 100)
         parts.append(f"## {section}\n\n{prose}\n\n{_markdown(rows_of(section))}")
@@ -225,8 +225,8 @@ def _markdown(entries: Sequence[Entry]) -> str:
                         figures, missing=missing
                     )
     for row, entry in zip(rows, entries, strict=True):
-        row["Parameters"] = _scaled(entry.parameters, 1e6)
-        row["Multiply-adds"] = _scaled(entry.multiply_adds, 1e9)
+        row["Parameters, M"] = _scaled(entry.parameters, 1e6)
+        row["Multiply-adds, G"] = _scaled(entry.multiply_adds, 1e9)
         if any(other.checkpoint for other in entries):
             row["Checkpoint"] = f"[model]({entry.checkpoint})" if entry.checkpoint else "–"
     return as_markdown(rows)
