@@ -246,7 +246,7 @@ def test_the_script_checks_a_config(tool: Tool, tmp_path: Path) -> None:
     config.write_text(f"DATASETS: {{TRAIN: [{name}], TEST: [{name}]}}\nMODEL: {{MASK_ON: True}}\n")
     for classes, kind, status in (
         (2, None, 0),
-        (80, "too-few-categories", 0),
+        (80, "too-few-categories", 1),
         (1, "too-many-categories", 1),
     ):
         opts = ("--opts", "MODEL.ROI_HEADS.NUM_CLASSES", classes)

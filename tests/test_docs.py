@@ -40,6 +40,7 @@ CONFIGS = {
     "cells.yaml": "configs/quickstart.yaml",
     "output/cells/config.yaml": "configs/quickstart.yaml",
     "output/quickstart-video/config.yaml": "configs/quickstart_video.yaml",
+    "small.yaml": "configs/quickstart_video.yaml",
     "gestures.yaml": "configs/Kinetics/i3d_R_50_NL5_8x8.yaml",
     "tags.yaml": "configs/Kinetics/i3d_R_50_NL5_8x8.yaml",
 }

@@ -1,6 +1,7 @@
 """Hints for newcomers' mistakes; the one for an unknown dataset is in test_register."""
 
 import logging
+import shlex
 
 import pytest
 from torch import nn
@@ -29,7 +30,7 @@ def test_a_long_training_on_a_cpu_is_given_options_that_it_takes(
             advise_a_trial(load_config(small))
         assert not caplog.text
         advise_a_trial(load_config(config))
-    options = caplog.text.split(" add ")[1].split(", or ")[0].split()
+    options = shlex.split(caplog.text.split(" add ")[1].split(", or ")[0])
     cfg = load_config(config, options)
     if is_video(cfg):
         check_clips(cfg)

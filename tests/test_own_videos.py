@@ -41,7 +41,7 @@ def make_videos(folder: Path, lines: list[str]) -> None:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the pages' files and the videos."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("gestures.yaml", "tags.yaml"):
+    for name in ("gestures.yaml", "small.yaml", "tags.yaml"):
         (folder / name).write_text(page_file(name), encoding="utf-8")
     make_videos(folder / "gestures", list_of_the_page().splitlines())
     make_videos(folder / "tags", ["a.mp4 0,2", "b.mp4 1"])
@@ -61,7 +61,7 @@ def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
         if "SOLVER.MAX_ITER" not in line and not line[-1].startswith("output/Kinetics"):
             weights = line[-2:] if "MODEL.WEIGHTS" in line else []
             steps.append(line if line[1] == "check" else [*line, *SMALL, *weights])
-    assert [step[1] for step in steps] == ["check", "train", "train", "train"]
+    assert [step[1] for step in steps] == ["check", "check", *["train"] * 4]
     steps += [b.text for b in blocks(PAGE) if b.language == "python"]
     done = run_steps(checkout, steps)
     found = results(checkout / "output")

@@ -218,6 +218,11 @@ def measure(
         for block in statistics.blocks.values():
             draw_statistics(block).savefig(output / f"{block.name}.pdf")
         print(statistics.table())
+    if missing := [name for name in source.blocks if name not in statistics.blocks]:
+        print(
+            f"not measured, since no detection reaches a score of {args.confidence_threshold} "
+            f"(--confidence-threshold): {', '.join(missing)}"
+        )
 
 
 def read_regions(given: str) -> Callable[[Path], list[dict[str, Any]]]:
@@ -250,7 +255,8 @@ class _Images:
         check_lengths(args.query, ("X", "Y"), "an image")
         threshold, classes = args.confidence_threshold, args.class_names
         self.predictor = Predictor(cfg, confidence_threshold=threshold, classes=classes)
-        find_blocks(self.predictor.model, args.block)  # a wrong name fails before any output
+        # A wrong name fails before any output.
+        self.blocks = find_blocks(self.predictor.model, args.block)
 
     def compute(self, file: Path) -> ImageAttention:
         try:
@@ -284,7 +290,7 @@ class _Videos:
         self.args, self.short_side = args, cfg.INPUT.MIN_SIZE_TEST
         check_lengths(args.query, ("FRAME", "X", "Y"), "a video")
         self.model, self.metadata = load_model(cfg, args.class_names)
-        find_blocks(self.model, args.block)
+        self.blocks = find_blocks(self.model, args.block)
         self.clip_keys = {"frames": cfg.INPUT.CLIP.FRAMES, "stride": cfg.INPUT.CLIP.STRIDE}
 
     def compute(self, file: Path) -> ClipAttention:

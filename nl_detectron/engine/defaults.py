@@ -174,12 +174,12 @@ def advise_a_trial(cfg: CfgNode) -> None:
     inputs = solver.MAX_ITER * solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS
     if inputs * frames * max(cfg.INPUT.MIN_SIZE_TRAIN) ** 2 < _PIXELS_OF_DAYS:
         return
-    sizes = "INPUT.MIN_SIZE_TRAIN (240,)"
+    sizes = 'INPUT.MIN_SIZE_TRAIN "(240,)" INPUT.MIN_SIZE_TEST 240'
     if is_video(cfg):
-        sizes = "INPUT.CLIP.FRAMES 4 INPUT.MIN_SIZE_TRAIN (128,128) INPUT.CROP.SIZE [112,112]"
+        sizes = 'INPUT.CLIP.FRAMES 4 INPUT.MIN_SIZE_TRAIN "(128,128)" INPUT.CROP.SIZE "[112,112]"'
     logger.warning(
         "%s iterations of %s inputs can take days on a CPU. For a trial, add SOLVER.MAX_ITER 20 "
-        "SOLVER.STEPS () SOLVER.IMS_PER_BATCH 2 %s, or start from quickstart.yaml or "
+        'SOLVER.STEPS "()" SOLVER.IMS_PER_BATCH 2 %s, or start from quickstart.yaml or '
         "quickstart_video.yaml, which are small",
         f"{solver.MAX_ITER:,}",
         solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS,

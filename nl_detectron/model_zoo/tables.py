@@ -42,7 +42,7 @@ A row without blocks is the baseline of the rows below it. Its config differs fr
 the blocks, so compare rows with the same schedule. A dash means that nobody published a figure. The
 last section explains the columns.
 
-**Trained at full length with this code:** {trained}. [results.csv](results.csv) lists all configs.
+**Trained at full length with this code:** {trained}. [results.csv](results.csv) has all configs.
 """
 
 _TAIL = """\

@@ -155,8 +155,7 @@ _ERRORS = (
         "no-flip-map",
         "a dataset for keypoints without keypoint_names or keypoint_flip_map in its metadata: "
         "Detectron2 cannot flip its images",
-        "MetadataCatalog.get(name).set(keypoint_names=[...], keypoint_flip_map=[(left, right), "
-        "...])",
+        "add both to its entry in DATASETS.REGISTER, or to its metadata in MetadataCatalog",
     ),
     (
         "keypoint-number",
@@ -172,6 +171,12 @@ _ERRORS = (
     (
         "too-many-categories",
         "more categories than the model has classes: training fails, on a GPU without a reason",
+        "set MODEL.ROI_HEADS.NUM_CLASSES to the number of categories",
+    ),
+    (
+        "too-few-categories",
+        "a test set with fewer categories than the model has classes: evaluation fails if the "
+        "model predicts one of the rest",
         "set MODEL.ROI_HEADS.NUM_CLASSES to the number of categories",
     ),
     (
@@ -238,12 +243,6 @@ _WARNINGS = (
         "fine if intended",
     ),
     # A config and its datasets
-    (
-        "too-few-categories",
-        "fewer categories than the model has classes: evaluation fails if it predicts one of the "
-        "rest",
-        "set MODEL.ROI_HEADS.NUM_CLASSES to the number of categories",
-    ),
     (
         "file-in-train-and-test",
         "an image that is trained and evaluated on: the results are too good",

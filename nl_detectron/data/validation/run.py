@@ -138,10 +138,11 @@ def problems_of_categories(run: Run, summary: Summary, first: Summary) -> Iterat
     metadata = MetadataCatalog.get(summary.name)
     where = f"dataset '{summary.name}' ({metadata.get('json_file', 'no annotation file')})"
     number = len(summary.categories)
-    if run.num_classes is not None and number != run.num_classes:
-        kind = "too-many-categories" if number > run.num_classes else "too-few-categories"
+    classes = number if run.num_classes is None else run.num_classes
+    if number > classes or (number < classes and summary.name in run.test):
+        kind = "too-many-categories" if number > classes else "too-few-categories"
         detail = f"{number} categories {short_repr(summary.categories)}"
-        yield Problem(kind, where, f"{detail}, but {run.classes_key} is {run.num_classes}")
+        yield Problem(kind, where, f"{detail}, but {run.classes_key} is {classes}")
     in_metadata = metadata.get("thing_classes")
     for other, names in (("its metadata", in_metadata), (f"'{first.name}'", first.categories)):
         if classes_differ(names, summary.categories):

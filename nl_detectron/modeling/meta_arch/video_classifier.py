@@ -150,7 +150,11 @@ class VideoClassifier(nn.Module):
         shapes = {tuple(video["clips"].shape[2:]) for video in videos}
         if len(shapes) > 1:
             listed = ", ".join(map(str, sorted(shapes)))
-            raise UserError(f"clips of one batch differ in frames, height or width: {listed}")
+            raise UserError(
+                f"clips of one batch must have one size (T, H, W), got {listed}; crop them with "
+                f"INPUT.CROP.ENABLED True INPUT.CROP.TYPE absolute INPUT.CROP.SIZE "
+                f"[{min(size[1] for size in shapes)},{min(size[2] for size in shapes)}]"
+            )
         clips = torch.cat([video["clips"].to(self.device) for video in videos])
         views = torch.tensor([len(video["clips"]) for video in videos], device=self.device)
         targets = self._targets(videos).repeat_interleave(views, dim=0, output_size=len(clips))
