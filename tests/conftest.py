@@ -1,12 +1,17 @@
-"""Fixtures of all tests: one torch thread per process, separate catalogs, and a small model."""
+"""Fixtures of all tests: one torch thread per process, separate catalogs, and small models."""
+
+from pathlib import Path
 
 import pytest
 import setuptools  # noqa: F401  (before anything imports distutils, which it then refuses to replace)
+import tiny_run
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
 
 import nl_detectron
+from nl_detectron.config import load_config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,3 +52,14 @@ def fpn_cfg() -> CfgNode:
     cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = [16] * 8
     cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE = 0
     return cfg
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `tiny_run` with ``weights.pth``, random ones that predict something at least."""
+    folder = tmp_path_factory.mktemp("detector")
+    tiny_run.write_run(folder, heads=True)
+    torch.manual_seed(3)
+    model = build_model(load_config(folder / "tiny.yaml"))
+    torch.save({"model": model.state_dict()}, folder / "weights.pth")
+    return folder
