@@ -105,6 +105,16 @@ class Files:
         self.annotations.write_text(json.dumps(self.content), encoding="utf-8")
 
 
+def written(folder: Path, **sections: list[Any]) -> Files:
+    """Return the clean dataset, written, with other `sections`."""
+    folder.mkdir(exist_ok=True)
+    files = Files(folder)
+    files.content.update(sections)
+    files.write_images()
+    files.write_annotations()
+    return files
+
+
 Spoil = Callable[[Files], Any]
 
 

@@ -1,8 +1,6 @@
 """The check of datasets: every bad input is named, and nothing else is."""
 
-import json
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 import tiny_run
 from detectron2.config import get_cfg
 from detectron2.data.datasets import register_coco_instances
-from dirty import CASES, Files
+from dirty import CASES, Files, written
 from omegaconf import OmegaConf
 
 import nl_detectron
@@ -26,35 +24,8 @@ from nl_detectron.data.validation.kinds import KINDS, Severity
 from nl_detectron.data.validation.run import Run
 from nl_detectron.utils.errors import UserError
 
-sys.path.insert(0, str(tiny_run.ROOT / "tools"))
-
 DOCUMENT = tiny_run.ROOT / "docs" / "datasets.md"
 Tool = Callable[..., tuple[int, list[dict]]]
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return written(tmp_path)
-
-
-def written(folder: Path, **sections: list) -> Files:
-    """Return the clean dataset, written, with other `sections`."""
-    folder.mkdir(exist_ok=True)
-    new = Files(folder)
-    new.content.update(sections)
-    new.write_images()
-    new.write_annotations()
-    return new
-
-
-@pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Tool:
-    def run(*arguments: object) -> tuple[int, list[dict]]:
-        monkeypatch.setattr(sys, "argv", ["check_dataset.py", "--json", *map(str, arguments)])
-        status = command.main()
-        return status, json.loads(capsys.readouterr().out)
-
-    return run
 
 
 def check(files: Files, **expected: object) -> set[str]:
@@ -81,23 +52,12 @@ def test_a_problem_is_reported_and_nothing_else(files: Files, how: str) -> None:
     assert "\n" not in where + detail
 
 
-def test_text_ids_are_fine(files: Files) -> None:
-    for entry in files.content["images"] + files.content["categories"]:
-        entry["id"] = f"x{entry['id']}"
-    for entry in files.content["annotations"]:
-        for key in ("image_id", "category_id"):
-            entry[key] = f"x{entry[key]}"
-        entry["id"] = str(entry["id"])
-    files.write_annotations()
-    assert not check(files)
-
-
-def test_problems_are_counted_and_the_first_are_named(tool: Tool, files: Files) -> None:
+def test_problems_are_counted_and_the_first_are_named(check_tool: Tool, files: Files) -> None:
     for number in range(5):
         dirty.a("bbox", [number, 4, 0, 12], number)(files)
     dirty.a("id", 0)(files)
     dirty.image("a.jpg", dirty.half)(files)
-    status, [report] = tool(files.annotations, files.images, "--examples", 2)
+    status, [report] = check_tool(files.annotations, files.images, "--examples", 2)
     assert status == 1
     found = {p["kind"]: (p["severity"], p["count"], len(p["examples"])) for p in report["problems"]}
     assert found == {
@@ -259,7 +219,7 @@ def test_a_lazy_config_says_the_same_as_its_yaml_twin() -> None:
 # The script
 
 
-def test_the_script_checks_a_config(tool: Tool, tmp_path: Path) -> None:
+def test_the_script_checks_a_config(check_tool: Tool, tmp_path: Path) -> None:
     name = registered("checked", written(tmp_path / "data"))
     config = tmp_path / "run.yaml"
     config.write_text(f"DATASETS: {{TRAIN: [{name}], TEST: [{name}]}}\nMODEL: {{MASK_ON: True}}\n")
@@ -269,7 +229,7 @@ def test_the_script_checks_a_config(tool: Tool, tmp_path: Path) -> None:
         (1, "too-many-categories", 1),
     ):
         opts = ("--opts", "MODEL.ROI_HEADS.NUM_CLASSES", classes)
-        found, [_, whole] = tool("--config-file", config, *opts)
+        found, [_, whole] = check_tool("--config-file", config, *opts)
         assert [p["kind"] for p in whole["problems"]] == ([kind] if kind else [])
         assert found == status
 
@@ -283,9 +243,11 @@ def test_the_script_checks_a_config(tool: Tool, tmp_path: Path) -> None:
         ([__file__, "--no-images", "--examples", "0"], "--examples"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(tool: Tool, arguments: list[str], named: str) -> None:
+def test_a_wrong_command_line_is_one_line(
+    check_tool: Tool, arguments: list[str], named: str
+) -> None:
     with pytest.raises(UserError, match=named) as caught:
-        tool(*arguments)
+        check_tool(*arguments)
     assert "\n" not in str(caught.value)
 
 

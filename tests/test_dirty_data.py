@@ -2,7 +2,6 @@
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import dirty
@@ -28,9 +27,7 @@ from nl_detectron.data.build import (
     check_metadata,
     instantiate_loader,
 )
-from nl_detectron.data.validation import check_file
-from nl_detectron.data.validation.coco import Expected
-from nl_detectron.data.validation.kinds import KINDS, Report, Severity
+from nl_detectron.data.validation.kinds import KINDS, Severity
 from nl_detectron.data.validation.run import Run
 from nl_detectron.utils.errors import ConfigError, UserError
 
@@ -55,14 +52,6 @@ def registered(files: Files, **metadata: Any) -> CfgNode:
     return cfg
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    new = Files(tmp_path)
-    new.write_images()
-    new.write_annotations()
-    return new
-
-
 def attempted(cfg: CfgNode) -> tuple[list[dict], UserError | None]:
     """Return every image as training sees it, and the error that a user would be told."""
     torch.manual_seed(0)
@@ -78,14 +67,6 @@ def attempted(cfg: CfgNode) -> tuple[list[dict], UserError | None]:
 def objects(files: Files) -> int:
     content = json.loads(files.annotations.read_text(encoding="utf-8"))
     return sum(not annotation.get("iscrowd") for annotation in content.get("annotations", []))
-
-
-def checked(files: Files) -> Report:
-    return check_file(
-        files.annotations,
-        files.images,
-        expected=Expected(masks=True, keypoints=True, num_keypoints=3),
-    )
 
 
 # What the check says, against what training does
