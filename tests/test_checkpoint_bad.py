@@ -226,6 +226,12 @@ def test_wrong_files_are_refused(tmp_path, what) -> None:
     assert str(tmp_path / name) in refusal(tmp_path / name)
 
 
+def test_weights_that_cannot_be_downloaded_are_told_with_the_way_out() -> None:
+    said = refusal("http://127.0.0.1:9/none.pth")
+    assert "127.0.0.1:9/none.pth" in said
+    assert "MODEL.WEIGHTS" in said
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_another_precision_are_loaded(tmp_path, dtype) -> None:
     original = state_of(small_model())
