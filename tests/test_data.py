@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools.coco import COCO
 
-from nl_detectron.data import cache_root, make_shapes, register_all
+from nl_detectron.data import cache_root, make_shapes
 from nl_detectron.data.datasets.synthetic import canvas, coco, landscape, things
 from nl_detectron.data.datasets.synthetic.people import KEYPOINT_NAMES, person
 from nl_detectron.data.datasets.synthetic.shapes import CLASSES
@@ -122,16 +121,6 @@ def test_polygons_keep_holes_and_drop_fragments():
     assert np.abs(covered[wrong] - 0.5).max() < 0.2  # none but those that are cut in half
     assert decoded[20, 20] == 0
     assert decoded[20, 10] == 1
-
-
-def test_registering_draws_nothing_and_may_be_repeated(tmp_path, monkeypatch):
-    monkeypatch.setenv("NL_DETECTRON_CACHE", str(tmp_path / "cache"))
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        monkeypatch.setattr(catalog, "data", {})
-    register_all()
-    register_all()
-    assert "nl_shapes_val" in DatasetCatalog
-    assert not (tmp_path / "cache").exists()
 
 
 def blank(split, index):
