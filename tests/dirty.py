@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from detectron2.data.datasets import register_coco_instances
 from hypothesis import HealthCheck, settings
 
 WIDTH, HEIGHT = 40, 30
@@ -113,6 +114,14 @@ def written(folder: Path, **sections: list[Any]) -> Files:
     files.write_images()
     files.write_annotations()
     return files
+
+
+def register(name: str, files: Files, **metadata: Any) -> str:
+    """Register the dataset; skip metadata that is None."""
+    values = {"keypoint_names": POINTS, "keypoint_flip_map": FLIPS, **metadata}
+    given = {key: value for key, value in values.items() if value is not None}
+    register_coco_instances(name, given, str(files.annotations), str(files.images))
+    return name
 
 
 Spoil = Callable[[Files], Any]

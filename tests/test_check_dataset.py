@@ -10,8 +10,7 @@ import pycocotools.mask as mask_util
 import pytest
 import tiny_run
 from detectron2.config import get_cfg
-from detectron2.data.datasets import register_coco_instances
-from dirty import CASES, Files, written
+from dirty import CASES, Files, register, written
 from omegaconf import OmegaConf
 
 import nl_detectron
@@ -127,13 +126,6 @@ def test_run_lengths_are_those_of_pycocotools() -> None:
 # The datasets of a config
 
 
-def registered(name: str, files: Files, **metadata: object) -> str:
-    defaults = {"keypoint_names": dirty.POINTS, "keypoint_flip_map": dirty.FLIPS}
-    given = {k: v for k, v in {**defaults, **metadata}.items() if v is not None}
-    register_coco_instances(name, given, str(files.annotations), str(files.images))
-    return name
-
-
 def together(train: str, test: str, **changes: object) -> set[str]:
     """Return the problems of the datasets with the run; each alone has no error."""
     values = {
@@ -169,25 +161,25 @@ def together(train: str, test: str, **changes: object) -> set[str]:
 def test_a_dataset_that_does_not_fit_the_model(
     tmp_path: Path, metadata: dict, changes: dict, kind: str
 ) -> None:
-    train = registered("train", written(tmp_path / "train"), **metadata)
-    test = registered("test", written(tmp_path / "test"))
+    train = register("train", written(tmp_path / "train"), **metadata)
+    test = register("test", written(tmp_path / "test"))
     assert together(train, test, **changes) == set(kind.split())
 
 
 def test_datasets_that_do_not_fit_each_other(tmp_path: Path) -> None:
     train_files = written(tmp_path / "train")
-    train = registered("train", train_files)
+    train = register("train", train_files)
     swapped = [{"id": 1, "name": "box"}, {"id": 2, "name": "person", "keypoints": dirty.POINTS}]
-    other = registered("other", written(tmp_path / "swapped", categories=swapped))
+    other = register("other", written(tmp_path / "swapped", categories=swapped))
     assert together(train, other) == {"categories-differ"}
 
     people = [a for a in dirty.clean()["annotations"] if a["category_id"] == 1]
-    few = registered("few", written(tmp_path / "people", annotations=people))
+    few = register("few", written(tmp_path / "people", annotations=people))
     assert together(train, few) == {"category-only-in-train"}
 
     same_images = written(tmp_path / "same")
     same_images.folder = train_files.folder
-    assert together(train, registered("same", same_images)) == {"file-in-train-and-test"}
+    assert together(train, register("same", same_images)) == {"file-in-train-and-test"}
 
 
 def test_the_heads_of_a_config_say_what_its_data_needs() -> None:
@@ -220,7 +212,7 @@ def test_a_lazy_config_says_the_same_as_its_yaml_twin() -> None:
 
 
 def test_the_script_checks_a_config(check_tool: Tool, tmp_path: Path) -> None:
-    name = registered("checked", written(tmp_path / "data"))
+    name = register("checked", written(tmp_path / "data"))
     config = tmp_path / "run.yaml"
     config.write_text(f"DATASETS: {{TRAIN: [{name}], TEST: [{name}]}}\nMODEL: {{MASK_ON: True}}\n")
     for classes, kind, status in (

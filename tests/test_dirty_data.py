@@ -13,7 +13,6 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.data.datasets import register_coco_instances
 from dirty import CASES, Files
 from omegaconf import OmegaConf
 
@@ -36,9 +35,7 @@ NAME = "dirty_data"
 
 def registered(files: Files, **metadata: Any) -> CfgNode:
     """Register a dataset, and return a config that trains and tests on it."""
-    values = {"keypoint_names": dirty.POINTS, "keypoint_flip_map": dirty.FLIPS, **metadata}
-    given = {key: value for key, value in values.items() if value is not None}
-    register_coco_instances(NAME, given, str(files.annotations), str(files.images))
+    dirty.register(NAME, files, **metadata)
     cfg = get_cfg()
     nl_detectron.add_nonlocal_config(cfg)
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (NAME,)

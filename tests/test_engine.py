@@ -4,6 +4,7 @@ import logging
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -184,16 +185,6 @@ def test_gradients_that_overflow_by_loss_scaling_are_skipped() -> None:
     assert trainer.grad_scaler.get_scale() < 3e38
 
 
-class Writer(EventWriter):
-    """Notes that it was asked to write."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def write(self) -> None:
-        self.calls += 1
-
-
 @pytest.mark.parametrize(
     ("period", "max_iter", "expected"),
     [(20, 45, [4, 19, 39, 44]), (20, 5, [4]), (5, 7, [4, 6]), (2, 6, [1, 3, 5])],
@@ -201,12 +192,12 @@ class Writer(EventWriter):
 def test_progress_is_written_early_then_every_period(
     period: int, max_iter: int, expected: list[int]
 ) -> None:
-    writer = Writer()
+    writer = mock.Mock(spec=EventWriter)
     hook = ProgressWriter([writer], period)
     written = []
     for iteration in range(max_iter):
         hook.trainer = Namespace(iter=iteration, max_iter=max_iter)
         hook.after_step()
-        written += [iteration] * writer.calls
-        writer.calls = 0
+        written += [iteration] * writer.write.call_count
+        writer.reset_mock()
     assert written == expected
