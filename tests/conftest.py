@@ -1,12 +1,22 @@
-"""Fixtures of all tests: one torch thread per process, separate catalogs, and a small model."""
+"""Fixtures of all tests: one torch thread per process, separate catalogs, and small models."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dirty
 import pytest
 import setuptools  # noqa: F401  (before anything imports distutils, which it then refuses to replace)
+import tiny_run
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
 
 import nl_detectron
+from nl_detectron.commands import check
+from nl_detectron.config import load_config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,3 +57,34 @@ def fpn_cfg() -> CfgNode:
     cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = [16] * 8
     cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE = 0
     return cfg
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `tiny_run` with ``weights.pth``, random ones that predict something at least."""
+    folder = tmp_path_factory.mktemp("detector")
+    tiny_run.write_run(folder, heads=True)
+    torch.manual_seed(3)
+    model = build_model(load_config(folder / "tiny.yaml"))
+    torch.save({"model": model.state_dict()}, folder / "weights.pth")
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dirty.Files:
+    """A clean dataset, for tests to spoil."""
+    return dirty.written(tmp_path)
+
+
+@pytest.fixture
+def check_tool(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., tuple[int, list[dict[str, Any]]]]:
+    """Return a function that runs ``check_dataset.py`` and returns its status and its JSON."""
+
+    def run(*arguments: object) -> tuple[int, list[dict[str, Any]]]:
+        monkeypatch.setattr("sys.argv", ["check_dataset.py", "--json", *map(str, arguments)])
+        status = check.main()
+        return status, json.loads(capsys.readouterr().out)
+
+    return run

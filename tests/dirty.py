@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from detectron2.data.datasets import register_coco_instances
 from hypothesis import HealthCheck, settings
 
 WIDTH, HEIGHT = 40, 30
@@ -103,6 +104,24 @@ class Files:
 
     def write_annotations(self) -> None:
         self.annotations.write_text(json.dumps(self.content), encoding="utf-8")
+
+
+def written(folder: Path, **sections: list[Any]) -> Files:
+    """Return the clean dataset, written, with other `sections`."""
+    folder.mkdir(exist_ok=True)
+    files = Files(folder)
+    files.content.update(sections)
+    files.write_images()
+    files.write_annotations()
+    return files
+
+
+def register(name: str, files: Files, **metadata: Any) -> str:
+    """Register the dataset; skip metadata that is None."""
+    values = {"keypoint_names": POINTS, "keypoint_flip_map": FLIPS, **metadata}
+    given = {key: value for key, value in values.items() if value is not None}
+    register_coco_instances(name, given, str(files.annotations), str(files.images))
+    return name
 
 
 Spoil = Callable[[Files], Any]

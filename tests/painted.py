@@ -79,33 +79,6 @@ def write_video(
     return path
 
 
-def remux(
-    source: Path, path: Path, change: Callable[[int, bytes], bytes], *, shift: int = 0
-) -> Path:
-    """Copy a video packet by packet, as `change` has them by number; b"" leaves one out.
-
-    Args:
-        shift: added to all time stamps, in units of the source's time base.
-    """
-    with av.open(str(source)) as reader, av.open(str(path), "w") as writer:
-        stream = reader.streams.video[0]
-        copy = writer.add_stream_from_template(stream)
-        number = 0
-        for packet in reader.demux(stream):
-            if not packet.size:
-                continue
-            content = change(number, bytes(packet))
-            number += 1
-            if not content:
-                continue
-            new = av.Packet(content)
-            new.pts, new.dts = packet.pts + shift, packet.dts + shift
-            new.time_base, new.is_keyframe = packet.time_base, packet.is_keyframe
-            new.stream = copy
-            writer.mux(new)
-    return path
-
-
 def copy_packets(
     source: Path,
     path: Path,
@@ -127,6 +100,21 @@ def copy_packets(
                 new.stream = copy
                 writer.mux(new)
     return path
+
+
+def remux(source: Path, path: Path, change: Callable[[int, bytes], bytes]) -> Path:
+    """Copy a video packet by packet, with the bytes of `change`; b"" leaves one out."""
+
+    def changed(number: int, packet: "av.Packet") -> list["av.Packet"]:
+        content = change(number, bytes(packet))
+        if not content:
+            return []
+        new = av.Packet(content)
+        new.pts, new.dts = packet.pts, packet.dts
+        new.time_base, new.is_keyframe = packet.time_base, packet.is_keyframe
+        return [new]
+
+    return copy_packets(source, path, changed)
 
 
 def delay(packet: "av.Packet", seconds: Fraction) -> list["av.Packet"]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from tiny_run import ROOT, run
+from tiny_run import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 from nl_detectron import model_zoo
@@ -21,15 +21,12 @@ from nl_detectron.analysis.cost import (
 from nl_detectron.commands import analyze as command
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock, nonlocal_block, pair_sum
 from nl_detectron.layers.nonlocal_block import KEYS, POSITIONS
-from nl_detectron.utils.errors import run_script
+from nl_detectron.utils.errors import UserError
 
 aten = torch.ops.aten
-SCRIPT = ROOT / "tools" / "analyze_model.py"
 R50 = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml"
 KEYPOINTS = "COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_1x.yaml"
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_NL_1x.yaml"
-
-AGNOSTIC = ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True")  # what a cascade demands
 
 _results: dict[str, Analysis] = {}
 
@@ -40,19 +37,8 @@ def analysis_of(config: str) -> Analysis:
     return _results[config]
 
 
-def test_the_papers_block_by_hand() -> None:
+def test_blocks_by_hand() -> None:
     """At 800 x 1333 res4 has 50 x 84 positions, and 25 x 42 of them after pooling."""
-    (block,) = analysis_of(R50).total.blocks
-    assert block.input_shape == (1, 1024, 50, 84)
-    assert block.convolutions == (4200 + 1050 + 1050 + 4200) * 1024 * 512
-    assert block.operation == 4200 * 1050 * 512 + 4200 * 1050 * 512
-
-    with torch.device("meta"):
-        unpooled = block_cost(NonLocalBlock(1024, subsample=1), (1, 1024, 50, 84))
-    assert unpooled.multiply_adds == 4 * 4200 * 1024 * 512 + 2 * 4200 * 4200 * 512
-
-
-def test_the_other_forms_by_hand() -> None:
     shape, p, m, c, d = (1, 1024, 50, 84), 4200, 1050, 1024, 512
     g_and_out = (m + p) * c * d
     expected = {
@@ -82,7 +68,7 @@ ORDERS = [(pairwise, order) for pairwise in PAIRWISE_FORMS for order in (POSITIO
 
 
 @pytest.mark.parametrize(("pairwise", "order"), ORDERS)
-@pytest.mark.parametrize(("channels", "size"), [(4, (9,)), (64, (3, 4)), (4, (2, 5, 3))])
+@pytest.mark.parametrize(("channels", "size"), [(64, (3, 4)), (4, (2, 5, 3))])
 @pytest.mark.parametrize("subsample", [1, 2])
 @pytest.mark.parametrize("by_sums", [False, True])
 def test_a_block_costs_what_it_runs(
@@ -191,13 +177,18 @@ def test_the_zoos_figures_are_true(config) -> None:
     assert entry.multiply_adds == result.total.multiply_adds
 
 
-def test_the_script_prints_tables_or_json(tmp_path) -> None:
-    small = ("--config-file", ROOT / "configs/quickstart.yaml", "--input-size", 128, 160)
-    text, as_json = run(SCRIPT, *small), run(SCRIPT, *small, "--json", "--detections", 7)
-    assert text.returncode == as_json.returncode == 0, text.stderr + as_json.stderr
-    assert "keypoint head" in text.stdout
-    assert "roi_heads.keypoint_head.nonlocal_after_conv_fcn_relu4" in text.stdout
-    result = json.loads(as_json.stdout)
+def run_tool(monkeypatch, capsys, *arguments: object) -> str:
+    line = ["analyze_model.py", "--config-file", ROOT / "configs/quickstart.yaml", *arguments]
+    monkeypatch.setattr("sys.argv", list(map(str, line)))
+    command.main()
+    return capsys.readouterr().out
+
+
+def test_the_tool_prints_tables_or_json(monkeypatch, capsys) -> None:
+    small = ("--input-size", 128, 160)
+    text = run_tool(monkeypatch, capsys, *small)
+    assert "roi_heads.keypoint_head.nonlocal_after_conv_fcn_relu4" in text
+    result = json.loads(run_tool(monkeypatch, capsys, *small, "--json", "--detections", 7))
     sizes = {"height": 128, "width": 160, "frames": 1, "proposals": 1000, "detections": 7}
     assert result["input"] == sizes
     total, parts = result["total"], result["parts"]
@@ -210,25 +201,10 @@ def test_the_script_prints_tables_or_json(tmp_path) -> None:
     assert result["blocks"][-1]["input_shape"][0] == 7
 
 
-@pytest.mark.parametrize(
-    ("config", "opts", "complaint"),
-    [
-        ("configs/quickstrat.yaml", (), "configs/quickstrat.yaml"),
-        ("configs/quickstart.yaml", ("MODEL.DEPHT", "3"), "MODEL.DEPHT"),
-        ("configs/quickstart.yaml", ("--input-size", "0", "5"), "--input-size"),
-        (
-            "configs/quickstart.yaml",
-            ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", *AGNOSTIC),
-            "MODEL.ROI_HEADS",
-        ),
-    ],
-)
-def test_errors_are_one_line(config, opts, complaint, capsys, monkeypatch) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("sys.argv", ["analyze_model.py", "--config-file", config, *opts])
-    with pytest.raises(SystemExit) as stop:
-        run_script(command.main)
-    assert stop.value.code == 1
-    error = capsys.readouterr().err.strip()
-    assert "\n" not in error
-    assert complaint in error
+def test_what_cannot_be_counted_is_named(monkeypatch, capsys) -> None:
+    with pytest.raises(UserError, match="--input-size"):
+        run_tool(monkeypatch, capsys, "--input-size", 0, 5)
+    cascade = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"]
+    cascade += ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"]  # which it demands
+    with pytest.raises(UserError, match=r"MODEL\.ROI_HEADS"):
+        run_tool(monkeypatch, capsys, *cascade)

@@ -1,7 +1,5 @@
 """The page of attention, clicked through in a browser: an image is a clip of one frame."""
 
-import base64
-import io
 import json
 import re
 import shutil
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from test_video_attention import START, STRIDE, clip_with_dot, network, see_brightness
 from test_visualization import detect, image_with_dot, make_predictor
 
@@ -24,7 +21,6 @@ from nl_detectron.analysis.attention import (
     compute_clip_attention,
 )
 from nl_detectron.analysis.clip import Query
-from nl_detectron.analysis.statistics import BlockStatistics
 from nl_detectron.modeling.attention_rows import AttentionRows, distances, shares
 from nl_detectron.visualization import Page
 
@@ -35,12 +31,11 @@ ready.then(async () => {
   const report = [];
   const note = (more = {}) => report.push({ ...more, queries: [...state.queries],
     scroll: [scrollX, scrollY], wide: document.documentElement.scrollWidth - innerWidth,
-    shown: at("shown").textContent, hover: at("hover").textContent,
+    shown: at("shown").textContent,
     blocks: [...at("blocks").children].map((part, index) => {
       const block = sample().blocks[index], input = inputAt(block, state.queries[0]);
       return { name: block.name, region: input?.region,
         text: part.querySelector(".note").textContent, difference: part.difference,
-        dependence: input?.dependence,
         top: [...part.querySelectorAll("li")].map((item) => Number(item.dataset.weight)),
         weights: input && [...rowOf(block, input, state.queries[0]).weights] };
     }) });
@@ -59,7 +54,6 @@ ready.then(async () => {
     at("time").dispatchEvent(new Event("input", { bubbles: true }));
   }
   point("click", stage, 0.8 * width * scale, 0.4 * height * scale);
-  point("mousemove", stage, 0.3 * width * scale, 0.6 * height * scale);
   note();
   press("ArrowLeft");
   note();
@@ -71,7 +65,6 @@ ready.then(async () => {
   note({ frame: tile.frame });
   point("click", stage, 0.45 * width * scale, 0.7 * height * scale, { shiftKey: true });
   note();
-  const compared = picture().toDataURL("image/png");
   press("Escape");
   // Where the stage is reddest.
   if (PLANTED) moveFrame(3 - state.frame);
@@ -84,10 +77,7 @@ ready.then(async () => {
     if (red === best) reddest.push([k % stage.width, Math.floor(k / stage.width)]);
   }
   const mean = (i) => reddest.reduce((sum, p) => sum + p[i], 0) / reddest.length + 0.5;
-  const box = document.querySelector("main").getBoundingClientRect();
-  const at0 = stage.getBoundingClientRect();
-  note({ red: [mean(0) / stage.width * width, mean(1) / stage.height * height],
-    png: compared, stage: stage.toDataURL("image/png") });
+  note({ red: [mean(0) / stage.width * width, mean(1) / stage.height * height] });
   const result = document.createElement("pre");
   result.id = "result";
   result.textContent = JSON.stringify(report);
@@ -141,12 +131,6 @@ def check(report: list[Any], blocks: Sequence[BlockInput], size: tuple[int, int]
             )
             weights = [weight for *_, weight in attention.strongest(3)]
             assert shown["top"] == pytest.approx(weights, rel=0.02)
-            statistics = BlockStatistics("", "")
-            statistics.add(seen)
-            figures = statistics.figures()
-            assert shown["dependence"] == pytest.approx(
-                [figures["divergence"], figures["cosine"]], abs=1e-6
-            )
     _, clicked, moved, in_block, compared, _ = report
     assert clicked["queries"][0][1:] == pytest.approx([0.8 * width, 0.4 * height], abs=1.5)
     first = at(blocks, blocks[0].name, clicked["queries"][0])
@@ -156,22 +140,7 @@ def check(report: list[Any], blocks: Sequence[BlockInput], size: tuple[int, int]
     assert in_block["queries"][0][0] == in_block["frame"]
     assert in_block["queries"][0][1:] == pytest.approx([width / 2, height / 2], abs=1.5)
     assert compared["queries"][1][1:] == pytest.approx([0.45 * width, 0.7 * height], abs=1.5)
-    # The weight under the pointer, and how much two places differ.
-    frame, x, y = clicked["queries"][0]
-    (attention,) = first.attend([Query(frame=frame, x=x, y=y, label="")])
-    frame = 6 if attention.grid.time.length > 1 else 0
-    row, column = (
-        axis.position(share * side) // axis.subsample
-        for axis, share, side in ((first.grid.y, 0.6, height), (first.grid.x, 0.3, width))
-    )
-    weight = float(attention.weights[attention.grid.step(frame), row, column])
-    if attention.sees[attention.grid.step(frame), row, column]:
-        factor, unit = (1, "") if attention.signed else (100, "%")
-        shown = re.search(r": (-?[\d.e-]+)" + unit, clicked["hover"])
-        assert shown, clicked["hover"]
-        assert float(shown[1]) / factor == pytest.approx(weight, rel=0.03, abs=1e-5)
-    else:
-        assert clicked["hover"] == "not seen"
+    # How much two places differ.
     rows = AttentionRows(first.block, first.features)
     weights, keys = rows.at([first.grid.position(int(f), x, y) for f, x, y in compared["queries"]])
     if torch.equal(keys[0], keys[1]):
@@ -179,12 +148,6 @@ def check(report: list[Any], blocks: Sequence[BlockInput], size: tuple[int, int]
         assert compared["blocks"][0]["difference"] == pytest.approx(expected, abs=0.01)
     else:
         assert compared["blocks"][0]["difference"] is None
-
-
-def decode(uri: str) -> np.ndarray:
-    return np.asarray(
-        Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
-    )
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")
@@ -213,9 +176,6 @@ def test_clips_in_a_browser(
     assert "frame 20 (7 of 8" in report[1]["shown"]
     if is_planted:
         assert report[-1]["red"] == pytest.approx((75, 45), abs=8)  # the middle of a window
-    picture = decode(report[-1]["png"])
-    assert picture.shape[1] > width / 2
-    assert picture.std() > 10
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")

@@ -1,7 +1,5 @@
 """Blocks in ResNets: their places and names, and unchanged weights and features of the rest."""
 
-import logging
-
 import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
@@ -93,14 +91,6 @@ def test_freezing_a_stage_freezes_its_blocks(fpn_cfg, freeze_at):
         frozen = number <= freeze_at
         assert all(p.requires_grad != frozen for p in block.parameters())
         assert isinstance(block.norm, FrozenBatchNorm2d) == frozen
-
-
-def test_every_block_is_logged(fpn_cfg, caplog):
-    ask_for_blocks(fpn_cfg, [[], [0, 1], [-2], []])
-    with caplog.at_level(logging.INFO, logger="nl_detectron"):
-        build(fpn_cfg, "meta")
-    for record, place in zip(caplog.records, ("res3.0", "res3.1", "res4.0"), strict=True):
-        assert place in record.getMessage()
 
 
 @pytest.mark.parametrize(

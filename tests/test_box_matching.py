@@ -57,7 +57,7 @@ def test_the_start_names_the_colours_of_both_and_not_whether_they_match():
 def test_rings_are_added_to_what_is_there_and_do_not_tell_the_answer():
     area = SIDE**2 - (SIDE // 2) ** 2
     counts: Counter = Counter()
-    for seed in range(400):
+    for seed in range(200):
         (alone,), (among,) = (draw(1, task=task, seed=seed) for task in ("match", "among"))
         assert (among.boxes.tolist(), among.classes, among.cue) == (
             *(alone.boxes.tolist(), alone.classes, alone.cue),
@@ -67,21 +67,21 @@ def test_rings_are_added_to_what_is_there_and_do_not_tell_the_answer():
         for color in COLORS.values():
             rings = (added & np.all(among.image == color, axis=-1)).sum() // area
             counts[int(among.classes[0]) % 2, color] += rings
-    assert sum(counts.values()) == 400 * RINGS
-    # 100 expected, of a standard deviation of 10.
-    assert all(65 < counts[answer, color] < 135 for answer in (0, 1) for color in COLORS.values())
+    assert sum(counts.values()) == 200 * RINGS
+    # 50 expected, of a standard deviation of 7.
+    assert all(25 < counts[answer, color] < 75 for answer in (0, 1) for color in COLORS.values())
 
 
 def test_neither_colour_tells_the_answer():
     counts: Counter = Counter()
-    for scene in draw(4000):
+    for scene in draw(1000):
         number = int(scene.classes[0])
         x, y = scene.cue[0] + SIDE // 2, scene.cue[1] + SIDE // 2
         for thing, color in (("square", number // 2), ("cross", tuple(scene.image[y, x]))):
             counts[thing, color, number % 2] += 1
     assert len(counts) == 4 * len(COLORS)
-    # 500 expected, of a standard deviation of 21.
-    assert all(400 < count < 600 for count in counts.values())
+    # 125 expected, of a standard deviation of 10.
+    assert all(85 < count < 165 for count in counts.values())
 
 
 @pytest.mark.parametrize(

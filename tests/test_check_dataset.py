@@ -1,7 +1,5 @@
 """The check of datasets: every bad input is named, and nothing else is."""
 
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +8,7 @@ import dirty
 import pytest
 import tiny_run
 from detectron2.config import get_cfg
-from detectron2.data.datasets import register_coco_instances
-from dirty import CASES, Files
+from dirty import CASES, Files, register, written
 from omegaconf import OmegaConf
 
 import nl_detectron
@@ -23,35 +20,8 @@ from nl_detectron.data.validation.kinds import KINDS, Severity
 from nl_detectron.data.validation.run import Run
 from nl_detectron.utils.errors import UserError
 
-sys.path.insert(0, str(tiny_run.ROOT / "tools"))
-
 DOCUMENT = tiny_run.ROOT / "docs" / "datasets.md"
 Tool = Callable[..., tuple[int, list[dict]]]
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return written(tmp_path)
-
-
-def written(folder: Path, **sections: list) -> Files:
-    """Return the clean dataset, written, with other `sections`."""
-    folder.mkdir(exist_ok=True)
-    new = Files(folder)
-    new.content.update(sections)
-    new.write_images()
-    new.write_annotations()
-    return new
-
-
-@pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Tool:
-    def run(*arguments: object) -> tuple[int, list[dict]]:
-        monkeypatch.setattr(sys, "argv", ["check_dataset.py", "--json", *map(str, arguments)])
-        status = command.main()
-        return status, json.loads(capsys.readouterr().out)
-
-    return run
 
 
 def check(files: Files, **expected: object) -> set[str]:
@@ -78,23 +48,12 @@ def test_a_problem_is_reported_and_nothing_else(files: Files, how: str) -> None:
     assert "\n" not in where + detail
 
 
-def test_text_ids_are_fine(files: Files) -> None:
-    for entry in files.content["images"] + files.content["categories"]:
-        entry["id"] = f"x{entry['id']}"
-    for entry in files.content["annotations"]:
-        for key in ("image_id", "category_id"):
-            entry[key] = f"x{entry[key]}"
-        entry["id"] = str(entry["id"])
-    files.write_annotations()
-    assert not check(files)
-
-
-def test_problems_are_counted_and_the_first_are_named(tool: Tool, files: Files) -> None:
+def test_problems_are_counted_and_the_first_are_named(check_tool: Tool, files: Files) -> None:
     for number in range(5):
         dirty.a("bbox", [number, 4, 0, 12], number)(files)
     dirty.a("id", 0)(files)
     dirty.image("a.jpg", dirty.half)(files)
-    status, [report] = tool(files.annotations, files.images, "--examples", 2)
+    status, [report] = check_tool(files.annotations, files.images, "--examples", 2)
     assert status == 1
     found = {p["kind"]: (p["severity"], p["count"], len(p["examples"])) for p in report["problems"]}
     assert found == {
@@ -151,13 +110,6 @@ def test_without_decoding_only_files_are_looked_for(files: Files) -> None:
 # The datasets of a config
 
 
-def registered(name: str, files: Files, **metadata: object) -> str:
-    defaults = {"keypoint_names": dirty.POINTS, "keypoint_flip_map": dirty.FLIPS}
-    given = {k: v for k, v in {**defaults, **metadata}.items() if v is not None}
-    register_coco_instances(name, given, str(files.annotations), str(files.images))
-    return name
-
-
 def together(train: str, test: str, **changes: object) -> set[str]:
     """Return the problems of the datasets with the run; each alone has no error."""
     values = {
@@ -190,25 +142,25 @@ def together(train: str, test: str, **changes: object) -> set[str]:
 def test_a_dataset_that_does_not_fit_the_model(
     tmp_path: Path, metadata: dict, changes: dict, kind: str
 ) -> None:
-    train = registered("train", written(tmp_path / "train"), **metadata)
-    test = registered("test", written(tmp_path / "test"))
+    train = register("train", written(tmp_path / "train"), **metadata)
+    test = register("test", written(tmp_path / "test"))
     assert together(train, test, **changes) == set(kind.split())
 
 
 def test_datasets_that_do_not_fit_each_other(tmp_path: Path) -> None:
     train_files = written(tmp_path / "train")
-    train = registered("train", train_files)
+    train = register("train", train_files)
     swapped = [{"id": 1, "name": "box"}, {"id": 2, "name": "person", "keypoints": dirty.POINTS}]
-    other = registered("other", written(tmp_path / "swapped", categories=swapped))
+    other = register("other", written(tmp_path / "swapped", categories=swapped))
     assert together(train, other) == {"categories-differ"}
 
     people = [a for a in dirty.clean()["annotations"] if a["category_id"] == 1]
-    few = registered("few", written(tmp_path / "people", annotations=people))
+    few = register("few", written(tmp_path / "people", annotations=people))
     assert not together(train, few)
 
     same_images = written(tmp_path / "same")
     same_images.folder = train_files.folder
-    assert together(train, registered("same", same_images)) == {"file-in-train-and-test"}
+    assert together(train, register("same", same_images)) == {"file-in-train-and-test"}
 
 
 def test_the_heads_of_a_config_say_what_its_data_needs() -> None:
@@ -240,8 +192,8 @@ def test_a_lazy_config_says_the_same_as_its_yaml_twin() -> None:
 # The script
 
 
-def test_the_script_checks_a_config(tool: Tool, tmp_path: Path) -> None:
-    name = registered("checked", written(tmp_path / "data"))
+def test_the_script_checks_a_config(check_tool: Tool, tmp_path: Path) -> None:
+    name = register("checked", written(tmp_path / "data"))
     config = tmp_path / "run.yaml"
     config.write_text(f"DATASETS: {{TRAIN: [{name}], TEST: [{name}]}}\nMODEL: {{MASK_ON: True}}\n")
     for classes, kind, status in (
@@ -250,7 +202,7 @@ def test_the_script_checks_a_config(tool: Tool, tmp_path: Path) -> None:
         (1, "too-many-categories", 1),
     ):
         opts = ("--opts", "MODEL.ROI_HEADS.NUM_CLASSES", classes)
-        found, [_, whole] = tool("--config-file", config, *opts)
+        found, [_, whole] = check_tool("--config-file", config, *opts)
         assert [p["kind"] for p in whole["problems"]] == ([kind] if kind else [])
         assert found == status
 
@@ -264,9 +216,11 @@ def test_the_script_checks_a_config(tool: Tool, tmp_path: Path) -> None:
         ([__file__, "--no-images", "--examples", "0"], "--examples"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(tool: Tool, arguments: list[str], named: str) -> None:
+def test_a_wrong_command_line_is_one_line(
+    check_tool: Tool, arguments: list[str], named: str
+) -> None:
     with pytest.raises(UserError, match=named) as caught:
-        tool(*arguments)
+        check_tool(*arguments)
     assert "\n" not in str(caught.value)
 
 

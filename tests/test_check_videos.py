@@ -1,16 +1,15 @@
 """The check of lists of videos."""
 
-import json
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bad_videos import noise, write_frames, write_good
 from painted import remux
 from test_video_lists import write_charades
 
-from nl_detectron.commands import check as command
 from nl_detectron.data import register_videos
 from nl_detectron.data.datasets.video_list import Entry
 from nl_detectron.data.validation.kinds import Report
@@ -84,14 +83,11 @@ def test_the_tool_checks_lists_names_and_charades(
     folder: Path,
     registered: None,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    check_tool: Callable[..., tuple[int, list[dict[str, Any]]]],
 ) -> None:
     def tool(*arguments: object) -> tuple[int, list[str]]:
         """Return the exit status, and the kinds of the last report's problems."""
-        monkeypatch.setattr(sys, "argv", ["check_dataset.py", "--json", *map(str, arguments)])
-        status = command.main()
-        *_, report = json.loads(capsys.readouterr().out)
+        status, (*_, report) = check_tool(*arguments)
         return status, [p["kind"] for p in report["problems"]]
 
     (folder / "list.txt").write_text("late.mp4 0\n")

@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.commands import demo
 from nl_detectron.commands import export as export_command
 from nl_detectron.config import load_config
-from nl_detectron.data.catalog import class_metadata
+from nl_detectron.data.catalog import class_metadata, read_class_names
+from nl_detectron.engine import argument_parser, main
 from nl_detectron.engine.predictor import Predictor
 from nl_detectron.engine.video_predictor import VideoPredictor
 from nl_detectron.utils.errors import ConfigError, UserError
@@ -40,10 +41,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         annotation["category_id"] *= 10
     content["categories"] = [{"id": 10 * i, "name": name} for i, name in enumerate(NAMES, 1)]
     (folder / "tiny.json").write_text(json.dumps(content))
-    done = tiny_run.run(
-        folder / "run.py", "--config-file", folder / "tiny.yaml", "SOLVER.MAX_ITER", 1
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    registered(folder)
+    line = ["--config-file", folder / "tiny.yaml", "SOLVER.MAX_ITER", 1]
+    line += ["DATASETS.TRAIN", "('tiny_of_classes',)", "DATASETS.TEST", "('tiny_of_classes',)"]
+    main(argument_parser().parse_args(list(map(str, line))))
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        catalog.remove("tiny_of_classes")
     (folder / "copied").mkdir()
     for name in ("config.yaml", "model_final.pth"):
         shutil.copy(folder / "output" / name, folder / "copied")
@@ -66,13 +69,10 @@ def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[di
     return run_main
 
 
-@pytest.fixture
-def registered(trained: Path) -> Iterator[str]:
+def registered(folder: Path) -> str:
     name = "tiny_of_classes"
-    register_coco_instances(name, {}, str(trained / "tiny.json"), str(trained / "images"))
-    yield name
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    register_coco_instances(name, {}, str(folder / "tiny.json"), str(folder / "images"))
+    return name
 
 
 def rows(results: list[dict[str, Any]]) -> list[tuple]:
@@ -83,10 +83,10 @@ def rows(results: list[dict[str, Any]]) -> list[tuple]:
 
 
 def test_json_of_the_demo_is_that_of_the_evaluation(
-    trained: Path, run: Callable[..., list[dict[str, Any]]], registered: str
+    trained: Path, run: Callable[..., list[dict[str, Any]]]
 ) -> None:
     evaluated = json.loads((trained / "output/inference/coco_instances_results.json").read_text())
-    results = run("--input", registered)
+    results = run("--input", registered(trained))
     assert rows(results) == rows(evaluated)
     assert len(COCO(trained / "tiny.json").loadRes(results).anns) == len(evaluated) > 0
 
@@ -165,10 +165,11 @@ def test_a_video_classifier_has_its_names(tmp_path: Path) -> None:
     assert VideoPredictor(cfg).classes == names
 
 
-def test_a_broken_file_of_names_is_one_line(trained: Path, tmp_path: Path) -> None:
-    config, weights = (trained / "copied" / name for name in ("config.yaml", "model_final.pth"))
-    for content in ("{", '{"categories": [{"id": 1}]}', '{"categories": 3}', "[1]"):
-        (tmp_path / "names.json").write_text(content)
-        with pytest.raises(UserError, match=r"names\.json") as error:
-            Predictor(config, weights=weights, classes=tmp_path / "names.json")
-        assert "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    "content", ["{", '{"categories": [{"id": 1}]}', '{"categories": 3}', "[1]"]
+)
+def test_a_broken_file_of_names_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "names.json").write_text(content)
+    with pytest.raises(UserError, match=r"names\.json") as error:
+        read_class_names(tmp_path / "names.json")
+    assert "\n" not in str(error.value)

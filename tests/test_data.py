@@ -5,16 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import COCOEvaluator
-from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 from pycocotools.coco import COCO
 
-from nl_detectron.data import cache_root, make_shapes, register_all, register_generated
-from nl_detectron.data.datasets.synthetic import coco
-from nl_detectron.data.datasets.synthetic.canvas import SCALE
+from nl_detectron.data import cache_root, make_shapes
+from nl_detectron.data.datasets.synthetic import canvas, coco, landscape, things
+from nl_detectron.data.datasets.synthetic.people import KEYPOINT_NAMES, person
 from nl_detectron.data.datasets.synthetic.shapes import CLASSES
 from nl_detectron.utils.errors import UserError
 
@@ -44,12 +40,6 @@ def test_same_seed_same_bytes_other_seed_other_images(folder, tmp_path):
         assert contents(fewer)[name] == contents(folder)[name]
     assert contents(other)[first] != contents(folder)[first] != contents(folder)["val/000001.jpg"]
     assert len({folder.name, fewer.name, other.name}) == 3
-
-
-def test_made_once(folder):
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    assert make_shapes(folder.parent, **SIZE, progress=False) == folder
-    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 
 
 def test_files_are_coco(folder, train):
@@ -115,7 +105,7 @@ def test_keypoints_agree_with_masks(train):
 
 
 def test_polygons_keep_holes_and_drop_fragments():
-    y, x = (np.mgrid[: 40 * SCALE, : 50 * SCALE] + 0.5) / SCALE
+    y, x = (np.mgrid[: 40 * canvas.SCALE, : 50 * canvas.SCALE] + 0.5) / canvas.SCALE
     ring = np.hypot(x - 20, y - 20)
     mask = (ring < 15) & (ring > 6)
     speck = (abs(x - 45) < 0.5) & (abs(y - 5) < 0.5)
@@ -125,56 +115,12 @@ def test_polygons_keep_holes_and_drop_fragments():
     dataset = COCO()
     dataset.imgs = {1: {"height": 40, "width": 50}}
     decoded = dataset.annToMask(annotation | {"image_id": 1})
-    covered = (mask | bar).reshape(40, SCALE, 50, SCALE).mean(axis=(1, 3))
+    covered = (mask | bar).reshape(40, canvas.SCALE, 50, canvas.SCALE).mean(axis=(1, 3))
     wrong = decoded != (covered >= 0.5)
     assert wrong.sum() <= 0.02 * decoded.sum()
     assert np.abs(covered[wrong] - 0.5).max() < 0.2  # none but those that are cut in half
     assert decoded[20, 20] == 0
     assert decoded[20, 10] == 1
-
-
-def perfect_outputs(api: COCO):
-    """Yield, for each image, the predictions of a model without any error."""
-    for image_id, image in api.imgs.items():
-        annotations = [a for a in api.imgToAnns[image_id] if not a["iscrowd"]]
-        boxes = [
-            BoxMode.convert(a["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for a in annotations
-        ]
-        keypoints = torch.tensor([a["keypoints"] for a in annotations], dtype=torch.float32)
-        keypoints = keypoints.reshape(-1, 17, 3)
-        keypoints[..., :2] += 0.5  # models speak of points, the files of pixels
-        instances = Instances((image["height"], image["width"]))
-        instances.pred_boxes = Boxes(torch.tensor(boxes))
-        instances.scores = torch.ones(len(annotations))
-        instances.pred_classes = torch.tensor([a["category_id"] - 1 for a in annotations])
-        instances.pred_masks = torch.tensor(np.array([api.annToMask(a) for a in annotations]))
-        instances.pred_keypoints = keypoints
-        yield {"image_id": image_id}, {"instances": instances}
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_perfect_predictions_score_100(folder, train):
-    register_generated("small", "train", CLASSES, lambda: folder)
-    evaluator = COCOEvaluator("small", distributed=False)
-    evaluator.reset()
-    for image, output in perfect_outputs(train):
-        evaluator.process([image], [output])
-    results = evaluator.evaluate()
-    assert set(results) == {"bbox", "segm", "keypoints"}
-    for task, scores in results.items():
-        assert scores["AP"] == pytest.approx(100), task
-    for name in CLASSES:
-        assert results["segm"][f"AP-{name}"] == pytest.approx(100)
-
-
-def test_registering_draws_nothing_and_may_be_repeated(tmp_path, monkeypatch):
-    monkeypatch.setenv("NL_DETECTRON_CACHE", str(tmp_path / "cache"))
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        monkeypatch.setattr(catalog, "data", {})
-    register_all()
-    register_all()
-    assert "nl_shapes_val" in DatasetCatalog
-    assert not (tmp_path / "cache").exists()
 
 
 def blank(split, index):
@@ -208,13 +154,6 @@ def test_nothing_is_left_of_an_interrupted_run(tmp_path):
         write(tmp_path / "file" / "data", blank)
 
 
-def test_progress_bar(tmp_path, capsys):
-    write(tmp_path / "loud", blank)
-    assert "2/2" in capsys.readouterr().err
-    write(tmp_path / "quiet", blank, progress=False)
-    assert capsys.readouterr().err == ""
-
-
 def test_cache_root(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("NL_DETECTRON_CACHE", raising=False)
@@ -222,3 +161,55 @@ def test_cache_root(monkeypatch, tmp_path):
     assert cache_root() == tmp_path / "xdg" / "nl_detectron"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_root() == tmp_path / "home" / ".cache" / "nl_detectron"
+
+
+# The sprites
+
+PAIRS = [
+    (KEYPOINT_NAMES.index(f"left_{name}"), KEYPOINT_NAMES.index(f"right_{name}"))
+    for name in ("shoulder", "hip", "ear")
+]
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sides_follow_from_the_way_a_person_faces(seed):
+    front, back = (person(rng(seed), back=b).keypoints for b in (False, True))
+    for left, right in PAIRS:
+        assert front[left, 0] > front[right, 0]
+        assert back[left, 0] < back[right, 0]
+    face = [KEYPOINT_NAMES.index(n) for n in ("nose", "left_eye", "right_eye")]
+    assert not np.isnan(front).any()
+    assert np.flatnonzero(np.isnan(back[:, 0])).tolist() == face
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_keypoints_are_on_the_figure(seed, back):
+    sprite = person(rng(seed), back=back).placed(60, 110, 90)
+    covered = canvas.silhouette(sprite, 120, 128)
+    points = sprite.keypoints[~np.isnan(sprite.keypoints[:, 0])]
+    columns, rows = (points * canvas.SCALE).astype(int).T
+    assert covered[rows, columns].all()
+
+
+@pytest.mark.parametrize(
+    "make", [things.ball, things.kite, things.house, things.tree, things.car, things.umbrella]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_things_are_one_unit_high_and_change_only_what_they_cover(make, seed):
+    sprite = make(rng(seed))
+    assert sprite.category == make.__name__
+    _, top, _, bottom = sprite.bounds()
+    assert -1.05 < top < -0.9
+    assert -0.05 < bottom < 0.05
+    sprite = sprite.placed(48, 80, 60, angle=10, mirror=True)
+    background, _ = landscape.landscape(rng(seed), 96, 96)
+    drawn = canvas.draw(background, [sprite])
+    covered = canvas.silhouette(sprite, 96, 96).reshape(96, canvas.SCALE, 96, canvas.SCALE)
+    touched = covered.any(axis=(1, 3))
+    assert np.array_equal(drawn[~touched], background[~touched])
+    assert (drawn[touched] != background[touched]).any(axis=1).mean() > 0.95

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import dirty
@@ -14,7 +13,6 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.data.datasets import register_coco_instances
 from dirty import CASES, Files
 from omegaconf import OmegaConf
 
@@ -28,9 +26,7 @@ from nl_detectron.data.build import (
     check_metadata,
     instantiate_loader,
 )
-from nl_detectron.data.validation import check_file
-from nl_detectron.data.validation.coco import Expected
-from nl_detectron.data.validation.kinds import KINDS, Report, Severity
+from nl_detectron.data.validation.kinds import KINDS, Severity
 from nl_detectron.data.validation.run import Run
 from nl_detectron.utils.errors import ConfigError, UserError
 
@@ -39,9 +35,7 @@ NAME = "dirty_data"
 
 def registered(files: Files, **metadata: Any) -> CfgNode:
     """Register a dataset, and return a config that trains and tests on it."""
-    values = {"keypoint_names": dirty.POINTS, "keypoint_flip_map": dirty.FLIPS, **metadata}
-    given = {key: value for key, value in values.items() if value is not None}
-    register_coco_instances(NAME, given, str(files.annotations), str(files.images))
+    dirty.register(NAME, files, **metadata)
     cfg = get_cfg()
     nl_detectron.add_nonlocal_config(cfg)
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (NAME,)
@@ -53,14 +47,6 @@ def registered(files: Files, **metadata: Any) -> CfgNode:
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.SOLVER.IMS_PER_BATCH = 1
     return cfg
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    new = Files(tmp_path)
-    new.write_images()
-    new.write_annotations()
-    return new
 
 
 def attempted(cfg: CfgNode) -> tuple[list[dict], UserError | None]:
@@ -78,14 +64,6 @@ def attempted(cfg: CfgNode) -> tuple[list[dict], UserError | None]:
 def objects(files: Files) -> int:
     content = json.loads(files.annotations.read_text(encoding="utf-8"))
     return sum(not annotation.get("iscrowd") for annotation in content.get("annotations", []))
-
-
-def checked(files: Files) -> Report:
-    return check_file(
-        files.annotations,
-        files.images,
-        expected=Expected(masks=True, keypoints=True, num_keypoints=3),
-    )
 
 
 # What the check says, against what training does

@@ -1,8 +1,11 @@
 """A run's device, its launching, and the step: accumulation and mixed precision."""
 
+import logging
+import shlex
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -10,8 +13,9 @@ from detectron2.utils.events import EventStorage, EventWriter
 from tiny_run import ROOT
 from torch import nn
 
-from nl_detectron.config import load_config, load_lazy_config
+from nl_detectron.config import check_clips, is_video, load_config, load_lazy_config
 from nl_detectron.engine import Ranks, StepTrainer, ranks_from_environment
+from nl_detectron.engine.defaults import advise_a_trial
 from nl_detectron.engine.hooks import ProgressWriter
 from nl_detectron.engine.launch import _gpu_number
 from nl_detectron.utils.errors import ConfigError, UserError
@@ -31,6 +35,25 @@ def test_the_device_is_chosen_only_when_nobody_set_one(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert load_config(QUICKSTART).MODEL.DEVICE == "cuda"
     assert load_config(QUICKSTART, ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE == "cpu"
+
+
+@pytest.mark.parametrize(
+    "config", ["COCO-Detection/faster_rcnn_R_50_FPN_NL_1x.yaml", "Kinetics/c2d_R_50_NL5_32x2.yaml"]
+)
+def test_a_long_training_on_a_cpu_is_given_options_that_it_takes(
+    config: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "nl_detectron"):
+        for small in ("quickstart.yaml", "quickstart_video.yaml"):
+            advise_a_trial(load_config(small))
+        assert not caplog.text
+        advise_a_trial(load_config(config))
+    options = shlex.split(caplog.text.split(" add ")[1].split(", or ")[0])
+    cfg = load_config(config, options)
+    if is_video(cfg):
+        check_clips(cfg)
+    advise_a_trial(cfg)
+    assert len(caplog.records) == 1
 
 
 # Launching
@@ -163,16 +186,6 @@ def test_gradients_that_overflow_by_loss_scaling_are_skipped() -> None:
     assert trainer.grad_scaler.get_scale() < 3e38
 
 
-class Writer(EventWriter):
-    """Notes that it was asked to write."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def write(self) -> None:
-        self.calls += 1
-
-
 @pytest.mark.parametrize(
     ("period", "max_iter", "expected"),
     [(20, 45, [4, 19, 39, 44]), (20, 5, [4]), (5, 7, [4, 6]), (2, 6, [1, 3, 5])],
@@ -180,12 +193,12 @@ class Writer(EventWriter):
 def test_progress_is_written_early_then_every_period(
     period: int, max_iter: int, expected: list[int]
 ) -> None:
-    writer = Writer()
+    writer = mock.Mock(spec=EventWriter)
     hook = ProgressWriter([writer], period)
     written = []
     for iteration in range(max_iter):
         hook.trainer = Namespace(iter=iteration, max_iter=max_iter)
         hook.after_step()
-        written += [iteration] * writer.calls
-        writer.calls = 0
+        written += [iteration] * writer.write.call_count
+        writer.reset_mock()
     assert written == expected

@@ -1,18 +1,20 @@
 """The Python API for predictions."""
 
+import os
 import signal
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import psutil
 import pytest
-import tiny_run
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import Metadata
-from detectron2.data.detection_utils import _M_RGB2YUV, read_image
+from detectron2.data.detection_utils import _M_RGB2YUV
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
@@ -20,24 +22,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from nl_detectron.config import load_config
+from nl_detectron.data.detection_utils import read_image
 from nl_detectron.engine.predictor import Predictor, network_input, to_coco_results
 from nl_detectron.utils.errors import ConfigError, UserError
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, a config and a checkpoint of random weights, which predict something at least."""
-    folder = tmp_path_factory.mktemp("inference")
-    tiny_run.write_run(folder, heads=True)
-    torch.manual_seed(3)
-    cfg = load_config(folder / "tiny.yaml")
-    DetectionCheckpointer(build_model(cfg), str(folder)).save("weights")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def predictor(folder: Path) -> Predictor:
-    return Predictor(folder / "tiny.yaml", weights=folder / "weights.pth")
+def predictor(tiny_detector: Path) -> Predictor:
+    return Predictor(tiny_detector / "tiny.yaml", weights=tiny_detector / "weights.pth")
 
 
 def assert_same(a: Instances, b: Instances, tolerance: float = 1e-4) -> None:
@@ -54,9 +46,9 @@ def assert_same(a: Instances, b: Instances, tolerance: float = 1e-4) -> None:
     assert (a.pred_masks == b.pred_masks).float().mean() > 0.999
 
 
-def test_a_batch_gives_what_single_images_give(folder: Path, predictor: Predictor) -> None:
-    files = sorted((folder / "images").iterdir())[:3]
-    images = [read_image(str(file), format="BGR") for file in files]
+def test_a_batch_gives_what_single_images_give(tiny_detector: Path, predictor: Predictor) -> None:
+    files = sorted((tiny_detector / "images").iterdir())[:3]
+    images = [read_image(file) for file in files]
     # Another shape in between: it must neither be padded nor pad the others.
     mixed = [images[0], images[1][:40], files[1], images[2]]
     together = predictor(mixed, batch_size=8)
@@ -66,27 +58,16 @@ def test_a_batch_gives_what_single_images_give(folder: Path, predictor: Predicto
         assert_same(a, b)
 
 
-def test_memory_follows_the_batch_size(
-    folder: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_follows_the_batch_size(tiny_detector: Path, predictor: Predictor) -> None:
     """Images are read as they are needed, not all of them before the first forward pass."""
-    image = cv2.imread(str(folder / "images" / "000.png"))
-    read, seen = 0, []
-
-    def images() -> Iterator[np.ndarray]:
-        nonlocal read
-        for read in range(1, 8):
-            yield image[: 64 - read % 2 * 8]
-
-    run = predictor._run
-    monkeypatch.setattr(predictor, "_run", lambda batch: seen.append(read) or run(batch))
-    found = predictor(images(), batch_size=3)
-    assert sorted(set(seen)) == [3, 6, 7]
-    assert [f.image_size[0] for f in found] == [56, 64, 56, 64, 56, 64, 56]
+    files = sorted((tiny_detector / "images").iterdir())
+    unread = iter(files)
+    next(predictor.stream(unread, batch_size=3))
+    assert list(unread) == files[3:]
 
 
-def test_it_agrees_with_detectron2s_predictor(folder: Path, predictor: Predictor) -> None:
-    image = cv2.imread(str(folder / "images" / "000.png"))
+def test_it_agrees_with_detectron2s_predictor(tiny_detector: Path, predictor: Predictor) -> None:
+    image = cv2.imread(str(tiny_detector / "images" / "000.png"))
     large = cv2.resize(image, (100, 80))
     theirs = DefaultPredictor(predictor.cfg)(large)["instances"]
     assert_same(predictor([large])[0], theirs)
@@ -103,13 +84,13 @@ FORMATS = {
 
 @pytest.mark.parametrize("channels", FORMATS)
 def test_an_image_of_any_kind_has_the_channels_of_the_config(
-    folder: Path, channels: str, tmp_path: Path
+    tiny_detector: Path, channels: str, tmp_path: Path
 ) -> None:
     opts = ["INPUT.FORMAT", channels]
     if channels == "L":
         opts += ["MODEL.PIXEL_MEAN", "[110.0]", "MODEL.PIXEL_STD", "[60.0]"]
-    cfg = load_config(folder / "tiny.yaml", opts)
-    bgr = cv2.imread(str(folder / "images" / "000.png"))
+    cfg = load_config(tiny_detector / "tiny.yaml", opts)
+    bgr = cv2.imread(str(tiny_detector / "images" / "000.png"))
     bgr[:, :, 0] //= 2
     cv2.imwrite(str(tmp_path / "coloured.png"), bgr)
     rgb = np.ascontiguousarray(bgr[..., ::-1])
@@ -141,13 +122,67 @@ def test_an_image_of_any_kind_has_the_channels_of_the_config(
         ["MODEL.PIXEL_MEAN", "[1.0]"],
     ],
 )
-def test_channels_that_cannot_be_name_the_key(folder: Path, opts: list[str]) -> None:
+def test_channels_that_cannot_be_name_the_key(tiny_detector: Path, opts: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"INPUT\.FORMAT"):
-        load_config(folder / "tiny.yaml", opts)
+        load_config(tiny_detector / "tiny.yaml", opts)
 
 
-def test_one_image_gives_one_result(folder: Path, predictor: Predictor) -> None:
-    file = folder / "images" / "000.png"
+COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("one.png", Image.new("RGB", (1, 1))),
+        ("grey.png", COLOURS.convert("L")),
+        ("alpha.png", COLOURS.convert("RGBA")),
+        ("cmyk.jpg", COLOURS.convert("CMYK")),
+        ("moving.gif", COLOURS.convert("P")),
+    ],
+)
+def test_an_unusual_image_is_read(
+    predictor: Predictor, tmp_path: Path, name: str, image: Image.Image
+) -> None:
+    image.save(tmp_path / name)
+    with Image.open(tmp_path / name) as written:
+        expected = np.asarray(written.convert("RGB"))[..., ::-1]
+    assert np.array_equal(read_image(tmp_path / name), expected)
+    assert predictor(tmp_path / name).image_size == expected.shape[:2]
+
+
+def test_an_image_is_turned_as_its_exif_data_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    COLOURS.save(tmp_path / "turned.png", exif=exif)
+    found = read_image(tmp_path / "turned.png")
+    assert np.array_equal(found, np.rot90(np.asarray(COLOURS)[..., ::-1], -1))
+
+
+# A PNG that unfolds to 10^10 pixels.
+BOMB = b"\x89PNG\r\n\x1a\n" + b"".join(
+    struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    for kind, data in (
+        (b"IHDR", struct.pack(">IIBBBBB", 10**5, 10**5, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(9))),
+        (b"IEND", b""),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.write_bytes(BOMB), lambda path: path.write_text("<html>")]
+)
+def test_what_is_no_image_is_named(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "a.png")
+    with pytest.raises(UserError) as error:
+        read_image(tmp_path / "a.png")
+    said = str(error.value)
+    assert said.startswith(f"{tmp_path / 'a.png'}: ")
+    assert "\n" not in said
+
+
+def test_one_image_gives_one_result(tiny_detector: Path, predictor: Predictor) -> None:
+    file = tiny_detector / "images" / "000.png"
     bgr = cv2.imread(str(file))
     tensor = torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1)
     for image in (file, str(file), bgr, Image.open(file), tensor):
@@ -156,17 +191,9 @@ def test_one_image_gives_one_result(folder: Path, predictor: Predictor) -> None:
         assert len(predictor(images)) == 2
 
 
-def test_deep_images_are_refused(predictor: Predictor) -> None:
-    deep = np.full((64, 64), 3000, np.uint16)
-    with pytest.raises(UserError):
-        predictor(Image.fromarray(deep))
-    with pytest.raises(ValueError, match="uint8"):
-        predictor(np.stack([deep] * 3, axis=2))
-
-
-def test_half_precision_is_close(folder: Path, predictor: Predictor) -> None:
-    half = Predictor(folder / "tiny.yaml", weights=folder / "weights.pth", half=True)
-    image = folder / "images" / "000.png"
+def test_half_precision_is_close(tiny_detector: Path, predictor: Predictor) -> None:
+    half = Predictor(tiny_detector / "tiny.yaml", weights=tiny_detector / "weights.pth", half=True)
+    image = tiny_detector / "images" / "000.png"
     exact, rough = predictor([image])[0], half([image])[0]
     assert len(rough) > 0
     assert rough.scores.max() == pytest.approx(exact.scores.max().item(), abs=0.05)
@@ -174,7 +201,7 @@ def test_half_precision_is_close(folder: Path, predictor: Predictor) -> None:
     assert rough.pred_boxes.tensor.isfinite().all()
 
 
-def test_predicting_starts_no_process_and_handles_no_signal(folder: Path) -> None:
+def test_predicting_starts_no_process_and_handles_no_signal(tiny_detector: Path) -> None:
     def state() -> tuple[set[int], list[object]]:
         return (
             {child.pid for child in psutil.Process().children()},
@@ -182,20 +209,21 @@ def test_predicting_starts_no_process_and_handles_no_signal(folder: Path) -> Non
         )
 
     before = state()
-    predict = Predictor(folder / "tiny.yaml", weights=folder / "weights.pth")
-    predict(folder / "images" / "001.png")
+    predict = Predictor(tiny_detector / "tiny.yaml", weights=tiny_detector / "weights.pth")
+    predict(tiny_detector / "images" / "001.png")
     assert state() == before
 
 
-def test_what_cannot_work_is_an_error(folder: Path, predictor: Predictor) -> None:
+def test_what_cannot_work_is_an_error(tiny_detector: Path, predictor: Predictor) -> None:
     assert predictor([]) == []
     with pytest.raises(ValueError, match="opts"):
         Predictor(predictor.cfg, opts=["A", "1"])
     with pytest.raises(UserError, match=r"MODEL\.WEIGHTS"):
-        Predictor(folder / "tiny.yaml")
+        Predictor(tiny_detector / "tiny.yaml")
     with pytest.raises(UserError, match=r"no\.pth"):
-        Predictor(folder / "tiny.yaml", weights=folder / "no.pth")
-    for wrong in (np.zeros((64, 64), np.uint8), torch.zeros(64, 64, 3, dtype=torch.uint8)):
+        Predictor(tiny_detector / "tiny.yaml", weights=tiny_detector / "no.pth")
+    deep = np.full((64, 64, 3), 3000, np.uint16)
+    for wrong in (deep, deep[..., 0].astype(np.uint8), torch.zeros(64, 64, 3).byte()):
         with pytest.raises(ValueError, match="uint8"):
             predictor([wrong])
     with pytest.raises(ValueError, match="batch_size"):
@@ -203,14 +231,14 @@ def test_what_cannot_work_is_an_error(folder: Path, predictor: Predictor) -> Non
 
 
 def test_coco_results_load_and_have_the_data_sets_categories(
-    folder: Path, predictor: Predictor
+    tiny_detector: Path, predictor: Predictor
 ) -> None:
-    (found,) = predictor([folder / "images" / "000.png"])
+    (found,) = predictor([tiny_detector / "images" / "000.png"])
     results = to_coco_results(found, 0, Metadata(thing_dataset_id_to_contiguous_id={1: 0, 2: 1}))
     assert [r["category_id"] for r in results] == (found.pred_classes + 1).tolist()
     x0, y0, x1, y1 = found.pred_boxes.tensor[0].tolist()
     assert results[0]["bbox"] == pytest.approx([x0, y0, x1 - x0, y1 - y0])
-    loaded = COCO(folder / "tiny.json").loadRes(results)
+    loaded = COCO(tiny_detector / "tiny.json").loadRes(results)
     assert len(loaded.anns) == len(found)
     assert {"segmentation", "keypoints", "score"} <= loaded.anns[1].keys()
     keypoints = found.pred_keypoints.clone()
