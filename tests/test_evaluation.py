@@ -310,7 +310,7 @@ def test_categories_of_an_evaluation_may_differ_from_a_training_set_of_another_m
     names = ["DATASETS.TRAIN", ("keypoints_coco_2017_train",), "DATASETS.TEST", (dataset,)]
     assert build_test_loader(config(tmp_path, *names), dataset)
     spare = ["DATASETS.TRAIN", (dataset,), "MODEL.ROI_HEADS.NUM_CLASSES", 9]
-    assert build_test_loader(config(tmp_path, *spare), dataset)
+    refuses(("NUM_CLASSES", "9"), build_test_loader, config(tmp_path, *spare), dataset)
 
 
 def test_training_sets_of_different_categories_are_named(dataset: str, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def problems_of_categories(run: Run, summary: Summary, first: Summary) -> Iterat
     where = f"dataset '{summary.name}' ({metadata.get('json_file', 'no annotation file')})"
     number = len(summary.categories)
     classes = number if run.num_classes is None else run.num_classes
-    if number > classes or (number < classes and summary.name in run.test):
+    if number > classes or (0 < number < classes and summary.name in run.test):
         kind = "too-many-categories" if number > classes else "too-few-categories"
         detail = f"{number} categories {short_repr(summary.categories)}"
         yield Problem(kind, where, f"{detail}, but {run.classes_key} is {classes}")
