@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 
 from nl_detectron.evaluation.metrics import mean_average_precision
+from nl_detectron.evaluation.score_file import ScoreFile
 from nl_detectron.evaluation.video_evaluation import VideoEvaluator
 from nl_detectron.utils.errors import UserError
 
@@ -140,6 +141,21 @@ def test_an_evaluation_that_was_cut_off_goes_on(tmp_path):
     scores = np.load(tmp_path / "scores_some_videos.npz")["scores"]
     assert np.array_equal(scores, torch.stack([p["scores"] for p in predictions]).numpy())
     assert make(tmp_path, labels).resume(model) == frozenset()
+
+
+def test_scores_of_all_processes_are_read_by_any_number(tmp_path):
+    dtype = np.dtype("<i4")
+
+    def files(world_size: int) -> list[ScoreFile]:
+        options = {"identity": "a", "dtype": dtype, "world_size": world_size}
+        return [ScoreFile(tmp_path, rank=rank, **options) for rank in range(world_size)]
+
+    for rank, file in enumerate(files(3)):
+        file.open()
+        file.append(np.array(rank, dtype))
+    for world_size in (1, 2, 4):
+        read = np.concatenate([file.read() for file in files(world_size)])
+        assert sorted(read) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("change", ["weights", "protocol", "settings", "labels", "nothing"])
