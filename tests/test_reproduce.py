@@ -15,7 +15,7 @@ from nl_detectron.commands import reproduce
 from nl_detectron.config import load_config
 from nl_detectron.engine import Trainer
 from nl_detectron.engine import argument_parser as train_parser
-from nl_detectron.model_zoo import ENTRIES, find_entry, model_zoo
+from nl_detectron.model_zoo import ENTRIES, find_entry, model_zoo, tables
 from nl_detectron.utils.errors import UserError
 
 R50 = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
@@ -284,6 +284,8 @@ def test_measured_figures_go_into_the_zoos_table(
     entries = {row["config"]: model_zoo.make_entry(row) for row in model_zoo.read_rows()}
     measured = {config: entry.measured for config, entry in entries.items() if entry.measured}
     assert measured == {R50: {"box": (38.61, 60.0, 42.0), "mask": (35.2, None, None)}}
+    row = next(csv.DictReader(tables.results_csv().splitlines()))
+    assert (float(row["measured_mask_AP"]), row["measured_mask_AP50"]) == (35.2, "not run")
     for settings in ('{"opts": ["SEED", "1"]}', ""):
         (folder / "reproduce.json").write_text(settings)
         with pytest.raises(UserError, match="R50"):
