@@ -1,4 +1,4 @@
-"""The block with compilers, exporters, copies, processes and activation checkpointing."""
+"""The block with compilers, exporters, activation checkpointing and second derivatives."""
 
 import copy
 import io
@@ -8,10 +8,7 @@ import onnxruntime
 import pytest
 import torch
 import versions
-from forked import in_fresh_process, run_forked
 from torch import nn
-from torch.distributed import get_rank
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
@@ -42,7 +39,7 @@ def test_compile_in_one_graph(form):
     torch._dynamo.reset()
     block = make(form)
     compiled = torch.compile(copy.deepcopy(block), fullgraph=True, backend="aot_eager")
-    for size in OTHER_SIZES[:3]:
+    for size in OTHER_SIZES[:2]:
         x = image(*size).requires_grad_()
         expected_x = x.detach().clone().requires_grad_()
         z, expected = compiled(x), block(expected_x)
@@ -114,26 +111,3 @@ def test_double_backward_of_small_inputs(form):
     block = make(form, norm="").double()
     x = torch.randn(1, 16, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(block, (x,))
-
-
-def _images_of(rank: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(rank)
-    return torch.randn(1, 16, 5 + rank, 6, generator=generator)
-
-
-@in_fresh_process
-def test_ddp_averages_the_gradients_of_two_processes(tmp_path):
-    def step() -> None:
-        for form in PAIRWISE_FORMS:
-            model = DistributedDataParallel(make(form, norm="LN"))
-            model(_images_of(get_rank())).square().sum().backward()
-            if get_rank() == 0:
-                torch.save([p.grad for p in model.parameters()], tmp_path / form)
-
-    assert run_forked(2, step, tmp_path / "store") == [0, 0]
-    for form in PAIRWISE_FORMS:
-        block = make(form, norm="LN")
-        for rank in range(2):
-            (block(_images_of(rank)).square().sum() / 2).backward()
-        for got, parameter in zip(torch.load(tmp_path / form), block.parameters(), strict=True):
-            torch.testing.assert_close(got, parameter.grad, rtol=1e-4, atol=1e-4)

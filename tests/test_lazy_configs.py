@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import get_cfg, instantiate
+from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from omegaconf import OmegaConf
-from torch import nn
 
 from nl_detectron import model_zoo
 from nl_detectron.config import is_video
@@ -84,25 +83,14 @@ def test_same_recipe_as_the_yaml(config: str) -> None:
         assert multiplier(iteration / solver.MAX_ITER) == pytest.approx(expected)
 
 
-def randomise(model: nn.Module) -> None:
-    """Weights under which every block acts and 16 residual blocks keep activations in range."""
-    generator = torch.Generator().manual_seed(0)
-    for name, value in model.state_dict().items():
-        if "nonlocal" in name and value.ndim > 1:
-            value.normal_(0, 0.05, generator=generator)
-        elif name.endswith("conv3.norm.weight"):
-            value.fill_(0.2)
-        elif name.endswith("score_lowres.weight"):
-            value.normal_(0, 1e-4, generator=generator)
-
-
 @pytest.mark.parametrize("config", SMALL)
 def test_same_output_as_the_yaml_for_the_same_weights(config: str) -> None:
     cfg = model_zoo.get_config(yaml_of(config))
     cfg.MODEL.DEVICE = "cpu"
     torch.manual_seed(0)
     from_yaml = build_model(cfg).eval()
-    randomise(from_yaml)
+    for parameter in from_yaml.parameters():
+        torch.nn.init.normal_(parameter, std=0.01)  # also the blocks' zeros
     from_py = instantiate(model_zoo.get_config(config).model).eval()
     from_py.load_state_dict(from_yaml.state_dict())
 
@@ -150,10 +138,3 @@ def test_more_categories_than_classes_are_refused_with_the_key() -> None:
 def test_the_class_of_the_model_tells_videos_from_images(target: object, expected: bool) -> None:
     model = {} if target is None else {"_target_": target}
     assert is_video(OmegaConf.create({"model": model}, flags={"allow_objects": True})) is expected
-
-
-@pytest.mark.parametrize("name", ["GeneralizedRCNN", "VideoClassifier"])
-def test_meta_architecture_tells_videos_from_images(name: str) -> None:
-    cfg = get_cfg()
-    cfg.MODEL.META_ARCHITECTURE = name
-    assert is_video(cfg) is (name == "VideoClassifier")

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import subprocess
-import sys
 import tempfile
 import venv
 import zipfile
@@ -101,35 +100,12 @@ def test_another_hash_is_refused(bare):
     assert files_in(bare.site_packages) == set()
 
 
-@pytest.mark.parametrize("is_checkout", [False, True])
-def test_keeps_any_detectron2_that_is_there(bare, tmp_path, is_checkout):
-    folder = tmp_path if is_checkout else bare.site_packages
-    (folder / "detectron2").mkdir()
-    (folder / "detectron2/__init__.py").touch()
-    if is_checkout:
-        (bare.site_packages / "checkout.pth").write_text(f"{folder}\n")
-    else:
-        (folder / "detectron2-0.7.dist-info").mkdir()
-        (folder / "detectron2-0.7.dist-info/METADATA").write_text("Version: 0.7\n")
-    before = files_in(bare.site_packages)
+def test_keeps_a_checkout_that_is_there(bare, tmp_path):
+    (tmp_path / "detectron2").mkdir()
+    (tmp_path / "detectron2/__init__.py").touch()
+    (bare.site_packages / "checkout.pth").write_text(f"{tmp_path}\n")
     done = bare.run(tool.__file__)
     assert done.returncode == 1  # it does not work: there is no torch
     assert done.stdout.startswith("kept: ")
-    assert str(folder / "detectron2") in done.stdout
-    assert ("0.7" in done.stdout) != is_checkout
-    assert files_in(bare.site_packages) == before
-
-
-def test_check_installs_nothing(bare):
-    done = bare.run(tool.__file__, "--check")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert files_in(bare.site_packages) == set()
-
-
-def test_detectron2_of_this_environment_passes_the_check():
-    done = subprocess.run(
-        [sys.executable, tool.__file__, "--check"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert str(tmp_path / "detectron2") in done.stdout
+    assert files_in(bare.site_packages) == {"checkout.pth"}

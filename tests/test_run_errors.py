@@ -19,7 +19,7 @@ from nl_detectron.utils.errors import UserError
 
 pytest_plugins = ["recording"]  # for its fixture
 
-SHORT = ("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2)
+SHORT = (*tiny_run.RANDOM, "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2)
 
 
 @pytest.fixture
@@ -58,19 +58,6 @@ def test_a_run_that_diverges_in_its_last_iteration_keeps_the_last_checkpoint(
     assert finished(output)
 
 
-def test_weights_that_are_not_finite_are_never_saved(
-    run_dir: Path, recorded: Callable[..., Path]
-) -> None:
-    def overflow(trainer: Any) -> None:  # from the next iteration on
-        weight = next(trainer.model.roi_heads.box_predictor.parameters())
-        weight.register_hook(lambda gradient: gradient + math.inf)
-
-    with pytest.raises(UserError, match=r"model_0000003\.pth is not written"):
-        recorded(run_dir, "output", *SHORT, at={2: overflow})
-    output = run_dir / "output"
-    assert [path.name for path in output.glob("*.pth")] == ["model_0000001.pth"]
-
-
 # Loader workers
 
 
@@ -78,23 +65,12 @@ def test_a_loader_worker_that_is_killed(run_dir: Path, recorded: Callable[..., P
     def kill(trainer: Any) -> None:
         os.kill(trainer._trainer._data_loader_iter._workers[0].pid, signal.SIGKILL)
 
+    opts = ("DATALOADER.NUM_WORKERS", 1, "DATALOADER.ASPECT_RATIO_GROUPING", False)
     with pytest.raises(UserError, match=r"DATALOADER\.NUM_WORKERS"):
-        recorded(run_dir, "output", *SHORT, "DATALOADER.NUM_WORKERS", 1, at={2: kill})
+        recorded(run_dir, "output", *SHORT, *opts, at={2: kill})
 
 
 # The disk
-
-
-def test_no_room_for_a_file(run_dir: Path, recorded: Callable[..., Path]) -> None:
-    output = run_dir / "output"
-    output.mkdir()
-    (output / "metrics.json").symlink_to("/dev/full")  # takes no byte
-    with pytest.raises(UserError, match="No space left on device") as caught:
-        recorded(run_dir, "output", *SHORT)
-    assert str(output) in str(caught.value)
-    (output / "metrics.json").unlink()
-    recorded(run_dir, "output", *SHORT, flags=("--resume",))
-    assert finished(output)
 
 
 def test_an_output_folder_that_cannot_be(run_dir: Path, recorded) -> None:
@@ -130,9 +106,10 @@ def test_errors_of_torch_become_one_line(what: str, error: Exception) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_may_not_be_opened(tmp_path: Path) -> None:
-    path = str(tmp_path / "data" / "train.json")
-    assert path in str(as_user_error(PermissionError(errno.EACCES, "", path), str(tmp_path)))
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+def test_a_file_that_cannot_be_opened_or_written(number: int, tmp_path: Path) -> None:
+    path = str(tmp_path / "data/train.json")
+    assert path in str(as_user_error(OSError(number, "", path), str(tmp_path)))
 
 
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
@@ -155,15 +132,15 @@ def test_sigterm_saves_and_resume_goes_on(
     recorded: Callable[..., Path],
     capfd: pytest.CaptureFixture,
 ) -> None:
-    whole = recorded(run_dir, "whole", *SHORT, *tiny_run.RANDOM)
+    whole = recorded(run_dir, "whole", *SHORT)
     output = run_dir / "output"
     with pytest.raises(SystemExit) as left:
-        recorded(run_dir, "output", *SHORT, *tiny_run.RANDOM, at={2: terminate})
+        recorded(run_dir, "output", *SHORT, at={2: terminate})
     assert left.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     (said,) = [line for line in capfd.readouterr().err.splitlines() if "SIGTERM" in line]
     assert f"{output}/model_0000002.pth" in said
-    recorded(run_dir, "output", *SHORT, *tiny_run.RANDOM, flags=("--resume",))
+    recorded(run_dir, "output", *SHORT, flags=("--resume",))
     assert record(output) == record(whole)
     a, b = (torch.load(folder / "model_final.pth") for folder in (whole, output))
     assert same(a, b)
@@ -182,7 +159,7 @@ def test_a_handler_of_the_program_itself_is_kept(run_dir: Path, recorded) -> Non
 
 # In a process of its own, as these end it. `at` is called in every process of the run.
 ACT = """
-import os, pathlib, resource, signal, subprocess, time
+import os, pathlib, signal, subprocess, time
 from detectron2.utils import comm
 from nl_detectron.engine import launch
 sys.modules[launch.__module__]._GRACE_SECONDS = 1.0
@@ -197,10 +174,8 @@ def one(rank, act):
     return lambda trainer: act() if comm.get_rank() == rank else None
 def stuck(*_):  # as in an all-reduce of NCCL for a process that is gone: no signal is handled
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    time.sleep(25)
+    time.sleep(100)
     pathlib.Path("outlived").touch()
-def fill_disk():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 def cut_off_images():
     for path in pathlib.Path("images").iterdir():
         path.write_bytes(b"")
@@ -262,14 +237,6 @@ SAVED = "output/model_0000002.pth"
             TWO,
             1,
             "error: image 'images/",
-            1,
-        ),
-        (
-            "a full disk when the first of 2 processes saves after SIGTERM",
-            "RecordingTrainer.at = {2: one(0, lambda: (fill_disk(), term()))}",
-            TWO,
-            1,
-            "error: cannot write the checkpoint output/model_0000002.pth",
             1,
         ),
     ],

@@ -1,6 +1,5 @@
 """Warnings about other packages' code are hidden by scripts, and by nothing else."""
 
-import re
 import subprocess
 import sys
 
@@ -53,24 +52,3 @@ def test_scripts_hide_them_here_and_in_spawned_processes(options: list[str], tmp
     assert done.stderr.count("UserWarning: of the user's own code") == 2
     assert done.stderr.count("something else") == 2
     assert done.stderr.count("No CUDA runtime") == 1  # logged: hidden here, not where no run starts
-
-
-SCRIPTS = [
-    path
-    for folder in ("demo", "tools")
-    for path in sorted((tiny_run.ROOT / folder).glob("*.py"))
-    if re.search(r"(?s)^from detectron2.*^if __name__ == ", path.read_text(), re.MULTILINE)
-]
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_scripts_that_import_detectron2_show_no_warning_of_it(script) -> None:
-    done = subprocess.run(
-        [sys.executable, str(script), "--help"],
-        capture_output=True,
-        text=True,
-        env=tiny_run.whole_environment() | {"PYTHONWARNINGS": ""},
-    )
-    assert done.returncode == 0
-    assert done.stdout.startswith("usage: ")
-    assert done.stderr == ""

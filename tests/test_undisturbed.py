@@ -22,9 +22,6 @@ import detectron2.utils.visualizer, detectron2.utils.video_visualizer
 import fvcore.common.checkpoint, fvcore.common.registry
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
-from detectron2.utils.events import EventStorage
 from fvcore.common.registry import Registry
 
 torch.set_num_threads(1)
@@ -84,98 +81,9 @@ def surroundings():
     }
 
 
-def configs(add=lambda cfg: None):
-    for name in ("mask", "keypoint", "retina"):
-        cfg = get_cfg()
-        add(cfg)
-        cfg.MODEL.DEVICE = "cpu"
-        cfg.MODEL.WEIGHTS = ""
-        cfg.MODEL.MASK_ON, cfg.MODEL.KEYPOINT_ON = name == "mask", name == "keypoint"
-        cfg.MODEL.RESNETS.DEPTH = 50
-        cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
-        cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
-        cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
-        cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "BN"
-        cfg.MODEL.BACKBONE.FREEZE_AT = 0
-        cfg.MODEL.FPN.OUT_CHANNELS = 8
-        if name == "retina":
-            cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-            cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-            levels = ["p3", "p4", "p5", "p6", "p7"]
-            cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-            cfg.MODEL.RETINANET.IN_FEATURES = levels
-            cfg.MODEL.RETINANET.NUM_CLASSES = 2
-            cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
-        else:
-            cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-            stages = ["res2", "res3", "res4", "res5"]
-            cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = stages
-            levels = ["p2", "p3", "p4", "p5", "p6"]
-            cfg.MODEL.RPN.IN_FEATURES = levels
-            cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
-            cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-            cfg.MODEL.ROI_HEADS.IN_FEATURES = levels[:4]
-            cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
-            cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-            cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-            cfg.MODEL.ROI_BOX_HEAD.NUM_FC, cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 1, 16
-            cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
-            cfg.MODEL.ROI_MASK_HEAD.NUM_CONV, cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 1, 8
-            cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = [8, 8]
-        cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [16], [32], [64], [128]]
-        yield name, cfg
-
-
-def example():
-    random = torch.Generator().manual_seed(5)
-    boxes = torch.tensor([[4.0, 6, 30, 50], [20, 10, 60, 44]])
-    truth = Instances((64, 64), gt_boxes=Boxes(boxes), gt_classes=torch.tensor([0, 1]))
-    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
-    masks[0, 6:50, 4:30] = masks[1, 10:44, 20:60] = True
-    truth.gt_masks = BitMasks(masks)
-    points = torch.rand(2, 17, 3, generator=random) * 20 + 22
-    points[..., 2] = 2
-    truth.gt_keypoints = Keypoints(points)
-    image = torch.randint(0, 256, (3, 64, 64), generator=random).float()
-    return {"image": image, "instances": truth, "height": 64, "width": 64}
-
-
-def digest(value):
-    if isinstance(value, dict):
-        parts = [(k, digest(v)) for k, v in value.items()]
-    elif isinstance(value, torch.Tensor):
-        parts = [tuple(value.shape), str(value.dtype), value.detach().numpy().tobytes()]
-    else:
-        parts = [getattr(value, "tensor", None)]
-        return digest(parts[0])
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def behaviour(add=lambda cfg: None):
-    """Weights, losses, gradients, updated statistics and predictions of stock models, hashed."""
-    found = {}
-    for name, cfg in configs(add):
-        torch.manual_seed(11)
-        model = build_model(cfg)
-        start = digest(model.state_dict())
-        keys = list(model.state_dict())
-        with EventStorage():
-            losses = model([example()])
-        sum(losses.values()).backward()
-        gradients = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
-        model.eval()
-        with torch.no_grad():
-            output = model([example()])[0]["instances"]
-        found[name] = {
-            "keys": keys, "weights": start, "printed": str(model), "instances": len(output),
-            "losses": {k: v.item().hex() for k, v in losses.items()},
-            "gradients": digest(gradients), "after": digest(model.state_dict()),
-            "predictions": digest(output.get_fields()),
-        }
-    return found
 '''
 BOTH = """
-before, loaded, held = behaviour(), modules(), entries()
+loaded, held = modules(), entries()
 was, objects = surroundings(), attributes(loaded)
 names = registries()
 with warnings.catch_warnings(record=True) as caught:
@@ -205,8 +113,6 @@ print(json.dumps({
     "surroundings": [k for k in was if was[k] != is_now[k]],
     "warnings": [str(w.message) for w in caught if "nl_detectron" in w.filename],
     "config": cfg == theirs,
-    "before": before,
-    "behaviour": behaviour(nl_detectron.add_nonlocal_config),
 }))
 """
 
@@ -262,10 +168,3 @@ def test_the_process_is_left_as_it_was(both: dict) -> None:
 
 def test_detectron2s_own_keys_keep_their_defaults(both: dict) -> None:
     assert both["config"]
-
-
-@pytest.mark.parametrize("model", ["mask", "keypoint", "retina"])
-def test_a_stock_model_behaves_bit_for_bit_the_same(both: dict, model: str) -> None:
-    assert both["before"][model]["instances"] > 0
-    assert both["before"][model]["keys"]
-    assert both["behaviour"][model] == both["before"][model]

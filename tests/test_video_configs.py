@@ -1,15 +1,13 @@
 """The video configs: each promised name and its meaning. Twins are in test_configs.py."""
 
 import re
-from typing import Any
 
 import pytest
 from detectron2.config import CfgNode
-from test_configs import CONFIGS, build
+from test_configs import CONFIGS
 
 from nl_detectron import model_zoo
 from nl_detectron.config import check_config, check_detectron2_keys
-from nl_detectron.layers import NonLocalBlock
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 PLACES = {
@@ -110,25 +108,3 @@ def test_a_config_is_what_its_name_says(name) -> None:
     assert [224 if kinetics else 288] * 2 == cfg.INPUT.CROP.SIZE
     ratio = cfg.INPUT.CROP.SIZE[0] / 224
     assert pytest.approx([256 * ratio, 320 * ratio], abs=0.5) == list(cfg.INPUT.MIN_SIZE_TRAIN)
-
-
-def test_configs_build_the_blocks_that_they_ask_for() -> None:
-    """Each network once; test_configs builds every config."""
-    for name in ("i3d_R_50_NL5_32x4", "c2d_R_101_NL5_time_32x2", "c2d_R_50_NL1_gaussian_32x2"):
-        cfg = config(f"Kinetics/{name}.yaml")
-        model = build(cfg)
-        options = cfg.MODEL.RESNETS.NON_LOCAL
-        blocks: dict[str, Any] = {
-            name: block for name, block in model.named_modules() if isinstance(block, NonLocalBlock)
-        }
-        assert list(blocks) == [
-            f"backbone.{stage}.nonlocal_after_{i}"
-            for stage, numbers in zip(STAGES, places(cfg), strict=True)
-            for i in numbers
-        ]
-        for place, block in blocks.items():
-            stage = STAGES.index(place.split(".")[1])
-            assert block.dims == 3
-            assert block.pairwise == options.PAIRWISE
-            assert (block.axes, block.frames) == (options.AXES, options.GROUP_FRAMES[stage])
-            assert hasattr(block, "norm") == (options.NORM != "")

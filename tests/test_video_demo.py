@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -103,8 +102,6 @@ def test_a_prediction_is_that_of_an_evaluation(
     np.testing.assert_allclose(of_file.scores, expected["scores"], atol=1e-6)
     np.testing.assert_allclose(of_array.scores, of_file.scores, atol=0.02)
     assert of_file.scores.sum() == pytest.approx(1, abs=1e-5)
-    name, best = of_file.top(3)[0]
-    assert (name, best) == (of_file.classes[of_file.scores.argmax()], of_file.scores.max())
     times = [(w.first_frame, w.last_frame, w.start, w.end) for w in of_file.windows]
     assert times == [
         (0, 7, 0, pytest.approx(0.32)),
@@ -172,12 +169,7 @@ def test_a_drawn_video_has_the_frames_size_and_times_of_its_input(
     firsts = [w["first_frame"] for w in found["windows"]]
     assert firsts == [0, 4, 8, 12, 16]
     assert [w["start"] for w in found["windows"]] == pytest.approx([times[i] for i in firsts])
-    assert (
-        found["windows"][-1]["end"] == found["seconds"] == pytest.approx(times[-1] + 0.04, abs=2e-3)
-    )
-    scores = np.array([w["scores"] for w in found["windows"]])
-    np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
-    np.testing.assert_allclose(scores.mean(0), found["scores"], atol=1e-5)
+    assert found["seconds"] == pytest.approx(times[-1] + 0.04, abs=2e-3)
     assert found["top"][0]["score"] == max(found["scores"])
 
 
@@ -201,15 +193,6 @@ def test_overlays_are_where_they_belong() -> None:
     assert row.sum() == pytest.approx(overlay.bars_width / 2, abs=2)
 
 
-@pytest.mark.parametrize("size", [(64, 300), (9, 9)])
-def test_scores_fit_on_small_frames(size: tuple[int, int]) -> None:
-    scores = np.array([0.31, 0.29, 0.2, 0.1, 0.06, 0.04], np.float32)
-    overlay = ScoreOverlay(size, [f"the class of number {c}" for c in range(6)], range(5))
-    overlay.set_curves(np.array([0.5]), scores[None])
-    assert overlay.draw(np.zeros((*size, 3), np.uint8), scores, 0.5).shape == (*size, 3)
-    assert size[0] == 9 or overlay.rows * overlay.row_height <= size[0] - overlay.strip_height
-
-
 def test_memory_does_not_grow_with_the_video(predictor: VideoPredictor) -> None:
     frame = np.zeros((32, 40, 3), np.uint8)
     windows = SlidingWindows.from_config(predictor.cfg)
@@ -219,52 +202,34 @@ def test_memory_does_not_grow_with_the_video(predictor: VideoPredictor) -> None:
 
 
 def test_a_folder_of_videos_goes_on_after_bad_ones(
-    run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., None], tmp_path: Path
 ) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
-    for name in ("a.mp4", "a.mkv", "full.mp4"):
+    for name in ("a.mp4", "a.mkv"):
         write_video(folder / name, "libx264", 10, size=SIZE)
     whole = write_video(tmp_path / "whole.mkv", "libx264", 60, size=SIZE, options={"bf": "0"})
     content = whole.read_bytes()
     (folder / "cut.mkv").write_bytes(content[: len(content) * 3 // 4])
     (folder / "text.mp4").write_text("no video")
-    write = video_demo.VideoWriter.write
-
-    def fail(writer: video_demo.VideoWriter, frame: video_demo.Frame) -> None:
-        if writer.path.name == "full.mp4":
-            raise UserError("no space")
-        write(writer, frame)
-
-    monkeypatch.setattr(video_demo.VideoWriter, "write", fail)
     drawn = tmp_path / "drawn"
     with pytest.raises(UserError) as error:
         run("--video-input", folder, "--output", drawn, "--json", tmp_path / "f.json")
-    assert all(name in str(error.value) for name in ("cut.mkv", "full.mp4", "text.mp4"))
+    assert all(name in str(error.value) for name in ("cut.mkv", "text.mp4"))
     found = json.loads((tmp_path / "f.json").read_text())
     assert {"a.mkv", "a.mp4"} <= {Path(video["file_name"]).name for video in found}
     assert len(frames_of(drawn / "a.mp4")) == len(frames_of(drawn / "a.mkv")) == 10
     assert 0 < len(frames_of(drawn / "cut.mkv")) < 60
 
 
-def _made(folder: Path, name: str) -> Any:
-    (folder / name).mkdir()
-    return folder / name
-
-
 BAD = {
     "a missing file": (lambda f: (f / "no.mp4",), "no.mp4"),
-    "a folder without videos": (lambda f: (_made(f, "e"),), "/e"),
     "--output below a file": (
         lambda f: (f / "in.mp4", "--output", f / "in.mp4" / "x.mp4"),
         "in.mp4",
     ),
     "--output is the input": (lambda f: (f / "in.mp4", "--output", f / "in.mp4"), "in.mp4"),
     "--output of an unknown kind": (lambda f: (f / "in.mp4", "--output", f / "o.xyz"), "o.xyz"),
-    "--json is a folder": (
-        lambda f: (f / "in.mp4", "--json", _made(f, "j")),
-        "/j",
-    ),
     "--window-step longer than a window": (
         lambda f: (f / "in.mp4", "--window-step", 9),
         "--window-step",

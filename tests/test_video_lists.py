@@ -185,28 +185,21 @@ def test_a_folder_of_classes(tmp_path: Path, video: Path) -> None:
     assert videos[3]["info"].width == painted.WIDTH
     assert MetadataCatalog.get("own").thing_classes == ["jump", "run"]
     (tmp_path / "empty" / "run").mkdir(parents=True)
-    with pytest.raises(DataError, match="empty"):
-        lists.read_folders(tmp_path / "empty")
-    with pytest.raises(UserError, match="nowhere"):
-        lists.read_folders(tmp_path / "nowhere")
+    for name in ("empty", "nowhere"):
+        with pytest.raises(UserError, match=name):
+            lists.read_folders(tmp_path / name)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "expected"),
+    ("name", "content"),
     [
-        ("names.txt", "run\njump high\n", ["run", "jump high"]),
-        ("names.json", json.dumps({'"jump high"': 1, "run": 0}), ["run", "jump high"]),
+        ("names.txt", "run\njump high\n"),
+        ("names.json", json.dumps({'"jump high"': 1, "run": 0})),
     ],
 )
-def test_class_names_from_a_file(
-    tmp_path: Path, video: Path, name: str, content: str, expected: list[str]
-) -> None:
-    copies(video, tmp_path, "a.mp4")
+def test_class_names_from_a_file(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    (tmp_path / "list.txt").write_text("a.mp4 1\n")
-    register_videos("own", tmp_path / "list.txt", tmp_path, classes=tmp_path / name)
-    DatasetCatalog.get("own")
-    assert MetadataCatalog.get("own").thing_classes == expected
+    assert lists.read_classes(tmp_path / name) == ["run", "jump high"]
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"run": 1}', '{"run": "x"}'])

@@ -14,7 +14,6 @@ import nl_detectron
 from nl_detectron.config import check_clips
 from nl_detectron.data import register_videos
 from nl_detectron.data.video import build as loading
-from nl_detectron.engine.data_order import DataOrder
 from nl_detectron.utils.errors import ConfigError
 
 NUM_VIDEOS = 7
@@ -86,18 +85,6 @@ def test_every_video_comes_once_in_an_epoch_and_another_clip_in_the_next(cfg: Cf
             assert Path(video["file_name"]).is_file()
     clips = {video["clips"].numpy().tobytes() for batch in batches for video in batch}
     assert len(clips) == 2 * NUM_VIDEOS
-
-
-def test_a_resumed_run_takes_the_clips_of_the_uninterrupted_one(cfg: CfgNode) -> None:
-    loader = build(cfg)
-    state = DataOrder(loader).state_dict()
-    whole = take(loader, 12)
-    for batches, workers in ((1, 0), (5, 2)):
-        resumed = build(cfg, seed=99, workers=workers)
-        order = DataOrder(resumed)
-        order.load_state_dict(state)
-        order.start_after(batches, seed=batches)
-        assert take(resumed, 4) == whole[batches : batches + 4]
 
 
 def test_two_processes_take_the_clips_of_one(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from nl_detectron.commands import attention as command
 from nl_detectron.engine.predictor import Predictor
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.utils.errors import UserError, run_script
-from nl_detectron.visualization import draw_attention, draw_instances, draw_sheet
+from nl_detectron.visualization import draw_attention
 from nl_detectron.visualization.drawing import explain, heat_map, palette
 
 WIDTH, HEIGHT = 331, 247  # of the image
@@ -243,14 +243,8 @@ def test_queries_are_detections_and_keypoints(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detect(predictor, monkeypatch, [[40.0, 30.0, 200.0, 220.0], [150.0, 5.0, 320.0, 190.0]])
-    image = image_with_dot(100, 100, 20)
-    before = predictor(image)
-    seen = compute_attention(predictor, image, max_detections=2)
-    after = predictor(image)
+    seen = compute_attention(predictor, image_with_dot(100, 100, 20), max_detections=2)
     assert not any(m._forward_pre_hooks for m in predictor.model.modules())
-    assert not after.has("region")
-    for found in (seen.instances, after):
-        assert torch.equal(before.pred_keypoints, found.pred_keypoints)
 
     centres = [a.query for a in seen.attentions if a.block == BACKBONE_BLOCK]
     points = [v for query in centres for v in (query.x, query.y)]
@@ -262,17 +256,11 @@ def test_queries_are_detections_and_keypoints(
         assert (attention.query.x, attention.query.y) == (x, y)
         assert attention.grid.contains(x, y)
 
-    names = [f"joint_{k}" for k in range(17)]
-    metadata = type(predictor.metadata)(thing_classes=["car"], keypoint_names=names)
-    monkeypatch.setattr(predictor, "metadata", metadata)
-    labels = [
-        a.query.label for a in compute_attention(predictor, image, max_detections=1).attentions
-    ]
-    assert labels == ["1 car", *(f"1 car: joint {k}" for k in range(17))]
     # Next to people, a car's keypoints mean nothing.
-    metadata = type(metadata)(thing_classes=["car", "person"])
+    metadata = type(predictor.metadata)(thing_classes=["car", "person"])
     monkeypatch.setattr(predictor, "metadata", metadata)
-    assert [a.block for a in compute_attention(predictor, image).attentions] == [BACKBONE_BLOCK] * 2
+    found = compute_attention(predictor, seen.image).attentions
+    assert [a.block for a in found] == [BACKBONE_BLOCK] * 2
 
 
 def test_signed_weights_have_a_symmetric_scale(
@@ -291,38 +279,18 @@ def test_signed_weights_have_a_symmetric_scale(
     # -2 and +1 on a scale of ±2; the centres of windows are not those of pixels.
     assert int(numbers.min()) == pytest.approx(0, abs=3)
     assert int(numbers.max()) == pytest.approx(191, abs=3)
-    assert [round(w) for *_, w in planted.strongest(9)] == [-2, 1]
-    assert "±2" in explain(planted)
     nothing = replace(attention, weights=np.zeros_like(weights))
     assert set(heat_map(nothing, height=9, width=9).ravel()) <= {127, 128}
-    drawn = draw_attention(replace(seen, image=seen.image * 0), planted, arrows=0)
-    column, row = ((1.5 * 32 * s) for s in (WIDTH / SEEN_WIDTH, HEIGHT / SEEN_HEIGHT))
-    red, _, blue = drawn[int(row), int(column)].tolist()
-    assert blue > 2 * red
     colours = palette(signed=True)
     assert colours[127:129, 3].max() < 0.1  # zero is transparent
     assert colours[0, 3] == colours[255, 3]
-
-
-def test_drawings(predictor: Predictor, tmp_path: Path) -> None:
-    image = image_with_dot(100, 100, 20)
-    seen = compute_attention(predictor, image, max_detections=2)
-    detections = draw_instances(seen.image, seen.instances, predictor.metadata)
-    assert detections.shape[0] >= 480
-    draw_sheet(seen, detections=detections, title="dot").savefig(tmp_path / "sheet.png")
-    sheet = cv2.imread(str(tmp_path / "sheet.png"))
-    assert sheet.shape[1] > 1000
-    assert sheet.std() > 20
+    assert colours[0, 2] > 2 * colours[0, 0]  # less than zero is blue
 
 
 def test_user_errors(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     image = image_with_dot(100, 100, 20)
-    with pytest.raises(UserError, match="res4"):
-        compute_attention(predictor, image, blocks=["res4"])
     with pytest.raises(UserError, match=r"\(331, 5\)"):
         compute_attention(predictor, image, points=[(331, 5)])
-    with pytest.raises(UserError, match="NON_LOCAL"):
-        find_blocks(torch.nn.Conv2d(1, 1, 1))
     monkeypatch.setitem(predictor.model._modules, "elsewhere", NonLocalBlock(8))
     with pytest.raises(UserError, match="elsewhere"):
         compute_attention(predictor, image)
