@@ -40,7 +40,8 @@ def as_user_error(error: BaseException | None, output_dir: str) -> UserError | N
             "the GPU is out of memory: lower SOLVER.IMS_PER_BATCH (SOLVER.ACCUMULATE_STEPS keeps "
             "the batch per update) or the sizes in INPUT, or set SOLVER.AMP.ENABLED True"
         )
-    if isinstance(error, RuntimeError) and "DataLoader worker" in text:
+    is_told = isinstance(error, RuntimeError) and "DataLoader worker" in text
+    if is_told or isinstance(error, ConnectionResetError):  # it died before torch noticed
         return _worker_error(text)
     if isinstance(error, RuntimeError) and re.search("Connection (closed|reset) by peer", text):
         return UserError(PROCESS_GONE)
