@@ -5,13 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from PIL import Image
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
@@ -27,7 +25,7 @@ from nl_detectron.analysis.statistics import AttentionStatistics, given_regions
 from nl_detectron.commands import attention as command
 from nl_detectron.data.video.writing import write_video
 from nl_detectron.utils.errors import DataError, UserError, run_script
-from nl_detectron.visualization import animate, draw_strip
+from nl_detectron.visualization import draw_strip
 
 BLOCK = "backbone.res3.nonlocal_after_0"
 WIDTH, HEIGHT = 120, 90  # of the video
@@ -125,11 +123,6 @@ def test_the_dot_is_found_where_it_is(subsample: int) -> None:
         assert place == pytest.approx([x, y])
         assert weight > 3 * attention.even
 
-        animation = animate(look, [attention], arrows=0).astype(int)
-        panel = animation[:, 30:, animation.shape[2] // 2 :]
-        warm = (panel[..., 0] - panel[..., 2]).clip(0).sum((1, 2))  # red and yellow: the heat
-        assert int(warm.argmax()) // 2 == step
-
 
 def test_arrows_go_to_what_is_above_an_even_share() -> None:
     axis = Axis(start=0, step=1, length=2, end=2, subsample=1)
@@ -217,7 +210,7 @@ def test_a_clip_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
     assert read_clip(file, **options, start=20).numbers.tolist()[-2:] == [8, 11]  # repeated
 
 
-def test_strip_and_animation(tmp_path: Path) -> None:
+def test_strip(tmp_path: Path) -> None:
     _, model = network("dot_product", AFTER_BLOCKS=[[0], [0], [], []])
     clip = clip_with_dot(3, 60, 45)
     look = compute_clip_attention(model, clip)
@@ -229,20 +222,6 @@ def test_strip_and_animation(tmp_path: Path) -> None:
     shown = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
     assert len(shown) == 8 + 4
     assert shown[:3] == ["frame 2", "frame 5", "frame 8"]
-
-    images = animate(look, attentions)
-    assert images.shape[0] == FRAMES
-    for name in ("a.mp4", "a.gif"):
-        write_video(tmp_path / name, images, rate=5)
-    with av.open(str(tmp_path / "a.mp4")) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        assert container.streams.video[0].average_rate == 5
-    assert len(frames) == FRAMES
-    height, width = images.shape[1:3]
-    assert np.abs(frames[3][:height, :width].astype(int) - images[3]).mean() < 8
-    with Image.open(tmp_path / "a.gif") as gif:
-        assert (gif.n_frames, gif.size) == (FRAMES, images.shape[2:0:-1])
-        assert (gif.info["duration"], gif.info["loop"]) == (200, 0)
 
 
 def run_tool(
@@ -269,7 +248,7 @@ def test_tool(
     common = (*config, "--output", output, "--input", video)
     assert run_tool(monkeypatch, capsys, *common, "--query", 9, 100, 30)[0] == 0
     assert sorted(path.name for path in output.iterdir()) == [
-        "a.gif", "a.mp4", "a.png", "index.html",
+        "a.png", "index.html",
     ]  # fmt: skip
     assert "2, 100.5, 30.5]" in (output / "index.html").read_text()
 
@@ -312,7 +291,6 @@ def test_tool(
         ("--arrows -1", (*common, "--arrows", -1), "--arrows"),
         ("--input that is missing", (*config, "--output", output, "--input", "no.mp4"), "no.mp4"),
         ("--output below a file", (*config, "--input", video, "--output", taken / "a"), "taken"),
-        ("--output that is read", (*config, "--input", video, "--output", tmp_path), "a.mp4"),
         ("--output that is a file", (*config, "--input", video, "--output", taken), "taken"),
         (
             "a file that is no video",
