@@ -145,8 +145,8 @@ def test_image_and_video_predictors_name_each_other(cfg: CfgNode) -> None:
 
 
 @pytest.mark.parametrize("kind", ["uneven", "turned", "webm", "odd folder"])
-def test_a_drawn_video_has_the_frames_size_duration_and_sound_of_its_input(
-    run: Callable[..., None], tmp_path: Path, kind: str, capfd: pytest.CaptureFixture
+def test_a_drawn_video_has_the_frames_size_and_times_of_its_input(
+    run: Callable[..., None], tmp_path: Path, kind: str
 ) -> None:
     count, target = 21, tmp_path / "drawn" / ("out.webm" if kind == "webm" else "out.mp4")
     source = tmp_path / "in.mp4"
@@ -169,11 +169,6 @@ def test_a_drawn_video_has_the_frames_size_duration_and_sound_of_its_input(
                                            before.width + before.width % 2)  # fmt: skip
     times = before.seconds(range(count))
     np.testing.assert_allclose(after.seconds(range(count)), times, atol=2e-3)
-    with av.open(str(target)) as container:
-        has_sound = len(container.streams.audio)
-    assert has_sound == (kind not in ("webm", "odd folder"))
-    said = capfd.readouterr().err
-    assert ("cannot hold its sound (aac)" in said) == (kind == "webm")
     firsts = [w["first_frame"] for w in found["windows"]]
     assert firsts == [0, 4, 8, 12, 16]
     assert [w["start"] for w in found["windows"]] == pytest.approx([times[i] for i in firsts])

@@ -81,7 +81,7 @@ class DrawnVideo(ExitStack):
     ) -> None:
         super().__init__()
         self.is_drawn, self.problem = target is not None or show is not None, ""
-        self._video, self._target, self._show, self._title = video, target, show, title
+        self._target, self._show, self._title = target, show, title
         self._stream = Camera() if video == CAMERA else VideoStream(video, scale=scale)
         if isinstance(self._stream, Camera):
             self.callback(self._stream.close)
@@ -108,14 +108,9 @@ class DrawnVideo(ExitStack):
     def add(self, frame: Frame, drawn: np.ndarray) -> None:
         """Write and show a drawn frame, RGB uint8 ``(H, W, 3)``."""
         if self._target:
+            height, width = drawn.shape[:2]
             self._writer = self._writer or self.enter_context(
-                VideoWriter(
-                    self._target,
-                    size=(drawn.shape[0], drawn.shape[1]),
-                    rate=self.rate,
-                    sound_of=self._video if self._video.is_file() else None,
-                    origin=self._stream.origin,
-                )
+                VideoWriter(self._target, size=(height, width), rate=self.rate)
             )
             self._writer.write(replace(frame, pixels=drawn))
         if self._show and not self._is_stopped:
@@ -124,10 +119,7 @@ class DrawnVideo(ExitStack):
     def finish(self) -> None:
         """Write the end of the video."""
         if self._writer:
-            self._writer.finish(is_whole=not (self.problem or self._is_stopped))
-            if self._writer.lost_sound:
-                lost = f"{self._target} has no sound: {self._writer.lost_sound}"
-                tqdm.write(lost, file=sys.stderr)
+            self._writer.finish()
 
 
 def for_each(
