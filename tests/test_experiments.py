@@ -81,9 +81,6 @@ def test_rows_are_read_as_they_were_written_and_replaced_when_run_again(tmp_path
     assert len(found.runs) == 2
     assert found.curves.query("seed == 6").AP.tolist() == [37.5625, 75.125]
     assert {path.suffix for path in tmp_path.iterdir()} == {".csv"}
-    (tmp_path / "boxes.csv").write_bytes(b"\x00\xff")
-    with pytest.raises(UserError, match=str(tmp_path)):
-        load(tmp_path, "boxes")
 
 
 def test_the_default_plan_is_five_seeds_of_the_main_claims_and_takes_three_hours_of_two_cores():
