@@ -30,7 +30,11 @@ def write_page(folder: Path, page: Path) -> None:
 
 def page_text(results: Mapping[str, Results], folder: str) -> str:
     """Return the page, whose pictures are in `folder` next to it."""
-    tables = {table: claims_table(rows) for table, rows in judged(results).groupby("table")}
+    shown = ["claim", "with", "against", "seeds", "difference", "found"]
+    tables = {
+        table: _table(shown, rows[shown].values.tolist())
+        for table, rows in judged(results).groupby("table")
+    }
     clips = results["video"]
     seconds = [
         second
@@ -72,12 +76,6 @@ def judged(results: Mapping[str, Results]) -> pd.DataFrame:
             }
         )
     return claims.join(pd.DataFrame(rows))
-
-
-def claims_table(rows: pd.DataFrame) -> str:
-    """Return the claims of one table of the page."""
-    shown = ["claim", "with", "against", "seeds", "difference", "found"]
-    return _table(shown, rows[shown].values.tolist())
 
 
 def accuracy_table(results: Results) -> str:

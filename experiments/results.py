@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from nl_detectron.utils.errors import UserError
-
 from .plan import Trial
 
 _PARTS: Mapping[str, Sequence[str]] = {"": (), "_curves": ("iteration",)}
@@ -54,36 +52,21 @@ class Results(NamedTuple):
 
     def values(self, column: str, **key: Any) -> list[float]:
         """Return a column of the runs with the given `Trial.key`, by seed."""
-        rows = select(self.runs, **key)
+        rows = self.runs
+        for name, value in key.items():
+            rows = rows[rows[name] == value] if len(rows) else rows
         return rows.sort_values("seed")[column].tolist() if len(rows) else []
 
 
-def select(table: pd.DataFrame, **key: Any) -> pd.DataFrame:
-    """Return the rows with the given values; none of an empty table."""
-    for name, value in key.items():
-        table = table[table[name] == value] if len(table) else table
-    return table
-
-
 def load(folder: Path, experiment: str) -> Results:
-    """Return the results in `folder`; empty tables if there are none.
-
-    Raises:
-        UserError: a file cannot be read.
-    """
+    """Return the results in `folder`; empty tables if there are none."""
     paths = [folder / f"{experiment}{part}.csv" for part in _PARTS]
-    try:
-        return Results(*(pd.read_csv(p) if p.is_file() else pd.DataFrame() for p in paths))
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"cannot read the results in {folder}: {error}") from error
+    return Results(*(pd.read_csv(p) if p.is_file() else pd.DataFrame() for p in paths))
 
 
 def add(folder: Path, trial: Trial, outcome: Outcome) -> None:
-    """Add the rows of a trial to the files in `folder`, in place of earlier ones.
-
-    Raises:
-        UserError: a file cannot be read or written.
-    """
+    """Add the rows of a trial to the files in `folder`, in place of earlier ones."""
+    folder.mkdir(parents=True, exist_ok=True)
     known = load(folder, trial.experiment)
     for (part, within), table, rows in zip(_PARTS.items(), known, outcome, strict=True):
         new = pd.DataFrame([{**trial.key, **row} for row in rows])
@@ -93,9 +76,5 @@ def add(folder: Path, trial: Trial, outcome: Outcome) -> None:
         key = [*trial.key, *within]
         frame = pd.concat(frames).drop_duplicates(key, keep="last").sort_values(key)
         path = folder / f"{trial.experiment}{part}.csv"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            frame.to_csv(path.with_suffix(".tmp"), index=False, float_format="%.6g")
-            os.replace(path.with_suffix(".tmp"), path)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        frame.to_csv(path.with_suffix(".tmp"), index=False, float_format="%.6g")
+        os.replace(path.with_suffix(".tmp"), path)

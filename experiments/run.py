@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -41,7 +40,7 @@ def run(trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int) -> di
     """
     done = {trial for name in PLANS for trial in load(folder, name).trials(name)}
     stages = _stages([trial for trial in trials if trial not in done], output)
-    total, start = sum(map(len, stages)), time.monotonic()
+    total = sum(map(len, stages))
     failed = {}
     results = chain.from_iterable(_each(stage, output, jobs) for stage in stages)
     for ran, (trial, result) in enumerate(results, 1):
@@ -49,8 +48,7 @@ def run(trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int) -> di
             add(folder, trial, result)
         else:
             failed[trial] = result
-        minutes = (time.monotonic() - start) / 60 * (total - ran) / ran
-        print(f"[{ran}/{total}] {trial}: {result}; {minutes:.0f} min left", flush=True)
+        print(f"[{ran}/{total}] {trial}: {result}", flush=True)
     return failed
 
 

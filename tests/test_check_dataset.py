@@ -213,7 +213,6 @@ def test_the_script_checks_a_config(check_tool: Tool, tmp_path: Path) -> None:
         (["nowhere.json", "images"], "nowhere.json"),
         ([__file__], "--no-images"),
         ([__file__, "no/folder"], "no/folder"),
-        ([__file__, "--no-images", "--examples", "0"], "--examples"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(

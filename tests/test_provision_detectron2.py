@@ -70,7 +70,6 @@ def test_installs_detectron2_alone_under_its_own_name(bare, is_interrupted):
         for leftover in ("detectron2-0.6.dist-info/METADATA", "detectron2/config/__init__.py"):
             (bare.site_packages / leftover).parent.mkdir(parents=True)
             (bare.site_packages / leftover).write_text("Name: detectron2\nVersion: 0.6\n")
-        assert "there is no detectron2" in bare.run(tool.__file__, "--check").stderr
     done = bare.install()
     assert done.returncode == 0, done.stdout + done.stderr
     files = files_in(bare.site_packages)

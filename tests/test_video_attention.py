@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from PIL import Image
 from tiny_run import ROOT
 from video_networks import build, randomize, video_cfg
 
@@ -26,7 +25,7 @@ from nl_detectron.analysis.statistics import given_regions
 from nl_detectron.commands import attention as command
 from nl_detectron.data.video.writing import write_video
 from nl_detectron.utils.errors import UserError, run_script
-from nl_detectron.visualization import animate, draw_strip
+from nl_detectron.visualization import draw_strip
 
 BLOCK = "backbone.res3.nonlocal_after_0"
 WIDTH, HEIGHT = 120, 90  # of the video
@@ -124,11 +123,6 @@ def test_the_dot_is_found_where_it_is(subsample: int) -> None:
         assert place == pytest.approx([x, y])
         assert weight > 3 * attention.even
 
-        animation = animate(look, [attention], arrows=0).astype(int)
-        panel = animation[:, 30:, animation.shape[2] // 2 :]
-        warm = (panel[..., 0] - panel[..., 2]).clip(0).sum((1, 2))  # red and yellow: the heat
-        assert int(warm.argmax()) // 2 == step
-
 
 def test_arrows_go_to_what_is_above_an_even_share() -> None:
     axis = Axis(start=0, step=1, length=2, end=2, subsample=1)
@@ -216,7 +210,7 @@ def test_a_clip_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
     assert read_clip(file, **options, start=20).numbers.tolist()[-2:] == [8, 11]  # repeated
 
 
-def test_strip_and_animation(tmp_path: Path) -> None:
+def test_strip(tmp_path: Path) -> None:
     _, model = network("dot_product", AFTER_BLOCKS=[[0], [0], [], []])
     clip = clip_with_dot(3, 60, 45)
     look = compute_clip_attention(model, clip)
@@ -228,13 +222,6 @@ def test_strip_and_animation(tmp_path: Path) -> None:
     shown = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
     assert len(shown) == 8 + 4
     assert shown[:3] == ["frame 2", "frame 5", "frame 8"]
-
-    images = animate(look, attentions)
-    assert images.shape[0] == FRAMES
-    write_video(tmp_path / "a.gif", images, rate=5)
-    with Image.open(tmp_path / "a.gif") as gif:
-        assert (gif.n_frames, gif.size) == (FRAMES, images.shape[2:0:-1])
-        assert (gif.info["duration"], gif.info["loop"]) == (200, 0)
 
 
 def run_tool(
@@ -261,7 +248,7 @@ def test_tool(
     common = (*config, "--output", output, "--input", video)
     assert run_tool(monkeypatch, capsys, *common, "--query", 9, 100, 30)[0] == 0
     assert sorted(path.name for path in output.iterdir()) == [
-        "a.gif", "a.mp4", "a.png", "index.html",
+        "a.png", "index.html",
     ]  # fmt: skip
     assert "2, 100.5, 30.5]" in (output / "index.html").read_text()
 

@@ -17,6 +17,7 @@ from video_networks import build, randomize
 
 from nl_detectron.commands import demo, video_demo
 from nl_detectron.config import load_config
+from nl_detectron.data import inputs
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.windows import SlidingWindows
 from nl_detectron.engine.predictor import Predictor
@@ -220,6 +221,14 @@ def test_a_folder_of_videos_goes_on_after_bad_ones(
     assert {"a.mkv", "a.mp4"} <= {Path(video["file_name"]).name for video in found}
     assert len(frames_of(drawn / "a.mp4")) == len(frames_of(drawn / "a.mkv")) == 10
     assert 0 < len(frames_of(drawn / "cut.mkv")) < 60
+
+
+def test_the_first_videos_of_a_dataset_are_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = {"some_set": [{"file_name": "a.mp4"}, {"file_name": "b.mp4"}]}
+    for module in (video_demo, inputs):
+        monkeypatch.setattr(module, "DatasetCatalog", catalog)
+    monkeypatch.setattr(inputs, "check_datasets", lambda names: None)
+    assert video_demo.list_videos("some_set:1", None) == ([Path("a.mp4")], [])
 
 
 BAD = {

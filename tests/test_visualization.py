@@ -17,16 +17,23 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 import nl_detectron
-from nl_detectron.analysis.attention import compute_attention, find_blocks
+from nl_detectron.analysis.attention import (
+    Attention,
+    ImageAttention,
+    compute_attention,
+    find_blocks,
+)
 from nl_detectron.analysis.statistics import AttentionStatistics, given_regions
 from nl_detectron.commands import attention as command
 from nl_detectron.engine.predictor import Predictor
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.utils.errors import UserError, run_script
-from nl_detectron.visualization import draw_attention
+from nl_detectron.visualization import drawing
 from nl_detectron.visualization.drawing import explain, heat_map, palette
 
 WIDTH, HEIGHT = 331, 247  # of the image
@@ -171,6 +178,16 @@ WINDOWS = {
 }
 
 
+def draw_attention(seen: ImageAttention, attention: Attention) -> np.ndarray:
+    """Draw heat map and query on the image: (H, W, 3), RGB, of the image's size."""
+    height, width = seen.image.shape[:2]
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    drawing._draw_panel(figure.add_axes((0, 0, 1, 1)), seen, attention, arrows=0)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3]
+
+
 @pytest.mark.parametrize("subsample", WINDOWS)
 def test_peak_is_at_the_dot(folder: Path, monkeypatch: pytest.MonkeyPatch, subsample: int) -> None:
     predictor = make_predictor(folder, SUBSAMPLE=subsample)
@@ -193,7 +210,7 @@ def test_peak_is_at_the_dot(folder: Path, monkeypatch: pytest.MonkeyPatch, subsa
             assert brightest(numbers) == pytest.approx((x, y), abs=1.5)
             # The same in the drawn image; the query's own dot is cyan, not red.
             black = replace(seen, image=np.zeros_like(seen.image))
-            drawn = draw_attention(black, attention, arrows=0)
+            drawn = draw_attention(black, attention)
             assert drawn.shape == image.shape
             assert brightest(drawn[:, :, :1]) == pytest.approx((x, y), abs=2.5)
             assert drawn[200, 180].tolist() == [0, 229, 255]
@@ -234,7 +251,7 @@ def test_peak_is_at_the_dot_in_the_region(folder: Path, monkeypatch: pytest.Monk
         assert attention.grid.box == pytest.approx(box, abs=0.01)
         assert attention.strongest(1)[0][1:3] == pytest.approx((x, y), abs=0.1)
         black = replace(seen, image=np.zeros_like(seen.image))
-        drawn = draw_attention(black, attention, arrows=0)[:, :, 0]
+        drawn = draw_attention(black, attention)[:, :, 0]
         assert brightest(drawn) == pytest.approx((x, y), abs=3)
         assert drawn[: int(y0)].max() == 0  # nothing outside the region
 

@@ -85,18 +85,11 @@ def main() -> None:
         "--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="all by default"
     )
     parser.add_argument("--quick", action="store_true", help="one round")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write the tables there too, as Markdown"
-    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    parts = []
     for part in report(args.sections, args.quick):
         print(part, end="\n\n", flush=True)
-        parts.append(part)
-        if args.output:
-            args.output.write_text("\n\n".join(part.rstrip() for part in parts) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ An existing detectron2 of any build is kept. Otherwise this installs the pure-Py
 Detectron2 0.6 inside the PyPI wheel LabGym 3.1.2 under its own name. It then verifies either one.
 """
 
-import argparse
 import importlib.metadata
 import importlib.util
 import logging
@@ -124,12 +123,7 @@ def verify() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only verify, install nothing")
-    args = parser.parse_args()
     found = find_detectron2()
-    if args.check and found is None:
-        sys.exit(f"error: there is no detectron2 in this environment: run {__file__}")
     if found is None:
         with tempfile.TemporaryDirectory() as folder:
             install(Path(folder))

@@ -7,6 +7,7 @@ the configs are at the place that Detectron2's setup.py gives them. No compiled 
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,18 +19,14 @@ def link_package(checkout: Path, folder: Path) -> None:
 
     Raises FileNotFoundError if `checkout` is not one of Detectron2.
     """
-    source, target = checkout.resolve() / "detectron2", folder / "detectron2"
-    for path in (source / "__init__.py", source / "model_zoo", source.parent / "configs"):
-        if not path.exists():
+    source, configs = checkout.resolve() / "detectron2", checkout.resolve() / "configs"
+    for path in (source / "model_zoo", configs):
+        if not path.is_dir():
             raise FileNotFoundError(f"{checkout} is not a checkout of Detectron2: no {path}")
-    (target / "model_zoo").mkdir(parents=True)
-    for entry in source.iterdir():
-        if entry.name != "model_zoo":
-            (target / entry.name).symlink_to(entry)
-    for entry in (source / "model_zoo").iterdir():
-        if entry.name != "configs":
-            (target / "model_zoo" / entry.name).symlink_to(entry)
-    (target / "model_zoo/configs").symlink_to(source.parent / "configs")
+    target = folder / "detectron2"
+    others = shutil.ignore_patterns("configs", "__pycache__")
+    shutil.copytree(source, target, copy_function=os.symlink, ignore=others)
+    (target / "model_zoo/configs").symlink_to(configs)
 
 
 def main() -> int:

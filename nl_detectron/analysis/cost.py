@@ -255,15 +255,17 @@ def parameters(module: nn.Module) -> int:
 
 
 def _check_architecture(model: nn.Module) -> None:
-    backbone = getattr(model, "backbone", None)
-    parts = [
-        ("MODEL.META_ARCHITECTURE", model, GeneralizedRCNN | RetinaNet),
-        ("MODEL.BACKBONE", getattr(backbone, "bottom_up", backbone), ResNet),
-    ]
-    if isinstance(model, GeneralizedRCNN):
-        parts.append(("MODEL.PROPOSAL_GENERATOR", model.proposal_generator, RPN))
-        parts.append(("MODEL.ROI_HEADS", model.roi_heads, StandardROIHeads))
-    for key, part, known in parts:
-        if not isinstance(part, known) or isinstance(part, CascadeROIHeads):
-            expected = getattr(known, "__name__", "GeneralizedRCNN or RetinaNet")
-            raise UserError(f"{key}: expected {expected}, got {type(part).__name__}")
+    backbone, heads = getattr(model, "backbone", None), getattr(model, "roi_heads", None)
+    is_rcnn = (
+        isinstance(model, GeneralizedRCNN)
+        and isinstance(model.proposal_generator, RPN)
+        and isinstance(heads, StandardROIHeads)
+        and not isinstance(heads, CascadeROIHeads)
+    )
+    is_known = is_rcnn or isinstance(model, RetinaNet)
+    if not is_known or not isinstance(getattr(backbone, "bottom_up", backbone), ResNet):
+        parts = ", ".join(type(part).__name__ for part in (model, backbone, heads))
+        raise UserError(
+            "expected a RetinaNet or a GeneralizedRCNN with RPN and StandardROIHeads, on a ResNet, "
+            f"got {parts}; see MODEL.META_ARCHITECTURE, MODEL.BACKBONE and MODEL.ROI_HEADS"
+        )

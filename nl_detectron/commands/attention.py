@@ -1,12 +1,10 @@
 """Draw or measure the attention of a model's non-local blocks on images or videos.
 
-The result is heat maps and arrows as PNGs and one HTML page, for a video also an animation. With
---statistics it is tables, and a figure for each block.
+The result is heat maps and arrows as PNGs and one HTML page. With --statistics it is tables, and a
+figure for each block.
 """
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +29,7 @@ from ..config import is_video
 from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, list_images, report_bad
 from ..engine.predictor import Predictor, complete_config, load_model
+from ..model_zoo.tables import as_csv
 from ..utils.arguments import (
     add_class_names,
     add_confidence_threshold,
@@ -41,7 +40,6 @@ from ..utils.errors import DataError, UserError
 from ..utils.file_io import make_folder, output_files, write_json, write_text
 from ..visualization import (
     Page,
-    animate,
     draw_instances,
     draw_sheet,
     draw_statistics,
@@ -63,8 +61,8 @@ DIR/index.html, which computes the attention of any clicked pixel without a netw
 
 Videos (META_ARCHITECTURE VideoClassifier): one clip per video, with INPUT.CLIP.FRAMES frames at
 distances of INPUT.CLIP.STRIDE. The default query is the place with the most evidence for the class
-of highest score. The files are DIR/<video>.png, a strip of frames for each block and query,
-DIR/<video>.mp4 and DIR/<video>.gif for the first query, and DIR/index.html.
+of highest score. The files are DIR/<video>.png, a strip of frames for each block and query, and
+DIR/index.html.
 
 --statistics writes DIR/statistics.csv, DIR/statistics.json and DIR/<block>.pdf instead. They have
 a block's residual ratio, ||z - x|| / ||x||, the entropy and reach of its attention, and the
@@ -189,7 +187,7 @@ def draw(
     page: Page,
 ) -> None:
     """Draw each file, and write the page."""
-    targets = dict(zip(files, output_files(files, args.output, source.suffixes), strict=True))
+    targets = dict(zip(files, output_files(files, args.output, [".png"]), strict=True))
     for file, seen in compute_all(source, files, bad):
         source.draw(file, seen, targets[file], page)
     if len(bad) < len(files):
@@ -209,11 +207,8 @@ def measure(
     rows = statistics.rows()
     if rows:
         columns = dict.fromkeys(name for row in rows for name in row if name != "regions")
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(output / "statistics.csv", text.getvalue())
+        table = as_csv([{name: row.get(name) for name in columns} for row in rows])
+        write_text(output / "statistics.csv", table)
         write_json(output / "statistics.json", rows)
         for block in statistics.blocks.values():
             draw_statistics(block).savefig(output / f"{block.name}.pdf")
@@ -246,7 +241,7 @@ def read_regions(given: str) -> Callable[[Path], list[dict[str, Any]]]:
 class _Images:
     """A detector, and the computation and drawing of its attention in images."""
 
-    kind, suffixes = "image", [".png"]
+    kind = "image"
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
         self.args = args
@@ -284,7 +279,7 @@ class _Images:
 class _Videos:
     """A video classifier, and the computation and drawing of its attention in videos."""
 
-    kind, suffixes = "video", [".png", ".mp4", ".gif"]
+    kind = "video"
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
         self.args, self.short_side = args, cfg.INPUT.MIN_SIZE_TEST
@@ -300,17 +295,9 @@ class _Videos:
         return compute_clip_attention(self.model, clip, blocks=self.args.block, class_names=names)
 
     def draw(self, file: Path, seen: ClipAttention, target: Path, page: Page) -> None:
-        from ..data.video.writing import write_video  # needs PyAV, and images do not
-
-        clip, arrows = seen.clip, self.args.arrows
-        queries = [clip.query(frame, x + 0.5, y + 0.5) for frame, x, y in self.args.query]
-        first, *others = queries or [seen.evidence]
-        attentions = seen.attend(first)
-        rest = [attention for query in others for attention in seen.attend(query)]
-        draw_strip(seen, [*attentions, *rest], arrows=arrows).savefig(target)
-        images = animate(seen, attentions, arrows=arrows)
-        for suffix in (".mp4", ".gif"):
-            write_video(target.with_suffix(suffix), images, rate=max(1, round(clip.rate)))
+        queries = [seen.clip.query(frame, x + 0.5, y + 0.5) for frame, x, y in self.args.query]
+        attentions = [a for query in queries or [seen.evidence] for a in seen.attend(query)]
+        draw_strip(seen, attentions, arrows=self.args.arrows).savefig(target)
         page.add_clip(seen, queries=queries)
 
     def regions(self, seen: ClipAttention, given: list[dict[str, Any]] | None) -> list[Region]:

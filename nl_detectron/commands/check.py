@@ -87,8 +87,6 @@ def main() -> int:
         return 0
     if (args.dataset is None) == (args.config_file is None):
         command_line.error("give an annotation file and its images, a name, or --config-file")
-    if args.examples < 1:
-        raise UserError(f"--examples must be at least 1, got {args.examples}")
     options = {"decode": not args.no_images, "progress": sys.stderr.isatty() or not args.json}
     if args.config_file is not None:
         reports = check_config(args.config_file, args.opts, options)

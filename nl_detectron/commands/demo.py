@@ -217,8 +217,9 @@ def detect_in_images(
                 results += [{**result, "file_name": str(image.path)} for result in found]
             if targets or show:
                 drawn = draw_instances(image.pixels, instances, predictor.metadata)
-                if targets:
-                    write_image(targets[image.path], drawn)
+                target = targets.get(image.path)
+                if target and not cv2.imwrite(str(target), drawn[..., ::-1]):
+                    raise UserError(f"cannot write {target}: check disk space and permissions")
                 show = show and show_window(drawn, wait=True)
     print(f"{len(numbers) - len(bad)} images, {instance_count} instances", end="")
     print(f", drawn in {args.output}" if args.output else "")
@@ -278,11 +279,6 @@ def classify_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -
 
     with json_file(args.json, is_list=len(videos) > 1) as results:
         video_demo.for_each(videos, targets, classify)
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), image[..., ::-1]):
-        raise UserError(f"cannot write {path}: check folder, disk space and permissions")
 
 
 def show_window(image: np.ndarray, *, wait: bool = False) -> bool:

@@ -108,8 +108,9 @@ class DrawnVideo(ExitStack):
     def add(self, frame: Frame, drawn: np.ndarray) -> None:
         """Write and show a drawn frame, RGB uint8 ``(H, W, 3)``."""
         if self._target:
+            height, width = drawn.shape[:2]
             self._writer = self._writer or self.enter_context(
-                VideoWriter(self._target, size=drawn.shape[:2], rate=self.rate)
+                VideoWriter(self._target, size=(height, width), rate=self.rate)
             )
             self._writer.write(replace(frame, pixels=drawn))
         if self._show and not self._is_stopped:

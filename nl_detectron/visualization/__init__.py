@@ -1,15 +1,13 @@
 """Drawings of detections, attention and scores."""
 
-from .clip_drawing import animate, draw_strip
+from .clip_drawing import draw_strip
 from .detections import draw_instances
-from .drawing import draw_attention, draw_sheet
+from .drawing import draw_sheet
 from .page import Page
 from .statistics_drawing import draw_statistics
 
 __all__ = [
     "Page",
-    "animate",
-    "draw_attention",
     "draw_instances",
     "draw_sheet",
     "draw_statistics",

@@ -1,11 +1,8 @@
-"""Attention through a clip: a strip of frames as in Figure 3 of the paper, and an animation."""
+"""Attention through a clip: a strip of frames as in Figure 3 of the paper."""
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 
-import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,21 +12,17 @@ from .drawing import (
     DPI,
     EMPTY,
     LEAST_SHARE,
-    QUERY_COLOUR,
     draw_arrow,
     draw_frame,
     draw_query,
     explain,
     format_weight,
-    pixels,
 )
 
 COLUMNS = 8  # largest number in a strip
 GAP = 0.06  # between its frames, in widths of a frame
 LABEL = 0.14  # above each frame, in heights of a frame
 FRAME_INCHES = 2.0
-PANEL_INCHES = 3.0
-PANEL_COLUMNS = 3  # largest number in an animation
 OPACITY = 0.7  # objects, often as small as a window, stay visible below the heat
 
 
@@ -110,47 +103,3 @@ def _share(attention: Attention, step: int) -> str:
     weight = float(attention.weights[step].sum())
     is_little = weight < LEAST_SHARE
     return f": <{LEAST_SHARE:.1%}" if is_little else f": {format_weight(attention, weight)}"
-
-
-def animate(seen: ClipAttention, attentions: Sequence[Attention], *, arrows: int = 8) -> np.ndarray:
-    """Draw the clip with heat and arrows of each block: RGB uint8 (T, H, W, 3).
-
-    Arrows go from the query's place to positions in the current frame. The query's dot is filled in
-    its own frame.
-    """
-    clip = seen.clip
-    height, width = clip.size
-    columns = min(PANEL_COLUMNS, 1 + len(attentions))
-    rows = math.ceil((1 + len(attentions)) / columns)
-    side = PANEL_INCHES / max(height, width)
-    figure = Figure(figsize=(columns * width * side, rows * (height * side + 0.3) + 0.25), dpi=DPI)
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
-    first, *others = figure.subplots(rows, columns, squeeze=False, subplot_kw=EMPTY).ravel()
-    name, score = seen.best(1)[0]
-    first.set_title(f"{name} {score:.0%}", fontsize=8)
-    extent = (0, width, height, 0)
-    shown: list[list[Artist]] = [[first.imshow(frame, extent=extent)] for frame in clip.frames]
-    for axes, attention in zip(others, attentions, strict=False):
-        axes.set_title(".".join(attention.block.split(".")[-2:]), fontsize=8)
-        query = attention.query
-        for frame, artists in enumerate(shown):
-            step = attention.grid.step(frame)
-            artists += draw_frame(
-                axes, clip.frames[frame], attention, step=step, size=clip.size, opacity=OPACITY
-            )
-            artists += [
-                draw_arrow(axes, (query.x, query.y), (x, y), weight / attention.peak)
-                for at, x, y, weight in attention.strongest(arrows)
-                if at == step
-            ]
-            colour = QUERY_COLOUR if frame == query.frame else "none"
-            artists.append(draw_query(axes, query.x, query.y, colour=colour))
-        axes.set(xlim=extent[:2], ylim=extent[2:])
-    images = []
-    for artists, number in zip(shown, clip.numbers, strict=True):
-        for artist in chain(*shown):
-            artist.set_visible(artist in artists)
-        figure.suptitle(f"{clip.file.name}, frame {number}", fontsize=9)
-        images.append(pixels(figure))
-        figure.set_layout_engine("none")  # the first layout holds for all frames
-    return np.stack(images)

@@ -6,9 +6,7 @@ from textwrap import fill
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -78,8 +76,8 @@ def draw_frame(
     size: tuple[int, int],
     offset: tuple[float, float] = (0.0, 0.0),
     opacity: float = 0.9,
-) -> tuple[AxesImage, AxesImage]:
-    """Draw the weights of a time step over a darkened frame.
+) -> AxesImage:
+    """Draw the weights of a time step over a darkened frame; return the heat map.
 
     Args:
         image: RGB uint8, of any size.
@@ -89,10 +87,8 @@ def draw_frame(
     (height, width), (left, top), (x0, y0, x1, y1) = size, offset, attention.grid.box
     grey = image.mean(axis=2, keepdims=True)
     veiled = np.round((1 - VEIL) * (0.5 * image + 0.5 * grey)).astype(np.uint8)
-    frame = axes.imshow(
-        veiled, extent=(left, left + width, top + height, top), interpolation="bilinear"
-    )
-    heat = axes.imshow(
+    axes.imshow(veiled, extent=(left, left + width, top + height, top), interpolation="bilinear")
+    return axes.imshow(
         heat_map(attention, height=HEAT_SIDE, width=HEAT_SIDE, step=step),
         cmap=ListedColormap(palette(signed=attention.signed, opacity=opacity)),
         vmin=0,
@@ -100,7 +96,6 @@ def draw_frame(
         extent=(left + x0, left + x1, top + y1, top + y0),
         interpolation="bilinear",
     )
-    return frame, heat
 
 
 def format_weight(attention: Attention, weight: float) -> str:
@@ -118,21 +113,6 @@ def explain(attention: Attention) -> str:
     if attention.padding >= 0.005:
         text += f"; {attention.padding:.0%} lies in the padding"
     return text
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    """Draw a figure: (H, W, 3), RGB, uint8."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
-
-
-def draw_attention(seen: ImageAttention, attention: Attention, *, arrows: int = 8) -> np.ndarray:
-    """Draw heat map, arrows and query on the image: (H, W, 3), RGB, uint8, of the image's size."""
-    height, width = seen.image.shape[:2]
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
-    _draw_panel(figure.add_axes((0, 0, 1, 1)), seen, attention, arrows=arrows)
-    return pixels(figure)
 
 
 def draw_sheet(
@@ -193,7 +173,7 @@ def _draw_panel(
 ) -> AxesImage:
     """Draw into `axes`, whose coordinates become the image's; return the heat map."""
     height, width = size = seen.image.shape[:2]
-    _, heat = draw_frame(axes, seen.image, attention, size=size)
+    heat = draw_frame(axes, seen.image, attention, size=size)
     query = attention.query
     for _, x, y, weight in attention.strongest(arrows):
         draw_arrow(axes, (query.x, query.y), (x, y), weight / attention.peak)
@@ -204,9 +184,9 @@ def _draw_panel(
 
 def draw_arrow(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], strength: float
-) -> Artist:
+) -> None:
     """Draw the arrow of a weight of `strength` times the peak; blue if that is negative."""
-    return axes.annotate(
+    axes.annotate(
         "",
         xy=end,
         xytext=start,
@@ -223,10 +203,10 @@ def draw_arrow(
     )
 
 
-def draw_query(axes: Axes, x: float, y: float, *, colour: str = QUERY_COLOUR) -> Artist:
+def draw_query(axes: Axes, x: float, y: float) -> None:
     """Draw the dot of the query."""
     outline = [withStroke(linewidth=2.5, foreground="black")]
-    return axes.plot(x, y, "o", ms=6, mfc=colour, mec="black", path_effects=outline)[0]
+    axes.plot(x, y, "o", ms=6, mfc=QUERY_COLOUR, mec="black", path_effects=outline)
 
 
 def zoomed(attention: Attention, width: int, height: int) -> tuple[float, float, float, float]:

@@ -36,20 +36,18 @@ class Twins:
 
     def build(self, blocks: bool, device: str) -> nn.Module:
         """Build the part; the twins have the same weights, and blocks start as the identity."""
-        cfg = model_zoo.get_config(self.with_blocks if blocks else self.without)
-        cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
-        torch.manual_seed(0)
-        model = build_model(cfg)
+        model = build_random(self.without, device)
         if blocks:
-            model.load_state_dict(build_weights(self.without, device), strict=False)
+            weights, model = model.state_dict(), build_random(self.with_blocks, device)
+            model.load_state_dict(weights, strict=False)
         return self.part(model)
 
 
-def build_weights(config: str, device: str) -> dict[str, Tensor]:
+def build_random(config: str, device: str) -> nn.Module:
     cfg = model_zoo.get_config(config)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
     torch.manual_seed(0)
-    return build_model(cfg).state_dict()
+    return build_model(cfg)
 
 
 class _Layers(nn.Module):
