@@ -78,6 +78,14 @@ def test_an_output_folder_that_cannot_be(run_dir: Path, recorded) -> None:
         recorded(run_dir, "tiny.json/output", *SHORT)
 
 
+def test_half_a_line_of_metrics_is_cut_off(run_dir: Path, recorded: Callable[..., Path]) -> None:
+    output = recorded(run_dir, "output", *SHORT)
+    metrics = output / "metrics.json"
+    metrics.write_text(metrics.read_text() + '{"iteration": 6, "total_lo')
+    recorded(run_dir, "output", "SOLVER.MAX_ITER", 7, flags=("--resume",))
+    assert [line["iteration"] for line in tiny_run.metrics(output)][-2:] == [6, 7]
+
+
 # Errors that cannot be had here, as torch words them
 
 
@@ -93,6 +101,7 @@ def test_an_output_folder_that_cannot_be(run_dir: Path, recorded) -> None:
             RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [::1]:4"),
         ),
         ("a loader worker gone", RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")),
+        ("a loader worker gone in the middle of a batch", ConnectionResetError()),
         (
             "no shared memory",
             RuntimeError("DataLoader worker killed by signal: Bus error"),

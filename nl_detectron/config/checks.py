@@ -94,7 +94,7 @@ def _block_rules(key: str) -> list[Rule]:
 
 
 _STAGES = f"one each for {', '.join(STAGES)}"
-_BLOCKS = [
+_BUILT = [  # what this package's builders read
     *_block_rules(BACKBONE_KEY),
     Rule(
         f"{BACKBONE_KEY}.AFTER_BLOCKS",
@@ -107,6 +107,9 @@ _BLOCKS = [
         f"4 numbers of time steps, {_STAGES}, 0 for all",
         _each(_whole(0), len(STAGES)),
     ),
+    _one_of("MODEL.VIDEO_RESNET.TEMPORAL", "c2d", "i3d_3x1x1", "i3d_3x3x3"),
+    _one_of("MODEL.VIDEO_RESNET.STEM_TIME_STRIDE", 1, 2),
+    _one_of("MODEL.VIDEO_RESNET.POOLING", "official", "paper"),
     *_block_rules(HEAD_KEY),
     Rule(f"{HEAD_KEY}.EVERY_CONVS", "0 (off) or more", _whole(0)),
     Rule("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "a list of widths from 1 on", _each(_whole(1))),
@@ -119,9 +122,6 @@ _OTHERS = [
     _at_least("TEST.CROPS", 1),
     _one_of("TEST.VIEW_POOLING", "mean", "max"),
     _at_least("TEST.ATTENTION_SAMPLES", 0),
-    _one_of("MODEL.VIDEO_RESNET.TEMPORAL", "c2d", "i3d_3x1x1", "i3d_3x3x3"),
-    _one_of("MODEL.VIDEO_RESNET.STEM_TIME_STRIDE", 1, 2),
-    _one_of("MODEL.VIDEO_RESNET.POOLING", "official", "paper"),
     _at_least("MODEL.VIDEO_CLASSIFIER.NUM_CLASSES", 1),
     Rule(
         "MODEL.VIDEO_CLASSIFIER.DROPOUT",
@@ -205,7 +205,7 @@ def check_config(cfg: CfgNode) -> None:
 
 def check_blocks(cfg: CfgNode) -> None:
     """Raise ConfigError for invalid values of NON_LOCAL, or blocks that no part builds."""
-    _check(cfg, _BLOCKS)
+    _check(cfg, _BUILT)
     if any(cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS):
         _check_builds(
             f"{BACKBONE_KEY}.AFTER_BLOCKS", BACKBONE_REGISTRY, "BACKBONE", cfg.MODEL.BACKBONE.NAME

@@ -162,6 +162,8 @@ def run_config(
 def _set_up(cfg: Config, args: argparse.Namespace, output_dir: str) -> None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="nl_detectron")
     default_setup(cfg, args)
+    if comm.is_main_process():
+        _remove_incomplete_line(os.path.join(output_dir, "metrics.json"))
     if torch.device(setting(cfg, "MODEL.DEVICE")).type == "cpu" and not torch.cuda.is_available():
         logger.info("torch finds no GPU; running on the CPU")
         if not args.eval_only and isinstance(cfg, CfgNode):
@@ -185,6 +187,15 @@ def advise_a_trial(cfg: CfgNode) -> None:
         solver.IMS_PER_BATCH * solver.ACCUMULATE_STEPS,
         sizes,
     )
+
+
+def _remove_incomplete_line(path: str) -> None:
+    """Remove an incomplete last line of a killed process, or the next line would join it."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _write_results(results: dict[str, Any], iteration: int | None, output_dir: str) -> None:

@@ -104,6 +104,11 @@ def launch(
     if ranks is not None and ranks.world_size > 1:
         _run_process(ranks, on_gpu, main, args)
         return
+    if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
+        raise UserError(
+            "--num-gpus and --num-machines must be at least 1, --machine-rank 0 to below "
+            f"--num-machines, got {num_processes}, {num_machines} and {machine_rank}"
+        )
     if num_machines > 1 and dist_url == "auto":
         raise UserError(
             "--dist-url must be tcp://<first machine>:<port> for several machines, got auto"

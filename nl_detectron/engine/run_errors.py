@@ -40,8 +40,9 @@ def as_user_error(error: BaseException | None, output_dir: str) -> UserError | N
             "the GPU is out of memory: lower SOLVER.IMS_PER_BATCH (SOLVER.ACCUMULATE_STEPS keeps "
             "the batch per update) or the sizes in INPUT, or set SOLVER.AMP.ENABLED True"
         )
-    is_told = isinstance(error, RuntimeError) and "DataLoader worker" in text
-    if is_told or isinstance(error, ConnectionResetError):  # it died before torch noticed
+    # The others come from the pipe of a worker that died while it returned a batch.
+    died = isinstance(error, RuntimeError) and "DataLoader worker" in text
+    if died or isinstance(error, ConnectionError | EOFError):
         return _worker_error(text)
     if isinstance(error, RuntimeError) and re.search("Connection (closed|reset) by peer", text):
         return UserError(PROCESS_GONE)
