@@ -277,7 +277,6 @@ def test_tool(
         ((*several, "--query", 12, 5, 5), "b.mp4"),
         ((*images, "--output", output, "--start", 3, *weights), "--start"),
         ((*common, "--arrows", -1), "--arrows"),
-        ((*config, "--input", video, "--output", tmp_path), "a.mp4"),
         ((*config, "--output", output, "--input", damaged), "damaged.mp4"),
     ):
         status, last = run_tool(monkeypatch, capsys, *arguments)

@@ -373,7 +373,7 @@ def test_tool(
     for arguments, message in (
         (("--input", tmp_path / "none.jpg"), "none.jpg"),
         (("--input", image, "--output", tmp_path), "dot.png"),
-        (("--input", image, "--query", 331, 0), "--query 331 0"),
+        (("--input", image, "--query", 331, 0), "(331.5, 0.5)"),
         (("--input", image, "--block", "res4"), "res4"),
         (("--input", image, "--opts", *without_blocks), after_blocks),
         (("--input", image, "--statistics", "--regions", "none.json"), "none.json"),
