@@ -39,6 +39,7 @@ def registered(files: Files, **metadata: Any) -> CfgNode:
     cfg = get_cfg()
     nl_detectron.add_nonlocal_config(cfg)
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (NAME,)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
     cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = True
     cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 3
     cfg.TEST.KEYPOINT_OKS_SIGMAS = [0.1] * 3
