@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from omegaconf import OmegaConf
 
@@ -114,6 +114,7 @@ def test_same_output_as_the_yaml_for_the_same_weights(config: str) -> None:
 
 
 def test_more_categories_than_classes_are_refused_with_the_key() -> None:
+    DatasetCatalog.register("two_categories", list)
     MetadataCatalog.get("two_categories").thing_classes = ["crate", "walker"]
     loader = {"_target_": "builtins.dict", "dataset": {"names": "two_categories"}}
     cfg = OmegaConf.create(
