@@ -68,5 +68,8 @@ quickstart-video: setup  ## the same for video: train, evaluate and draw on the 
 	$(venv)/python demo/demo.py --config-file $(video)/config.yaml \
 	  --video-input nl_clips_val:10 --output $(video)/demo \
 	  --opts MODEL.WEIGHTS $(video)/model_final.pth
+	$(venv)/python tools/visualize_attention.py --config-file $(video)/config.yaml \
+	  --input nl_clips_val:10 --output $(video)/attention \
+	  --opts MODEL.WEIGHTS $(video)/model_final.pth
 	@echo "numbers: $(video)/metrics.json   without the block: $(video)/without-block/metrics.json"
-	@echo "videos: $(video)/demo"
+	@echo "videos: $(video)/demo   attention: $(video)/attention/index.html"
