@@ -223,7 +223,7 @@ def test_commands_after_a_quickstart_run(tmp_path, pages, video, small, made):
 
     run = f"output/{Path(config).stem.replace('_', '-')}"
     listed = {row[0] for row in rows_after(f"docs/{pages[0]}", "| file | content |")}
-    made_by_make = {"demo/", "without-block/"}
+    made_by_make = {"demo/", "attention/", "without-block/"}
     for name in made.split() + [f"{run}/{name}" for name in listed - made_by_make]:
         assert (tmp_path / name).stat().st_size > 0, name
 
