@@ -94,6 +94,8 @@ def test_changed_bytes_do_no_harm(tmp_path, suffix) -> None:
 
     change()
     assert False in seen  # most changes are refused
+    path.write_bytes(content)
+    assert refusal(path) == ""
 
 
 class Call:

@@ -187,7 +187,7 @@ def draw(
     page: Page,
 ) -> None:
     """Draw each file, and write the page."""
-    targets = dict(zip(files, output_files(files, args.output, [".png"]), strict=True))
+    targets = dict(zip(files, output_files(files, args.output, ".png"), strict=True))
     for file, seen in compute_all(source, files, bad):
         source.draw(file, seen, targets[file], page)
     if len(bad) < len(files):

@@ -122,7 +122,7 @@ def main() -> None:
         write_json(args.json, [])  # a wrong path fails before the work
     if args.input:
         numbers = number_images(files)
-        drawn = output_files(list(files), args.output, [".png"], endings=IMAGE_ENDINGS)
+        drawn = output_files(list(files), args.output, ".png", endings=IMAGE_ENDINGS)
         targets = dict(zip(files, drawn, strict=False))
         detect_in_images(build_predictor(cfg, args), numbers, targets, args, show)
     elif is_video(cfg):

@@ -49,7 +49,7 @@ def list_videos(given: str | None, output: str | None) -> tuple[list[Path], list
         inside = sorted(path.iterdir()) if path.is_dir() else []
         # Without videos, it is a folder of a video's frames.
         videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES] or [path]
-    return videos, output_files(videos, output, [".mp4"], endings=CODECS)
+    return videos, output_files(videos, output, ".mp4", endings=CODECS)
 
 
 class DrawnVideo(ExitStack):

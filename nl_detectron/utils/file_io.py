@@ -1,6 +1,5 @@
 """Checks of input paths, and writing of files."""
 
-import itertools
 import json
 import os
 from collections.abc import Collection, Iterable, Sequence
@@ -37,7 +36,7 @@ def make_folder(path: Path) -> None:
 def output_files(
     sources: Sequence[Path],
     output: _Path | None,
-    suffixes: Sequence[str],
+    suffix: str,
     *,
     endings: Collection[str] = (),
 ) -> list[Path]:
@@ -49,7 +48,7 @@ def output_files(
     Args:
         sources: files, or folders of frames, that are read.
         output: a folder or, for a single source, a file with one of `endings`; None for no files.
-        suffixes: suffixes of the files to write for a source; the first is returned.
+        suffix: suffix of the files to write.
         endings: suffixes of a file as `output`; () if `output` is always a folder.
 
     Raises:
@@ -62,19 +61,19 @@ def output_files(
     if is_file and target.suffix.lower() not in endings:
         raise UserError(f"--output {target}: expected a folder or a file {', '.join(endings)}")
     make_folder(target.parent if is_file else target)
-    written: list[list[Path]] = [[target]] if is_file else []
+    written = [target] if is_file else []
     taken: set[str] = set()
     for source in sources[len(written) :]:
         stem = name = Path(os.path.abspath(source)).stem
-        own = [source.suffix] if source.suffix.lower() in endings else suffixes
+        own = source.suffix if source.suffix.lower() in endings else suffix
         number = 0
-        while taken & (names := {f"{name}{suffix}".lower() for suffix in own}):
+        while f"{name}{own}".lower() in taken:
             number += 1
             name = f"{stem}_{number}"
-        taken |= names
-        written.append([target / f"{name}{suffix}" for suffix in own])
-    check_overwriting(itertools.chain.from_iterable(written), sources)
-    return [files[0] for files in written]
+        taken.add(f"{name}{own}".lower())
+        written.append(target / f"{name}{own}")
+    check_overwriting(written, sources)
+    return written
 
 
 def check_overwriting(written: Iterable[_Path], read: Iterable[_Path]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Self, cast
 
 import numpy as np
-from PIL import Image
 
 from ...utils.errors import UserError
 from .decoding import av
@@ -105,17 +104,13 @@ def write_video(path: Path, frames: np.ndarray, *, rate: int) -> None:
     """Write frames at a constant rate; the same frames give the same bytes.
 
     Args:
-        path: file to write, in a format of `CODECS`, or a .gif, which repeats.
+        path: file to write, in a format of `CODECS`.
         frames: RGB uint8 ``(T, H, W, 3)``.
         rate: frames per second.
 
     Raises:
         UserError: `path` cannot be written.
     """
-    if path.suffix == ".gif":
-        first, *rest = (Image.fromarray(frame) for frame in frames)
-        first.save(path, save_all=True, append_images=rest, duration=round(1000 / rate), loop=0)
-        return
     size, seconds = (frames.shape[1], frames.shape[2]), Fraction(1, rate)
     with VideoWriter(path, size=size, rate=Fraction(rate), is_constant=True) as writer:
         for number, pixels in enumerate(frames):
