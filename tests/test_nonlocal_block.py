@@ -500,6 +500,10 @@ def override_forward(block, name):
     conv.forward = lambda x: forward(x) + 1
 
 
+def in_groups(conv):
+    return type(conv)(conv.in_channels, conv.out_channels, 1, groups=2)
+
+
 PUT_ON = {
     "forward hook": lambda block, name: getattr(block, name).register_forward_hook(
         lambda module, inputs, output: output + 1
@@ -511,6 +515,7 @@ PUT_ON = {
     "spectral norm": lambda block, name: parametrizations.spectral_norm(getattr(block, name)),
     "pruning": lambda block, name: prune.random_unstructured(getattr(block, name), "weight", 0.5),
     "forward": override_forward,
+    "groups": lambda block, name: setattr(block, name, in_groups(getattr(block, name))),
 }
 
 

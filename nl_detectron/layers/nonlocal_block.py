@@ -256,7 +256,7 @@ class NonLocalBlock(CNNBlockBase):
     def _acts_on_keys(self, x: Tensor, x_hat: Tensor) -> bool:
         if is_compiled_or_traced() or not is_full_precision(x):
             return False  # a graph serves other sizes too; half precision has fused kernels
-        # The parameters of theta and out are used; phi and g are called as modules.
+        # This path uses the parameters of theta and out, and calls g as a module.
         return (
             all(map(_is_plain_conv, (self.out, getattr(self, "theta", self.out))))
             and cheapest_order(self.orders(x.shape, x_hat.shape)) == KEYS
@@ -278,9 +278,11 @@ class NonLocalBlock(CNNBlockBase):
                 phi = self.phi(x_hat) * factor
                 keys = _conv(phi, theta.weight.flatten(1).t())
                 key_bias = self._rows(_conv(phi, theta.bias.unsqueeze(0)))
+            # Transposed: a row for each key.
             weights = product_map(rows, self._rows(keys), softmax=softmax, bias=key_bias)
             z = torch.baddbmm(bias.view(-1, 1), g.mT, weights)
-        z = self._unfold(z, x)  # a result of its own, which no gradient needs
+        z = self._unfold(z, x)
+        # In place: backward has saved neither z nor the sum.
         return z.add_(x) if is_final else x + self._normalize(z)
 
     def orders(
@@ -356,10 +358,10 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _is_plain_conv(conv: Any) -> bool:
-    """Return True for torch's 1x1 convolution with bias; a parametrization changes its type."""
+    """Return True for torch's dense 1x1 convolution with bias; parametrizing changes its type."""
     if type(conv) not in _CONVS.values() or not _is_plain(conv):
         return False
-    return math.prod(conv.kernel_size) == 1 and conv.bias is not None
+    return math.prod((*conv.kernel_size, *conv.stride, conv.groups)) == 1 and conv.bias is not None
 
 
 def _is_plain_norm(norm: Any) -> bool:
@@ -390,7 +392,7 @@ def _weighted(conv: Any, w: Tensor, x: Tensor) -> Tensor:
 
 
 def _finite(y: Tensor) -> Tensor:
-    """Replace infinity by float16's largest number: infinity times a fresh block's 0 is NaN."""
+    """Clamp float16 to its finite range: infinity times a fresh block's 0 is NaN."""
     return y.clamp(-65504, 65504) if y.dtype == torch.float16 else y
 
 
