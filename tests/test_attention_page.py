@@ -4,10 +4,13 @@ import json
 import re
 import shutil
 import subprocess
+import threading
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -78,11 +81,9 @@ ready.then(async () => {
   }
   const mean = (i) => reddest.reduce((sum, p) => sum + p[i], 0) / reddest.length + 0.5;
   note({ red: [mean(0) / stage.width * width, mean(1) / stage.height * height] });
-  const result = document.createElement("pre");
-  result.id = "result";
-  result.textContent = JSON.stringify(report);
-  document.body.append(result);
-}).catch((error) => { document.title = `${error} ${error.stack}`; });
+  return report;
+}).catch((error) => `${error} ${error.stack}`).then((report) =>
+  console.log(`report ${btoa(encodeURIComponent(JSON.stringify(report)))} end`));
 </script>
 """
 
@@ -92,17 +93,24 @@ def browse(page: Page, folder: Path, *, width: int = 1400, planted: bool = False
     file = folder / "page.html"
     script = DRIVE.replace("PLANTED", str(planted).lower())
     file.write_text(page.html().replace("</body>", f"{script}</body>"), encoding="utf-8")
-    done = subprocess.run(
+    browser = subprocess.Popen(
         [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu",
-            f"--window-size={width},900", f"--user-data-dir={folder / 'profile'}",
-            "--virtual-time-budget=200000", "--dump-dom", file.as_uri(),
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+            f"--window-size={width},900", f"--user-data-dir={folder / 'profile'}", file.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=True,
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)
-    assert found, re.search(r"<title>.*?</title>", done.stdout, re.S)
-    return json.loads(found[1])
+    timer = threading.Timer(120, browser.kill)
+    timer.start()
+    with browser:
+        assert browser.stderr
+        found = next(filter(None, (re.search("report (.*) end", s) for s in browser.stderr)), None)
+        browser.kill()
+    timer.cancel()
+    assert found, "the page reported nothing in two minutes"
+    report = json.loads(unquote(b64decode(found[1]).decode()))
+    assert isinstance(report, list), report
+    return report
 
 
 def at(blocks: Sequence[BlockInput], name: str, query: Sequence[float]) -> BlockInput | None:
