@@ -460,6 +460,7 @@ def test_context_and_attention_map_are_the_formula(
         ({}, CLIP, CLIP[:4]),
         ({}, CLIP, (1, *CLIP[1:])),
         ({}, CLIP, (2, 16, *CLIP[2:])),
+        ({}, CLIP, (*CLIP[:3], 0, 1)),
     ],
     ids=str,
 )

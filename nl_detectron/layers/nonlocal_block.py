@@ -168,11 +168,15 @@ class NonLocalBlock(CNNBlockBase):
         if self.frames and x.shape[2] % self.frames:
             raise ValueError(f"{x.shape[2]} time steps do not divide into groups of {self.frames}")
         if context is not None and (
-            self.axes != "spacetime" or self.frames or context.shape[:2] != x.shape[:2]
+            self.axes != "spacetime"
+            or self.frames
+            or context.shape[:2] != x.shape[:2]
+            or 0 in context.shape[2:]
         ):
             raise ValueError(
-                f"context must be {tuple(x.shape[:2])} and any sides, with axes 'spacetime' and "
-                f"frames 0; got {tuple(context.shape)}, '{self.axes}' and {self.frames}"
+                f"context must be {tuple(x.shape[:2])} and sides of at least 1, with axes "
+                f"'spacetime' and frames 0; got {tuple(context.shape)}, '{self.axes}' and "
+                f"{self.frames}"
             )
         return _max_pool(x_hat, self._stride)
 
