@@ -37,7 +37,7 @@ def analysis_of(config: str) -> Analysis:
     return _results[config]
 
 
-def test_blocks_by_hand() -> None:
+def test_block_cost_matches_hand_counts() -> None:
     """At 800 x 1333 res4 has 50 x 84 positions, and 25 x 42 of them after pooling."""
     shape, p, m, c, d = (1, 1024, 50, 84), 4200, 1050, 1024, 512
     g_and_out = (m + p) * c * d
@@ -71,7 +71,7 @@ ORDERS = [(pairwise, order) for pairwise in PAIRWISE_FORMS for order in (POSITIO
 @pytest.mark.parametrize(("channels", "size"), [(64, (3, 4)), (4, (2, 5, 3))])
 @pytest.mark.parametrize("subsample", [1, 2])
 @pytest.mark.parametrize("by_sums", [False, True])
-def test_a_block_costs_what_it_runs(
+def test_block_cost_matches_flop_counter(
     pairwise, order, channels, size, subsample, by_sums, monkeypatch
 ) -> None:
     """In every order."""
@@ -89,7 +89,7 @@ def test_a_block_costs_what_it_runs(
 
 @pytest.mark.parametrize("options", [{"axes": "space"}, {"axes": "time"}, {"frames": 3}], ids=str)
 @pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
-def test_axes_and_frames_cost_what_they_run(pairwise, options) -> None:
+def test_axes_and_frames_cost_matches_flop_counter(pairwise, options) -> None:
     block = NonLocalBlock(16, pairwise=pairwise, dims=3, **options)
     assert_costs_what_it_runs(block, torch.randn(2, 16, 6, 5, 3))
 
@@ -121,7 +121,7 @@ def small_keypoint_rcnn(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def test_a_model_costs_what_it_runs(fpn_cfg) -> None:
+def test_model_cost_matches_flop_counter(fpn_cfg) -> None:
     """The real model on the CPU, nothing passed by."""
     cfg = small_keypoint_rcnn(fpn_cfg)
     result = analyze(build_on_meta(cfg), height=50, width=90, proposals=3, detections=2)
@@ -157,20 +157,20 @@ def test_a_counted_model_is_left_as_it_was(fpn_cfg) -> None:
 
 
 @pytest.mark.parametrize("config", [KEYPOINTS, RETINANET])
-def test_without_its_blocks_a_model_costs_what_its_baseline_does(config) -> None:
+def test_cost_without_blocks_equals_baseline(config) -> None:
     result, baseline = analysis_of(config), analysis_of(model_zoo.find_entry(config).baseline)
     assert [
         (part.name, part.parameters_without, part.multiply_adds_without) for part in result.parts
     ] == [(part.name, part.parameters, part.multiply_adds) for part in baseline.parts]
 
 
-def test_both_kinds_of_config_give_the_same() -> None:
+def test_lazy_and_yaml_configs_give_same_cost() -> None:
     lazy = model_zoo.get_config(KEYPOINTS.replace(".yaml", ".py"))
     assert analyze(build_on_meta(lazy)) == analysis_of(KEYPOINTS)
 
 
 @pytest.mark.parametrize("config", [R50, KEYPOINTS])
-def test_the_zoos_figures_are_true(config) -> None:
+def test_zoo_entries_match_computed_cost(config) -> None:
     result = analysis_of(config)
     entry = model_zoo.find_entry(config)
     assert entry.parameters == result.total.parameters
@@ -201,7 +201,7 @@ def test_the_tool_prints_tables_or_json(monkeypatch, capsys) -> None:
     assert result["blocks"][-1]["input_shape"][0] == 7
 
 
-def test_what_cannot_be_counted_is_named(monkeypatch, capsys) -> None:
+def test_unsupported_model_or_size_is_refused(monkeypatch, capsys) -> None:
     with pytest.raises(UserError, match="--input-size"):
         run_tool(monkeypatch, capsys, "--input-size", 0, 5)
     cascade = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"]

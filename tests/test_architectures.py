@@ -65,7 +65,7 @@ def blocks_of(model: nn.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_step_of_training_moves_the_block(architecture: str) -> None:
+def test_training_step_updates_block(architecture: str) -> None:
     cfg = small(architecture)
     check_config(cfg)
     check_detectron2_keys(cfg)

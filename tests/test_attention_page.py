@@ -231,7 +231,7 @@ def test_the_page_needs_no_network() -> None:
     assert "@import" not in text
 
 
-def test_the_page_is_small(tmp_path: Path) -> None:
+def test_page_stores_no_redundant_channels(tmp_path: Path) -> None:
     """It has no more channels than the products need."""
     _, model = network()
     clip = clip_with_dot(3, 60, 45)

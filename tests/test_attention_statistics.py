@@ -104,7 +104,7 @@ def inputs(dims: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_rows_are_those_of_the_explicit_map(pairwise: str, options: dict[str, Any]) -> None:
+def test_rows_match_explicit_map(pairwise: str, options: dict[str, Any]) -> None:
     block, x = make_block(pairwise=pairwise, **options), inputs(options["dims"])[0]
     expected, *_ = explicit_map(block, x)
     positions = [len(expected) - 1, 0, 5, 5, 3]
@@ -120,7 +120,7 @@ def divergence(p: np.ndarray, q: np.ndarray) -> float:
 @pytest.mark.parametrize("pieces", [1, 2**20])
 @pytest.mark.parametrize("pairwise", PAIRWISE_FORMS)
 @pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
-def test_figures_are_their_formulas(
+def test_statistics_match_formulas(
     pairwise: str, options: dict[str, Any], pieces: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("_MAX_ELEMENTS", pieces), ("_QUERIES", 99), ("_PARTS", 99)):
@@ -212,7 +212,7 @@ def test_shares_of_regions() -> None:
     assert [row[name] for name in columns] == pytest.approx(np.mean(every, 0))
 
 
-def test_rows_of_zeros_are_even() -> None:
+def test_zero_row_gives_uniform_shares() -> None:
     weights = torch.tensor([[0.0, 0.0], [-3.0, 1.0]])
     np.testing.assert_allclose(attention_rows.shares(weights), [[0.5, 0.5], [0.75, 0.25]])
 
@@ -255,7 +255,7 @@ def test_given_regions() -> None:
             given_regions(wrong)
 
 
-def test_signals_of_the_embedded_clips() -> None:
+def test_signal_regions_cover_drawn_objects() -> None:
     """Boxes of the signals cover drawn objects, only in the frames that show them."""
     index = clips.class_groups()["relation"][0]
     first, second = clips.signal_regions(Path(f"val/{index + 1:06d}.mp4"))
@@ -285,7 +285,7 @@ class Net(torch.nn.Module):
             self.block(sample["x"])
 
 
-def test_blocks_are_measured_in_training() -> None:
+def test_evaluate_attention_matches_block_statistics() -> None:
     torch.manual_seed(2)
     net = Net().train()
     samples = [torch.randn(2, 6, 4, 7), torch.randn(1, 6, 4, 7), torch.randn(0, 6, 4, 7)]
@@ -304,7 +304,7 @@ def test_blocks_are_measured_in_training() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_evaluations_measure_the_first_samples_if_asked_to(
+def test_evaluation_measures_first_attention_samples(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(3)

@@ -33,7 +33,7 @@ def of_depth(cfg, depth):
 
 
 @pytest.mark.parametrize("depth", PAPERS_PLACE)
-def test_block_is_right_before_the_last_residual_block_of_res4(fpn_cfg, depth):
+def test_block_precedes_last_residual_block_of_res4(fpn_cfg, depth):
     of_depth(fpn_cfg, depth)
     ask_for_blocks(fpn_cfg, [[], [], [-2], []])
     bottom_up = build(fpn_cfg, "meta").bottom_up

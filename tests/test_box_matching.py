@@ -37,7 +37,7 @@ def seen(scene: Scene) -> list[tuple[int, int, int, bool]]:
 
 
 @pytest.mark.parametrize("distance", [NEAR, FAR])
-def test_boxes_classes_and_distances_are_those_of_the_pixels(distance):
+def test_boxes_classes_and_distances_match_pixels(distance):
     for scene in draw(40, distance=distance):
         (x, y, color, _), (cross_x, cross_y, cross_color, is_cross) = seen(scene)
         assert is_cross
@@ -47,14 +47,14 @@ def test_boxes_classes_and_distances_are_those_of_the_pixels(distance):
         assert abs(x - cross_x) == SIDE + distance
 
 
-def test_the_start_names_the_colours_of_both_and_not_whether_they_match():
+def test_colors_task_labels_both_objects():
     for scene in draw(20, task="colors"):
         (x, *_, color, _), (cross_x, _, cross_color, _) = seen(scene)
         assert scene.boxes[:, 0].tolist() == [x, cross_x]
         assert scene.classes.tolist() == [color, len(COLORS) + cross_color]
 
 
-def test_rings_are_added_to_what_is_there_and_do_not_tell_the_answer():
+def test_distractors_do_not_predict_label():
     area = SIDE**2 - (SIDE // 2) ** 2
     counts: Counter = Counter()
     for seed in range(200):
@@ -72,7 +72,7 @@ def test_rings_are_added_to_what_is_there_and_do_not_tell_the_answer():
     assert all(25 < counts[answer, color] < 75 for answer in (0, 1) for color in COLORS.values())
 
 
-def test_neither_colour_tells_the_answer():
+def test_single_color_does_not_predict_label():
     counts: Counter = Counter()
     for scene in draw(1000):
         number = int(scene.classes[0])
@@ -87,7 +87,7 @@ def test_neither_colour_tells_the_answer():
 @pytest.mark.parametrize(
     ("arm", "distance", "sees"), [("none", FAR, False), ("none", NEAR, True), ("block", FAR, True)]
 )
-def test_only_a_block_lets_a_region_far_away_see_the_sign(arm, distance, sees, tmp_path):
+def test_distant_region_sees_cue_only_with_block(arm, distance, sees, tmp_path):
     cfg = PLAN.cfg(trial(arm, distance=distance), tmp_path)
     cfg.MODEL.WEIGHTS = ""
     torch.manual_seed(0)
@@ -109,7 +109,7 @@ def test_only_a_block_lets_a_region_far_away_see_the_sign(arm, distance, sees, t
     assert np.any(changed) == sees  # attention that is not trained lies on few places
 
 
-def test_a_detector_starts_from_the_weights_of_its_start(tmp_path):
+def test_detector_loads_start_trial_weights(tmp_path):
     colors, match, among = (trial("none", task=task) for task in ("colors", "match", "among"))
     assert PLAN.start(among) == match
     assert PLAN.start(trial(distance=NEAR)) == colors
@@ -124,7 +124,7 @@ def test_a_detector_starts_from_the_weights_of_its_start(tmp_path):
     assert all(torch.equal(begun[name], weight) for name, weight in start.items())
 
 
-def test_scores_of_results_known_by_hand():
+def test_score_of_known_results():
     scenes = draw(30)
 
     def measure(found: list[dict]) -> tuple[float, float]:

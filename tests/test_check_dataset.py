@@ -48,7 +48,7 @@ def test_a_problem_is_reported_and_nothing_else(files: Files, how: str) -> None:
     assert "\n" not in where + detail
 
 
-def test_problems_are_counted_and_the_first_are_named(check_tool: Tool, files: Files) -> None:
+def test_problems_are_counted_with_examples(check_tool: Tool, files: Files) -> None:
     for number in range(5):
         dirty.a("bbox", [number, 4, 0, 12], number)(files)
     dirty.a("id", 0)(files)
@@ -79,7 +79,7 @@ def test_problems_are_counted_and_the_first_are_named(check_tool: Tool, files: F
         (dirty.a("id", 0), {"role": "train"}, "annotation-id-zero"),
     ],
 )
-def test_a_run_does_not_need_everything(
+def test_checks_irrelevant_to_run_are_skipped(
     files: Files, spoil: dirty.Spoil, expected: dict, kind: str
 ) -> None:
     spoil(files)
@@ -87,7 +87,7 @@ def test_a_run_does_not_need_everything(
     assert kind not in check(files, **expected)
 
 
-def test_a_run_may_ask_for_more_than_the_file_has(files: Files) -> None:
+def test_missing_required_fields_are_reported(files: Files) -> None:
     assert check(files, num_keypoints=17) == {"keypoint-count"}
     for annotation in files.content["annotations"]:
         del annotation["segmentation"], annotation["keypoints"]
@@ -99,7 +99,7 @@ def test_a_run_may_ask_for_more_than_the_file_has(files: Files) -> None:
     assert "not-coco" in check(files, role="train")
 
 
-def test_without_decoding_only_files_are_looked_for(files: Files) -> None:
+def test_no_decode_skips_image_content(files: Files) -> None:
     dirty.image("a.jpg", dirty.half)(files)
     dirty.image("b.png", lambda data: b"")(files)
     report = check_file(files.annotations, files.images, decode=False)
@@ -163,7 +163,7 @@ def test_datasets_that_do_not_fit_each_other(tmp_path: Path) -> None:
     assert together(train, register("same", same_images)) == {"file-in-train-and-test"}
 
 
-def test_the_heads_of_a_config_say_what_its_data_needs() -> None:
+def test_expected_annotations_follow_config_heads() -> None:
     cfg = get_cfg()
     nl_detectron.add_nonlocal_config(cfg)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("one", "both"), ("both", "other")
@@ -177,7 +177,7 @@ def test_the_heads_of_a_config_say_what_its_data_needs() -> None:
     assert run.expected("other") == replace(needs, role="test")
 
 
-def test_a_lazy_config_says_the_same_as_its_yaml_twin() -> None:
+def test_lazy_and_yaml_configs_give_same_run() -> None:
     configs = tiny_run.ROOT / "configs" / "COCO-Keypoints"
     lazy = load_lazy_config(configs / "keypoint_rcnn_R_50_FPN_1x.py", ["train.device=cpu"])
     cfg = load_config(configs / "keypoint_rcnn_R_50_FPN_1x.yaml", ["MODEL.DEVICE", "cpu"])
@@ -215,7 +215,7 @@ def test_the_script_checks_a_config(check_tool: Tool, tmp_path: Path) -> None:
         ([__file__, "no/folder"], "no/folder"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(
+def test_invalid_arguments_give_one_line_error(
     check_tool: Tool, arguments: list[str], named: str
 ) -> None:
     with pytest.raises(UserError, match=named) as caught:
@@ -223,5 +223,5 @@ def test_a_wrong_command_line_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_the_documented_table_is_that_of_the_code() -> None:
+def test_documented_table_matches_code() -> None:
     assert command.list_of_checks("github") in DOCUMENT.read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ def check(folder: Path, text: str, *, decode: bool = True) -> dict[str, list[str
     return found(check_videos(VideoSet.of_list(folder / "list.txt", folder), decode=decode))
 
 
-def test_every_file_that_cannot_be_decoded_to_its_end_is_named(folder: Path) -> None:
+def test_undecodable_files_are_reported(folder: Path) -> None:
     assert check(folder, "a.mp4 0\nframes 1\na.webm 1\n") == {}
     text = "late.mp4 0\ncut.mkv 0\nhalf 0\ngone.mp4 0\na.mp4 0\n"
     missing = {"missing-video": ["line 4, gone.mp4"]}
@@ -50,7 +50,7 @@ def test_every_file_that_cannot_be_decoded_to_its_end_is_named(folder: Path) -> 
     assert check(folder, text, decode=False) == missing
 
 
-def test_wrong_lines(folder: Path) -> None:
+def test_invalid_list_entries_are_reported(folder: Path) -> None:
     lines = (
         ("a.mp4", (0,)),
         ("b.mp4", (5,)),
@@ -79,7 +79,7 @@ def registered(folder: Path) -> None:
         register_videos(f"v_{split}", folder / f"{split}.txt", folder, classes=["p", "q"])
 
 
-def test_the_tool_checks_lists_names_and_charades(
+def test_tool_checks_lists_datasets_and_charades(
     folder: Path,
     registered: None,
     tmp_path: Path,

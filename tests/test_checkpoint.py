@@ -185,7 +185,7 @@ def as_safetensors(state: STATE, path: Path) -> Path:
         (as_safetensors, "BN"),
     ],
 )
-def test_detectors(fpn_cfg, tmp_path, caplog, write, norm) -> None:
+def test_load_detector_checkpoint_formats(fpn_cfg, tmp_path, caplog, write, norm) -> None:
     model = build(fpn_cfg, norm=norm)
     state = random_state(build(fpn_cfg, norm=norm, blocks=False))
     load(model, write(state, tmp_path / "model"))
@@ -197,7 +197,7 @@ def test_detectors(fpn_cfg, tmp_path, caplog, write, norm) -> None:
 
 
 @pytest.mark.parametrize("lost", ["backbone.bottom_up.res4.5.", "roi_heads.keypoint_head."])
-def test_lost_weights_are_an_error_by_name(fpn_cfg, tmp_path, caplog, lost) -> None:
+def test_missing_weights_are_listed_in_error(fpn_cfg, tmp_path, caplog, lost) -> None:
     """Weights loaded into models whose blocks the insertion has renumbered."""
     state = random_state(build(fpn_cfg, blocks=False))
     kept = {key: value for key, value in state.items() if not key.startswith(lost)}
@@ -208,7 +208,7 @@ def test_lost_weights_are_an_error_by_name(fpn_cfg, tmp_path, caplog, lost) -> N
     assert sorted(listed) == sorted(expected)
 
 
-def test_other_classes_are_named_with_their_shapes(fpn_cfg, tmp_path, caplog) -> None:
+def test_class_mismatch_error_lists_shapes(fpn_cfg, tmp_path, caplog) -> None:
     model = build(fpn_cfg)
     fpn_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
     load(model, as_pth(random_state(build(fpn_cfg, blocks=False)), tmp_path / "model"))

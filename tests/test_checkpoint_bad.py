@@ -78,7 +78,7 @@ def test_files_cut_off_anywhere_are_refused(tmp_path, suffix) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_changed_bytes_do_no_harm(tmp_path, suffix) -> None:
+def test_corrupted_bytes_load_or_are_refused(tmp_path, suffix) -> None:
     content = encode(state_of(small_model()), suffix)
     path = tmp_path / f"model{suffix}"
     seen = set()
@@ -211,7 +211,7 @@ def test_wrong_files_are_refused(tmp_path, what) -> None:
     assert str(tmp_path / name) in refusal(tmp_path / name)
 
 
-def test_weights_that_cannot_be_downloaded_are_told_with_the_way_out() -> None:
+def test_download_failure_mentions_model_weights() -> None:
     said = refusal("http://127.0.0.1:9/none.pth")
     assert "127.0.0.1:9/none.pth" in said
     assert "MODEL.WEIGHTS" in said

@@ -62,7 +62,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("part", ["weight", "running_mean"])
-def test_what_would_be_refused_is_not_written(tmp_path, part) -> None:
+def test_non_finite_state_is_not_saved(tmp_path, part) -> None:
     """Buffers too: an infinite input spoils a norm's statistics before any parameter."""
     model = nn.BatchNorm2d(2)
     checkpointer = Checkpointer(model, str(tmp_path))
@@ -185,7 +185,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, size) -> None:
 
 
 @pytest.mark.parametrize("tag", ["model_0000009.pth", "", "../outside"])
-def test_a_last_checkpoint_that_names_no_checkpoint_is_an_error(tmp_path, tag) -> None:
+def test_invalid_last_checkpoint_file_is_an_error(tmp_path, tag) -> None:
     (tmp_path / "outside").write_text("secret")
     folder = tmp_path / "output"
     folder.mkdir()
@@ -195,7 +195,7 @@ def test_a_last_checkpoint_that_names_no_checkpoint_is_an_error(tmp_path, tag) -
         resumed(folder)
 
 
-def test_a_damaged_last_checkpoint_is_an_error_with_the_way_out(tmp_path) -> None:
+def test_damaged_checkpoint_error_mentions_last_checkpoint(tmp_path) -> None:
     Run(tmp_path).save(1)
     Run(tmp_path).save(3)
     for file in tmp_path.glob("*.pth"):
@@ -204,7 +204,7 @@ def test_a_damaged_last_checkpoint_is_an_error_with_the_way_out(tmp_path) -> Non
         resumed(tmp_path)
 
 
-def test_without_resume_nothing_of_the_folder_is_read(tmp_path) -> None:
+def test_without_resume_output_folder_is_ignored(tmp_path) -> None:
     Run(tmp_path).save(1)
     (tmp_path / "model_0000001.pth").write_bytes(b"damaged")
     save_file({"weight": torch.full((2, 2), 9.0)}, tmp_path / "start.safetensors")

@@ -82,7 +82,7 @@ def rows(results: list[dict[str, Any]]) -> list[tuple]:
     )
 
 
-def test_json_of_the_demo_is_that_of_the_evaluation(
+def test_demo_json_equals_evaluation_results(
     trained: Path, run: Callable[..., list[dict[str, Any]]]
 ) -> None:
     evaluated = json.loads((trained / "output/inference/coco_instances_results.json").read_text())
@@ -91,7 +91,7 @@ def test_json_of_the_demo_is_that_of_the_evaluation(
     assert len(COCO(trained / "tiny.json").loadRes(results).anns) == len(evaluated) > 0
 
 
-def test_categories_need_nothing_but_the_checkpoint(
+def test_category_ids_from_checkpoint_or_class_names(
     trained: Path, run: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     (tmp_path / "classes.json").write_text(
@@ -104,7 +104,7 @@ def test_categories_need_nothing_but_the_checkpoint(
     assert {result["image_id"] for result in results} == set(range(8))
 
 
-def test_names_survive_an_export(
+def test_export_keeps_class_names(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, weights = (trained / "copied" / name for name in ("config.yaml", "model_final.pth"))
@@ -145,7 +145,7 @@ def test_without_names_there_is_a_warning(
         Predictor(config, weights=tmp_path / "plain.pth", classes=["a", "b", "c"])
 
 
-def test_classes_that_no_category_has_are_numbered(trained: Path) -> None:
+def test_unnamed_classes_are_numbered(trained: Path) -> None:
     """NUM_CLASSES may be left at more than there are categories."""
     cfg = load_config(trained / "tiny.yaml", ["MODEL.ROI_HEADS.NUM_CLASSES", "4"])
     ids = {10: 0, 20: 1}
@@ -154,7 +154,7 @@ def test_classes_that_no_category_has_are_numbered(trained: Path) -> None:
     assert found.thing_dataset_id_to_contiguous_id == ids
 
 
-def test_a_video_classifier_has_its_names(tmp_path: Path) -> None:
+def test_video_predictor_has_checkpoint_class_names(tmp_path: Path) -> None:
     cfg = video_cfg()
     cfg.DATASETS.TEST = ()
     cfg.MODEL.WEIGHTS = str(tmp_path / "w.pth")
@@ -168,7 +168,7 @@ def test_a_video_classifier_has_its_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["{", '{"categories": [{"id": 1}]}', '{"categories": 3}', "[1]"]
 )
-def test_a_broken_file_of_names_is_one_line(tmp_path: Path, content: str) -> None:
+def test_invalid_class_names_give_one_line_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "names.json").write_text(content)
     with pytest.raises(UserError, match=r"names\.json") as error:
         read_class_names(tmp_path / "names.json")

@@ -37,7 +37,7 @@ def scene(label: int, seed: int) -> clips.Scene:
     return CLASSES[label].scene(np.random.default_rng([label, seed]))
 
 
-def test_same_seed_same_bytes_other_seed_other_clips(folder, tmp_path):
+def test_clips_are_determined_by_seed(folder, tmp_path):
     again = make_clips(tmp_path, num_train=len(CLASSES) + len(RELATIONS), num_val=3, progress=False)
     assert again.name == folder.name
     assert contents(again) == contents(folder)
@@ -49,7 +49,7 @@ def test_same_seed_same_bytes_other_seed_other_clips(folder, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {again.name, other.name}
 
 
-def test_names_in_the_catalogs(folder, monkeypatch, tmp_path):
+def test_clips_are_registered_in_catalogs(folder, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(clips, "make_clips", lambda root: asked.append(root) or folder)
     monkeypatch.setenv("NL_DETECTRON_CACHE", str(tmp_path))
@@ -75,7 +75,7 @@ def test_names_in_the_catalogs(folder, monkeypatch, tmp_path):
         assert (info.num_frames, info.height, info.width) == (NUM_FRAMES, SIZE, SIZE)
 
 
-def test_the_files_show_the_scenes(folder):
+def test_files_match_drawn_scenes(folder):
     for label, video in enumerate(sorted((folder / "train").iterdir())[: len(CLASSES)]):
         drawn = CLASSES[label].scene(np.random.default_rng([0, 0, label])).frames()
         read = read_frames(video, range(NUM_FRAMES), probe(video))
@@ -83,7 +83,7 @@ def test_the_files_show_the_scenes(folder):
 
 
 @pytest.mark.parametrize("match", [True, False])
-def test_every_colour_is_as_frequent_at_each_side_and_in_each_moment(match):
+def test_colors_are_balanced_over_sides_and_moments(match):
     found = Counter()
     for seed in range(4000):
         moments, colors = clips._signals(np.random.default_rng(seed), match=match)
@@ -111,7 +111,7 @@ def test_no_temporal_pooling_joins_the_two_signals(start):
 
 
 @pytest.mark.parametrize("label", RELATIONS)
-def test_a_relation_is_shown_at_opposite_sides_in_two_moments(label):
+def test_relation_signals_are_separated_in_space_and_time(label):
     frames = scene(label, 1).frames().astype(int)
     middle = slice(26, -26)
     rocket = 3  # frames before a burst
@@ -125,7 +125,7 @@ def test_a_relation_is_shown_at_opposite_sides_in_two_moments(label):
 
 
 @pytest.mark.parametrize("label", range(len(CLASSES)))
-def test_something_happens(label):
+def test_only_hovering_balloon_is_static(label):
     frames = scene(label, 0).frames().astype(int)
     changes = np.abs(np.diff(frames, axis=0)).sum()
     assert (changes == 0) == (CLASSES[label].name == "balloon hovers")

@@ -42,7 +42,7 @@ def test_each_command_has_a_help_under_its_name(run, command) -> None:
         (("analyze", "--config-file", "Kinetics/i3d_R_50_NL5_8x9.yaml"), f"'{I3D}'"),
     ],
 )
-def test_a_wrong_name_is_one_line_with_the_nearest(run, line, nearest) -> None:
+def test_unknown_config_suggests_nearest(run, line, nearest) -> None:
     status, _, error = run(*line)
     assert status == 1
     assert len(error.splitlines()) == 1
@@ -79,7 +79,7 @@ def test_a_file_comes_before_a_packaged_config(tmp_path: Path, monkeypatch) -> N
     assert load_config("quickstart.yaml").SOLVER.MAX_ITER == 5
 
 
-def test_a_wrong_base_is_told_with_the_nearest(tmp_path: Path) -> None:
+def test_unknown_base_suggests_nearest(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("_BASE_: Kinetics/i3d_R_50_NL5_8x9.yaml")
     with pytest.raises(UserError, match=r"own\.yaml") as error:
         load_config(tmp_path / "own.yaml")

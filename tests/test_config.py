@@ -56,7 +56,7 @@ def test_defaults_are_the_documented_ones():
     nl_detectron.check_config(cfg)
 
 
-def test_with_the_defaults_a_model_is_built_as_before(fpn_cfg):
+def test_defaults_build_stock_model(fpn_cfg):
     torch.manual_seed(7)
     stock = build_model(fpn_cfg).state_dict()
     fpn_cfg.merge_from_list(OURS)
@@ -106,7 +106,7 @@ def refused(check: Callable[[CfgNode], None], cfg: CfgNode) -> str:
         ("DATALOADER.MAX_BAD_VIDEOS", 5.0),
     ],
 )
-def test_impossible_values_are_refused_by_name(fpn_cfg, key, value):
+def test_invalid_values_are_refused(fpn_cfg, key, value):
     fpn_cfg.merge_from_list([*OURS, key, value])
     message = refused(nl_detectron.check_config, fpn_cfg)
     assert key in message
@@ -130,7 +130,7 @@ def test_impossible_values_are_refused_by_name(fpn_cfg, key, value):
         ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "any", []),
     ],
 )
-def test_impossible_values_of_detectron2s_keys_are_refused_by_name(fpn_cfg, key, value, others):
+def test_invalid_detectron2_values_are_refused(fpn_cfg, key, value, others):
     check_detectron2_keys(fpn_cfg)
     fpn_cfg.merge_from_list([*others, key, value])
     message = refused(check_detectron2_keys, fpn_cfg)
@@ -162,7 +162,7 @@ def test_values_that_detectron2_takes_are_allowed(fpn_cfg, opts):
         (f"{HEAD}.REDUCTION", 3),
     ],
 )
-def test_keys_of_a_model_that_do_not_suit_each_other_are_refused(fpn_cfg, key, value):
+def test_inconsistent_model_keys_are_refused(fpn_cfg, key, value):
     fpn_cfg.merge_from_list([*OURS, f"{HEAD}.EVERY_CONVS", 2, key, value])
     refused(Trainer.build_model, fpn_cfg)
 
@@ -194,7 +194,7 @@ def test_blocks_that_nothing_builds_are_refused(fpn_cfg, opts, key):
     ("opts", "key"),
     [([*ASK_HEAD, *OURS[:2]], "EVERY_CONVS"), ([*ASK_BACKBONE, *OURS[2:]], "AFTER_BLOCKS")],
 )
-def test_either_builder_refuses_what_the_other_part_would_not_build(fpn_cfg, opts, key):
+def test_detectron2_build_model_refuses_unbuilt_blocks(fpn_cfg, opts, key):
     fpn_cfg.merge_from_list(opts)
     assert key in refused(build_model, fpn_cfg)
 
@@ -204,7 +204,7 @@ def test_a_builder_checks_its_own_keys_only(fpn_cfg):
     build_model(fpn_cfg)
 
 
-def test_a_users_own_builder_may_say_that_it_builds_blocks(fpn_cfg, monkeypatch):
+def test_custom_builder_can_declare_blocks(fpn_cfg, monkeypatch):
     monkeypatch.setattr(checks, "BLOCK_BUILDERS", checks.BLOCK_BUILDERS.copy())
 
     @builds_nonlocal_blocks
@@ -299,7 +299,7 @@ def told(file: Path, error: BaseException) -> str:
         ("_BASE_: one_value.yaml\nSOLVER: {GAMMA: 1.0}", "SOLVER"),
     ],
 )
-def test_a_file_that_is_no_config_is_told_in_a_line(
+def test_invalid_config_file_gives_one_line_error(
     bases: Path, content: str | bytes, named: str
 ) -> None:
     file = bases / "circle.yaml"
@@ -320,7 +320,7 @@ def test_several_bases_are_merged_in_order(bases: Path) -> None:
     ("name", "named"),
     [("folder.yaml", "folder.yaml"), ("pipe.yaml", "pipe.yaml"), ("plian.yaml", "plain.yaml")],
 )
-def test_missing_config_files_are_named(bases: Path, name: str, named: str) -> None:
+def test_unreadable_config_path_is_reported(bases: Path, name: str, named: str) -> None:
     with pytest.raises(UserError, match=named):
         load_config(bases / name)
 
@@ -337,7 +337,7 @@ def test_missing_config_files_are_named(bases: Path, name: str, named: str) -> N
         (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE"),
     ],
 )
-def test_a_wrong_override_is_told_in_a_line(bases: Path, opts, named: str) -> None:
+def test_invalid_override_gives_one_line_error(bases: Path, opts, named: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(bases / "plain.yaml", opts)
     assert named in told(bases, error.value)
@@ -395,7 +395,7 @@ train = dict(device="cpu", output_dir="o", max_iter=3, amp=dict(enabled=False),
         ("a device that does not exist", LAZY, ["train.device=gpu"], "train.device"),
     ],
 )
-def test_a_lazy_config_that_cannot_work_is_told_in_a_line(
+def test_invalid_lazy_config_gives_one_line_error(
     bases: Path, what: str, content: str | bytes, opts: list[str], named: str
 ) -> None:
     file = bases / "own.py"
@@ -407,7 +407,7 @@ def test_a_lazy_config_that_cannot_work_is_told_in_a_line(
     assert builtins.__import__ is importing
 
 
-def test_a_lazy_config_with_all_its_parts_is_taken(bases: Path) -> None:
+def test_complete_lazy_config_is_accepted(bases: Path) -> None:
     (bases / "own.py").write_text(LAZY)
     arguments = argparse.Namespace(
         config_file="own.py", opts=["train.max_iter=5", "optimizer.lr=0.2"], eval_only=False

@@ -84,7 +84,7 @@ def test_every_promised_config_is_there() -> None:
 
 
 @pytest.mark.parametrize("config", LEAVES)
-def test_every_config_is_valid_and_has_the_blocks_of_its_entry(config: str) -> None:
+def test_config_is_valid_and_matches_zoo_blocks(config: str) -> None:
     cfg = config_of(config)
     nl_detectron.check_config(cfg)
     check_detectron2_keys(cfg)
@@ -124,7 +124,7 @@ def test_a_config_builds_its_baseline_and_the_blocks(config: str) -> None:
 
 
 @pytest.mark.parametrize("entry", TWINS, ids=lambda entry: entry.config)
-def test_a_twin_differs_from_its_baseline_in_nothing_but_the_blocks(entry: Entry) -> None:
+def test_config_differs_from_baseline_only_in_blocks(entry: Entry) -> None:
     changed = difference(config_of(entry.config), config_of(entry.baseline))
     parts = set()
     for key in changed:
@@ -179,9 +179,7 @@ def test_an_ablation_changes_one_thing(ablation: str, key: str, value: Any) -> N
         ("COCO-Detection/faster_rcnn_R_101_FPN_NL_1x.yaml", 21),
     ],
 )
-def test_the_papers_block_is_right_before_the_last_residual_block_of_res4(
-    config: str, block: int
-) -> None:
+def test_block_precedes_last_residual_block_of_res4(config: str, block: int) -> None:
     cfg = config_of(config)
     in_stage = RESIDUAL_BLOCKS[cfg.MODEL.RESNETS.DEPTH][2]
     assert [
@@ -191,7 +189,7 @@ def test_the_papers_block_is_right_before_the_last_residual_block_of_res4(
 
 
 @pytest.mark.parametrize("entry", DETECTORS, ids=lambda entry: entry.config)
-def test_a_config_is_what_its_name_says(entry: Entry) -> None:
+def test_config_matches_its_name(entry: Entry) -> None:
     cfg = config_of(entry.config)
     model, solver = cfg.MODEL, cfg.SOLVER
     assert (entry.task == "mask", entry.task == "keypoint") == (model.MASK_ON, model.KEYPOINT_ON)
@@ -242,7 +240,7 @@ def test_weights_fit_the_backbone(entry: Entry) -> None:
         "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
     ],
 )
-def test_a_baseline_is_detectron2s_own_of_the_same_name(config: str) -> None:
+def test_baseline_equals_detectron2_config(config: str) -> None:
     theirs = get_cfg()
     nl_detectron.add_nonlocal_config(theirs)
     theirs.merge_from_file(
@@ -261,7 +259,7 @@ def files_read(path: Path) -> set[Path]:
     return {path}.union(*(files_read((path.parent / name).resolve()) for name in names))
 
 
-def test_a_config_is_read_in_at_most_three_files_and_every_base_is_used() -> None:
+def test_config_bases_are_shallow_and_all_used() -> None:
     read = {path: files_read(path) for path in CONFIGS.rglob("*.yaml")}
     assert {path for path, paths in read.items() if len(paths) > 3} == set()
     used = set().union(*(paths - {path} for path, paths in read.items()))
@@ -269,7 +267,7 @@ def test_a_config_is_read_in_at_most_three_files_and_every_base_is_used() -> Non
 
 
 @pytest.mark.parametrize("config", [config for config in LEAVES if "R_101" in config])
-def test_depths_differ_in_depth_weights_and_places_of_blocks(config: str) -> None:
+def test_r50_and_r101_differ_in_depth_weights_and_blocks(config: str) -> None:
     shallow = config.replace("R_101", "R_50")
     if shallow in LEAVES:
         changed = difference(config_of(config), config_of(shallow)).keys()

@@ -35,7 +35,7 @@ def without_tf32():
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_is_the_formula(form, place, dtype, compiled):
+def test_block_matches_formula(form, place, dtype, compiled):
     shape, options = PLACES[place]
     block = make(shape[1], pairwise=form, norm="", **options).to(DEVICE, dtype)
     with torch.no_grad():

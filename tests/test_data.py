@@ -32,7 +32,7 @@ def train(folder):
     return COCO(coco.annotation_file(folder, "train"))
 
 
-def test_same_seed_same_bytes_other_seed_other_images(folder, tmp_path):
+def test_images_are_determined_by_seed(folder, tmp_path):
     fewer = make_shapes(tmp_path, num_train=2, num_val=1, progress=False)
     other = make_shapes(tmp_path, num_train=1, num_val=0, seed=1, progress=False)
     first = "train/000001.jpg"
@@ -131,7 +131,7 @@ def write(folder, draw, count=2, **options):
     coco.write(folder, ["person"], {"train": count}, draw, description="blank", **options)
 
 
-def test_the_first_to_finish_wins(tmp_path):
+def test_concurrent_write_keeps_first_result(tmp_path):
     def overtaken(split, index):
         if index == 1:
             write(tmp_path / "data", blank, count=1, progress=False)
@@ -176,7 +176,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_sides_follow_from_the_way_a_person_faces(seed):
+def test_left_and_right_follow_facing_direction(seed):
     front, back = (person(rng(seed), back=b).keypoints for b in (False, True))
     for left, right in PAIRS:
         assert front[left, 0] > front[right, 0]
@@ -188,7 +188,7 @@ def test_sides_follow_from_the_way_a_person_faces(seed):
 
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_keypoints_are_on_the_figure(seed, back):
+def test_keypoints_are_inside_person(seed, back):
     sprite = person(rng(seed), back=back).placed(60, 110, 90)
     covered = canvas.silhouette(sprite, 120, 128)
     points = sprite.keypoints[~np.isnan(sprite.keypoints[:, 0])]
@@ -200,7 +200,7 @@ def test_keypoints_are_on_the_figure(seed, back):
     "make", [things.ball, things.kite, things.house, things.tree, things.car, things.umbrella]
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_things_are_one_unit_high_and_change_only_what_they_cover(make, seed):
+def test_things_have_unit_height_and_correct_silhouette(make, seed):
     sprite = make(rng(seed))
     assert sprite.category == make.__name__
     _, top, _, bottom = sprite.bounds()

@@ -38,7 +38,7 @@ def run(tiny_detector: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     return run_main
 
 
-def test_good_files_are_drawn_and_bad_ones_named(
+def test_bad_files_are_reported_and_others_drawn(
     run: Callable[..., None], tiny_detector: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
@@ -61,7 +61,7 @@ def test_good_files_are_drawn_and_bad_ones_named(
     assert {"image_id", "category_id", "bbox", "score", "segmentation", "keypoints"} <= first.keys()
 
 
-def test_inputs_are_not_drawn_over(
+def test_inputs_are_not_overwritten(
     run: Callable[..., None], tiny_detector: Path, tmp_path: Path
 ) -> None:
     before = (tiny_detector / "images" / "000.png").read_bytes()
@@ -96,14 +96,14 @@ def test_every_frame_of_a_video_is_written(
         (("--video-input", "{}/tiny.json", "--output", "{}/o"), "tiny.json"),
     ],
 )
-def test_what_cannot_work_is_an_error(
+def test_invalid_arguments_are_refused(
     run: Callable[..., None], tiny_detector: Path, arguments: tuple[str, ...], named: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(named)):
         run(*(argument.format(tiny_detector) for argument in arguments))
 
 
-def test_inputs_are_files_folders_patterns_and_data_sets(
+def test_inputs_are_files_folders_patterns_and_datasets(
     tiny_detector: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = tiny_detector / "images"
@@ -125,7 +125,7 @@ def test_inputs_are_files_folders_patterns_and_data_sets(
     assert names(str(files / "001.png"), str(files / "00[01].png")) == ["001.png", "000.png"]
 
 
-def test_image_ids_are_those_of_data_sets_or_of_names() -> None:
+def test_image_ids_come_from_dataset_or_file_name() -> None:
     def numbers(*names: str, **known: int) -> list[int]:
         found = number_images({Path(name): known.get(Path(name).stem) for name in names})
         return [found[Path(name)] for name in names]
@@ -136,7 +136,7 @@ def test_image_ids_are_those_of_data_sets_or_of_names() -> None:
     assert numbers("p.jpg", "q.jpg", p=1000) == [1000, 1001]
 
 
-def test_drawing_is_where_it_belongs_and_only_people_have_skeletons() -> None:
+def test_drawing_positions_and_person_only_keypoints() -> None:
     found = Instances(
         (60, 90),
         pred_boxes=Boxes(torch.tensor([[10.0, 20, 30, 50], [50, 10, 80, 40]])),

@@ -71,7 +71,7 @@ def objects(files: Files) -> int:
 
 
 @pytest.mark.parametrize("how", CASES)
-def test_training_names_the_file_or_loses_nothing(files: Files, how: str) -> None:
+def test_training_reports_file_or_keeps_all_objects(files: Files, how: str) -> None:
     spoil, kinds = CASES[how]
     spoil(files)
     is_error = any(KINDS[kind].severity is Severity.ERROR for kind in kinds.split())
@@ -98,7 +98,7 @@ def test_programming_errors_stay_as_they_are(files: Files) -> None:
 # Through the loaders of a run
 
 
-def test_the_train_loader_names_the_file_also_from_a_worker(files: Files) -> None:
+def test_train_loader_worker_reports_bad_file(files: Files) -> None:
     for name in ("a.jpg", "b.png"):
         dirty.image(name, dirty.half)(files)
     cfg = registered(files)
@@ -109,7 +109,7 @@ def test_the_train_loader_names_the_file_also_from_a_worker(files: Files) -> Non
     assert "\n" not in str(caught.value)
 
 
-def test_the_test_loader_names_the_file(files: Files) -> None:
+def test_test_loader_reports_bad_file(files: Files) -> None:
     dirty.image("b.png", lambda data: b"")(files)
     batches = iter(build_test_loader(cfg := registered(files), NAME))
     assert next(batches)[0]["image"].shape == (3, dirty.HEIGHT, dirty.WIDTH)
@@ -120,7 +120,7 @@ def test_the_test_loader_names_the_file(files: Files) -> None:
         build_test_loader(cfg, NAME)
 
 
-def test_lazy_configs_name_the_file_with_any_mapper(files: Files) -> None:
+def test_lazy_config_loader_reports_bad_file(files: Files) -> None:
     dirty.image("a.jpg", lambda data: b"")(files)
     registered(files)
     config = OmegaConf.create(
@@ -138,7 +138,7 @@ def test_lazy_configs_name_the_file_with_any_mapper(files: Files) -> None:
     assert config == before
 
 
-def test_keypoints_without_a_flip_map_stop_before_data_is_read(files: Files) -> None:
+def test_missing_flip_map_is_refused_before_reading(files: Files) -> None:
     dirty.text(lambda text: "")(files)  # it is not read
     cfg = registered(files, keypoint_flip_map=None)
     with pytest.raises(ConfigError, match=NAME):

@@ -106,7 +106,7 @@ def check_script(monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_and_code_fit_what_they_use(monkeypatch, page):
+def test_commands_and_code_blocks_are_valid(monkeypatch, page):
     """Each language is checked; a block of another one would not be."""
     for command in commands(page):
         check_command(monkeypatch, command)
@@ -235,7 +235,7 @@ def rows_after(page: str, head: str) -> list[list[str]]:
     return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_quickstarts_are_what_the_pages_say():
+def test_video_quickstart_matches_page():
     rows = rows_after("docs/first_run_video.md", "| class | told by |")
     assert rows == [[clip_class.name, clip_class.told_by] for clip_class in CLASSES]
     cfg = load_config("configs/quickstart_video.yaml")
@@ -243,7 +243,7 @@ def test_quickstarts_are_what_the_pages_say():
     assert cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS == [[], [-1], [], []]
 
 
-def test_video_networks_are_what_the_page_says():
+def test_video_configs_match_networks_page():
     for count, *places in rows_after(
         "docs/video_networks.md", "| blocks | ResNet-50 | ResNet-101 |"
     ):
@@ -264,7 +264,7 @@ def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for part in found for key, value in part.items()}
 
 
-def test_the_reference_has_every_config_key_with_its_default_and_meaning():
+def test_all_config_keys_are_documented():
     (text,) = re.findall(r"```yaml\n(.*?)```", defaults.__doc__, re.DOTALL)
     assert re.findall(r"^ +\w+: [^#\n]+$", text, re.MULTILINE) == []  # a value without a comment
     documented = leaves(yaml.safe_load(re.sub(r"\n *\.\.\..*", "", text)))
@@ -277,20 +277,20 @@ def test_the_reference_has_every_config_key_with_its_default_and_meaning():
     assert documented == {key: value for key, value in added.items() if key not in as_above}
 
 
-def test_figures_of_the_readme_are_those_of_the_experiments():
+def test_readme_numbers_match_experiments_page():
     rest = (ROOT / "README.md").read_text().split("\n## When does it help?\n")[1]
     figures = re.findall(r"\d+\.\d\b", rest.split("\n## ")[0])
     assert len(figures) >= 8
     assert {*figures} <= {*re.findall(r"\d+\.\d\b", (ROOT / "docs/experiments.md").read_text())}
 
 
-def test_guarantees_have_the_tests_that_the_page_names():
+def test_reliability_page_lists_existing_tests():
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", (ROOT / "docs/reliability.md").read_text())
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
-def test_one_version():
+def test_version_is_consistent():
     heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert heading[1] == citation["version"] == nl_detectron.__version__

@@ -40,7 +40,7 @@ def test_the_device_is_chosen_only_when_nobody_set_one(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "config", ["COCO-Detection/faster_rcnn_R_50_FPN_NL_1x.yaml", "Kinetics/c2d_R_50_NL5_32x2.yaml"]
 )
-def test_a_long_training_on_a_cpu_is_given_options_that_it_takes(
+def test_long_cpu_training_suggests_valid_options(
     config: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "nl_detectron"):
@@ -101,7 +101,7 @@ def test_an_uneven_or_incomplete_environment_is_an_error() -> None:
         ranks_from_environment({"RANK": "0", "LOCAL_RANK": "0"})
 
 
-def test_a_task_of_srun_may_see_its_own_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_srun_task_with_single_visible_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # srun --gpus-per-task=1
     assert _gpu_number(ranks_from_environment(SLURM)) == 0
     with pytest.raises(UserError, match="GPU"):
@@ -159,7 +159,7 @@ def test_mixed_precision_trains_nearly_the_same() -> None:
     assert mixed != exact
 
 
-def test_losses_that_are_not_finite_stop_before_the_weights_change() -> None:
+def test_non_finite_loss_stops_before_update() -> None:
     class Square(nn.Linear):
         def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
             out = super().forward(batch)
@@ -175,7 +175,7 @@ def test_losses_that_are_not_finite_stop_before_the_weights_change() -> None:
     assert all(map(torch.equal, before, model.parameters()))
 
 
-def test_gradients_that_overflow_by_loss_scaling_are_skipped() -> None:
+def test_overflowing_scaled_gradients_are_skipped() -> None:
     fresh, model = Loss(), Loss()
     trainer = step_trainer(model, [torch.ones(2, 6)] * 3, amp=True)
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=3e38)

@@ -88,7 +88,7 @@ MODEL:
 
 
 @pytest.mark.parametrize("first", ["detectron2", "nl_detectron.layers"])
-def test_whichever_is_imported_first(tmp_path: Path, first: str) -> None:
+def test_import_order_does_not_matter(tmp_path: Path, first: str) -> None:
     path = tmp_path / "script.py"
     path.write_text(
         f"import {first}\n"
@@ -108,7 +108,7 @@ def test_whichever_is_imported_first(tmp_path: Path, first: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_defaults_are_untouched_without_it() -> None:
+def test_default_config_is_unchanged_without_env_module() -> None:
     stock, ours = get_cfg(), get_cfg()
     assert "NON_LOCAL" not in stock.MODEL.RESNETS
     add_nonlocal_config(ours)

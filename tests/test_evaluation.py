@@ -129,7 +129,7 @@ def refuses(names: Sequence[object], function: Callable, *args: Any, **options: 
         (False, True, False, {"bbox"}),
     ],
 )
-def test_the_figures_fit_model_and_data(
+def test_evaluated_tasks_follow_model_and_data(
     dataset: str, tmp_path: Path, mask: bool, keypoints: bool, names: bool, tasks: set[str]
 ) -> None:
     if not names:
@@ -143,9 +143,7 @@ def test_the_figures_fit_model_and_data(
     )
 
 
-def test_missing_values_that_follow_from_the_others_are_no_fault(
-    dataset: str, tmp_path: Path
-) -> None:
+def test_missing_derivable_fields_are_filled_in(dataset: str, tmp_path: Path) -> None:
     cfg, api = config(tmp_path), COCO(str(tmp_path / "tiny.json"))
     whole = score(evaluator_of(cfg, dataset), perfect_outputs(api))
 
@@ -169,9 +167,7 @@ def test_missing_values_that_follow_from_the_others_are_no_fault(
         ("bbox", None),
     ],
 )
-def test_an_annotation_that_cannot_be_evaluated_is_named(
-    dataset: str, tmp_path: Path, key: str, value: Any
-) -> None:
+def test_invalid_annotation_is_reported(dataset: str, tmp_path: Path, key: str, value: Any) -> None:
     def spoil(content: Content) -> None:
         content["annotations"][4][key] = value
         if value is None:
@@ -182,7 +178,7 @@ def test_an_annotation_that_cannot_be_evaluated_is_named(
     refuses((f"{dataset}_test", "annotation 5 ", key), run, cfg)
 
 
-def test_a_corrected_function_is_evaluated_anew(dataset: str, tmp_path: Path) -> None:
+def test_changed_dataset_function_is_not_cached(dataset: str, tmp_path: Path) -> None:
     api, name = COCO(str(tmp_path / "tiny.json")), f"{dataset}_function"
     cfg, found = config(tmp_path, "MODEL.KEYPOINT_ON", False), []
     for shift in (40, 0):  # a second run, in the same folder, corrects the boxes
@@ -207,7 +203,7 @@ def lazy_config(**parts: Any) -> DictConfig:
     return OmegaConf.create(parts, flags={"allow_objects": True})
 
 
-def test_more_objects_than_100_score_100(dataset: str, tmp_path: Path) -> None:
+def test_ap_counts_more_than_100_detections(dataset: str, tmp_path: Path) -> None:
     boxes = [[x, y, 2, 2] for x in range(0, 60, 3) for y in range(0, 45, 3)]
     assert len(boxes) == 300
 
@@ -247,7 +243,7 @@ def swap(content: Content) -> None:
 
 
 @pytest.mark.parametrize(("edit", "eval_only"), [(parent, True), (swap, False)])
-def test_categories_to_test_that_are_not_the_models_are_named_before_anything_runs(
+def test_category_mismatch_is_refused_before_running(
     dataset: str, tmp_path: Path, edit: Callable[[Content], None], eval_only: bool
 ) -> None:
     register(f"{dataset}_test", file := change(tmp_path, edit, "other.json"))
@@ -256,9 +252,7 @@ def test_categories_to_test_that_are_not_the_models_are_named_before_anything_ru
     assert not list((tmp_path / "output").glob("*.pth"))
 
 
-def test_the_number_of_categories_is_compared_where_the_training_set_is_not_there(
-    dataset: str, tmp_path: Path
-) -> None:
+def test_category_count_is_checked_without_training_set(dataset: str, tmp_path: Path) -> None:
     register(f"{dataset}_test", file := change(tmp_path, parent, "other.json"))
     names = ["DATASETS.TRAIN", ("nowhere",), "DATASETS.TEST", (f"{dataset}_test",)]
     names += ["MODEL.KEYPOINT_ON", False]
@@ -284,7 +278,7 @@ def lazy_loader(name: str) -> Any:
     )
 
 
-def test_a_checkpoint_knows_its_classes(dataset: str, tmp_path: Path) -> None:
+def test_checkpoint_classes_are_compared_with_test_set(dataset: str, tmp_path: Path) -> None:
     opts = ["MODEL.KEYPOINT_ON", False]
     run(config(tmp_path, *opts))
     register(f"{dataset}_test", file := change(tmp_path, swap, "other.json"))
@@ -293,7 +287,7 @@ def test_a_checkpoint_knows_its_classes(dataset: str, tmp_path: Path) -> None:
     refuses((file, "person", "square"), run, config(tmp_path, *opts), eval_only=True)
 
 
-def test_classes_of_videos_are_compared_where_they_have_names(dataset: str, tmp_path: Path) -> None:
+def test_named_video_classes_are_compared(dataset: str, tmp_path: Path) -> None:
     for name, classes in {"a": ["run", "sit"], "b": ["sit", "run"], "n": ["0", "1"]}.items():
         DatasetCatalog.register(f"{dataset}_{name}", list)
         MetadataCatalog.get(f"{dataset}_{name}").set(thing_classes=classes)
@@ -303,9 +297,7 @@ def test_classes_of_videos_are_compared_where_they_have_names(dataset: str, tmp_
     refuses((f"{dataset}_b", "run"), check_test_classes, cfg, trained)
 
 
-def test_categories_of_an_evaluation_may_differ_from_a_training_set_of_another_model(
-    dataset: str, tmp_path: Path
-) -> None:
+def test_eval_categories_may_differ(dataset: str, tmp_path: Path) -> None:
     """A config of the zoo with other classes and another test dataset."""
     names = ["DATASETS.TRAIN", ("keypoints_coco_2017_train",), "DATASETS.TEST", (dataset,)]
     assert build_test_loader(config(tmp_path, *names), dataset)
@@ -313,7 +305,7 @@ def test_categories_of_an_evaluation_may_differ_from_a_training_set_of_another_m
     refuses(("NUM_CLASSES", "9"), build_test_loader, config(tmp_path, *spare), dataset)
 
 
-def test_training_sets_of_different_categories_are_named(dataset: str, tmp_path: Path) -> None:
+def test_training_sets_must_share_categories(dataset: str, tmp_path: Path) -> None:
     register(f"{dataset}_more", change(tmp_path, swap, "other.json"))
     cfg = config(tmp_path, "DATASETS.TRAIN", (dataset, f"{dataset}_more"))
     refuses((dataset, f"{dataset}_more", "thing_classes"), Trainer.build_train_loader, cfg)
@@ -366,7 +358,7 @@ def trained_statistics(batches: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 @forked.in_fresh_process
-def test_statistics_are_those_of_all_processes(tmp_path: Path) -> None:
+def test_batch_norm_statistics_cover_all_processes(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     offsets = 5 * torch.randn(4, 1, 3, 1, 1, generator=generator, dtype=torch.float64)
     batches = list(offsets + torch.randn(4, 2, 3, 5, 7, generator=generator, dtype=torch.float64))
@@ -404,14 +396,12 @@ def test_semantic_segmentation_is_evaluated(dataset: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("key", ["gt_dir", "panoptic_root"])
-def test_a_folder_that_is_missing_is_named_at_the_start(
-    dataset: str, tmp_path: Path, key: str
-) -> None:
+def test_missing_folder_is_reported_at_start(dataset: str, tmp_path: Path, key: str) -> None:
     MetadataCatalog.get(dataset).set(**{key: str(tmp_path / "nowhere")})
     refuses((dataset, tmp_path / "nowhere"), check_datasets, [dataset])
 
 
-def test_an_unknown_kind_is_refused_before_training(dataset: str, tmp_path: Path) -> None:
+def test_unknown_evaluator_type_is_refused_before_training(dataset: str, tmp_path: Path) -> None:
     DatasetCatalog.register(name := f"{dataset}_new", lambda: DatasetCatalog.get(dataset))
     MetadataCatalog.get(name).set(evaluator_type="rotated")
     refuses((name, "rotated"), run, config(tmp_path, "DATASETS.TEST", (name,)))

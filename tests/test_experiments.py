@@ -48,13 +48,13 @@ def outcome(ap: float) -> Outcome:
         ("same", 1, 8, "contradicted"),
     ],
 )
-def test_what_an_interval_says(expected, low, high, said):
+def test_judge_compares_interval_with_margin(expected, low, high, said):
     found = Interval(estimate=(low + high) / 2, low=low, high=high)
     assert judge(found, expected=expected, margin=5) == said
     assert judge(None, expected=expected, margin=5) == "not run"
 
 
-def test_intervals_are_welchs():
+def test_difference_gives_welch_interval():
     # Equal sizes and variances: Welch's degrees of freedom are 2n - 2 = 8; t is 2.306004.
     apart = difference([11, 12, 13, 14, 15], [1, 2, 3, 4, 5])
     assert apart.estimate == 10
@@ -69,7 +69,7 @@ def test_intervals_are_welchs():
     assert difference([1], [1, 2]) is None
 
 
-def test_rows_are_read_as_they_were_written_and_replaced_when_run_again(tmp_path):
+def test_results_round_trip_and_rerun_replaces(tmp_path):
     other = replace(BOXES, arm="none", seed=5)
     add(tmp_path, BOXES, outcome(50.25))
     add(tmp_path, other, outcome(25.5))
@@ -83,7 +83,7 @@ def test_rows_are_read_as_they_were_written_and_replaced_when_run_again(tmp_path
     assert {path.suffix for path in tmp_path.iterdir()} == {".csv"}
 
 
-def test_the_default_plan_is_five_seeds_of_the_main_claims():
+def test_default_plan_runs_main_claims_with_five_seeds():
     trials = [trial for plan in PLANS.values() for trial in plan.trials()]
     published = {trial for name in PLANS for trial in RESULTS[name].trials(name)}
     assert set(trials) <= published
@@ -101,7 +101,7 @@ def test_every_row_has_an_arm_that_can_be_run_again():
         assert {trial.arm for trial in results.trials(name)} <= set(PLANS[name].arms)
 
 
-def test_published_tables_have_the_promised_columns_and_arms():
+def test_published_tables_have_expected_columns_and_arms():
     clips = RESULTS["video"].runs
     assert {"arm", "kind", "seed", "accuracy", "cross_entropy", "seconds"} <= set(clips)
     assert {"none", "spacetime", "space", "time", "i3d", "i3d_spacetime", "wider"} <= set(clips.arm)
@@ -128,7 +128,7 @@ def test_published_tables_have_the_promised_columns_and_arms():
         ("keypoints", "head_longer", ["spacetime"] * 4),
     ],
 )
-def test_arms_have_the_blocks_and_the_schedule_of_their_names(name, arm, blocks, tmp_path):
+def test_arm_blocks_and_schedule_match_name(name, arm, blocks, tmp_path):
     trial = {"video": CLIPS, "boxes": BOXES, "keypoints": KEYPOINTS}[name]
     usual = PLANS[name].cfg(replace(trial, arm="none"), tmp_path).SOLVER
     cfg = PLANS[name].cfg(replace(trial, arm=arm), tmp_path)
@@ -142,7 +142,7 @@ def test_arms_have_the_blocks_and_the_schedule_of_their_names(name, arm, blocks,
     ("trial", "cost_of"),
     [(CLIPS, video.cost_of), (BOXES, boxes.cost_of), (KEYPOINTS, keypoints.cost_of)],
 )
-def test_a_wider_network_costs_at_least_as_much_as_the_block(trial, cost_of, tmp_path):
+def test_wider_arm_costs_at_least_as_much_as_block(trial, cost_of, tmp_path):
     wider = replace(trial, arm="wider")
     block, other = (
         cost_of(PLANS[t.experiment].cfg(t, tmp_path)).multiply_adds for t in (trial, wider)
@@ -204,7 +204,7 @@ def test_trials_that_others_start_from_run_first(tmp_path):
     assert run._stages([among], tmp_path) == [[among]]
 
 
-def test_what_is_done_is_not_run_again_and_failures_are_told(tmp_path, monkeypatch):
+def test_finished_trials_are_skipped_and_failures_reported(tmp_path, monkeypatch):
     ran = []
 
     def pretend(trials, output, jobs):
@@ -220,7 +220,7 @@ def test_what_is_done_is_not_run_again_and_failures_are_told(tmp_path, monkeypat
     assert ran == [[good, bad], [bad]]
 
 
-def test_a_claim_is_told_with_its_means_and_difference(tmp_path):
+def test_claim_reports_means_and_difference(tmp_path):
     for seed in range(1, 6):
         add(tmp_path, replace(BOXES, seed=seed), outcome(90.0 + seed))
         add(tmp_path, replace(BOXES, seed=seed, arm="none"), outcome(50.0 + seed))
@@ -242,7 +242,7 @@ def test_the_page_is_the_template_with_the_results():
     assert len(text.splitlines()) <= 150
 
 
-def test_the_command_lists_trials_and_names_a_pattern_without_any(monkeypatch, capsys):
+def test_command_selects_trials_by_pattern(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["run_experiments.py", "--plan", "--only", "boxes/match_8/*"])
     assert run_experiments.main() == 0
     shown = capsys.readouterr().out

@@ -100,7 +100,7 @@ def test_the_detector_may_find_nothing(cfg, tmp_path):
     assert [check.found for check in checks] == ["0 found"] * 2
 
 
-def test_a_difference_is_seen(cfg, tmp_path, monkeypatch):
+def test_wrong_export_fails_check(cfg, tmp_path, monkeypatch):
     """A file that keeps the example's number of regions must not pass."""
     layers = type(build(cfg).roi_heads.keypoint_head).layers
 
@@ -149,7 +149,7 @@ def command(cfg, tmp_path, monkeypatch):
     return run
 
 
-def test_the_script_writes_checks_and_tells(command, tmp_path, capsys, monkeypatch):
+def test_script_exports_and_verifies_parts(command, tmp_path, capsys, monkeypatch):
     assert command("--part", "keypoint_head", "--part", "backbone") == 0
     assert {f.name for f in (tmp_path / "out").iterdir()} == {
         *("keypoint_head.ts", "backbone.ts", "classes.json")

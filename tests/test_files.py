@@ -18,7 +18,7 @@ def test_every_source_has_a_file_of_its_own(tmp_path: Path) -> None:
         assert {file.parent for file in files} == {tmp_path / "drawn"}
 
 
-def test_one_source_may_have_a_file_named(tmp_path: Path) -> None:
+def test_single_source_accepts_output_file_name(tmp_path: Path) -> None:
     source = [Path("photo.webp")]
     assert output_files(source, tmp_path / "new" / "b.jpg", ".png", endings=[".jpg"]) == [
         tmp_path / "new" / "b.jpg"
@@ -29,7 +29,7 @@ def test_one_source_may_have_a_file_named(tmp_path: Path) -> None:
         output_files(source, tmp_path / "b.xyz", ".png", endings=[".jpg"])
 
 
-def test_what_is_read_is_not_written_by_any_path(tmp_path: Path) -> None:
+def test_output_never_overwrites_input(tmp_path: Path) -> None:
     source = tmp_path / "in" / "a.mp4"
     source.parent.mkdir()
     source.write_bytes(b"video")
@@ -43,13 +43,13 @@ def test_what_is_read_is_not_written_by_any_path(tmp_path: Path) -> None:
     assert source.read_bytes() == b"video"
 
 
-def test_frames_in_a_folder_are_read(tmp_path: Path) -> None:
+def test_output_over_file_in_input_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "frames.png").touch()
     with pytest.raises(UserError, match=r"frames\.png"):
         check_overwriting([tmp_path / "frames.png"], [tmp_path])
 
 
-def test_what_cannot_be_written_shows_before_the_work(tmp_path: Path) -> None:
+def test_unwritable_output_is_refused_early(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file" / "drawn"):
         with pytest.raises(UserError) as error:

@@ -45,7 +45,7 @@ def assert_same(a: Instances, b: Instances, tolerance: float = 1e-4) -> None:
     assert (a.pred_masks == b.pred_masks).float().mean() > 0.999
 
 
-def test_a_batch_gives_what_single_images_give(tiny_detector: Path, predictor: Predictor) -> None:
+def test_batch_equals_single_images(tiny_detector: Path, predictor: Predictor) -> None:
     files = sorted((tiny_detector / "images").iterdir())[:3]
     images = [read_image(file) for file in files]
     # Another shape in between: it must neither be padded nor pad the others.
@@ -82,7 +82,7 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("channels", FORMATS)
-def test_an_image_of_any_kind_has_the_channels_of_the_config(
+def test_image_types_are_converted_to_config_format(
     tiny_detector: Path, channels: str, tmp_path: Path
 ) -> None:
     opts = ["INPUT.FORMAT", channels]
@@ -156,7 +156,7 @@ BOMB = b"\x89PNG\r\n\x1a\n" + b"".join(
 @pytest.mark.parametrize(
     "make", [lambda path: path.write_bytes(BOMB), lambda path: path.write_text("<html>")]
 )
-def test_what_is_no_image_is_named(tmp_path: Path, make: Callable[[Path], object]) -> None:
+def test_invalid_image_file_is_refused(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "a.png")
     with pytest.raises(UserError) as error:
         read_image(tmp_path / "a.png")
@@ -198,7 +198,7 @@ def test_predicting_starts_no_process_and_handles_no_signal(tiny_detector: Path)
     assert state() == before
 
 
-def test_what_cannot_work_is_an_error(tiny_detector: Path, predictor: Predictor) -> None:
+def test_invalid_inputs_are_refused(tiny_detector: Path, predictor: Predictor) -> None:
     assert predictor([]) == []
     with pytest.raises(ValueError, match="opts"):
         Predictor(predictor.cfg, opts=["A", "1"])
@@ -214,9 +214,7 @@ def test_what_cannot_work_is_an_error(tiny_detector: Path, predictor: Predictor)
         predictor([], batch_size=0)
 
 
-def test_coco_results_load_and_have_the_data_sets_categories(
-    tiny_detector: Path, predictor: Predictor
-) -> None:
+def test_coco_results_use_dataset_category_ids(tiny_detector: Path, predictor: Predictor) -> None:
     (found,) = predictor([tiny_detector / "images" / "000.png"])
     results = to_coco_results(found, 0, Metadata(thing_dataset_id_to_contiguous_id={1: 0, 2: 1}))
     assert [r["category_id"] for r in results] == (found.pred_classes + 1).tolist()

@@ -20,7 +20,7 @@ def head_of(cfg, every_convs):
     ("convs", "every", "places"),
     [(8, 2, [2, 4, 6, 8]), (8, 3, [3, 6]), (5, 1, [1, 2, 3, 4, 5]), (4, 0, [])],
 )
-def test_a_block_follows_every_so_many_convolutions(fpn_cfg, convs, every, places):
+def test_block_follows_every_nth_convolution(fpn_cfg, convs, every, places):
     fpn_cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = [16] * convs
     names = [name for name, _ in head_of(fpn_cfg, every).named_children()]
     expected = []

@@ -38,7 +38,7 @@ def seen(person: Scene) -> dict[tuple[int, int], str]:
 
 @pytest.mark.parametrize("first_row", [False, True])
 @pytest.mark.parametrize("distance", DIAL)
-def test_keypoints_are_those_of_the_pixels(distance, first_row):
+def test_keypoints_match_pixels(distance, first_row):
     people = draw(30, distance=distance, first_row=first_row)
     assert ({person.cue[1] for person in people} == {0}) == (first_row or distance == FAR)
     for person in people:
@@ -62,7 +62,7 @@ def test_keypoints_are_those_of_the_pixels(distance, first_row):
         }
 
 
-def test_neither_a_colour_nor_a_place_tells_left_from_right():
+def test_color_and_position_do_not_predict_side():
     people = draw(4000)
     by_place = Counter(p.keypoints[0, 0, 0] < p.keypoints[0, 1, 0] for p in people)
     assert 1850 < by_place[True] < 2150
@@ -79,7 +79,7 @@ def test_neither_a_colour_nor_a_place_tells_left_from_right():
     ("arm", "distance", "sees"),
     [("none", FAR, False), ("wider", FAR, False), ("none", NEAR, True), ("head", FAR, True)],
 )
-def test_only_a_block_lets_a_glove_see_the_hat_far_away(arm, distance, sees, tmp_path):
+def test_glove_sees_distant_hat_only_with_block(arm, distance, sees, tmp_path):
     torch.manual_seed(0)
     model = build_model(PLAN.cfg(trial(arm, distance=distance), tmp_path)).eval()
     for parameter in model.parameters():
@@ -102,7 +102,7 @@ def test_only_a_block_lets_a_glove_see_the_hat_far_away(arm, distance, sees, tmp
     assert np.any(changed) == sees
 
 
-def test_scores_of_results_known_by_hand():
+def test_score_of_known_results():
     people = draw(40)
     right = []
     for number, person in enumerate(people):

@@ -25,7 +25,7 @@ def yaml_of(config: str) -> str:
     return config.replace(".py", ".yaml")
 
 
-def test_the_main_rows_have_a_twin() -> None:
+def test_main_configs_have_lazy_version() -> None:
     names = [f"mask_rcnn_{depth}_FPN{x}_1x" for depth in ("R_50", "R_101") for x in ("", "_NL")]
     names += [
         f"keypoint_rcnn_{depth}_FPN{x}_1x"
@@ -113,7 +113,7 @@ def test_same_output_as_the_yaml_for_the_same_weights(config: str) -> None:
         assert torch.equal(value, other), name
 
 
-def test_more_categories_than_classes_are_refused_with_the_key() -> None:
+def test_too_many_categories_are_refused() -> None:
     DatasetCatalog.register("two_categories", list)
     MetadataCatalog.get("two_categories").thing_classes = ["crate", "walker"]
     loader = {"_target_": "builtins.dict", "dataset": {"names": "two_categories"}}
@@ -136,6 +136,6 @@ def test_more_categories_than_classes_are_refused_with_the_key() -> None:
         (None, False),
     ],
 )
-def test_the_class_of_the_model_tells_videos_from_images(target: object, expected: bool) -> None:
+def test_is_video_follows_model_class(target: object, expected: bool) -> None:
     model = {} if target is None else {"_target_": target}
     assert is_video(OmegaConf.create({"model": model}, flags={"allow_objects": True})) is expected

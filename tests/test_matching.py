@@ -38,7 +38,7 @@ def seen(clip: torch.Tensor) -> list[tuple[int, int, int, int, bool]]:
 
 
 @pytest.mark.parametrize("task", list(TASKS))
-def test_labels_distances_and_moments_are_those_of_the_pixels(task):
+def test_labels_distances_and_times_match_pixels(task):
     clips = draw(TASKS[task])
     for clip, label, kind, places in zip(
         clips.frames, clips.labels, clips.kinds, clips.places, strict=True
@@ -58,7 +58,7 @@ def test_labels_distances_and_moments_are_those_of_the_pixels(task):
             assert abs(t1 - t2) == TASKS[task].lag
 
 
-def test_kinds_labels_and_pairs_of_colours_are_balanced():
+def test_kinds_labels_and_color_pairs_are_balanced():
     clips = draw(Task(), count=144)
     for kind in range(len(KINDS)):
         for label in (0, 1):

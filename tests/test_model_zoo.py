@@ -68,13 +68,13 @@ def test_every_config_has_one_entry() -> None:
         ("Charades/i3d_R_101_NL5_128x1.yaml", "actions", 2.0),
     ],
 )
-def test_the_papers_figures_differ_as_its_text_says(config: str, metric: str, gain: float) -> None:
+def test_paper_results_differ_by_stated_gain(config: str, metric: str, gain: float) -> None:
     entry = model_zoo.find_entry(config)
     without = model_zoo.find_entry(entry.baseline)
     assert entry.paper[metric][0] - without.paper[metric][0] == pytest.approx(gain)
 
 
-def test_unknown_config_is_a_runtime_error_with_a_suggestion() -> None:
+def test_unknown_config_suggests_nearest() -> None:
     with pytest.raises(RuntimeError, match=r"COCO-Detection/faster_rcnn_R_50_FPN_1x\.yaml") as info:
         model_zoo.get_config_file("COCO-Detection/faster_rcn_R_50_FPN_1x.yaml")
     assert isinstance(info.value, UserError)
@@ -85,7 +85,7 @@ def test_unknown_config_is_a_runtime_error_with_a_suggestion() -> None:
 
 
 @pytest.mark.parametrize("config", [MASK, MASK.replace(".yaml", ".py")])
-def test_a_model_that_nobody_trained_says_so_and_how_to(config: str) -> None:
+def test_untrained_model_error_gives_training_command(config: str) -> None:
     for ask in (
         lambda: model_zoo.get_checkpoint_url(config),
         lambda: model_zoo.get_config(config, trained=True),
@@ -116,7 +116,9 @@ def test_trained_weights_are_checked_and_loaded(
     assert torch.equal(loaded.weight, trained.weight)
 
 
-def test_a_wrong_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_checkpoint_with_wrong_hash_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = tmp_path / "model_final.pth"
     torch.save({"model": {}}, path)
     give_checkpoint(monkeypatch, path, "0" * 64)
@@ -133,7 +135,7 @@ def test_generated_files_are_up_to_date(name: str, text: str) -> None:
     assert path.read_text(encoding="utf-8") == text, "run: python tools/generate_model_zoo.py"
 
 
-def test_measured_figures_reach_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_results_appear_in_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = {"box": (12.34, 56.7, 8.9), "mask": (11.1, None, None)}
     measured = replace(
         model_zoo.find_entry(MASK),
@@ -149,7 +151,7 @@ def test_measured_figures_reach_the_tables(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("entry", VIDEO_ENTRIES, ids=lambda entry: entry.config)
-def test_a_video_entry_says_what_its_config_does(entry: model_zoo.Entry) -> None:
+def test_video_entry_matches_config(entry: model_zoo.Entry) -> None:
     cfg = model_zoo.get_config(entry.config)
     clip = f"{cfg.INPUT.CLIP.FRAMES}x{cfg.INPUT.CLIP.STRIDE}"
     network = {"c2d": "C2D", "i3d_3x1x1": "I3D", "i3d_3x3x3": "I3D 3x3x3"}

@@ -134,7 +134,7 @@ SIZES = [*SPATIAL.values(), (9, 1), (2, 31)]
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("form", "order"), ORDERS)
-def test_is_the_formula(form, order, size, options, path, monkeypatch):
+def test_block_matches_formula(form, order, size, options, path, monkeypatch):
     take(monkeypatch, order)
     # Sharp attention: positions that all come out alike have no variance for a norm to divide by.
     block = make(64, pairwise=form, dims=len(size), **options)
@@ -152,7 +152,7 @@ LAYOUTS = {
 @pytest.mark.parametrize(("layout", "grad_layout"), [*itertools.product(LAYOUTS, LAYOUTS)])
 @pytest.mark.parametrize(("norm", "dims"), [("BN", 2), ("BN", 3), ("GN", 2)])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_every_layout_gives_the_formula_and_is_kept(form, dims, norm, layout, grad_layout):
+def test_layouts_match_formula_and_are_preserved(form, dims, norm, layout, grad_layout):
     """Torch's batch norm has wrong gradients for some strides: the block must not hand it those."""
     block = make(64, pairwise=form, dims=dims, norm=norm)
     x, grad = (torch.randn(2, 64, *SPATIAL[dims]) for _ in range(2))
@@ -217,7 +217,7 @@ def test_is_the_identity_at_start(form, order, norm, dims, monkeypatch):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_learns_from_the_identity(norm):
+def test_zero_initialized_weights_get_gradients(norm):
     """One of its zeros gets a gradient, or the block would stay the identity for good."""
     block = NonLocalBlock(32, norm=norm)
     if "Sync" in norm:
@@ -254,7 +254,7 @@ def test_empty_batch(form, order, norm, subsample, training, path, monkeypatch):
     [("BN", 1), ("BN", 2), ("BN", 3), ("SyncBN", 2), ("nnSyncBN", 3), ("FrozenBN", 1), ("", 3)],
 )
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_norms_at_rest_are_the_formula(form, norm, dims):
+def test_eval_norms_match_formula(form, norm, dims):
     """Folded into W_z; values, gradients, and the state dict stays as it is."""
     block = make(64, pairwise=form, norm=norm, dims=dims).eval()
     before = copy.deepcopy(block.state_dict())
@@ -287,7 +287,7 @@ PARTS = {  # the inputs that a block in 3-D takes one by one, for each of its `a
 
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize(("form", "order"), ORDERS)
-def test_axes_and_frames_are_the_formula_of_each_part(form, order, name, path, monkeypatch):
+def test_axes_and_frames_match_formula_per_part(form, order, name, path, monkeypatch):
     """In float64, values and gradients; with a norm's statistics at rest, which are no part's."""
     take(monkeypatch, order)
     options, parts = PARTS[name]
@@ -310,7 +310,7 @@ def test_axes_and_frames_are_the_formula_of_each_part(form, order, name, path, m
 
 @pytest.mark.parametrize("norm", ["BN", "GN"])
 @pytest.mark.parametrize("name", PARTS)
-def test_a_batch_norm_is_of_the_whole_clip_and_a_group_norm_of_each_part(name, norm):
+def test_norm_scope_with_axes_and_frames(name, norm):
     options, parts = PARTS[name]
     block = make(dims=3, norm=norm, **options)
     bare, twin = copy.deepcopy(block), nn.BatchNorm3d(32) if norm == "BN" else block.norm
@@ -376,7 +376,7 @@ def test_long_clips_make_no_map(form, subsample, monkeypatch):
 
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_axes_and_frames_of_nothing_and_at_the_start(form, name):
+def test_axes_and_frames_empty_batch_and_identity(form, name):
     block = NonLocalBlock(32, pairwise=form, dims=3, **PARTS[name][0])
     x = torch.randn(CLIP)
     assert torch.equal(block(x), x)
@@ -413,7 +413,7 @@ def test_names_and_shapes_of_the_weights(form):
         ("init_std", {"init_std": 0.0}),
     ],
 )
-def test_wrong_arguments_are_named(name, options):
+def test_invalid_arguments_are_refused(name, options):
     with pytest.raises(ValueError, match=name):
         NonLocalBlock(32, **options)
 
@@ -423,7 +423,7 @@ def test_wrong_arguments_are_named(name, options):
     ("dims", "size"), [(1, (7,)), (2, None), (2, (6, 1)), (2, (9, 4)), (3, (4, 3, 5))]
 )
 @pytest.mark.parametrize(("form", "order"), ORDERS)
-def test_context_and_attention_map_are_the_formula(
+def test_context_and_attention_map_match_formula(
     form, order, dims, size, subsample, path, monkeypatch
 ):
     """Without a `size` there is no context."""
@@ -464,7 +464,7 @@ def test_context_and_attention_map_are_the_formula(
     ],
     ids=str,
 )
-def test_inputs_that_do_not_suit_are_an_error(options, shape, context):
+def test_invalid_inputs_are_refused(options, shape, context):
     block = make(dims=3, **options)
     for method in (block, block.attention_map):
         with pytest.raises(ValueError):  # noqa: PT011
@@ -525,7 +525,7 @@ PUT_ON = {
     (form, name) for form in PAIRWISE_FORMS for name in ("theta", "phi", "g", "out")
     if form != "gaussian" or name in ("g", "out")
 ])  # fmt: skip
-def test_what_is_put_on_a_child_counts(form, name, what):
+def test_modified_child_layers_take_effect(form, name, what):
     """At sizes with few keys and with many, in two training steps."""
     block = make(32, pairwise=form, norm="").train()
     PUT_ON[what](block, name)
@@ -552,7 +552,7 @@ def test_what_is_put_on_a_child_counts(form, name, what):
 
 @pytest.mark.parametrize("norm", [{"track_running_stats": False}, {"affine": False}], ids=str)
 @pytest.mark.parametrize(("form", "order"), ORDERS)
-def test_a_norm_in_place_of_its_own_counts(form, order, norm, monkeypatch):
+def test_replaced_norm_takes_effect(form, order, norm, monkeypatch):
     take(monkeypatch, order)
     block, x = make(pairwise=form).eval(), torch.randn(2, 32, 5, 7)
     block.norm = nn.BatchNorm2d(32, **norm).eval()
@@ -563,7 +563,7 @@ def test_a_norm_in_place_of_its_own_counts(form, order, norm, monkeypatch):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_a_hook_on_the_norm_keeps_what_it_saw(form, training):
+def test_norm_hook_output_is_not_overwritten(form, training):
     block = make(32, pairwise=form).train(training)
     kept = []
     block.norm.register_forward_hook(lambda module, inputs, output: kept.append(output))

@@ -54,7 +54,7 @@ def formula(theta, phi, g, w_f, *, pairwise, scale):
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 7), (9, 1), (13, 4), (35, 35), (196, 196)])
 @pytest.mark.parametrize("operation", [nonlocal_operation, explicit_nonlocal])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_is_the_formula(form, operation, sizes, scale, path):
+def test_operation_matches_formula(form, operation, sizes, scale, path):
     positions, keys = sizes
     shapes = [(2, positions, 6), (2, keys, 6), (2, keys, 3), (12,)]
     leaves = [torch.randn(shape, requires_grad=True) for shape in shapes]

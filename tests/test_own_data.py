@@ -64,7 +64,7 @@ def last_metrics(output: Path) -> dict[str, float]:
     return json.loads((output / "metrics.json").read_text().splitlines()[-1])
 
 
-def test_own_categories_and_keypoints_train_and_are_evaluated(checkout):
+def test_page_commands_train_and_evaluate(checkout):
     """The commands of the page but that with a schedule of its own, in order."""
     steps = []
     for program, *line in map(words, commands(PAGE)):
@@ -91,7 +91,7 @@ def test_own_categories_and_keypoints_train_and_are_evaluated(checkout):
     assert "Augmentations used in training: []" in done.stdout
 
 
-def test_the_config_for_boxes_is_one(checkout):
+def test_boxes_config_is_valid(checkout):
     cfg = load_config(checkout / "boxes.yaml")
     assert not cfg.MODEL.MASK_ON
     assert {entry["name"] for entry in cfg.DATASETS.REGISTER} == {"hands_train", "hands_val"}

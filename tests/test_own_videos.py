@@ -54,7 +54,7 @@ def results(output: Path) -> dict[str, float]:
     return {name: value for name, value in last.items() if name.startswith("video/")}
 
 
-def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
+def test_page_commands_train_and_evaluate(checkout: Path) -> None:
     """The commands of the page, except those with other schedules or weights."""
     steps: list[list[str] | str] = []
     for line in map(words, commands(PAGE)):
@@ -78,7 +78,7 @@ def test_own_videos_train_and_are_evaluated(checkout: Path) -> None:
         )
 
 
-def test_what_the_page_says_of_the_schedule_holds(checkout: Path) -> None:
+def test_page_schedule_matches_config(checkout: Path) -> None:
     """The short schedule has the rate of the base for a batch of its size."""
     (line,) = (words(c) for c in commands(PAGE) if "SOLVER.MAX_ITER" in c)
     base = load_config(checkout / "gestures.yaml")

@@ -45,7 +45,7 @@ def test_ties_and_equal_values():
     check_ties()
 
 
-def test_gradients_at_ties_are_those_of_relu():
+def test_gradients_at_ties_match_relu():
     """At a_i + b_j = 0 ReLU's derivative is 0: the pair counts for nothing."""
     a = torch.tensor([[1.0, 1.0, -2.0]], dtype=torch.float64, requires_grad=True)
     b = torch.tensor([[-1.0, 2.0, 2.0, 0.5]], dtype=torch.float64, requires_grad=True)

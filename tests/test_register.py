@@ -35,7 +35,7 @@ def config(*entries: object) -> CfgNode:
     return cfg
 
 
-def test_what_an_entry_says_is_registered() -> None:
+def test_entry_is_registered_with_metadata() -> None:
     points = {"keypoint_names": ["left", "right"], "keypoint_flip_map": [["left", "right"]]}
     videos = {**VIDEOS, "list_file": "list.txt", "classes": ["wave", "point"], "multi_label": True}
     cfg = config({**IMAGES, **points}, videos)
@@ -52,7 +52,7 @@ def test_what_an_entry_says_is_registered() -> None:
     assert metadata.thing_classes == ["wave", "point"]
 
 
-def test_the_same_entry_may_come_again_and_no_other() -> None:
+def test_duplicate_entry_must_be_identical() -> None:
     cfg = config(IMAGES, VIDEOS)
     register_datasets(cfg)
     Path("again.yaml").write_text(cfg.dump())  # as a run's own config.yaml
@@ -75,7 +75,7 @@ def test_the_same_entry_may_come_again_and_no_other() -> None:
         ({"name": "own_videos"}, "root"),
     ],
 )
-def test_a_wrong_entry_is_one_line_with_its_place(entry: object, named: str) -> None:
+def test_invalid_entry_error_contains_index(entry: object, named: str) -> None:
     with pytest.raises(ConfigError) as error:
         register_datasets(config(entry))
     message = str(error.value)
@@ -84,7 +84,7 @@ def test_a_wrong_entry_is_one_line_with_its_place(entry: object, named: str) -> 
     assert "\n" not in message
 
 
-def test_missing_files_are_told_with_the_key() -> None:
+def test_missing_file_error_mentions_register_key() -> None:
     register_datasets(config(IMAGES))
     with pytest.raises(UserError, match=r"own\.json") as error:
         check_datasets(["own_images"])
@@ -99,9 +99,7 @@ def test_missing_files_are_told_with_the_key() -> None:
         ("coco_2017_tran", "'coco_2017_train'", "DATASETS.REGISTER"),
     ],
 )
-def test_an_unknown_name_is_told_how_to_register_or_the_nearest(
-    name: str, said: str, unsaid: str
-) -> None:
+def test_unknown_dataset_suggests_register_or_nearest(name: str, said: str, unsaid: str) -> None:
     with pytest.raises(UserError, match=name) as error:
         check_datasets([name])
     assert said in str(error.value)

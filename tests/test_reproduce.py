@@ -70,7 +70,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 # Rows
 
 
-def test_rows_by_default_are_the_papers() -> None:
+def test_default_rows_match_paper_tables() -> None:
     assert names("--table", 5) == ["R50", "R50-NL", "R101", "R101-NL", "X152", "X152-NL"]
     assert names("--table", 6) == ["R101", "R101-NL-head", "R101-NL-head-backbone"]
     parts = [name for part in "abcdefg" for name in names("--table", f"2{part}")]
@@ -89,7 +89,7 @@ def test_rows_are_found_by_short_name_and_by_config(table: str) -> None:
             assert reproduce.select(arguments("--table", table, "--rows", name)) == [entry]
 
 
-def test_short_clips_come_first_and_charades_after_kinetics(tmp_path: Path) -> None:
+def test_rows_run_after_their_initial_weights(tmp_path: Path) -> None:
     args = arguments("--table", 4, "--output", tmp_path, "--opts", "MODEL.WEIGHTS", "other.pth")
     rows = reproduce.with_starts(reproduce.select(args))
     assert [entry.name for entry in rows] == [
@@ -149,7 +149,7 @@ def test_the_command_has_the_users_options() -> None:
 # Run folders
 
 
-def test_results_are_those_of_the_final_model(tmp_path: Path) -> None:
+def test_results_come_from_final_model(tmp_path: Path) -> None:
     def results() -> dict:
         return reproduce.read_results(tmp_path, trained=True)
 
@@ -204,7 +204,7 @@ if "_NL_" in folder.name and not (folder.parents[1] / "mended").exists():
 """
 
 
-def test_a_failed_row_does_not_stop_the_others_and_is_tried_again(
+def test_failed_row_does_not_stop_others_and_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "fake.py").write_text(FAKE)
@@ -231,7 +231,7 @@ def test_a_failed_row_does_not_stop_the_others_and_is_tried_again(
     assert states == {"done"}
 
 
-def test_a_row_whose_start_is_missing_is_not_started(tmp_path: Path) -> None:
+def test_row_without_initial_weights_is_not_started(tmp_path: Path) -> None:
     args = arguments("--table", "2g", "--output", tmp_path)
     run = reproduce.plan_training(find_entry("Kinetics/i3d_R_50_NL5_128x1.yaml"), args)
     (reason,) = reproduce.carry_out([run], args).values()
@@ -297,7 +297,7 @@ def test_a_dry_run_needs_no_data_and_writes_nothing(
         (("--table", 5, "--collect-only", "--output", "file"), "file"),
     ],
 )
-def test_bad_flags_are_told_before_anything_starts(
+def test_invalid_flags_are_refused_before_start(
     line: tuple, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

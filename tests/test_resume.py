@@ -54,7 +54,7 @@ def samplers(seed: int) -> list[Sampler]:
     ("kind", "grouped", "workers"),
     [(0, False, 2), (0, True, 0), (0, True, 2), (1, True, 0), (2, True, 0)],
 )
-def test_a_loader_can_start_anywhere_in_its_order(
+def test_resume_keeps_data_order(
     kind: int, grouped: bool, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda: 1)
@@ -83,7 +83,7 @@ def test_starting_later_reads_no_earlier_image() -> None:
     assert len(read) == 3
 
 
-def test_a_loader_of_another_make_keeps_its_own_order(caplog: pytest.LogCaptureFixture) -> None:
+def test_unsupported_loader_starts_from_beginning(caplog: pytest.LogCaptureFixture) -> None:
     for loader in ([[1], [2]], DataLoader([1, 2])):
         order = DataOrder(loader)
         order.load_state_dict({"_seed": 5})
@@ -93,7 +93,7 @@ def test_a_loader_of_another_make_keeps_its_own_order(caplog: pytest.LogCaptureF
     assert caplog.text.count("starts from the beginning") == 2
 
 
-def test_a_run_without_a_seed_resumes_also_from_detectron2s_checkpoint() -> None:
+def test_unseeded_run_resumes_detectron2_checkpoint() -> None:
     """Detectron2's has no state of the hook, and newer versions no positive seed."""
 
     def unseeded() -> Any:
@@ -116,7 +116,7 @@ EXACT = (
 )
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(
+def test_resumed_run_equals_uninterrupted_run(
     tmp_path: Path, recorded: Callable[..., Path]
 ) -> None:
     tiny_run.write_run(tmp_path)

@@ -45,7 +45,7 @@ def poison(trainer: Any) -> None:
     torch.nn.init.constant_(weights, math.nan)
 
 
-def test_a_run_that_diverges_in_its_last_iteration_keeps_the_last_checkpoint(
+def test_divergence_in_last_iteration_keeps_checkpoint(
     run_dir: Path, recorded: Callable[..., Path]
 ) -> None:
     with pytest.raises(UserError, match="iteration 5"):
@@ -73,7 +73,7 @@ def test_a_loader_worker_that_is_killed(run_dir: Path, recorded: Callable[..., P
 # The disk
 
 
-def test_an_output_folder_that_cannot_be(run_dir: Path, recorded) -> None:
+def test_impossible_output_folder_is_refused(run_dir: Path, recorded) -> None:
     with pytest.raises(UserError, match="OUTPUT_DIR"):
         recorded(run_dir, "tiny.json/output", *SHORT)
 
@@ -136,7 +136,7 @@ def terminate(trainer: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_sigterm_saves_and_resume_goes_on(
+def test_sigterm_saves_checkpoint_for_resume(
     run_dir: Path,
     recorded: Callable[..., Path],
     capfd: pytest.CaptureFixture,
@@ -155,7 +155,7 @@ def test_sigterm_saves_and_resume_goes_on(
     assert same(a, b)
 
 
-def test_a_handler_of_the_program_itself_is_kept(run_dir: Path, recorded) -> None:
+def test_existing_sigterm_handler_is_kept(run_dir: Path, recorded) -> None:
     seen = []
     previous = signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
     try:
@@ -250,7 +250,7 @@ SAVED = "output/model_0000002.pth"
         ),
     ],
 )
-def test_what_ends_a_process(
+def test_terminated_run_exits_and_keeps_checkpoint(
     what: str,
     act: str,
     flags: tuple,

@@ -90,7 +90,7 @@ def test_a_changed_input_is_installed(tree, name):
 
 
 @pytest.mark.parametrize("step", ["install", "provision"])
-def test_goes_on_after_a_failure(tree, step):
+def test_setup_resumes_after_failure(tree, step):
     (tree.bin / f"{step}_fails").touch()
     for _ in range(2):  # a failed setup does not count as done
         done, calls = tree.run()
@@ -110,7 +110,7 @@ def test_half_installed_packages_are_installed_again(tree):
     assert [path.name for path in tree.site_packages.iterdir()] == ["whole-1.0.dist-info"]
 
 
-def test_headless_opencv_where_the_system_has_no_libgl(tree):
+def test_headless_opencv_without_libgl(tree):
     (tree.bin / "no_libgl").touch()
     _, calls = tree.run()
     assert any("opencv-python-headless" in call for call in calls)
@@ -148,7 +148,7 @@ def python_of_version(folder, version):
     return command
 
 
-def test_wrong_python_is_one_line(tree):
+def test_wrong_python_gives_one_line_error(tree):
     for python in (python_of_version(tree.root, (3, 10, 9)), tree.root / "no-such-python"):
         done = make_setup(tree, python)
         assert done.returncode != 0

@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("options", [[], ["-W", "default"]])
-def test_scripts_hide_them_here_and_in_spawned_processes(options: list[str], tmp_path) -> None:
+def test_scripts_hide_warnings_in_all_processes(options: list[str], tmp_path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, *options, str(tmp_path / "script.py")],

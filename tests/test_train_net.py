@@ -48,7 +48,7 @@ def run_here(folder: Path, *arguments: object) -> None:
     main(argument_parser().parse_args(list(map(str, arguments))))
 
 
-def test_eval_only_finds_the_figures_of_the_run(whole_run: Path, tmp_path: Path) -> None:
+def test_eval_only_reproduces_training_metrics(whole_run: Path, tmp_path: Path) -> None:
     weights = ("MODEL.WEIGHTS", whole_run / "output" / "model_final.pth", "OUTPUT_DIR", tmp_path)
     wrong = ("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 101.0, 0.5]]")
     with pytest.raises(SystemExit) as ended:
@@ -63,7 +63,7 @@ def test_eval_only_finds_the_figures_of_the_run(whole_run: Path, tmp_path: Path)
     assert not (tmp_path / "model_final.pth").exists()
 
 
-def test_two_processes_have_one_processs_loss_curve(tmp_path: Path) -> None:
+def test_two_processes_match_single_process_losses(tmp_path: Path) -> None:
     tiny_run.write_run(tmp_path)
     script = tiny_run.write_script(tmp_path, "record.py", tiny_run.RECORD)
     for name, *flags in (("one",), ("two", "--num-gpus", 2, "--dist-url", "auto")):
@@ -141,7 +141,7 @@ def test_a_lazy_config_trains_resumes_and_evaluates(tmp_path: Path) -> None:
     assert len(tiny_run.metrics(output)) == lines + 1
 
 
-def test_a_users_mistake_is_one_line() -> None:
+def test_user_error_is_one_line() -> None:
     done = tiny_run.run(TRAIN_NET, "--config-file", "configs/quickstrat.yaml")
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 1
@@ -159,7 +159,7 @@ def test_a_users_mistake_is_one_line() -> None:
         (["quickstart.yaml", "--num-machines", "2", "--dist-url", "auto"], "--dist-url"),
     ],
 )
-def test_mistakes_show_before_anything_starts(
+def test_user_errors_are_raised_before_training(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, *rest = arguments

@@ -90,7 +90,7 @@ def test_notebook_is_stored_as_it_ran(path: Path):
 
 
 @pytest.mark.usefixtures("environment")
-def test_notebook_runs_and_what_it_says_is_so(tmp_path: Path):
+def test_notebook_runs_as_described(tmp_path: Path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(FACTS, id="facts"))
     execute(notebook, tmp_path)
@@ -125,7 +125,7 @@ def test_notebook_runs_and_what_it_says_is_so(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("environment")
-def test_video_notebook_runs_and_what_it_says_is_so(tmp_path: Path):
+def test_video_notebook_runs_as_described(tmp_path: Path):
     notebook = nbformat.read(VIDEO_NOTEBOOK, as_version=4)
     cells = {cell.id: cell for cell in notebook.cells}
     for name, (long, short) in SHORTER.items():

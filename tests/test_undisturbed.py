@@ -135,7 +135,7 @@ def both() -> dict:
     return run(BOTH)
 
 
-def test_registries_are_the_same_and_ours(both: dict) -> None:
+def test_registries_only_gain_own_entries(both: dict) -> None:
     ours: dict[str, set[str]] = {}
     for registry, names in both["registries"].items():
         stock = both["registries before"].get(registry, [])

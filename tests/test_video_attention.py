@@ -107,7 +107,7 @@ def test_a_query_has_the_row_of_its_position() -> None:
 
 
 @pytest.mark.parametrize("subsample", [1, 3])
-def test_the_dot_is_found_where_it_is(subsample: int) -> None:
+def test_attention_peak_is_at_dot(subsample: int) -> None:
     _, model = network(SUBSAMPLE=subsample)
     see_brightness(model)
     for frame, step, row, column in ((0, 0, 0, 0), (3, 1, 1, 1), (7, 3, 5 // subsample, 0)):
@@ -124,7 +124,7 @@ def test_the_dot_is_found_where_it_is(subsample: int) -> None:
         assert weight > 3 * attention.even
 
 
-def test_arrows_go_to_what_is_above_an_even_share() -> None:
+def test_arrows_point_to_weights_above_uniform() -> None:
     axis = Axis(start=0, step=1, length=2, end=2, subsample=1)
     grid = Grid(time=replace(axis, length=1, end=1), y=axis, x=axis)
     weights = np.array([[[0.3, 0.25], [0.0, 0.45]]])
@@ -145,7 +145,7 @@ def test_arrows_go_to_what_is_above_an_even_share() -> None:
     assert [weight for *_, weight in signed.strongest(9)] == [-9, 4]
 
 
-def test_the_strongest_evidence_is_the_classifiers() -> None:
+def test_class_evidence_matches_classifier() -> None:
     _, model = network()
     clip = clip_with_dot(3, 60, 45)
     look = compute_clip_attention(model, clip, class_names=["a", "b", "c", "d", "e"])
@@ -197,7 +197,7 @@ def painted(
     return path
 
 
-def test_a_clip_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_read_clip_selects_requested_frames(tmp_path: Path) -> None:
     file = painted(tmp_path / "a.mp4")
     options = {"frames": FRAMES, "stride": STRIDE, "short_side": SEEN_HEIGHT}
     clip = read_clip(file, **options)

@@ -72,7 +72,7 @@ def read_whole(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_each_kind_is_refused_or_read_whole(tmp_path: Path, good: Path, kind: Kind) -> None:
+def test_damaged_video_is_refused_or_fully_read(tmp_path: Path, good: Path, kind: Kind) -> None:
     path = tmp_path / f"bad{kind.suffix}"
     kind.make(path, good)
     if kind.is_usable:
@@ -98,7 +98,7 @@ def half_noise(cfg: CfgNode, tmp_path: Path, good: Path) -> Path:
     return path
 
 
-def test_a_bad_video_is_named(cfg: CfgNode, half_noise: Path) -> None:
+def test_bad_video_is_reported(cfg: CfgNode, half_noise: Path) -> None:
     cfg.DATALOADER.NUM_WORKERS = 1
     for run in (trained, evaluated):
         with pytest.raises(DataError) as caught:
@@ -107,7 +107,7 @@ def test_a_bad_video_is_named(cfg: CfgNode, half_noise: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_video_that_probing_finds_unreadable_is_skipped_up_to_a_share(
+def test_unreadable_videos_are_skipped_up_to_limit(
     cfg: CfgNode, half_noise: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     half_noise.write_bytes(b"")

@@ -43,7 +43,7 @@ def linear(model: VideoClassifier, pooled: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_the_loss_is_its_formula(multi_label) -> None:
+def test_loss_matches_formula(multi_label) -> None:
     """Inputs of two videos, one of them with two clips."""
     model = classifier(f"{HEAD}.MULTI_LABEL", multi_label).train()
     clips = small_clip(views=3)
@@ -66,9 +66,7 @@ def test_the_loss_is_its_formula(multi_label) -> None:
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("size", [(32, 32), (40, 56), (24, 48)])
-def test_scores_are_averaged_over_windows_of_a_crop_and_pooled_over_views(
-    size, multi_label, pooling
-) -> None:
+def test_scores_average_windows_and_pool_views(size, multi_label, pooling) -> None:
     model = classifier(f"{HEAD}.MULTI_LABEL", multi_label, "TEST.VIEW_POOLING", pooling).eval()
     clips = small_clip(views=3, frames=16, size=size)
     with torch.no_grad():
@@ -99,7 +97,7 @@ def test_without_a_crop_the_whole_map_is_pooled() -> None:
 
 
 @pytest.mark.parametrize("views_at_once", [1, 4, 30])
-def test_views_go_through_a_few_at_a_time(monkeypatch, views_at_once) -> None:
+def test_views_are_processed_in_chunks(monkeypatch, views_at_once) -> None:
     model = classifier().eval()
     model.views_at_once = views_at_once
     clips = small_clip(views=9)
@@ -115,7 +113,7 @@ def test_views_go_through_a_few_at_a_time(monkeypatch, views_at_once) -> None:
     assert model([]) == []
 
 
-def test_the_start_of_the_classifier() -> None:
+def test_classifier_initialization() -> None:
     model = build(video_cfg(*SMALL, f"{HEAD}.NUM_CLASSES", 3000))
     assert (model.classifier.bias == 0).all()
     assert model.classifier.weight.std().item() == pytest.approx(0.01, rel=0.02)
@@ -137,14 +135,14 @@ def test_dropout_acts_in_training_alone() -> None:
     ],
     ids=lambda clips: f"{tuple(clips.shape)} {clips.dtype}",
 )
-def test_clips_that_do_not_suit_are_an_error_with_their_file(clips) -> None:
+def test_invalid_clip_error_contains_file_name(clips) -> None:
     for training in (True, False):
         with pytest.raises(UserError, match=r"v\.mp4"):
             classifier().train(training)([video(clips, 1)])
 
 
 @pytest.mark.parametrize("labels", [[1, 2], []])
-def test_labels_that_do_not_suit_are_an_error_with_their_file(labels) -> None:
+def test_invalid_labels_error_contains_file_name(labels) -> None:
     model = classifier().train()
     with pytest.raises(UserError, match=r"v\.mp4"):
         model([video(small_clip(), *labels)])

@@ -56,7 +56,7 @@ def places(cfg: CfgNode) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_a_config_is_what_its_name_says(name) -> None:
+def test_config_matches_its_name(name) -> None:
     cfg = config(name)
     check_config(cfg)
     check_detectron2_keys(cfg)

@@ -71,7 +71,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("count", [1, 8, 13, 30])
-def test_windows_leave_no_frame_out(count: int) -> None:
+def test_windows_cover_all_frames(count: int) -> None:
     for step in (None, 3, WINDOW):
         windows = SlidingWindows(frames=4, stride=2, step=step)
         frames = [
@@ -91,7 +91,7 @@ def test_windows_leave_no_frame_out(count: int) -> None:
             assert window.clip[:, 0, 0, 0].tolist() == shown
 
 
-def test_a_prediction_is_that_of_an_evaluation(
+def test_prediction_equals_evaluation(
     predictor: VideoPredictor, cfg: CfgNode, tmp_path: Path
 ) -> None:
     path = write_video(tmp_path / "a.mp4", "libx264", 21, size=SIZE)
@@ -124,9 +124,7 @@ def test_a_prediction_is_that_of_an_evaluation(
             predictor(wrong)
 
 
-def test_scores_that_are_not_finite_are_an_error_that_names_the_video(
-    cfg: CfgNode, tmp_path: Path
-) -> None:
+def test_non_finite_scores_error_contains_file_name(cfg: CfgNode, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", "libx264", 9, size=SIZE)
     predictor = VideoPredictor(cfg)
     torch.nn.init.constant_(predictor.model.classifier.bias, float("nan"))
@@ -134,7 +132,7 @@ def test_scores_that_are_not_finite_are_an_error_that_names_the_video(
         predictor([path])
 
 
-def test_image_and_video_predictors_name_each_other(cfg: CfgNode) -> None:
+def test_predictors_suggest_each_other_for_wrong_config(cfg: CfgNode) -> None:
     with pytest.raises(ConfigError, match="VideoPredictor"):
         Predictor(cfg)
     images = load_config(ROOT / "configs" / "quickstart.yaml", ["MODEL.WEIGHTS", "w"])
@@ -143,7 +141,7 @@ def test_image_and_video_predictors_name_each_other(cfg: CfgNode) -> None:
 
 
 @pytest.mark.parametrize("kind", ["uneven", "turned", "webm", "odd folder"])
-def test_a_drawn_video_has_the_frames_size_and_times_of_its_input(
+def test_drawn_video_keeps_frames_size_and_times(
     run: Callable[..., None], tmp_path: Path, kind: str
 ) -> None:
     count, target = 21, tmp_path / "drawn" / ("out.webm" if kind == "webm" else "out.mp4")
@@ -174,7 +172,7 @@ def test_a_drawn_video_has_the_frames_size_and_times_of_its_input(
     assert found["top"][0]["score"] == max(found["scores"])
 
 
-def test_overlays_are_where_they_belong() -> None:
+def test_overlay_positions() -> None:
     overlay = ScoreOverlay((180, 320), ["a", "b", "c"], [1, 0])
     scores = np.array([[0.0, 0.5, 0.5], [0.0, 1.0, 0.0]], np.float32)
     overlay.set_curves(np.array([0.25, 0.75]), scores)
@@ -202,9 +200,7 @@ def test_memory_does_not_grow_with_the_video(predictor: VideoPredictor) -> None:
         assert len(windows._kept) < WINDOW
 
 
-def test_a_folder_of_videos_goes_on_after_bad_ones(
-    run: Callable[..., None], tmp_path: Path
-) -> None:
+def test_folder_continues_after_bad_videos(run: Callable[..., None], tmp_path: Path) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
     for name in ("a.mp4", "a.mkv"):
@@ -251,7 +247,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_cannot_work_is_one_line(run: Callable[..., None], tmp_path: Path, what: str) -> None:
+def test_invalid_arguments_give_one_line_error(
+    run: Callable[..., None], tmp_path: Path, what: str
+) -> None:
     arguments, named = BAD[what]
     write_video(tmp_path / "in.mp4", "libx264", 3, size=SIZE)
     (tmp_path / "2.txt").write_text("a\nb\n")

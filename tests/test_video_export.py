@@ -169,7 +169,9 @@ def test_the_script_checks_clips_of_videos(command, tmp_path, capsys) -> None:
         ((), ("INPUT.MIN_SIZE_TEST", 24), "INPUT.MIN_SIZE_TEST"),  # smaller than a crop
     ],
 )
-def test_what_a_user_can_get_wrong(command, tmp_path, monkeypatch, arguments, opts, named) -> None:
+def test_invalid_arguments_are_refused(
+    command, tmp_path, monkeypatch, arguments, opts, named
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("image.png").write_bytes(b"no video")
     Path("file").touch()

@@ -63,7 +63,7 @@ def test_a_line_is_a_path_and_labels(
 @pytest.mark.parametrize(
     "line", ["a.mp4", "a.mp4 jump", "3", "a.mp4 -1", "a.mp4 1.5", "a.mp4 1,,2", "a.mp4 0 1"]
 )
-def test_a_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
+def test_invalid_line_is_reported(tmp_path: Path, line: str) -> None:
     file = tmp_path / "list.txt"
     file.write_text(f"b.mp4 1\n{line}\n")
     with pytest.raises(DataError, match=r"list\.txt, line 2: ") as caught:
@@ -72,7 +72,7 @@ def test_a_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", None])
-def test_a_file_that_is_no_list_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_invalid_list_file_is_reported(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "list.txt"
     if content is not None:
         file.write_bytes(content)
@@ -105,7 +105,7 @@ def test_charades_rows_are_actions_with_seconds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "actions", ["c092 11.90", "92 1 2", "c092 a b", "c092 nan 2", "c0x2 1 2", "c092;1 2"]
 )
-def test_charades_actions_that_are_none_are_named(tmp_path: Path, actions: str) -> None:
+def test_invalid_charades_actions_are_reported(tmp_path: Path, actions: str) -> None:
     write_charades(tmp_path, "train", [("AB", "c001 0 1"), ("XY", actions)])
     with pytest.raises(DataError, match="line 3: "):
         charades.read_csv(tmp_path / "Charades_v1_train.csv", tmp_path)
@@ -134,7 +134,7 @@ def test_registered_charades(tmp_path: Path, video: Path, monkeypatch: pytest.Mo
 # Datasets
 
 
-def test_registered_kinetics_are_where_the_interface_says() -> None:
+def test_registered_kinetics_metadata() -> None:
     for split in ("train", "val"):
         metadata = MetadataCatalog.get(f"kinetics400_{split}")
         assert metadata.evaluator_type == "video_top_k"
@@ -143,7 +143,7 @@ def test_registered_kinetics_are_where_the_interface_says() -> None:
         assert len(MetadataCatalog.get(f"charades_{split}").thing_classes) == 157
 
 
-def test_what_is_missing_is_counted_and_said(
+def test_missing_videos_are_skipped_and_logged(
     tmp_path: Path, video: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     copies(video, tmp_path, "x/a.mp4", "x/b c.mp4")
@@ -160,7 +160,7 @@ def test_what_is_missing_is_counted_and_said(
         DatasetCatalog.get("own")
 
 
-def test_a_label_out_of_range_is_named(tmp_path: Path) -> None:
+def test_label_out_of_range_is_reported(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.mp4 0\nb.mp4 2\n")
     register_videos("own", tmp_path / "list.txt", tmp_path, classes=["p", "q"])
     with pytest.raises(DataError, match=r"list\.txt, line 2: .*'b\.mp4'"):
@@ -203,15 +203,13 @@ def test_class_names_from_a_file(tmp_path: Path, name: str, content: str) -> Non
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"run": 1}', '{"run": "x"}'])
-def test_class_names_that_are_none_are_an_error(tmp_path: Path, content: str) -> None:
+def test_invalid_class_names_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "names.json").write_text(content)
     with pytest.raises(UserError, match=r"names\.json"):
         lists.read_classes(tmp_path / "names.json")
 
 
-def test_without_class_names_there_are_as_many_as_the_list_uses(
-    tmp_path: Path, video: Path
-) -> None:
+def test_class_count_defaults_to_largest_label(tmp_path: Path, video: Path) -> None:
     copies(video, tmp_path, "a.mp4")
     (tmp_path / "list.txt").write_text("a.mp4 4\n")
     register_videos("own", os.fspath(tmp_path / "list.txt"), os.fspath(tmp_path))

@@ -73,7 +73,7 @@ def build(cfg: CfgNode, *, seed: int = 3, workers: int = 0) -> Any:
     return loading.build_train_loader(cfg)
 
 
-def test_every_video_comes_once_in_an_epoch_and_another_clip_in_the_next(cfg: CfgNode) -> None:
+def test_epoch_has_each_video_once_with_new_clips(cfg: CfgNode) -> None:
     cfg.SOLVER.IMS_PER_BATCH = NUM_VIDEOS
     batches = list(itertools.islice(build(cfg), 2))
     for batch in batches:
@@ -121,7 +121,7 @@ def test_every_video_is_tested_once_with_all_its_views(
     assert len(set(views.values())) == NUM_VIDEOS
 
 
-def test_another_number_of_classes_is_named(cfg: CfgNode) -> None:
+def test_class_count_mismatch_is_refused(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES = 5
     for build_loader in (
         lambda: loading.build_train_loader(cfg),
@@ -151,9 +151,7 @@ def test_another_number_of_classes_is_named(cfg: CfgNode) -> None:
         ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
     ],
 )
-def test_values_that_mean_nothing_for_clips_are_named(
-    cfg: CfgNode, key: str, value: object
-) -> None:
+def test_unsupported_clip_values_are_refused(cfg: CfgNode, key: str, value: object) -> None:
     check_clips(cfg)
     cfg.merge_from_list([key, value])
     with pytest.raises(ConfigError, match=f"^{key} ") as caught:

@@ -171,7 +171,7 @@ ODD: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", [*KINDS, *ODD])
-def test_frames_are_those_of_a_full_sequential_decoding(tmp_path: Path, name: str) -> None:
+def test_frames_match_sequential_decoding(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     (KINDS | ODD)[name](path)
     with av.open(str(path)) as container:
@@ -214,7 +214,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_decoding_starts_at_the_nearest_key_frame_and_ends_at_the_last_wanted(
+def test_decoding_spans_key_frame_to_last_requested(
     long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = probe(long)
@@ -248,9 +248,7 @@ class SeeksLate:
         self.container.seek(self.stamp, stream=stream, any_frame=True)
 
 
-def test_an_index_that_leads_behind_the_key_frame_is_not_believed(
-    long: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seek_past_key_frame_is_corrected(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = probe(long)
     real = reading.opened
 
@@ -332,7 +330,7 @@ def test_frames_that_are_not_there_are_an_error(long: Path, tmp_path: Path) -> N
 # Probing many
 
 
-def test_probing_is_done_once_and_again_where_a_file_has_changed(
+def test_probe_cache_is_updated_for_changed_files(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -362,7 +360,7 @@ def test_probing_is_done_once_and_again_where_a_file_has_changed(
     assert second[paths[0]].num_frames == 12
 
 
-def test_results_that_cannot_be_kept_are_returned(
+def test_probing_works_without_writable_cache(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").touch()

@@ -33,7 +33,7 @@ def write_kinetics(folder: Path) -> None:
     (folder / "val.txt").write_text("".join(lines))
 
 
-def test_released_weights_are_evaluated_by_the_official_protocol(tmp_path: Path) -> None:
+def test_released_weights_use_official_protocol(tmp_path: Path) -> None:
     entry = find_entry("Kinetics/i3d_R_50_NL5_8x8.yaml")
     blobs = official_blobs(depth=50, i3d=True, nonlocal_=True, affine=False, classes=400)
     write_official(tmp_path / FILES[entry.config], blobs)

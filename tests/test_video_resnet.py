@@ -104,7 +104,7 @@ def test_blocks_leave_features_bit_identical(norm, axes) -> None:
 
 
 @pytest.mark.parametrize("norm", ["BN", "GN", "Affine", "FrozenBN"])
-def test_a_fresh_residual_branch_is_zero_unless_its_norm_is_frozen(norm) -> None:
+def test_last_norm_is_zero_initialized_unless_frozen(norm) -> None:
     opts = f"{RESNETS}.STEM_OUT_CHANNELS", 32, f"{RESNETS}.RES2_OUT_CHANNELS", 32
     net = backbone(*opts, f"{RESNETS}.WIDTH_PER_GROUP", 32, f"{RESNETS}.NORM", norm)
     for stage in net.stage_names:
@@ -134,7 +134,7 @@ def test_freezing(freeze_at) -> None:
             assert torch.equal(value, before[key]) == is_frozen
 
 
-def test_the_frozen_norm_is_the_same_in_training_and_evaluation() -> None:
+def test_frozen_norm_ignores_training_mode() -> None:
     """Compare at as many frames as channels, which Detectron2's own norm confuses."""
     norm = randomize(FrozenBatchNorm3d(4))
     x = torch.randn(2, 4, 4, 5, 3, requires_grad=True)
@@ -148,7 +148,7 @@ def test_the_frozen_norm_is_the_same_in_training_and_evaluation() -> None:
     torch.testing.assert_close(grad.double(), scale.expand(x.shape))
 
 
-def test_freezing_a_norm_keeps_what_it_computes() -> None:
+def test_freezing_norm_preserves_output() -> None:
     for norm in (nn.BatchNorm3d(4), nn.SyncBatchNorm(4), AffineNorm3d(4)):
         randomize(norm)
         frozen = FrozenBatchNorm3d.convert_frozen_batchnorm(copy.deepcopy(norm)).eval()
@@ -182,6 +182,6 @@ def test_an_input_without_time_is_refused() -> None:
         (f"{BLOCKS}.GROUP_FRAMES", (f"{BLOCKS}.GROUP_FRAMES", [0, 0, 3, 0])),
     ],
 )
-def test_what_cannot_be_built_is_named(key, opts) -> None:
+def test_invalid_config_is_refused(key, opts) -> None:
     with pytest.raises(ConfigError, match=key):
         build_model(video_cfg(*opts))

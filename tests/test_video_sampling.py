@@ -42,7 +42,7 @@ def numbers(clip: torch.Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["wide", "short", "high"])
-def test_the_30_views_are_those_of_the_protocol(videos: dict[str, dict], name: str) -> None:
+def test_views_match_30_view_protocol(videos: dict[str, dict], name: str) -> None:
     """Against a reading of the protocol that decodes every frame, scales it, and cuts."""
     size, length, stride = 48, 8, 5
     views = TestMapper(frames=length, stride=stride, clips=10, crops=3, size=size)(videos[name])
@@ -81,14 +81,14 @@ def test_crops_are_spread_along_the_longer_side(crops: int, offsets: list[int]) 
 # Training
 
 
-def test_a_video_shorter_than_a_clip_goes_round() -> None:
+def test_short_video_is_looped() -> None:
     random = np.random.default_rng(4)
     for count in (1, 5, 63, 64):
         clip = sampling.random_clip(count, frames=32, stride=2, random=random)
         assert clip.tolist() == [2 * t % count for t in range(32)]
 
 
-def test_a_training_clip_is_what_its_numbers_say(videos: dict[str, dict]) -> None:
+def test_training_clip_follows_random_draws(videos: dict[str, dict]) -> None:
     """The same draws again, in the same order, on frames decoded one after the other."""
     video = videos["high"]
     with av.open(video["file_name"]) as container:

@@ -81,7 +81,7 @@ def train(cfg: CfgNode, *, resume: bool = False, die_at: int | None = None) -> C
 
 
 @in_fresh_process
-def test_two_processes_killed_and_resumed_take_the_same_clips(config, tmp_path):
+def test_killed_and_resumed_run_takes_same_clips(config, tmp_path):
     attention = ("TEST.ATTENTION_SAMPLES", 1)  # which one process alone measures
     whole = config("whole", *attention)
     assert run_forked(2, train(whole), tmp_path / "store0") == [0, 0]

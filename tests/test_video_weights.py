@@ -225,7 +225,7 @@ def test_an_official_file_gives_the_official_scores(
         ("backbone.res3.nonlocal_after_1.theta.bias", "nonlocal_conv3_1_theta_b"),
     ],
 )
-def test_missing_weights_are_named(tmp_path, caplog, key, blob) -> None:
+def test_missing_weights_are_reported(tmp_path, caplog, key, blob) -> None:
     kind = {"depth": 50, "i3d": False, "nonlocal_": True, "affine": False}
     blobs = official_blobs(**kind)
     del blobs[blob]
@@ -234,7 +234,7 @@ def test_missing_weights_are_named(tmp_path, caplog, key, blob) -> None:
     assert key in messages(caplog, logging.ERROR)
 
 
-def test_a_classifier_of_other_classes_keeps_its_start(tmp_path, caplog) -> None:
+def test_classifier_with_other_classes_keeps_init(tmp_path, caplog) -> None:
     kind = {"depth": 50, "i3d": True, "nonlocal_": True, "affine": False}
     write_official(tmp_path / "official.pkl", official_blobs(**kind))
     model = build(cfg_for(**kind, classes=7))
@@ -245,7 +245,7 @@ def test_a_classifier_of_other_classes_keeps_its_start(tmp_path, caplog) -> None
     assert not messages(caplog, logging.ERROR)
 
 
-def test_batch_norms_become_affine_layers_with_their_statistics_folded_in(tmp_path, caplog) -> None:
+def test_batch_norms_are_folded_into_affine_layers(tmp_path, caplog) -> None:
     kind = {"depth": 50, "i3d": True, "nonlocal_": False}
     trained = randomize(build(cfg_for(**kind, affine=False))).eval()
     torch.save({"model": trained.state_dict()}, tmp_path / "w.pth")
@@ -279,7 +279,7 @@ def still(size: int = 64, frames: int = 16) -> Tensor:
 @pytest.mark.parametrize(
     ("depth", "norm", "stride_in_1x1"), [(18, "BN", False), (50, "FrozenBN", True)]
 )
-def test_c2d_of_a_still_clip_is_detectron2s_resnet(
+def test_c2d_on_still_clip_equals_detectron2_resnet(
     tmp_path, caplog, depth, norm, stride_in_1x1
 ) -> None:
     """With the 2-D network's padding, at every time step."""
@@ -305,7 +305,7 @@ def test_c2d_of_a_still_clip_is_detectron2s_resnet(
 
 
 @pytest.mark.parametrize("temporal", ["i3d_3x1x1", "i3d_3x3x3"])
-def test_i3d_of_a_still_clip_is_the_2d_network_at_the_inner_time_steps(tmp_path, temporal) -> None:
+def test_i3d_on_still_clip_equals_2d_at_inner_steps(tmp_path, temporal) -> None:
     """Zeros beyond the ends reach a step further with every kernel along time."""
     cfg = video_cfg("MODEL.RESNETS.DEPTH", 18 if "3x3x3" in temporal else 50)
     cfg.MODEL.VIDEO_RESNET.TEMPORAL = temporal

@@ -30,7 +30,7 @@ def test_a_joined_recording_is_written_whole(tmp_path: Path) -> None:
     assert list(times) == pytest.approx([i / 25 for i in range(60)], abs=2e-3)
 
 
-def test_frames_closer_than_the_clock_can_tell_are_written(tmp_path: Path) -> None:
+def test_frames_closer_than_time_base_are_written(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "out.mp4", size=SIZE, rate=Fraction(25)) as writer:
         for i in range(8):
             start = Fraction(i, 1_000_000)

@@ -35,13 +35,13 @@ def test_scalars_reach_the_offline_run(tmp_path, monkeypatch):
     assert b"bbox/AP" in file.read_bytes()
 
 
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
+def test_missing_wandb_package_is_reported(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"nl_detectron\[wandb\]"):
         WandbRun("tests", str(tmp_path), [])
 
 
-def test_a_run_from_iteration_0_is_a_new_one_and_a_resumed_one_the_same(
+def test_fresh_run_gets_new_id_and_resume_keeps_it(
     tmp_path: Path, recorded: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[tuple[str, list[int]]] = []  # ids, and the steps of the losses

@@ -44,7 +44,7 @@ def names_in(folder: str) -> set[str]:
     return {name for name in names if "__pycache__" not in name}
 
 
-def test_the_package_and_its_configs_are_in_the_wheel_and_nothing_else(wheel):
+def test_wheel_contains_only_package_and_configs(wheel):
     """Neither tests nor tools, nor the research code in experiments/."""
     expected = {f"nl_detectron/{name}" for name in names_in("nl_detectron")}
     expected |= {f"nl_detectron/configs/{name}" for name in names_in("configs")}
@@ -129,7 +129,7 @@ def write_cells(root: Path) -> None:
             (root / f"Annotations/{stem}.xml").write_text(xml)
 
 
-def test_a_bare_environment_trains_and_ships_ones_own_images(bare):
+def test_wheel_trains_and_exports_in_bare_environment(bare):
     """The commands of docs/real_images.md in an empty folder, on few and small images."""
     programs, folder = bare
     write_cells(folder / "BCCD_Dataset/BCCD")

@@ -49,18 +49,18 @@ def test_the_checkout_is_imported_with_its_configs(detectron2, linked):
     assert files(detectron2) == before
 
 
-def test_the_status_is_the_commands(detectron2):
+def test_exit_status_is_passed_on(detectron2):
     assert run(detectron2, sys.executable, "-c", "raise SystemExit(7)").returncode == 7
 
 
-def test_what_is_no_checkout_is_told_in_one_line(tmp_path):
+def test_invalid_checkout_gives_one_line_error(tmp_path):
     done = run(tmp_path, "true")
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path} is not a checkout of Detectron2: no ")
     assert done.stderr.count("\n") == 1
 
 
-def test_make_hands_the_tests_to_it(detectron2):
+def test_make_test_uses_with_detectron2(detectron2):
     """Run the command of `make test DETECTRON2=...`, without the setup."""
     options = ["--dry-run", "--assume-old=setup", f"DETECTRON2={detectron2}", "TESTS=tests/x.py"]
     done = subprocess.run(
