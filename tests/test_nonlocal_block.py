@@ -1,6 +1,7 @@
 """The block: the paper's equation 6, the identity at start, every shape, folding of the norm."""
 
 import copy
+import inspect
 import itertools
 import random
 
@@ -129,6 +130,15 @@ OPTIONS = [
 ]
 # Odd sizes, with partial windows, single positions and fewer positions than a window has.
 SIZES = [*SPATIAL.values(), (9, 1), (2, 31)]
+
+
+def test_signature() -> None:
+    parameters = list(inspect.signature(NonLocalBlock).parameters.values())
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters[1:])
+    assert {parameter.name: parameter.default for parameter in parameters[1:]} == {
+        "inter_channels": None, "pairwise": "embedded_gaussian", "subsample": 2, "norm": "BN",
+        "scale": True, "dims": 2, "axes": "spacetime", "frames": 0, "init_std": 0.01,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -76,6 +76,7 @@ def test_default_rows_match_paper_tables() -> None:
     parts = [name for part in "abcdefg" for name in names("--table", f"2{part}")]
     assert sorted(names("--table", 2)) == sorted(set(parts))
     assert len(names("--table", 2)) == 29
+    assert names("--table", 3) == ["I3D-R50-NL5-128x1", "I3D-R101-NL5-128x1"]
     assert len(names("--released")) == 12
 
 

@@ -111,10 +111,13 @@ def test_invalid_charades_actions_are_reported(tmp_path: Path, actions: str) -> 
         charades.read_csv(tmp_path / "Charades_v1_train.csv", tmp_path)
 
 
-def test_registered_charades(tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "split"), [("charades_train", "train"), ("charades_val", "test")])
+def test_registered_charades(
+    tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch, name: str, split: str
+) -> None:
     root = tmp_path / "charades"
     root.mkdir()
-    write_charades(root, "test", [("CD", "c092 0.10 0.30;c147 0.00 9"), ("GONE", "c001 0 1")])
+    write_charades(root, split, [("CD", "c092 0.10 0.30;c147 0.00 9"), ("GONE", "c001 0 1")])
     copies(video, root / "Charades_v1_480", "CD.mp4")
     names = [f"c{i:03d} Name of {i}" for i in range(157)]
     (root / "Charades_v1_classes.txt").write_text("\n".join(names) + "\n")
@@ -122,11 +125,11 @@ def test_registered_charades(tmp_path: Path, video: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(DatasetCatalog, "data", {})
     monkeypatch.setattr(MetadataCatalog, "data", {})
     register.register_all()
-    (found,) = DatasetCatalog.get("charades_val")
+    (found,) = DatasetCatalog.get(name)
     assert (found["video_id"], found["labels"]) == ("CD.mp4", [92, 147])
     assert found["intervals"] == ((92, 0.1, 0.3), (147, 0.0, 9.0))
     assert found["info"].num_frames == 12
-    metadata = MetadataCatalog.get("charades_val")
+    metadata = MetadataCatalog.get(name)
     assert metadata.evaluator_type == "video_map"
     assert metadata.thing_classes[156] == "Name of 156"
 

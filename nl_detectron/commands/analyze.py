@@ -29,7 +29,14 @@ TEXT = ("part", "block", "form", "order", "input")  # columns of words
 def parser() -> argparse.ArgumentParser:
     new = argparse.ArgumentParser(
         description=__doc__,
-        epilog=(analysis.__doc__ or "").partition("\n\n")[2],
+        epilog=(analysis.__doc__ or "").partition("\n\n")[2]
+        + """
+examples:
+  %(prog)s --config-file COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml
+  %(prog)s --config-file Kinetics/i3d_R_50_NL5_8x8.yaml --json
+  other blocks, as KEY VALUE:
+    %(prog)s --config-file COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml \\
+        MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS "[[],[],[0,-2],[]]\"""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     new.add_argument(
