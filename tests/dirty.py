@@ -180,7 +180,7 @@ def replaced(how: Callable[[Path], Any]) -> Spoil:
 
 
 def encoded(extension: str, shape: tuple[int, ...], dtype: type = np.uint8) -> bytes:
-    """Return a grey image as an image file's bytes."""
+    """Return a gray image as an image file's bytes."""
     return cv2.imencode(extension, np.full(shape, 128, dtype))[1].tobytes()
 
 

@@ -13,7 +13,7 @@ BITS = 8  # so at most 256 frames
 
 
 def paint(number: int, *, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Return a grey image, RGB uint8, with `number` in two rows of four black or white blocks.
+    """Return a gray image, RGB uint8, with `number` in two rows of four black or white blocks.
 
     The upper left quarter is red in part, so that it can be told how an image is turned.
     """

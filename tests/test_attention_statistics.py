@@ -139,8 +139,8 @@ def test_statistics_match_formulas(
         side = 1 if block.axes == "time" else block.subsample
         size = queries.max(0) + 1
         sides = np.array([1, side, side])
-        # A window may be partial: its centre is that of the positions in it.
-        centres = [
+        # A window may be partial: its center is that of the positions in it.
+        centers = [
             STEPS * (np.minimum(key * sides + sides, size) + key * sides) / 2 for key in keys
         ]
         for query, row in zip(queries, weights, strict=True):
@@ -148,7 +148,7 @@ def test_statistics_match_formulas(
                 continue
             sizes = np.abs(row[~np.isnan(row)])
             p = sizes / sizes.sum() if sizes.any() else np.full(len(sizes), 1 / len(sizes))
-            away = np.array(centres)[~np.isnan(row)] - STEPS * (query + 0.5)
+            away = np.array(centers)[~np.isnan(row)] - STEPS * (query + 0.5)
             pixels = np.hypot(away[:, 1], away[:, 2])
             rows[tuple(query)] = (tuple(np.flatnonzero(~np.isnan(row))), p)
             ordered = sorted(p, reverse=True)

@@ -22,7 +22,7 @@ def draw(count: int, *, task: str = "match", distance: int = FAR, seed: int = 0)
 
 
 def seen(scene: Scene) -> list[tuple[int, int, int, bool]]:
-    """Return left, top, colour and shape (cross or not) of each object, from the pixels alone."""
+    """Return left, top, color and shape (cross or not) of each object, from the pixels alone."""
     found = []
     for number, color in enumerate(COLORS.values()):
         mask = np.all(scene.image == np.array(color), axis=-1)

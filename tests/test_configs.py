@@ -47,7 +47,7 @@ def difference(a: CfgNode, b: CfgNode) -> dict[str, tuple[Any, Any]]:
 
 
 def build(cfg: CfgNode) -> nn.Module:
-    """The model on the meta device: without its memory and without its initialisation."""
+    """The model on the meta device: without its memory and without its initialization."""
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         return build_model(cfg)

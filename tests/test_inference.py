@@ -91,11 +91,11 @@ def test_image_types_are_converted_to_config_format(
     cfg = load_config(tiny_detector / "tiny.yaml", opts)
     bgr = cv2.imread(str(tiny_detector / "images" / "000.png"))
     bgr[:, :, 0] //= 2
-    cv2.imwrite(str(tmp_path / "coloured.png"), bgr)
+    cv2.imwrite(str(tmp_path / "colored.png"), bgr)
     rgb = np.ascontiguousarray(bgr[..., ::-1])
     kinds = (
-        tmp_path / "coloured.png",
-        str(tmp_path / "coloured.png"),
+        tmp_path / "colored.png",
+        str(tmp_path / "colored.png"),
         bgr,
         Image.fromarray(rgb),
         torch.from_numpy(rgb).permute(2, 0, 1),
@@ -106,22 +106,22 @@ def test_image_types_are_converted_to_config_format(
         torch.testing.assert_close(found, torch.from_numpy(expected), atol=1.01, rtol=0)
     if channels == "L":
         model = build_model(cfg).eval()
-        DetectionCheckpointer(model, str(tmp_path)).save("grey")
-        predict = Predictor(cfg, weights=tmp_path / "grey.pth")
+        DetectionCheckpointer(model, str(tmp_path)).save("gray")
+        predict = Predictor(cfg, weights=tmp_path / "gray.pth")
         assert len(predict(bgr)) == len(predict(kinds[0])) > 0
 
 
-COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8))
+COLORS = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
     ("name", "image"),
     [
         ("one.png", Image.new("RGB", (1, 1))),
-        ("grey.png", COLOURS.convert("L")),
-        ("alpha.png", COLOURS.convert("RGBA")),
-        ("cmyk.jpg", COLOURS.convert("CMYK")),
-        ("moving.gif", COLOURS.convert("P")),
+        ("gray.png", COLORS.convert("L")),
+        ("alpha.png", COLORS.convert("RGBA")),
+        ("cmyk.jpg", COLORS.convert("CMYK")),
+        ("moving.gif", COLORS.convert("P")),
     ],
 )
 def test_an_unusual_image_is_read(
@@ -137,9 +137,9 @@ def test_an_unusual_image_is_read(
 def test_an_image_is_turned_as_its_exif_data_says(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    COLOURS.save(tmp_path / "turned.png", exif=exif)
+    COLORS.save(tmp_path / "turned.png", exif=exif)
     found = read_image(tmp_path / "turned.png")
-    assert np.array_equal(found, np.rot90(np.asarray(COLOURS)[..., ::-1], -1))
+    assert np.array_equal(found, np.rot90(np.asarray(COLORS)[..., ::-1], -1))
 
 
 # A PNG that unfolds to 10^10 pixels.

@@ -24,7 +24,7 @@ def draw(count: int, *, distance: int = FAR, **options: bool) -> list[Scene]:
 
 
 def seen(person: Scene) -> dict[tuple[int, int], str]:
-    """Colour by the upper left corner of each hat and glove, from the pixels alone."""
+    """Color by the upper left corner of each hat and glove, from the pixels alone."""
     found = {}
     for name, color in COLORS.items():
         mask = np.all(person.image == np.array(color), axis=-1)

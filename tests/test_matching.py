@@ -12,7 +12,7 @@ from experiments.drawing import COLORS
 from experiments.plan import Trial
 from experiments.video import FAR, KINDS, PLAN, SIDE, TASKS, Task, draw_clips
 
-COUNT = 144  # of clips: every label, kind and pair of colours
+COUNT = 144  # of clips: every label, kind and pair of colors
 
 
 def draw(task: Task, *, count: int = COUNT, seed: int = 5):
@@ -20,7 +20,7 @@ def draw(task: Task, *, count: int = COUNT, seed: int = 5):
 
 
 def seen(clip: torch.Tensor) -> list[tuple[int, int, int, int, bool]]:
-    """Return frame, top, left, colour and shape (cross or not) of each object, from its pixels."""
+    """Return frame, top, left, color and shape (cross or not) of each object, from its pixels."""
     found = []
     pixels = clip.permute(1, 2, 3, 0).numpy().astype(int)
     for number, color in enumerate(COLORS.values()):

@@ -111,7 +111,7 @@ def test_attention_peak_is_at_dot(subsample: int) -> None:
     _, model = network(SUBSAMPLE=subsample)
     see_brightness(model)
     for frame, step, row, column in ((0, 0, 0, 0), (3, 1, 1, 1), (7, 3, 5 // subsample, 0)):
-        # The centre of a window's part inside the frame.
+        # The center of a window's part inside the frame.
         ends = min((column + 1) * subsample, 8), min((row + 1) * subsample, 6)
         x = (column * subsample + ends[0]) / 2 * WIDTH / 8
         y = (row * subsample + ends[1]) / 2 * HEIGHT / 6
@@ -180,7 +180,7 @@ def test_grid() -> None:
     # Positions begin at 10, 14, ..., 34; the window from 34 is padding, the one before cut off.
     assert axis.windows().tolist() == [[10, 22], [22, 32]]
     assert [axis.position(c) for c in (10, 13.9, 14, 32)] == [0, 0, 1, 5]
-    # 11 cells of 2 pixels; between the centres, 16 and 27, the sixth is at 21.
+    # 11 cells of 2 pixels; between the centers, 16 and 27, the sixth is at 21.
     assert axis.spread(11)[[0, 5, 10]].tolist() == [
         [1, 0],
         [pytest.approx(6 / 11), pytest.approx(5 / 11)],

@@ -33,7 +33,7 @@ def video(clips: Tensor, *labels: int) -> dict[str, Any]:
 
 
 def features(model: VideoClassifier, clips: Tensor) -> Tensor:
-    """By the backbone in float64, for clips normalised here."""
+    """By the backbone in float64, for clips normalized here."""
     exact = copy.deepcopy(model.backbone).double()
     return exact((clips.double() - 114.75) / 57.375)["res3"]
 

@@ -183,7 +183,7 @@ def test_overlay_positions() -> None:
     assert not changed[bars:strip].any()
     assert not changed[:strip, overlay.bars_width :].any()
     assert (drawn[strip:, 160] == 255).all()  # the cursor
-    distance = np.abs(drawn[strip:].astype(int) - overlay.colours[1]).sum(2)
+    distance = np.abs(drawn[strip:].astype(int) - overlay.colors[1]).sum(2)
     height = overlay.strip_height - 1
     curve = [distance[:, x].argmin() for x in (20, 300)]
     assert curve == [pytest.approx(0.5 * height, abs=1), pytest.approx(0, abs=1)]

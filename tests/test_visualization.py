@@ -155,7 +155,7 @@ def detect(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, boxes: list[li
 
 
 def image_with_dot(x: float, y: float, radius: float) -> np.ndarray:
-    """Grey as padding is, with a white square of 2 x `radius` around (x, y)."""
+    """Gray as padding is, with a white square of 2 x `radius` around (x, y)."""
     image = np.full((HEIGHT, WIDTH, 3), get_cfg().MODEL.PIXEL_MEAN).round().astype(np.uint8)
     rows = slice(max(0, round(y - radius)), round(y + radius))
     image[rows, max(0, round(x - radius)) : round(x + radius)] = 255
@@ -163,7 +163,7 @@ def image_with_dot(x: float, y: float, radius: float) -> np.ndarray:
 
 
 def brightest(image: np.ndarray) -> tuple[float, float]:
-    """The (x, y) of the centre of all pixels of the highest value."""
+    """The (x, y) of the center of all pixels of the highest value."""
     values = image.astype(int).reshape(*image.shape[:2], -1).sum(axis=2)
     ys, xs = np.nonzero(values == values.max())
     return xs.mean() + 0.5, ys.mean() + 0.5
@@ -205,7 +205,7 @@ def test_peak_is_at_the_dot(folder: Path, monkeypatch: pytest.MonkeyPatch, subsa
         assert attention.weights.sum() == pytest.approx(1 - attention.padding, abs=1e-5)
         numbers = heat_map(attention, height=HEIGHT, width=WIDTH)
         assert numbers[int(y), int(x)] >= 240
-        # Beyond the outermost centres the value stays, so corners have a flat top up to the edge.
+        # Beyond the outermost centers the value stays, so corners have a flat top up to the edge.
         if left > 0 and right < SEEN_WIDTH:
             assert brightest(numbers) == pytest.approx((x, y), abs=1.5)
             # The same in the drawn image; the query's own dot is cyan, not red.
@@ -220,7 +220,7 @@ def test_padding_is_not_drawn_but_counted(folder: Path, monkeypatch: pytest.Monk
     predictor = make_predictor(folder, SUBSAMPLE=1)
     see_brightness(predictor, monkeypatch)
     detect(predictor, monkeypatch, [])
-    # Padding is grey: brighter than a black image, so most attention is there.
+    # Padding is gray: brighter than a black image, so most attention is there.
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     seen = compute_attention(predictor, black, points=[(9, 9)], blocks=[BACKBONE_BLOCK])
     (attention,) = seen.attentions
@@ -263,8 +263,8 @@ def test_queries_are_detections_and_keypoints(
     seen = compute_attention(predictor, image_with_dot(100, 100, 20), max_detections=2)
     assert not any(m._forward_pre_hooks for m in predictor.model.modules())
 
-    centres = [a.query for a in seen.attentions if a.block == BACKBONE_BLOCK]
-    points = [v for query in centres for v in (query.x, query.y)]
+    centers = [a.query for a in seen.attentions if a.block == BACKBONE_BLOCK]
+    points = [v for query in centers for v in (query.x, query.y)]
     assert points == pytest.approx([120, 125, 235, 97.5], abs=0.01)
     joints = [a for a in seen.attentions if a.block == HEAD_BLOCK]
     keypoints = seen.instances.pred_keypoints[:, :, :2].reshape(-1, 2).tolist()
@@ -293,15 +293,15 @@ def test_signed_weights_have_a_symmetric_scale(
     weights[0, 1, 1], weights[0, 3, 3] = -2.0, 1.0
     planted = replace(attention, weights=weights)
     numbers = heat_map(planted, height=HEIGHT, width=WIDTH)
-    # -2 and +1 on a scale of ±2; the centres of windows are not those of pixels.
+    # -2 and +1 on a scale of ±2; the centers of windows are not those of pixels.
     assert int(numbers.min()) == pytest.approx(0, abs=3)
     assert int(numbers.max()) == pytest.approx(191, abs=3)
     nothing = replace(attention, weights=np.zeros_like(weights))
     assert set(heat_map(nothing, height=9, width=9).ravel()) <= {127, 128}
-    colours = palette(signed=True)
-    assert colours[127:129, 3].max() < 0.1  # zero is transparent
-    assert colours[0, 3] == colours[255, 3]
-    assert colours[0, 2] > 2 * colours[0, 0]  # less than zero is blue
+    colors = palette(signed=True)
+    assert colors[127:129, 3].max() < 0.1  # zero is transparent
+    assert colors[0, 3] == colors[255, 3]
+    assert colors[0, 2] > 2 * colors[0, 0]  # less than zero is blue
 
 
 def test_user_errors(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,9 +111,9 @@ def write_dataset(folder: Path, count: int = 8) -> None:
         image = random.integers(90, 110, (SIZE, SIZE, 3)).astype(np.uint8)
         name = f"{number:03}.png"
         images.append({"id": number, "file_name": name, "height": SIZE, "width": SIZE})
-        for category, (w, h), colour in ((1, (14, 30), 230), (2, (18, 18), 10)):
+        for category, (w, h), color in ((1, (14, 30), 230), (2, (18, 18), 10)):
             x, y = (int(random.integers(0, SIZE - side)) for side in (w, h))
-            image[y : y + h, x : x + w] = colour
+            image[y : y + h, x : x + w] = color
             along = np.linspace(1, h - 1, 17)
             triplets = [v for t in along for v in (x + w // 2, y + int(t), 2)]
             person = category == 1

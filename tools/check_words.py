@@ -25,6 +25,9 @@ INSTEAD = {
     r"go(es|ing)? on (with|where|at|from|as)": "continue",
     r"(leave|leaves|leaving|left) out": "skip",
     r"seams?": "boundary",
+    r"(un)?colou(r|rs|red)": "color",
+    r"centre[sd]?": "center",
+    r"grey": "gray",
     r"classifiers? of (clips|videos)": "video classifier",
 }
 WORDS = re.compile(rf"\b({'|'.join(INSTEAD)})\b", re.IGNORECASE)

@@ -68,20 +68,20 @@ class Attention:
 
     @property
     def peak(self) -> float:
-        """Return the largest absolute weight, the end of the colour scale."""
+        """Return the largest absolute weight, the end of the color scale."""
         return float(np.abs(self.weights).max())
 
     def strongest(self, count: int) -> list[tuple[int, float, float, float]]:
         """Return the `count` largest absolute weights above an even share, strongest first.
 
-        Each is (time step, x, y, weight); x and y are the centre of its window.
+        Each is (time step, x, y, weight); x and y are the center of its window.
         """
         sizes = np.abs(self.weights).ravel()
         order = np.argsort(-sizes, kind="stable")[:count]
         above_even = sizes * (1 - self.padding) > self.even * sizes.sum()
         largest = np.unravel_index(order[above_even[order]], self.weights.shape)
         steps, rows, columns = largest
-        found = (steps, self.grid.x.centres()[columns], self.grid.y.centres()[rows])
+        found = (steps, self.grid.x.centers()[columns], self.grid.y.centers()[rows])
         return list(zip(*(v.tolist() for v in (*found, self.weights[largest])), strict=True))
 
 
@@ -255,7 +255,7 @@ def compute_attention(
     Args:
         image: (H, W, 3), BGR, uint8.
         points: queries, (x, y) in the image's continuous coordinates; a block of the keypoint
-            head takes those inside each detected box. Default: the centre of each detection, or
+            head takes those inside each detected box. Default: the center of each detection, or
             of the image without detections; in the keypoint head each keypoint.
         blocks: names in ``named_modules``; default: all.
         max_detections: number of detections to use, by score; None for all.
@@ -300,8 +300,8 @@ def compute_attention(
                 network_size=(1, *network_size),
                 size=(1, height, width),
             )
-            centre = Query(x=width / 2, y=height / 2, label="centre of the image")
-            queries = given or _centres(seen, top) or [centre]
+            center = Query(x=width / 2, y=height / 2, label="center of the image")
+            queries = given or _centers(seen, top) or [center]
             found = BlockInput(
                 name=name, block=block, features=features, grid=grid, queries=queries
             )
@@ -374,9 +374,9 @@ def compute_clip_attention(
     grid = Grid.of_frames(evidence.shape, strides=strides, subsample=1, **sizes)
     step, row, column = np.unravel_index(int(evidence.argmax()), evidence.shape)
     place = clip.point(
-        int(grid.time.centres()[step]),
-        float(grid.x.centres()[column]),
-        float(grid.y.centres()[row]),
+        int(grid.time.centers()[step]),
+        float(grid.x.centers()[column]),
+        float(grid.y.centers()[row]),
         label=_class_name(class_names, best),
     )
     return ClipAttention(
@@ -433,9 +433,9 @@ def _strides(resnet: Any, stage: str) -> tuple[int, int, int]:
     return 1, stride, stride
 
 
-def _centres(seen: ImageAttention, indices: Sequence[int]) -> list[Query]:
-    centres = seen.instances.pred_boxes.get_centers().tolist()
-    return [Query(x=centres[i][0], y=centres[i][1], label=seen.describe(i)) for i in indices]
+def _centers(seen: ImageAttention, indices: Sequence[int]) -> list[Query]:
+    centers = seen.instances.pred_boxes.get_centers().tolist()
+    return [Query(x=centers[i][0], y=centers[i][1], label=seen.describe(i)) for i in indices]
 
 
 def _keypoints(seen: ImageAttention, index: int, names: Sequence[str]) -> list[Query]:

@@ -20,7 +20,7 @@ class Query:
     """A point whose attention is computed.
 
     Args:
-        x, y: continuous coordinates in an image or a frame; the centre of pixel (3, 5) is
+        x, y: continuous coordinates in an image or a frame; the center of pixel (3, 5) is
             (3.5, 5.5).
         label: name in pictures.
         frame: number of the frame in the clip; an image has one frame.
@@ -74,7 +74,7 @@ class Clip:
         return self.point(frame, x, y)
 
     def point(self, frame: int, x: float, y: float, *, label: str = "") -> Query:
-        """Return the query at (x, y) of frame `frame` of the clip, labelled with its place."""
+        """Return the query at (x, y) of frame `frame` of the clip, labeled with its place."""
         place = f"frame {self.numbers[frame]} ({int(x)}, {int(y)})"
         return Query(frame=frame, x=x, y=y, label=f"{label}: {place}" if label else place)
 

@@ -1,7 +1,7 @@
 """The windows of a block's map in the coordinates of an image, or of the frames of a clip.
 
 Coordinates are Detectron2's: continuous, in pixels, x to the right and y down, with pixel (i, j)
-covering [i, i + 1) x [j, j + 1), so that its centre is at (i + 0.5, j + 0.5). Frame t of a clip
+covering [i, i + 1) x [j, j + 1), so that its center is at (i + 0.5, j + 0.5). Frame t of a clip
 covers [t, t + 1) in time; an image is a clip of one frame.
 """
 
@@ -19,7 +19,7 @@ class Axis:
     """One axis of the map: `length` positions, of which number i covers
     ``start + i * step`` to ``start + (i + 1) * step``, in pixels of the image.
 
-    Position i of x thus has its centre at ``start + (i + 0.5) * step``. j runs over x̂, whose
+    Position i of x thus has its center at ``start + (i + 0.5) * step``. j runs over x̂, whose
     positions are windows of `subsample` positions of x, the last one perhaps partial.
 
     Args:
@@ -46,12 +46,12 @@ class Axis:
         end = np.minimum(begin + self.step * self.subsample, self.end)
         return np.stack([begin, end], axis=1)[begin < self.end]
 
-    def centres(self) -> FloatArray:
-        """Return the centres of `windows`: (M,)."""
+    def centers(self) -> FloatArray:
+        """Return the centers of `windows`: (M,)."""
         return self.windows().mean(axis=1)
 
     def positions(self) -> FloatArray:
-        """Return the centres of all positions of x, including padding: (length,)."""
+        """Return the centers of all positions of x, including padding: (length,)."""
         return np.arange(0.5, self.length) * self.step + self.start
 
     def keys(self) -> FloatArray:
@@ -66,13 +66,13 @@ class Axis:
         return (first < end) & (first + self.step * self.subsample > begin)
 
     def spread(self, count: int) -> FloatArray:
-        """Return a matrix (count, M) that interpolates from the M centres to `count` even cells.
+        """Return a matrix (count, M) that interpolates from the M centers to `count` even cells.
 
-        The interpolation is linear, and constant beyond the outermost centres.
+        The interpolation is linear, and constant beyond the outermost centers.
         """
         cells = self.start + (np.arange(count) + 0.5) * (self.end - self.start) / count
-        centres = self.centres()
-        return np.stack([np.interp(cells, centres, unit) for unit in np.eye(len(centres))], axis=1)
+        centers = self.centers()
+        return np.stack([np.interp(cells, centers, unit) for unit in np.eye(len(centers))], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,7 @@ class Grid:
     def sample(self, weights: FloatArray, *, height: int, width: int) -> FloatArray:
         """Interpolate `weights` (M_y, M_x), one for each drawn window, over the box.
 
-        Returns (height, width), the values at the centres of that many cells of the box. They are
-        linear between the windows' centres, so a peak stays in its place.
+        Returns (height, width), the values at the centers of that many cells of the box. They are
+        linear between the windows' centers, so a peak stays in its place.
         """
         return self.y.spread(height) @ weights @ self.x.spread(width).T

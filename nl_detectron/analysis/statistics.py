@@ -18,7 +18,7 @@ region of a head. Queries in the padding do not count; keys there do. The figure
 | residual_ratio | ``||z - x|| / ||x||`` of the whole sample |
 | entropy | ``-sum_j p_ij log p_ij`` in nats; uniform: log M |
 | positions_90 | the fewest keys that hold 90 % of the weight; uniform: 0.9 M, rounded up |
-| distance | ``sum_j p_ij d_ij``, d the distance of the centres in pixels of the image |
+| distance | ``sum_j p_ij d_ij``, d the distance of the centers in pixels of the image |
 | frames | the same with the distance in frames of the clip |
 | divergence | Jensen-Shannon divergence of the weights of two queries, in bits, from 0 to 1 |
 | cosine | cosine distance ``1 - p_i . p_k / (|p_i| |p_k|)`` of the same |

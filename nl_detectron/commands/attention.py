@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""
-Images: the default queries are the centre of each detection, or of the image, for blocks in the
+Images: the default queries are the center of each detection, or of the image, for blocks in the
 backbone, and each keypoint of each person for blocks in the keypoint head. A --query counts in the
 keypoint head for each person whose box contains it. The files are DIR/<image>.png and
 DIR/index.html, which computes the attention of any clicked pixel without a network connection.

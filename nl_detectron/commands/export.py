@@ -33,7 +33,7 @@ only DIR/model.safetensors, with the exact weights and the classes. MODEL.WEIGHT
 running code.
 
 inputs and outputs, with any H, W, N, T and R:
-  backbone       image (N, 3, H, W), normalised and padded -> its maps by name
+  backbone       image (N, 3, H, W), normalized and padded -> its maps by name
   keypoint_head  regions (R, C, S, S) -> heatmaps (R, keypoints, 4S, 4S), logits
   detector       image (3, H, W), resized, values 0 to 255 -> pred_boxes (R, 4) in its pixels,
                  scores, pred_classes, pred_masks (R, 1, 28, 28) inside the boxes, ...

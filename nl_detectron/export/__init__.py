@@ -2,7 +2,7 @@
 
 | part | input | outputs |
 |---|---|---|
-| backbone | ``image`` (N, 3, H, W), normalised and padded | its maps by name |
+| backbone | ``image`` (N, 3, H, W), normalized and padded | its maps by name |
 | keypoint_head | ``regions`` (R, C, S, S), R = 0 included | ``heatmaps`` (R, K, 4S, 4S), logits |
 | detector | ``image`` (3, H, W), pixels as the model takes them | ``pred_boxes``, ``scores``, ... |
 | classifier | ``clips`` (N, 3, T, H, W), uint8 in RGB | ``scores`` (N, classes), probabilities |
@@ -10,7 +10,7 @@
 N, T, H, W and R are free. TorchScript files are traces and return a dict; the outputs of ONNX files
 have the same names. A detector takes one resized image. It returns boxes in pixels of that image,
 and masks as Detectron2's heads do, relative to their boxes. Resizing the image and
-``detectron2.modeling.postprocessing`` are not in the file. A video classifier normalises its clips
+``detectron2.modeling.postprocessing`` are not in the file. A video classifier normalizes its clips
 and returns scores for each clip. Reading and scaling clips, and pooling the views of a video
 (TEST.VIEW_POOLING), are not in the file.
 

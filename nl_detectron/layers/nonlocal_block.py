@@ -53,7 +53,7 @@ class NonLocalBlock(CNNBlockBase):
         dims: number of spatial axes: 1, 2 or 3. With 3, the first is time.
         axes: what i sees in 3-D: "spacetime" everything, "space" its own frame, "time" its own
             place, which is not pooled. Frames or places then attend separately, as independent
-            inputs: the normalisation and the statistics of GN are those of one of them.
+            inputs: the normalization and the statistics of GN are those of one of them.
         frames: in 3-D, the number of consecutive time steps that attend to each other; 0 for all.
         init_std: initial standard deviation of the weights. The official code's 0.01 suits 1024
             channels. With fewer, the products theta . phi start near zero and learn slowly, and

@@ -63,7 +63,7 @@ def _draw_frames(
     """Draw the middle frame of each time step, and the query's own frame for its time step."""
     (height, width), query = clip.size, attention.query
     own = attention.grid.step(query.frame)
-    shown = attention.grid.time.centres().astype(int)
+    shown = attention.grid.time.centers().astype(int)
     shown[own] = query.frame
 
     def place(step: int, x: float = 0.0, y: float = 0.0) -> tuple[float, float]:

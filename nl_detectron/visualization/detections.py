@@ -22,7 +22,7 @@ def draw_instances(
 ) -> np.ndarray:
     """Draw boxes, masks, skeletons and labels on `image` (H, W, 3), RGB; enlarge a small image.
 
-    With `video`, an object keeps its colour from frame to frame.
+    With `video`, an object keeps its color from frame to frame.
     """
     short, long = sorted(image.shape[:2])
     factor = max(1, min(round(SHORT_SIDE / short), LONG_SIDE // long))

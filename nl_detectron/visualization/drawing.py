@@ -14,10 +14,10 @@ from matplotlib.patheffects import withStroke
 
 from ..analysis.attention import Attention, ImageAttention
 
-QUERY_COLOUR = "#00e5ff"
-VEIL = 0.4  # darkening and greying of the image below a heat map
-BELOW_SCALE = "#3a3d42"  # a dark image's colour, below the transparent end of the colour bar
-LEAST_PEAK = 4  # smallest end of the colour scale, as a multiple of an even share
+QUERY_COLOR = "#00e5ff"
+VEIL = 0.4  # darkening and graying of the image below a heat map
+BELOW_SCALE = "#3a3d42"  # a dark image's color, below the transparent end of the color bar
+LEAST_PEAK = 4  # smallest end of the color scale, as a multiple of an even share
 LEAST_SHARE = 0.001  # smallest share of a time step that is written out
 HEAT_SIDE = 256  # side of a heat map before scaling
 COLUMNS = 4  # largest number in a sheet
@@ -30,7 +30,7 @@ EMPTY = {"xticks": [], "yticks": [], "frame_on": False}
 
 
 def palette(*, signed: bool, opacity: float = 0.9) -> np.ndarray:
-    """Return the 256 colours of a heat map: (256, 4), RGBA from 0 to 1.
+    """Return the 256 colors of a heat map: (256, 4), RGBA from 0 to 1.
 
     Without sign they go from weight 0 to `scale_end`, with sign from minus to plus `scale_end`:
     blue is negative, red positive. Opacity grows with the distance from zero.
@@ -38,15 +38,15 @@ def palette(*, signed: bool, opacity: float = 0.9) -> np.ndarray:
     steps = np.linspace(-1 if signed else 0, 1, 256)
     if signed:
         # The middle of the scale is transparent, so only its two arms are used.
-        colours = colormaps["RdBu_r"](0.5 + np.sign(steps) * (0.25 + 0.2 * np.abs(steps)))
+        colors = colormaps["RdBu_r"](0.5 + np.sign(steps) * (0.25 + 0.2 * np.abs(steps)))
     else:
-        colours = colormaps["inferno"](0.15 + 0.85 * steps)
-    colours[:, 3] = opacity * np.abs(steps) ** 0.6
-    return colours
+        colors = colormaps["inferno"](0.15 + 0.85 * steps)
+    colors[:, 3] = opacity * np.abs(steps) ** 0.6
+    return colors
 
 
 def scale_end(attention: Attention) -> float:
-    """Return the weight of the strongest colour: the peak, unless attention is nearly even.
+    """Return the weight of the strongest color: the peak, unless attention is nearly even.
 
     A map that is even to a few % must look flat, not full of peaks.
     """
@@ -85,8 +85,8 @@ def draw_frame(
         offset: x and y of the frame's upper left corner there.
     """
     (height, width), (left, top), (x0, y0, x1, y1) = size, offset, attention.grid.box
-    grey = image.mean(axis=2, keepdims=True)
-    veiled = np.round((1 - VEIL) * (0.5 * image + 0.5 * grey)).astype(np.uint8)
+    gray = image.mean(axis=2, keepdims=True)
+    veiled = np.round((1 - VEIL) * (0.5 * image + 0.5 * gray)).astype(np.uint8)
     axes.imshow(veiled, extent=(left, left + width, top + height, top), interpolation="bilinear")
     return axes.imshow(
         heat_map(attention, height=HEAT_SIDE, width=HEAT_SIDE, step=step),
@@ -104,7 +104,7 @@ def format_weight(attention: Attention, weight: float) -> str:
 
 
 def explain(attention: Attention) -> str:
-    """Return one line about the colour scale, with the numbers at its ends."""
+    """Return one line about the color scale, with the numbers at its ends."""
     if attention.signed:
         text = f"signed weights f/C (no softmax), on a symmetric scale, ±{attention.peak:.3g}"
     else:
@@ -206,7 +206,7 @@ def draw_arrow(
 def draw_query(axes: Axes, x: float, y: float) -> None:
     """Draw the dot of the query."""
     outline = [withStroke(linewidth=2.5, foreground="black")]
-    axes.plot(x, y, "o", ms=6, mfc=QUERY_COLOUR, mec="black", path_effects=outline)
+    axes.plot(x, y, "o", ms=6, mfc=QUERY_COLOR, mec="black", path_effects=outline)
 
 
 def zoomed(attention: Attention, width: int, height: int) -> tuple[float, float, float, float]:

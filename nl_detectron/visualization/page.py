@@ -89,7 +89,7 @@ class Page:
                 "numbers": numbers,
                 "scores": scores,
                 "queries": [[query.label, query.frame, query.x, query.y] for query in queries]
-                or [["centre of the image", 0, width / 2, height / 2]],
+                or [["center of the image", 0, width / 2, height / 2]],
                 "inputs": [_block_input(seen) for seen in blocks],
             }
         )

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 COUNT = 5
 """Largest number of classes to draw."""
 
-# Okabe and Ito's colours, distinct for any colour vision; grey is any other class.
-_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167))
+# Okabe and Ito's colors, distinct for any color vision; gray is any other class.
+_COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167))
 _OTHER, _TEXT, _CURSOR = (150, 150, 150), (255, 255, 255), (255, 255, 255)
 _VEIL = 0.65  # darkening of the frame below bars and strip
 _LEAST_ROW = 11  # in pixels: the font of a lower row is unreadable
@@ -22,7 +22,7 @@ _FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 class ScoreOverlay:
     """Overlay of a frame: bars of the best classes at the top left, a strip of scores below.
 
-    The strip has scores from 0 at the lower edge to 1 at the upper edge, in the colours of the
+    The strip has scores from 0 at the lower edge to 1 at the upper edge, in the colors of the
     bars; a vertical line marks the frame. A frame too small for `COUNT` readable bars has fewer.
 
     Args:
@@ -34,7 +34,7 @@ class ScoreOverlay:
     def __init__(self, size: tuple[int, int], classes: Sequence[str], best: Sequence[int]) -> None:
         height, width = size
         self.classes = classes
-        self.colours = dict(zip(best, _COLOURS, strict=False))
+        self.colors = dict(zip(best, _COLORS, strict=False))
         self.strip_height = max(8, height // 7)
         room = (height - self.strip_height) // (COUNT + 1)  # the last part stays free
         self.row_height = max(_LEAST_ROW, min(room, height // 16 + 8, width // 16))
@@ -54,12 +54,12 @@ class ScoreOverlay:
         self._strip[:] = 0
         columns = np.arange(self.width)
         at = (columns + 0.5) / self.width
-        for c, colour in self.colours.items():
+        for c, color in self.colors.items():
             values = np.interp(at, times, scores[:, c])
             rows = np.round((1 - values) * (self.strip_height - 1))
             line = np.stack([columns, rows], axis=1).astype(np.int32)
             thickness = max(1, self.strip_height // 30)
-            cv2.polylines(self._strip, [line], False, colour, thickness, cv2.LINE_AA)
+            cv2.polylines(self._strip, [line], False, color, thickness, cv2.LINE_AA)
 
     def draw(self, frame: np.ndarray, scores: np.ndarray, position: float) -> np.ndarray:
         """Return `frame`, RGB uint8 (H, W, 3), with the bars of `scores` (C,) and the strip.
@@ -83,7 +83,7 @@ class ScoreOverlay:
             top, length = row * self.row_height, round(float(scores[c]) * self.bars_width)
             if length:
                 box = (0, top + 1, length - 1, top + self.row_height - 2)
-                draw.rectangle(box, fill=tuple(v * 2 // 3 for v in self.colours.get(c, _OTHER)))
+                draw.rectangle(box, fill=tuple(v * 2 // 3 for v in self.colors.get(c, _OTHER)))
             percent, name = f"{100 * scores[c]:.0f}", self.classes[c]
             text = f"{percent} %  {name}"
             if self._font.getlength(text) + 3 > self.bars_width:

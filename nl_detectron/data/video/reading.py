@@ -43,7 +43,7 @@ def read_frames(
         indices: T frame numbers from 0 in the order of presentation, in any order, also repeated.
             Each frame is decoded once.
         info: result of `probing.probe`.
-        size: height and width to scale frames to during colour conversion; default: the video's.
+        size: height and width to scale frames to during color conversion; default: the video's.
         window: part to keep of each scaled frame.
 
     Raises:

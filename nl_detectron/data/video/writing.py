@@ -25,7 +25,7 @@ _TICK = Fraction(1, 90_000)  # seconds, MPEG's clock: a multiple for all usual r
 class VideoWriter:
     """Video writer that keeps the display times of frames; a context manager.
 
-    An odd height or width grows by one pixel, since the encoders take colours of 2 x 2 pixels.
+    An odd height or width grows by one pixel, since the encoders take colors of 2 x 2 pixels.
 
     Args:
         path: file to write, in a format of `CODECS`; an existing one is replaced.

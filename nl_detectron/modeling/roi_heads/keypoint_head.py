@@ -38,7 +38,7 @@ class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
         options: NonLocalOptions,
         **kwargs: Any,
     ) -> None:
-        # The stock head initialises all weights that it finds: blocks must come afterwards.
+        # The stock head initializes all weights that it finds: blocks must come afterwards.
         super().__init__(input_shape, num_keypoints=num_keypoints, conv_dims=conv_dims, **kwargs)
         places = range(every_convs, len(conv_dims) + 1, every_convs) if every_convs else ()
         blocks = {f"conv_fcn_relu{n}": build_block(conv_dims[n - 1], options) for n in places}

@@ -1,4 +1,4 @@
-"""Sprites of coloured polygons, and a super-sampled canvas.
+"""Sprites of colored polygons, and a super-sampled canvas.
 
 Coordinates are continuous image pixels: pixel ``i`` covers ``[i, i + 1)``, x to the right and y
 down. A sprite has its own unit and stands on the origin until it is placed.
@@ -22,7 +22,7 @@ _FRACTION_BITS = 4
 
 
 def mix(a: Color, b: Color, t: float) -> Color:
-    """Return the colour at `t` on the way from `a` (0) to `b` (1)."""
+    """Return the color at `t` on the way from `a` (0) to `b` (1)."""
     return tuple(round(p + (q - p) * t) for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
@@ -66,7 +66,7 @@ def polygon(*points: Point) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Part:
-    """Polygons of one colour; a border is drawn around all of them before any is filled."""
+    """Polygons of one color; a border is drawn around all of them before any is filled."""
 
     color: Color
     polygons: tuple[np.ndarray, ...]
@@ -188,7 +188,7 @@ def _shade(pixels: np.ndarray, sprite: Sprite) -> None:
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
-    """Return `points` as OpenCV's fixed-point numbers, which count from sub-pixel centres."""
+    """Return `points` as OpenCV's fixed-point numbers, which count from sub-pixel centers."""
     return np.rint((points * SCALE - 0.5) * (1 << _FRACTION_BITS)).astype(np.int32)
 
 

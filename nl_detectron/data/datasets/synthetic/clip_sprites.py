@@ -14,7 +14,7 @@ _SPARK: Color = (255, 246, 214)
 
 
 def balloon(rng: np.random.Generator) -> Sprite:
-    """Return a hot-air balloon of two colours in stripes; the origin is under its basket."""
+    """Return a hot-air balloon of two colors in stripes; the origin is under its basket."""
     a, b = (CLOTHES[i] for i in rng.choice(9, 2, replace=False))
     b = b if rng.random() < 0.5 else (250, 246, 236)
     y, half, mouth = -0.62, 0.38, -0.2

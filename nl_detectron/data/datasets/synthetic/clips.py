@@ -6,8 +6,8 @@
 - *motion*: a single frame has no information. Balloons that hover, sway and bob look the same and
   have the same distribution of places at any moment; only their motion differs.
 - *relation*: neither a single frame nor a sum over frames and places has information. Two signals,
-  at opposite sides and in moments that no temporal pooling joins, have one colour or two. Every
-  colour is equally frequent, first or second, at the left or at the right, in both classes of a
+  at opposite sides and in moments that no temporal pooling joins, have one color or two. Every
+  color is equally frequent, first or second, at the left or at the right, in both classes of a
   pair; so are the times and the places. Only the match between the two tells the class, a product
   between places.
 
@@ -38,7 +38,7 @@ SPLITS = ("train", "val")
 Place = tuple[float, float]
 
 COLORS: tuple[Color, ...] = ((230, 48, 48), (250, 214, 44), (46, 186, 84), (66, 104, 240))
-"""Colours of the signals."""
+"""Colors of the signals."""
 
 _BURSTS = (13.0, 34.0)  # of fireworks, along y
 
@@ -290,7 +290,7 @@ def _fireworks(rng: np.random.Generator, *, match: bool) -> Scene:
 
 
 def _signals(rng: np.random.Generator, *, match: bool) -> tuple[list[tuple[int, int]], list[Color]]:
-    """Return the moments of the left and of the right signal, and their colours."""
+    """Return the moments of the left and of the right signal, and their colors."""
     moments = [_MOMENTS[i] for i in rng.permutation(2)]
     left = rng.integers(len(COLORS))
     right = left if match else (left + rng.integers(1, len(COLORS))) % len(COLORS)

@@ -98,8 +98,8 @@ def mask_to_polygons(mask: np.ndarray) -> list[np.ndarray]:
     A cut joins a hole to its surrounding polygon. It runs in both directions and encloses no area,
     so formats that have polygons only keep the hole.
     """
-    # OpenCV's contours join the centres of the outermost sub-pixels, half a sub-pixel inside the
-    # edge. On a grid of corners instead of centres, they are the edge itself.
+    # OpenCV's contours join the centers of the outermost sub-pixels, half a sub-pixel inside the
+    # edge. On a grid of corners instead of centers, they are the edge itself.
     corners = cv2.dilate(
         np.pad(mask.astype(np.uint8), (0, 1)), np.ones((2, 2), np.uint8), anchor=(1, 1)
     )

@@ -11,7 +11,7 @@ from .canvas import Color, ellipse, mix
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of one place at one time of day."""
+    """Colors of one place at one time of day."""
 
     sky_top: Color
     sky_low: Color
@@ -113,7 +113,7 @@ def _gradient(a: Color, b: Color, t: np.ndarray) -> np.ndarray:
 def _lay(
     image: np.ndarray, color: Color, shapes: Sequence[np.ndarray], opacity: float, blur: float
 ) -> None:
-    """Draw polygons of one colour on a float image, their edges blurred by `blur` pixels."""
+    """Draw polygons of one color on a float image, their edges blurred by `blur` pixels."""
     alpha = np.zeros(image.shape[:2], np.float32)
     for shape in shapes:
         cv2.fillPoly(alpha, [np.rint((shape - 0.5) * 16).astype(np.int32)], opacity, shift=4)

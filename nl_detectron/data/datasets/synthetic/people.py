@@ -1,7 +1,7 @@
 """People with the 17 keypoints of COCO.
 
 The way a person faces determines left and right, as in a photograph: seen from the front, the left
-arm is on the right of the image; seen from behind, on the left. No colour marks a side, so a
+arm is on the right of the image; seen from behind, on the left. No color marks a side, so a
 mirrored image is a valid image.
 """
 
@@ -53,7 +53,7 @@ def person(rng: np.random.Generator, *, back: bool = False) -> Sprite:
 
     Args:
         rng: source of all choices.
-        back: seen from behind; the nose and the eyes are then not labelled.
+        back: seen from behind; the nose and the eyes are then not labeled.
     """
     skin, hair = _pick(rng, SKINS), _pick(rng, HAIRS)
     shirt, trousers = (CLOTHES[i] for i in rng.choice(len(CLOTHES), 2, replace=False))
@@ -171,7 +171,7 @@ def _head(
 
 
 def _on_head(joints: Joints, points: np.ndarray) -> np.ndarray:
-    """Move points from a head that is upright, with its centre at the origin, onto the head."""
+    """Move points from a head that is upright, with its center at the origin, onto the head."""
     head = joints["head", 0]
     up = head - joints["neck", 0]
     x, y = up / np.linalg.norm(up)
