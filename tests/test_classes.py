@@ -20,9 +20,7 @@ from nl_detectron.commands import demo
 from nl_detectron.commands import export as export_command
 from nl_detectron.config import load_config
 from nl_detectron.data.catalog import class_metadata, read_class_names
-from nl_detectron.engine import argument_parser, main
-from nl_detectron.engine.predictor import Predictor
-from nl_detectron.engine.video_predictor import VideoPredictor
+from nl_detectron.engine import Predictor, VideoPredictor, argument_parser, main
 from nl_detectron.utils.errors import ConfigError, UserError
 
 NAMES = ["red cell", "platelet"]

@@ -19,9 +19,8 @@ from nl_detectron.config import (
     load_config,
     load_lazy_config,
 )
-from nl_detectron.engine import Trainer
+from nl_detectron.engine import Predictor, Trainer
 from nl_detectron.engine.defaults import prepare
-from nl_detectron.engine.predictor import Predictor
 from nl_detectron.utils.errors import ConfigError, UserError
 
 BACKBONE = "MODEL.RESNETS.NON_LOCAL"

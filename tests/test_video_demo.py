@@ -20,8 +20,7 @@ from nl_detectron.config import load_config
 from nl_detectron.data import inputs
 from nl_detectron.data.video.probing import probe
 from nl_detectron.data.video.windows import SlidingWindows
-from nl_detectron.engine.predictor import Predictor
-from nl_detectron.engine.video_predictor import VideoPredictor
+from nl_detectron.engine import Predictor, VideoPredictor
 from nl_detectron.utils.errors import ConfigError, DataError, UserError
 from nl_detectron.visualization.video_scores import ScoreOverlay
 

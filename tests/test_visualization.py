@@ -30,7 +30,7 @@ from nl_detectron.analysis.attention import (
 )
 from nl_detectron.analysis.statistics import AttentionStatistics, given_regions
 from nl_detectron.commands import attention as command
-from nl_detectron.engine.predictor import Predictor
+from nl_detectron.engine import Predictor
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.utils.errors import UserError, run_script
 from nl_detectron.visualization import drawing

@@ -1,7 +1,7 @@
 """Predictions for images: from a config and its weights in three lines.
 
 ```python
-from nl_detectron.engine.predictor import Predictor
+from nl_detectron.engine import Predictor
 predict = Predictor("configs/quickstart.yaml", weights="output/quickstart/model_final.pth")
 people = predict("people.jpg")
 street, beach = predict(["street.jpg", "beach.jpg"])

@@ -1,7 +1,7 @@
 """Predictions for videos: from a config and its weights in three lines.
 
 ```python
-from nl_detectron.engine.video_predictor import VideoPredictor
+from nl_detectron.engine import VideoPredictor
 predict = VideoPredictor("configs/quickstart_video.yaml", weights="model_final.pth")
 juggling = predict("juggling.mp4")
 street, beach = predict(["street.mp4", "beach.mp4"])
