@@ -157,6 +157,27 @@ def test_wrong_python_gives_one_line_error(tree):
         assert str(python) in errors[0]
 
 
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        ("test", ["-m pytest tests"]),
+        ("lint", ["ruff check", "mypy", "lint-imports"]),
+        ("docs", ["mkdocs build --strict", "output/site"]),
+        ("bench", ["tools/benchmark.py"]),
+        ("quickstart", ["output/quickstart", "output/quickstart/demo"]),
+        ("quickstart-video", [f"output/quickstart-video/{x}" for x in ("demo", "without-block")]),
+    ],
+)
+def test_targets_install_first_and_write_to_their_folders(target, parts):
+    def make(*arguments):
+        return subprocess.check_output(["make", *arguments], cwd=ROOT, text=True)
+
+    setup, _, rest = make("--dry-run", target).partition("setup_env.py")
+    assert ".venv" not in setup
+    assert all(part in rest for part in parts)
+    assert f"make {target} " in make("help")
+
+
 def test_constraints_pin_the_whole_environment():
     """Return every installed package that the setup requires, with its version."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
