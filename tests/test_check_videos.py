@@ -74,7 +74,7 @@ def test_invalid_list_entries_are_reported(folder: Path) -> None:
 @pytest.fixture
 def registered(folder: Path) -> None:
     (folder / "train.txt").write_text("a.mp4 0\na.webm 1\n")
-    (folder / "val.txt").write_text("a.avi 0\na.webm 1\n")
+    (folder / "val.txt").write_text("a.avi 0\na.webm 1\ngone.mp4 1\n")
     for split in ("train", "val"):
         register_videos(f"v_{split}", folder / f"{split}.txt", folder, classes=["p", "q"])
 
@@ -93,6 +93,7 @@ def test_tool_checks_lists_datasets_and_charades(
     (folder / "list.txt").write_text("late.mp4 0\n")
     assert tool(folder / "list.txt", folder) == (1, ["unreadable-video"])
     assert tool("v_train") == (0, [])
+    assert tool("v_val") == (0, ["missing-video"])
     shutil.copy(folder / "a.mp4", tmp_path / "AB.mp4")
     write_charades(tmp_path, "train", [("AB", "c000 0 1;c001 0 1"), ("CD", "")])
     assert tool(tmp_path / "Charades_v1_train.csv", tmp_path) == (0, ["missing-video"])
