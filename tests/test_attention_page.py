@@ -1,4 +1,4 @@
-"""The page of attention, clicked through in a browser: an image is a clip of one frame."""
+"""The attention page: clicks in a browser, compared with the model, and what its file holds."""
 
 import json
 import re
@@ -28,6 +28,8 @@ from nl_detectron.modeling.attention_rows import AttentionRows, distances, share
 from nl_detectron.visualization import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")
+# Uses the page's own functions and state; its `at` returns the element of an id.
 DRIVE = """
 <script>
 ready.then(async () => {
@@ -69,9 +71,9 @@ ready.then(async () => {
   point("click", stage, 0.45 * width * scale, 0.7 * height * scale, { shiftKey: true });
   note();
   press("Escape");
-  // Where the stage is reddest.
   if (PLANTED) moveFrame(3 - state.frame);
-  press("a");
+  press("a");  // hides the arrows
+  // Where the stage is reddest.
   const pixels = stage.getContext("2d").getImageData(0, 0, stage.width, stage.height).data;
   let [best, reddest] = [-1, []];
   for (let k = 0; k < stage.width * stage.height; k++) {
@@ -113,7 +115,7 @@ def browse(page: Page, folder: Path, *, width: int = 1400, planted: bool = False
     return report
 
 
-def at(blocks: Sequence[BlockInput], name: str, query: Sequence[float]) -> BlockInput | None:
+def input_at(blocks: Sequence[BlockInput], name: str, query: Sequence[float]) -> BlockInput | None:
     """The input of a block at a query: that of the smallest region there."""
     inside = [b for b in blocks if b.name == name and b.grid.contains(*query[1:])]
     areas = [(b.grid.x.end - b.grid.x.start) * (b.grid.y.end - b.grid.y.start) for b in inside]
@@ -121,14 +123,14 @@ def at(blocks: Sequence[BlockInput], name: str, query: Sequence[float]) -> Block
 
 
 def check(report: list[Any], blocks: Sequence[BlockInput], size: tuple[int, int]) -> None:
-    """Compare the page's text in each state with the model."""
+    """Compare weights, queries and layout of each state of the page with the model."""
     height, width = size
     for state in report:
         assert state["scroll"] == [0, 0]
         assert state["wide"] <= 0
         for shown in state["blocks"]:
             frame, x, y = state["queries"][0]
-            seen = at(blocks, shown["name"], state["queries"][0])
+            seen = input_at(blocks, shown["name"], state["queries"][0])
             if seen is None:
                 assert "region" in shown["text"]
                 continue
@@ -139,16 +141,17 @@ def check(report: list[Any], blocks: Sequence[BlockInput], size: tuple[int, int]
             )
             weights = [weight for *_, weight in attention.strongest(3)]
             assert shown["top"] == pytest.approx(weights, rel=0.02)
-    _, clicked, moved, in_block, compared, _ = report
+    _, clicked, moved, in_block, compared, escaped = report
     assert clicked["queries"][0][1:] == pytest.approx([0.8 * width, 0.4 * height], abs=1.5)
-    first = at(blocks, blocks[0].name, clicked["queries"][0])
+    first = input_at(blocks, blocks[0].name, clicked["queries"][0])
     assert first
     step = clicked["queries"][0][1] - moved["queries"][0][1]
     assert step == pytest.approx(first.grid.x.step)
     assert in_block["queries"][0][0] == in_block["frame"]
     assert in_block["queries"][0][1:] == pytest.approx([width / 2, height / 2], abs=1.5)
     assert compared["queries"][1][1:] == pytest.approx([0.45 * width, 0.7 * height], abs=1.5)
-    # How much two places differ.
+    assert escaped["queries"][1] is None
+    # How much two places differ, if they see the same keys.
     rows = AttentionRows(first.block, first.features)
     weights, keys = rows.at([first.grid.position(int(f), x, y) for f, x, y in compared["queries"]])
     if torch.equal(keys[0], keys[1]):
@@ -158,7 +161,7 @@ def check(report: list[Any], blocks: Sequence[BlockInput], size: tuple[int, int]
         assert compared["blocks"][0]["difference"] is None
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")
+@needs_chromium
 @pytest.mark.parametrize(
     ("pairwise", "keys", "width"),
     [
@@ -174,7 +177,7 @@ def test_clips_in_a_browser(
     is_planted = pairwise == "embedded_gaussian"
     if is_planted:
         see_brightness(model)
-    clip = clip_with_dot(3, 75, 45 if is_planted else 20)
+    clip = clip_with_dot(3, 75, 45)
     seen = compute_clip_attention(model, clip)
     page = Page(title="a < b", arrows=3)
     page.add_clip(seen, queries=[clip.query(START + STRIDE, 10.5, 20.5)])
@@ -186,11 +189,11 @@ def test_clips_in_a_browser(
         assert report[-1]["red"] == pytest.approx((75, 45), abs=8)  # the middle of a window
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium, which Debian's package has")
+@needs_chromium
 @pytest.mark.parametrize(
     ("pairwise", "boxes", "width"),
     [
-        ("embedded_gaussian", [[40, 30, 320, 240], [200.0, 60, 320, 190]], 1400),
+        ("embedded_gaussian", [[40, 30, 320, 240], [200, 60, 320, 190]], 1400),
         ("dot_product", [], 500),
     ],
 )
@@ -224,20 +227,19 @@ def test_the_page_needs_no_network() -> None:
     page.add_clip(replace(seen, clip=replace(clip, file=Path("</script>.mp4"))))
     text = page.html()
     assert "a &lt; b" in text
-    assert text.count("</script>") == 2
+    assert text.count("</script>") == 2  # of the data and of the code: names are escaped
     assert "__" not in re.sub(r'<script type="application/json".*?</script>', "", text, flags=re.S)
-    assert not re.search(r"(src|href)\s*=\s*[\"']?(?!data:|\$)\w+:", text)
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(?!data:|\$)(\w+:|//)", text)
     assert "url(" not in text
     assert "@import" not in text
 
 
-def test_page_stores_no_redundant_channels(tmp_path: Path) -> None:
-    """It has no more channels than the products need."""
+def test_page_stores_no_redundant_channels() -> None:
     _, model = network()
     clip = clip_with_dot(3, 60, 45)
     seen = compute_clip_attention(model, clip)
     (block,) = seen.blocks
-    with torch.no_grad():
+    with torch.no_grad():  # theta gets rank 2
         block.block.theta.weight[2:] = block.block.theta.weight[:1]
         block.block.theta.bias.zero_()
     page = Page(title="a")

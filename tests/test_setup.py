@@ -162,9 +162,9 @@ def test_wrong_python_gives_one_line_error(tree):
     [
         ("test", ["-m pytest tests"]),
         ("lint", ["ruff check", "mypy", "lint-imports"]),
-        ("docs", ["mkdocs build --strict", "output/site"]),
+        ("docs", ["mkdocs build --strict"]),
         ("bench", ["tools/benchmark.py"]),
-        ("quickstart", ["output/quickstart", "output/quickstart/demo"]),
+        ("quickstart", ["OUTPUT_DIR output/quickstart", "--output output/quickstart/demo"]),
         ("quickstart-video", [f"output/quickstart-video/{x}" for x in ("demo", "without-block")]),
     ],
 )

@@ -25,9 +25,10 @@ INSTEAD = {
     r"go(es|ing)? on (with|where|at|from|as)": "continue",
     r"(leave|leaves|leaving|left) out": "skip",
     r"seams?": "boundary",
-    r"(un)?colou(r|rs|red)": "color",
-    r"centre[sd]?": "center",
+    r"\w*colour\w*": "color",
+    r"centre\w*": "center",
     r"grey": "gray",
+    r"(normal|initial)is\w*": "normalize, initialize",
     r"classifiers? of (clips|videos)": "video classifier",
 }
 WORDS = re.compile(rf"\b({'|'.join(INSTEAD)})\b", re.IGNORECASE)

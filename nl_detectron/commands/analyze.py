@@ -36,7 +36,7 @@ examples:
   %(prog)s --config-file Kinetics/i3d_R_50_NL5_8x8.yaml --json
   other blocks, as KEY VALUE:
     %(prog)s --config-file COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml \\
-        MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS "[[],[],[0,-2],[]]\"""",
+        MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS '[[],[],[0,-2],[]]'""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     new.add_argument(
