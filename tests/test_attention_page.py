@@ -1,4 +1,4 @@
-"""The attention page: clicks in a browser, compared with the model, and what its file holds."""
+"""The attention page: its file, and clicks in a browser compared with the model."""
 
 import json
 import re
