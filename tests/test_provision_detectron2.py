@@ -79,9 +79,9 @@ def test_installs_detectron2_alone_under_its_own_name(bare, is_interrupted):
     assert (bare.site_packages / "detectron2/__init__.py").read_bytes() == INIT.replace(
         b"LabGym.", b""
     )
-    licences = bare.site_packages / "detectron2-0.6.dist-info" / "licenses"
-    assert "Apache License" in (licences / "LICENSE").read_text()
-    notice = (licences / "NOTICE").read_text()
+    licenses = bare.site_packages / "detectron2-0.6.dist-info" / "licenses"
+    assert "Apache License" in (licenses / "LICENSE").read_text()
+    notice = (licenses / "NOTICE").read_text()
     assert all(part in notice for part in (tool.SOURCE, tool.SHA256, "Change:"))
     assert bare.run("-c", "import detectron2; print(detectron2.get_cfg())").stdout == "LabGym\n"
     assert bare.run("-m", "pip", "freeze").stdout.strip() == "detectron2==0.6"

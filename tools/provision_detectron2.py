@@ -27,7 +27,7 @@ Detectron2, copyright (c) Facebook, Inc. and its affiliates, under the Apache Li
 
 Source: the folder LabGym/detectron2 of the PyPI wheel {SOURCE}, sha256
 {SHA256}.
-Nothing else of that wheel is here; LabGym itself is under another licence.
+Nothing else of that wheel is here; LabGym itself is under another license.
 
 Change: LabGym's name for the package, LabGym.detectron2, is detectron2 again in every Python
 file, which makes these files equal to Detectron2's own (commit 59d9fb1b, January 2024).

@@ -89,7 +89,7 @@ def main() -> None:
     make_venv(uv)
     print(f"[2/3] packages by {'uv' if uv else 'pip'}: about 6 GB, a few minutes", flush=True)
     install_packages(uv)
-    print("[3/3] Detectron2", flush=True)
+    print("[3/3] Detectron2: an existing one, or the copy in the PyPI wheel LabGym", flush=True)
     run(PYTHON, ROOT / "tools" / "provision_detectron2.py")
     STAMP.write_text(fingerprint(), encoding="utf-8")
     print("setup: done")
