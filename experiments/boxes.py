@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.modeling.meta_arch import GeneralizedRCNN
 from numpy.typing import NDArray
 from torch import nn
 
@@ -143,28 +141,22 @@ PLAN = Plan(
 def run_trial(trial: Trial, output: Path) -> Outcome:
     """Train the detector of `trial`, save its weights under `output`, and measure it."""
     cfg = PLAN.cfg(trial, output)
-    return run_detector(
-        trial, cfg, build=build, draw=draw_of(trial), score=score, cost=cost_of(cfg)
-    )
+    return run_detector(cfg, build=build, draw=draw_of(trial), score=score, cost=cost_of(cfg))
 
 
 def draw_of(trial: Trial) -> Draw:
     return partial(draw_scene, task=trial.task, distance=trial.distance or 0)
 
 
-def build(cfg: CfgNode) -> GeneralizedRCNN:
+def build(cfg: CfgNode) -> nn.Module:
     """Build the detector of `cfg` with the weights of MODEL.WEIGHTS that fit.
 
     The classifier of the task ``colors`` fits that of ``match``: both have 8 classes.
     """
     model = build_model(cfg)
     nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=_CLASS_STD)
-    if cfg.MODEL.WEIGHTS:
-        own = model.state_dict()
-        saved = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
-        fits = {k: v for k, v in saved.items() if k in own and own[k].shape == v.shape}
-        model.load_state_dict(fits, strict=False)
-    return cast(GeneralizedRCNN, model)
+    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
 
 
 def score(found: Sequence[dict], scenes: Sequence[Scene]) -> tuple[float, float]:
@@ -181,7 +173,5 @@ def score(found: Sequence[dict], scenes: Sequence[Scene]) -> tuple[float, float]
 
 def cost_of(cfg: CfgNode) -> PartCost:
     """Return parameters and multiply-adds of a detector, for one panorama."""
-    cfg = cfg.clone()
-    cfg.MODEL.WEIGHTS = ""
     proposals = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
     return analyze(build_on_meta(cfg), height=HEIGHT, width=WIDTH, proposals=proposals).total

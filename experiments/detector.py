@@ -3,8 +3,6 @@
 Importing this file registers Detectron2 modules for detectors this small.
 """
 
-import contextlib
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,11 +10,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils.env import seed_all_rng
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
@@ -24,13 +20,11 @@ from torch import Tensor, nn
 from nl_detectron.analysis.cost import PartCost
 
 from .drawing import Scene
-from .plan import Trial
 from .results import Outcome
-from .training import train
+from .training import VALIDATION, train
 
 VALIDATION_IMAGES = 300
 _BATCH = 20
-_VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 
 Draw = Callable[[np.random.Generator], Scene]
 
@@ -78,20 +72,19 @@ class WholeImage(nn.Module):
 
 def validation_set(draw: Draw) -> list[Scene]:
     """Return the validation images, which are the same for all seeds."""
-    rng = np.random.default_rng([_VALIDATION])
+    rng = np.random.default_rng([VALIDATION])
     return [draw(rng) for _ in range(VALIDATION_IMAGES)]
 
 
 def run_detector(
-    trial: Trial,
     cfg: CfgNode,
     *,
-    build: Callable[[CfgNode], GeneralizedRCNN],
+    build: Callable[[CfgNode], nn.Module],
     draw: Draw,
     score: Callable[[Sequence[dict], Sequence[Scene]], tuple[float, float]],
     cost: PartCost,
 ) -> Outcome:
-    """Train the detector of `trial`, save its weights, and measure it.
+    """Train the detector of `cfg`, save its weights, and measure it.
 
     Args:
         build: returns the detector of a config.
@@ -99,38 +92,23 @@ def run_detector(
         score: returns AP and AP50 of COCO's results on some images.
         cost: the cost of the detector.
     """
-    seed_all_rng(trial.seed)
-    model = build(cfg)
-    rng = np.random.default_rng([_TRAINING, trial.seed])
     val = validation_set(draw)
-    records = [scene.record() for scene in val]
-    curve, seconds = train(
+
+    def evaluate(model: nn.Module) -> list[dict[str, float]]:
+        found = []
+        for start in range(0, len(val), _BATCH):
+            outputs = model([scene.record() for scene in val[start : start + _BATCH]])
+            for number, output in enumerate(outputs, start):
+                found += instances_to_coco_json(output["instances"].to("cpu"), number)
+        return [dict(zip(("AP", "AP50"), score(found, val), strict=True))]
+
+    return train(
         cfg,
-        model,
-        lambda: [draw(rng).record() for _ in range(cfg.SOLVER.IMS_PER_BATCH)],
-        lambda: {"AP": score(detect(model, records), val)[0]},
+        build=build,
+        draw=lambda rng, count: [draw(rng).record() for _ in range(count)],
+        evaluate=evaluate,
+        cost=cost,
     )
-    ap, ap50 = score(detect(model, records), val)
-    run = {
-        "AP": ap,
-        "AP50": ap50,
-        "seconds": seconds,
-        "parameters": cost.parameters,
-        "multiply_adds": cost.multiply_adds,
-    }
-    return Outcome(runs=[run], curves=curve)
-
-
-@torch.no_grad()
-def detect(model: nn.Module, records: Sequence[dict]) -> list[dict]:
-    """Return the detections in COCO's result format; an image's id is its index."""
-    model.eval()
-    found = []
-    for start in range(0, len(records), _BATCH):
-        outputs = model(list(records[start : start + _BATCH]))
-        for number, output in enumerate(outputs, start):
-            found += instances_to_coco_json(output["instances"].to("cpu"), number)
-    return found
 
 
 def average_precision(
@@ -158,12 +136,11 @@ def average_precision(
         "annotations": [one | {"id": number, "iscrowd": 0} for number, one in enumerate(every, 1)],
         "categories": [{"id": number} for number in range(num_classes)],
     }
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(list(found)), what)
-        if sigmas:
-            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
+    truth.createIndex()
+    evaluation = COCOeval(truth, truth.loadRes(list(found)), what)
+    if sigmas:
+        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
     return 100 * float(evaluation.stats[0]), 100 * float(evaluation.stats[1])

@@ -110,8 +110,7 @@ PLAN = Plan(
 def run_trial(trial: Trial, output: Path) -> Outcome:
     """Train the detector of `trial`, save its weights under `output`, and measure it."""
     cfg = PLAN.cfg(trial, output)
-    draw, cost = draw_of(trial), cost_of(cfg)
-    return run_detector(trial, cfg, build=build_model, draw=draw, score=score, cost=cost)
+    return run_detector(cfg, build=build_model, draw=draw_of(trial), score=score, cost=cost_of(cfg))
 
 
 def draw_of(trial: Trial) -> Draw:

@@ -1,7 +1,6 @@
 """Pictures of the experiments: examples of the data, and AP by distance."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -24,14 +23,8 @@ NAMES = {
 COLORS = {"none": "C7", "block": "C0", "head": "C0", "wider": "C1"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """Values of an arm's seeds, by distance."""
-
-    arm: str
-    values: Mapping[int, Sequence[float]]
-    note: str = ""
-    style: str = "-"
+Line = tuple[str, str, str, Mapping[int, Sequence[float]]]
+"""An arm, a note for the legend, a style, and the values of its seeds by distance."""
 
 
 def pictures(results: Mapping[str, Results]) -> Iterator[tuple[str, Figure]]:
@@ -89,7 +82,7 @@ def _lines_of_boxes(results: Results) -> Iterator[Line]:
         (("match", "", "-"), ("among", ", among rings", "--")), ("none", "block", "wider")
     ):
         values = {d: results.values("AP", task=task, distance=d, arm=arm) for d in boxes.DIAL}
-        yield Line(arm=arm, values=values, note=note, style=style)
+        yield arm, note, style, values
 
 
 def _lines_of_keypoints(results: Results) -> Iterator[Line]:
@@ -102,19 +95,19 @@ def _lines_of_keypoints(results: Results) -> Iterator[Line]:
             for d, task in tasks.items()
         }
         values = {d: results.values("AP", task="match", distance=d, arm=arm) for d in dial}
-        yield Line(arm=arm, values=longer, note=", hat in the first row")
-        yield Line(arm=arm, values=values, note=", in any row", style="--")
+        yield arm, ", hat in the first row", "-", longer
+        yield arm, ", in any row", "--", values
 
 
 def plot_ap(lines: Iterator[Line], cue: str) -> Figure:
     """Draw AP against the distance of the cue: means as lines, seeds as dots."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     panel = figure.subplots()
-    for line in lines:
-        color, label = COLORS[line.arm], NAMES[line.arm] + line.note
-        found = {distance: values for distance, values in line.values.items() if values}
+    for arm, note, style, by_distance in lines:
+        color, label = COLORS[arm], NAMES[arm] + note
+        found = {distance: values for distance, values in by_distance.items() if values}
         means = [np.mean(values) for values in found.values()]
-        panel.plot(list(found), means, line.style, marker="o", color=color, label=label)
+        panel.plot(list(found), means, style, marker="o", color=color, label=label)
         for distance, values in found.items():
             panel.plot([distance] * len(values), values, ".", color=color, alpha=0.5)
     panel.set(xlabel=f"pixels to the {cue}", ylabel="AP, %", ylim=(0, 102))

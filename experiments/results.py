@@ -24,10 +24,6 @@ class Outcome(NamedTuple):
     runs: Sequence[Mapping[str, Any]]
     curves: Sequence[Mapping[str, Any]]
 
-    def __str__(self) -> str:
-        last, shown = self.runs[-1], ("accuracy", "cross_entropy", "AP", "AP50")
-        return ", ".join(f"{name} {last[name]:.4g}" for name in shown if name in last)
-
 
 class Results(NamedTuple):
     """Rows of all trials of an experiment, in the parts of an `Outcome`."""
@@ -70,11 +66,8 @@ def add(folder: Path, trial: Trial, outcome: Outcome) -> None:
     known = load(folder, trial.experiment)
     for (part, within), table, rows in zip(_PARTS.items(), known, outcome, strict=True):
         new = pd.DataFrame([{**trial.key, **row} for row in rows])
-        frames = [frame for frame in (table, new) if not frame.empty]
-        if not frames:
-            continue
         key = [*trial.key, *within]
-        frame = pd.concat(frames).drop_duplicates(key, keep="last").sort_values(key)
+        frame = pd.concat([table, new]).drop_duplicates(key, keep="last").sort_values(key)
         path = folder / f"{trial.experiment}{part}.csv"
         frame.to_csv(path.with_suffix(".tmp"), index=False, float_format="%.6g")
         os.replace(path.with_suffix(".tmp"), path)

@@ -48,7 +48,7 @@ def run(trials: Sequence[Trial], *, output: Path, folder: Path, jobs: int) -> di
             add(folder, trial, result)
         else:
             failed[trial] = result
-        print(f"[{ran}/{total}] {trial}: {result}", flush=True)
+        print(f"[{ran}/{total}] {trial}: {failed.get(trial, 'done')}", flush=True)
     return failed
 
 

@@ -8,13 +8,12 @@ features do not see both objects, and which sums over its features, can at best 
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.utils.env import seed_all_rng
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +24,7 @@ from nl_detectron.modeling import VideoClassifier
 from .drawing import COLORS, GRAY, NOISE
 from .plan import BLOCKS, CHANNELS, FORMS, ITERATIONS, PAIRWISE, Plan, Trial
 from .results import Outcome
-from .training import train
+from .training import VALIDATION, train
 
 FRAMES, HEIGHT, WIDTH = 8, 16, 120
 SIDE = 8
@@ -39,7 +38,6 @@ FAR = 96
 
 VALIDATION_CLIPS = 1152
 _AT_ONCE = 64
-_VALIDATION, _TRAINING = 0, 1  # streams of random numbers
 _RGB = np.array(tuple(COLORS.values()))
 _CROSS = np.zeros((SIDE, SIDE), dtype=bool)
 _CROSS[SIDE // 3 : -(SIDE // 3)] = _CROSS[:, SIDE // 3 : -(SIDE // 3)] = True
@@ -200,32 +198,26 @@ PLAN = Plan(
 
 def run_trial(trial: Trial, output: Path) -> Outcome:
     """Train the network of `trial`, save its weights under `output`, and measure it."""
-    cfg = PLAN.cfg(trial, output)
-    seed_all_rng(trial.seed)
-    model = build_model(cfg)
-    val = validation_set(trial.task)
-    rng = np.random.default_rng([_TRAINING, trial.seed])
-    curve, seconds = train(
-        cfg,
-        model,
-        lambda: draw_clips(rng, TASKS[trial.task], cfg.SOLVER.IMS_PER_BATCH).batch(),
-        lambda: _score(_logits(model, val), val.labels),
-    )
-    logits, cost = _logits(model, val), cost_of(cfg)
+    cfg, task, val = PLAN.cfg(trial, output), TASKS[trial.task], validation_set(trial.task)
     subsets = {trial.task: np.full(len(val.labels), True)}
     if trial.task == "all":
         subsets |= {kind: val.kinds == number for number, kind in enumerate(KINDS)}
-    runs = [
-        {
-            "kind": kind,
-            **_score(logits[torch.from_numpy(subset)], val.labels[subset]),
-            "seconds": seconds,
-            "parameters": cost.parameters,
-            "multiply_adds": cost.multiply_adds,
-        }
-        for kind, subset in subsets.items()
-    ]
-    return Outcome(runs=runs, curves=curve)
+
+    def evaluate(model: VideoClassifier) -> list[dict[str, Any]]:
+        parts = val.frames.split(_AT_ONCE)
+        logits = torch.cat([model.logits(part.to(model.device)) for part in parts]).cpu()
+        return [
+            {"kind": kind, **_score(logits[torch.from_numpy(subset)], val.labels[subset])}
+            for kind, subset in subsets.items()
+        ]
+
+    return train(
+        cfg,
+        build=build_model,
+        draw=lambda rng, count: draw_clips(rng, task, count).batch(),
+        evaluate=evaluate,
+        cost=cost_of(cfg),
+    )
 
 
 def cost_of(cfg: CfgNode) -> PartCost:
@@ -236,14 +228,7 @@ def cost_of(cfg: CfgNode) -> PartCost:
 
 def validation_set(task: str) -> Clips:
     """Return the validation clips of a task, which are the same for all seeds."""
-    return draw_clips(np.random.default_rng([_VALIDATION]), TASKS[task], VALIDATION_CLIPS)
-
-
-@torch.no_grad()
-def _logits(model: VideoClassifier, clips: Clips) -> Tensor:
-    model.eval()
-    parts = clips.frames.split(_AT_ONCE)
-    return torch.cat([model.logits(part.to(model.device)) for part in parts]).cpu()
+    return draw_clips(np.random.default_rng([VALIDATION]), TASKS[task], VALIDATION_CLIPS)
 
 
 def _score(logits: Tensor, labels: np.ndarray) -> dict[str, float]:

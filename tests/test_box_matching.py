@@ -1,19 +1,18 @@
 """Boxes that match a distant sign: the drawings, and receptive fields without the sign."""
 
-import dataclasses
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from matching import objects, scale_at_random, with_and_without_cue
 
 from experiments.boxes import FAR, NEAR, PLAN, RINGS, SIDE, build, draw_scene, score
 from experiments.drawing import COLORS, Scene
 from experiments.plan import Trial
 
-
-def trial(arm: str = "block", distance: int = FAR, task: str = "match") -> Trial:
-    return Trial(experiment="boxes", task=task, distance=distance, arm=arm, seed=6)
+TRIAL = Trial(experiment="boxes", task="match", distance=FAR, arm="block", seed=6)
 
 
 def draw(count: int, *, task: str = "match", distance: int = FAR, seed: int = 0) -> list[Scene]:
@@ -22,18 +21,8 @@ def draw(count: int, *, task: str = "match", distance: int = FAR, seed: int = 0)
 
 
 def seen(scene: Scene) -> list[tuple[int, int, int, bool]]:
-    """Return left, top, color and shape (cross or not) of each object, from the pixels alone."""
-    found = []
-    for number, color in enumerate(COLORS.values()):
-        mask = np.all(scene.image == np.array(color), axis=-1)
-        columns = np.flatnonzero(mask.any(0))
-        for group in np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1):
-            if len(group):
-                part = mask[:, group[0] : group[-1] + 1]
-                rows = np.flatnonzero(part.any(1))
-                assert len(group) == len(rows) == SIDE
-                found.append((int(group[0]), int(rows[0]), number, not part[rows[0], 0]))
-    return sorted(found, key=lambda one: one[3])
+    """Return left, top, color and shape of the square and of the cross."""
+    return sorted(objects(scene.image, SIDE), key=lambda one: one[3])
 
 
 @pytest.mark.parametrize("distance", [NEAR, FAR])
@@ -88,19 +77,13 @@ def test_single_color_does_not_predict_label():
     ("arm", "distance", "sees"), [("none", FAR, False), ("none", NEAR, True), ("block", FAR, True)]
 )
 def test_distant_region_sees_cue_only_with_block(arm, distance, sees, tmp_path):
-    cfg = PLAN.cfg(trial(arm, distance=distance), tmp_path)
+    cfg = PLAN.cfg(replace(TRIAL, arm=arm, distance=distance), tmp_path)
     cfg.MODEL.WEIGHTS = ""
     torch.manual_seed(0)
-    model = build(cfg).eval()
-    for parameter in model.backbone.parameters():
-        if parameter.dim() == 1:  # the norms' scales, of which some start at zero
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    model = scale_at_random(build(cfg).eval())
     changed = []
     for scene in draw(12, distance=distance):
-        painted = scene.image.copy()
-        x0, y0, x1, y1 = scene.cue
-        painted[y0:y1, x0:x1] = 120
-        records = [scene.record(), dataclasses.replace(scene, image=painted).record()]
+        records = with_and_without_cue(scene)
         boxes = [record["instances"].gt_boxes for record in records]
         with torch.no_grad():
             features = model.backbone(model.preprocess_image(records).tensor)["res4"]
@@ -110,16 +93,16 @@ def test_distant_region_sees_cue_only_with_block(arm, distance, sees, tmp_path):
 
 
 def test_detector_loads_start_trial_weights(tmp_path):
-    colors, match, among = (trial("none", task=task) for task in ("colors", "match", "among"))
-    assert PLAN.start(among) == match
-    assert PLAN.start(trial(distance=NEAR)) == colors
-    assert PLAN.start(trial("wider")) == trial("wider", task="colors")
+    colors = replace(TRIAL, task="colors", arm="none")
+    assert PLAN.start(TRIAL) == PLAN.start(replace(TRIAL, distance=NEAR)) == colors
+    assert PLAN.start(replace(TRIAL, arm="wider")) == replace(colors, arm="wider")
+    assert PLAN.start(replace(TRIAL, task="among")) == TRIAL
     assert PLAN.start(colors) is None
     start = build(PLAN.cfg(colors, tmp_path)).state_dict()
     path = colors.weights(tmp_path)
     path.parent.mkdir(parents=True)
     torch.save({"model": start}, path)
-    begun = build(PLAN.cfg(trial(), tmp_path)).state_dict()
+    begun = build(PLAN.cfg(TRIAL, tmp_path)).state_dict()
     assert {name for name in begun if "nonlocal" not in name} == set(start)
     assert all(torch.equal(begun[name], weight) for name, weight in start.items())
 
@@ -127,19 +110,15 @@ def test_detector_loads_start_trial_weights(tmp_path):
 def test_score_of_known_results():
     scenes = draw(30)
 
-    def measure(found: list[dict]) -> tuple[float, float]:
-        return score(found, scenes)
-
     right = [
         {"image_id": n, "category_id": int(s.classes[0]), "bbox": [*s.boxes[0, :2], SIDE, SIDE]}
         | {"score": 0.9}
         for n, s in enumerate(scenes)
     ]
-    assert measure(right) == pytest.approx((100, 100))
-    assert measure(
-        [one | {"category_id": one["category_id"] ^ 1} for one in right]
-    ) == pytest.approx((0, 0))
+    assert score(right, scenes) == pytest.approx((100, 100))
+    wrong = [one | {"category_id": one["category_id"] ^ 1} for one in right]
+    assert score(wrong, scenes) == pytest.approx((0, 0))
     # Intersection over union 20 / 28 = 0.71: right at thresholds 0.5 to 0.7, 5 of 10.
     moved = [one | {"bbox": [one["bbox"][0] + 4, *one["bbox"][1:]]} for one in right]
-    assert measure(moved) == pytest.approx((50, 100))
-    assert measure([]) == (0, 0)
+    assert score(moved, scenes) == pytest.approx((50, 100))
+    assert score([], scenes) == (0, 0)

@@ -87,6 +87,7 @@ def test_default_plan_runs_main_claims_with_five_seeds():
     trials = [trial for plan in PLANS.values() for trial in plan.trials()]
     published = {trial for name in PLANS for trial in RESULTS[name].trials(name)}
     assert set(trials) <= published
+    assert all(trial.arm in PLANS[trial.experiment].arms for trial in published)
     assert {PLANS[t.experiment].start(t) for t in trials} <= {None, *trials}
     assert set(Counter(replace(trial, seed=0) for trial in trials).values()) == {5}
     known = {(t.experiment, t.task, t.distance or 0, t.arm) for t in trials}
@@ -94,22 +95,6 @@ def test_default_plan_runs_main_claims_with_five_seeds():
         if claim.table == "main":
             for arm in (claim.first, claim.second):
                 assert (claim.experiment, claim.task, claim.distance, arm) in known
-
-
-def test_every_row_has_an_arm_that_can_be_run_again():
-    for name, results in RESULTS.items():
-        assert {trial.arm for trial in results.trials(name)} <= set(PLANS[name].arms)
-
-
-def test_published_tables_have_expected_columns_and_arms():
-    clips = RESULTS["video"].runs
-    assert {"arm", "kind", "seed", "accuracy", "cross_entropy", "seconds"} <= set(clips)
-    assert {"none", "spacetime", "space", "time", "i3d", "i3d_spacetime", "wider"} <= set(clips.arm)
-    assert {"s", "t", "st", "all", "control"} <= set(clips.kind)
-    for name, arm in (("boxes", "block"), ("keypoints", "head")):
-        rows = RESULTS[name].runs
-        assert {"task", "distance", "arm", "seed", "AP", "AP50", "seconds"} <= set(rows)
-        assert {"none", arm} <= set(rows.arm)
 
 
 @pytest.mark.parametrize(

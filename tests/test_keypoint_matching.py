@@ -1,6 +1,5 @@
 """Keypoints that depend on a match with the hat: the drawings, and a glove's receptive field."""
 
-import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -8,14 +7,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes
+from matching import scale_at_random, with_and_without_cue
 
 from experiments.drawing import COLORS, Scene
 from experiments.keypoints import DIAL, FAR, KEYPOINTS, NEAR, PLAN, SIDE, SIZE, draw_person, score
 from experiments.plan import Trial
-
-
-def trial(arm: str = "head", distance: int = FAR, task: str = "match") -> Trial:
-    return Trial(experiment="keypoints", task=task, distance=distance, arm=arm, seed=6)
 
 
 def draw(count: int, *, distance: int = FAR, **options: bool) -> list[Scene]:
@@ -81,22 +77,17 @@ def test_color_and_position_do_not_predict_side():
 )
 def test_glove_sees_distant_hat_only_with_block(arm, distance, sees, tmp_path):
     torch.manual_seed(0)
-    model = build_model(PLAN.cfg(trial(arm, distance=distance), tmp_path)).eval()
-    for parameter in model.parameters():
-        if parameter.dim() == 1:  # biases, and the norms' scales, of which some start at zero
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    trial = Trial(experiment="keypoints", task="match", distance=distance, arm=arm, seed=6)
+    model = scale_at_random(build_model(PLAN.cfg(trial, tmp_path)).eval())
     heads = model.roi_heads
     changed = []
     for person in draw(6, distance=distance):
-        x0, y0, x1, y1 = person.cue
-        painted = person.image.copy()
-        painted[y0:y1, x0:x1] = 120
-        records = [person.record(), dataclasses.replace(person, image=painted).record()]
+        records = with_and_without_cue(person)
         with torch.no_grad():
             features = [model.backbone(model.preprocess_image(records).tensor)["stem"]]
             boxes = [Boxes(torch.tensor([[0.0, 0.0, SIZE, SIZE]]))] * 2
             logits = heads.keypoint_head.layers(heads.keypoint_pooler(features, boxes))
-        below = y1 + distance
+        below = person.cue[3] + distance
         first, second = logits[:, :, below : below + SIDE]
         changed.append(not torch.equal(first, second))
     assert np.any(changed) == sees
@@ -109,10 +100,9 @@ def test_score_of_known_results():
         points = (person.keypoints[0] - (0.5, 0.5, 0)).ravel().tolist()
         right.append({"image_id": number, "category_id": 0, "bbox": [0, 0, SIZE, SIZE]})
         right[-1] |= {"keypoints": points, "score": 0.9}
-    swapped = [
-        one | {"keypoints": [*points[3:6], *points[:3], *points[6:]]}
-        for one in right
-        for points in [one["keypoints"]]
-    ]
+    swapped = []
+    for one in right:
+        points = one["keypoints"]
+        swapped.append(one | {"keypoints": [*points[3:6], *points[:3], *points[6:]]})
     assert score(right, people) == pytest.approx((100, 100))
     assert score(swapped, people)[1] < 5  # only where the gloves almost touch

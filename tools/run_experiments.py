@@ -67,8 +67,6 @@ def main() -> int:
     page = args.results.with_suffix(".md")
     write_page(args.results, page)
     print(f"wrote {page}")
-    for trial, why in failed.items():
-        print(f"failed: {trial}: {why}")
     return 1 if failed else 0
 
 
