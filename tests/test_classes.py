@@ -164,7 +164,8 @@ def test_video_predictor_has_checkpoint_class_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{", '{"categories": [{"id": 1}]}', '{"categories": 3}', "[1]"]
+    "content",
+    ["{", '{"categories": [{"id": 1}]}', '{"categories": 3}', "[1]", '{"a": 1}', '{"a": "x"}'],
 )
 def test_invalid_class_names_give_one_line_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "names.json").write_text(content)

@@ -1,7 +1,6 @@
 """``DATASETS.REGISTER``: entries, their errors, and the hint at it for an unknown dataset."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,8 @@ VIDEOS = {"name": "own_videos", "root": "."}
 
 
 @pytest.fixture(autouse=True)
-def forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    yield
-    for name in ("own_images", "own_videos"):
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
 
 
 def config(*entries: object) -> CfgNode:

@@ -12,9 +12,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from painted import paint, write_video
 
-from nl_detectron.data import register_videos
+from nl_detectron.data import register_all, register_videos
 from nl_detectron.data.datasets import charades
-from nl_detectron.data.datasets import register_videos as register
 from nl_detectron.data.datasets import video_list as lists
 from nl_detectron.data.datasets.video_list import Entry
 from nl_detectron.utils.errors import DataError, UserError
@@ -122,9 +121,9 @@ def test_registered_charades(
     names = [f"c{i:03d} Name of {i}" for i in range(157)]
     (root / "Charades_v1_classes.txt").write_text("\n".join(names) + "\n")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    monkeypatch.setattr(DatasetCatalog, "data", {})
-    monkeypatch.setattr(MetadataCatalog, "data", {})
-    register.register_all()
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        monkeypatch.setattr(catalog, "data", {})
+    register_all()
     (found,) = DatasetCatalog.get(name)
     assert (found["video_id"], found["labels"]) == ("CD.mp4", [92, 147])
     assert found["intervals"] == ((92, 0.1, 0.3), (147, 0.0, 9.0))
@@ -203,13 +202,6 @@ def test_a_folder_of_classes(tmp_path: Path, video: Path) -> None:
 def test_class_names_from_a_file(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     assert lists.read_classes(tmp_path / name) == ["run", "jump high"]
-
-
-@pytest.mark.parametrize("content", ["[]", "{", '{"run": 1}', '{"run": "x"}'])
-def test_invalid_class_names_are_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "names.json").write_text(content)
-    with pytest.raises(UserError, match=r"names\.json"):
-        lists.read_classes(tmp_path / "names.json")
 
 
 def test_class_count_defaults_to_largest_label(tmp_path: Path, video: Path) -> None:

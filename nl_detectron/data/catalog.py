@@ -37,7 +37,13 @@ def check_datasets(names: Iterable[str]) -> None:
     """
     for name in names:
         if name not in DatasetCatalog:
-            raise UserError(not_registered(name))
+            # Names share much, such as "_train", so only typing errors count as close.
+            hint = nearest(name, list(DatasetCatalog.keys()), cutoff=0.85) or (
+                f" Register your own by {REGISTER} in the config, [{{name: {name}, json_file: "
+                f"FILE, image_root: FOLDER}}] or for videos [{{name: {name}, list_file: FILE, "
+                "root: FOLDER}], or in a script"
+            )
+            raise UserError(f"dataset '{name}' is not registered.{hint}")
         metadata = MetadataCatalog.get(name)
         for path in map(metadata.get, _PATHS):
             if path and "://" not in path and not os.path.exists(path):
@@ -45,17 +51,6 @@ def check_datasets(names: Iterable[str]) -> None:
                     f"dataset '{name}' is missing: no {os.path.abspath(path)}; "
                     f"{_where_to_put(metadata)}"
                 )
-
-
-def not_registered(name: str) -> str:
-    """Return the error message for an unknown dataset name, with the fix."""
-    # Names share much, such as "_train", so only typing errors count as close.
-    hint = nearest(name, list(DatasetCatalog.keys()), cutoff=0.85) or (
-        f" Register your own by DATASETS.REGISTER in the config, [{{name: {name}, json_file: FILE, "
-        f"image_root: FOLDER}}] or for videos [{{name: {name}, list_file: FILE, root: FOLDER}}], "
-        "or in a script"
-    )
-    return f"dataset '{name}' is not registered.{hint}"
 
 
 def _where_to_put(metadata: Metadata) -> str:

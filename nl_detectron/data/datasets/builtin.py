@@ -1,5 +1,6 @@
-"""Registration of the generated datasets with Detectron2; they are made at first use."""
+"""Registration of the generated datasets, made at first use, and of the standard videos."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from detectron2.data.datasets.builtin_meta import (
 )
 
 from ...utils.file_io import cache_root
-from . import register_videos as video
+from . import charades
+from .register_videos import load_entries, register_videos
 from .synthetic import clips
-from .synthetic.coco import annotation_file, image_folder
+from .synthetic.coco import annotation_file
 from .synthetic.shapes import CLASSES, make_shapes
 from .video_list import read_list
 
@@ -36,7 +38,7 @@ class GeneratedMetadata(Metadata):
     @property
     def image_root(self) -> str:
         """Folder of the images; reading it makes a missing dataset."""
-        return str(image_folder(self.make(), self.split))
+        return str(self.make() / self.split)
 
 
 def register_generated(
@@ -72,24 +74,42 @@ def register_generated(
 
 
 def register_all() -> None:
-    """Register the generated datasets and the video datasets; a second call does nothing.
+    """Register the generated datasets, and Kinetics-400 and Charades; do nothing the second time.
 
-    They are ``nl_shapes_train`` and ``nl_shapes_val``, ``nl_clips_train`` and ``nl_clips_val``.
+    Generated are ``nl_shapes_train`` and ``nl_shapes_val``, ``nl_clips_train`` and
+    ``nl_clips_val``. The others are under ``DETECTRON2_DATASETS``.
     """
+    if "nl_shapes_train" in DatasetCatalog:
+        return
     for split in ("train", "val"):
         register_generated(f"nl_shapes_{split}", split, CLASSES, lambda: make_shapes(cache_root()))
         _register_clips(split)
-    video.register_all()
+    datasets = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+    kinetics, root = datasets / "kinetics400", datasets / "charades"
+    names, of_charades = kinetics / "classids.json", root / "Charades_v1_classes.txt"
+    # The official files of Charades call the common validation part "test".
+    for split, official in (("train", "train"), ("val", "test")):
+        register_videos(
+            f"kinetics400_{split}",
+            kinetics / f"{split}.txt",
+            kinetics,
+            classes=names if names.is_file() else 400,
+        )
+        register_videos(
+            f"charades_{split}",
+            root / f"Charades_v1_{official}.csv",
+            charades.video_folder(root),
+            classes=of_charades if of_charades.is_file() else 157,
+            multi_label=True,
+        )
 
 
 def _register_clips(split: str) -> None:
     name = f"nl_clips_{split}"
-    if name in DatasetCatalog:
-        return
 
     def load() -> list[dict[str, Any]]:
-        list_file = clips.list_file(clips.make_clips(cache_root()), split)
-        return video.load_entries(
+        list_file = clips.make_clips(cache_root()) / f"{split}.txt"
+        return load_entries(
             name,
             read_list(list_file),
             root=list_file.parent,

@@ -6,8 +6,6 @@ from pathlib import Path
 from ...utils.errors import DataError
 from .video_list import Entry, read_lines, read_list
 
-NUM_CLASSES = 157
-
 _COLUMNS = {"id", "actions"}
 
 # Names of folders of videos or of frames, in the order of the search.

@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 _Path = str | os.PathLike[str]
 
-KINETICS_CLASSES = 400
-
 
 def register_videos(
     name: str,
@@ -53,23 +51,23 @@ def register_videos(
         video_root=str(folder),
     )
     if isinstance(classes, int):
-        classes = _numbers(classes)
+        classes = list(map(str, range(classes)))
     if classes is not None and not isinstance(classes, str | os.PathLike):
         metadata.thing_classes = list(classes)
 
-    def read() -> list[Entry]:
-        return (
-            read_folders(folder)[0] if where is None else charades.read_list_or_csv(where, folder)
-        )
+    def read() -> tuple[list[Entry], list[str]]:
+        if where is None:
+            return read_folders(folder)
+        entries = charades.read_list_or_csv(where, folder)
+        highest = max((label for entry in entries for label in entry.labels), default=0)
+        return entries, [str(i) for i in range(highest + 1)]
 
     def load() -> list[dict[str, Any]]:
-        entries = read()
+        entries, names = read()
+        if isinstance(classes, str | os.PathLike):
+            names = read_classes(Path(classes))
         if metadata.get("thing_classes") is None:
-            names = read_folders(folder)[1] if where is None else []
-            if isinstance(classes, str | os.PathLike):
-                names = read_classes(Path(classes))
-            highest = max((label for entry in entries for label in entry.labels), default=0)
-            metadata.thing_classes = names or _numbers(highest + 1)
+            metadata.thing_classes = names
         return load_entries(
             name,
             entries,
@@ -79,32 +77,8 @@ def register_videos(
             folder_rate=folder_rate,
         )
 
-    metadata.read_entries = read
+    metadata.read_entries = lambda: read()[0]
     DatasetCatalog.register(name, load)
-
-
-def register_all() -> None:
-    """Register Kinetics-400 and Charades under ``DETECTRON2_DATASETS``; harmless when repeated."""
-    datasets = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
-    kinetics, root = datasets / "kinetics400", datasets / "charades"
-    names, of_charades = kinetics / "classids.json", root / "Charades_v1_classes.txt"
-    # The official files of Charades call the common validation part "test".
-    for split, official in (("train", "train"), ("val", "test")):
-        if f"kinetics400_{split}" not in DatasetCatalog:
-            register_videos(
-                f"kinetics400_{split}",
-                kinetics / f"{split}.txt",
-                kinetics,
-                classes=names if names.is_file() else KINETICS_CLASSES,
-            )
-        if f"charades_{split}" not in DatasetCatalog:
-            register_videos(
-                f"charades_{split}",
-                root / f"Charades_v1_{official}.csv",
-                charades.video_folder(root),
-                classes=of_charades if of_charades.is_file() else charades.NUM_CLASSES,
-                multi_label=True,
-            )
 
 
 def load_entries(
@@ -163,10 +137,4 @@ def load_entries(
             len(entries) - len(dicts),
             missing[0],
         )
-    else:
-        logger.info("Dataset '%s' has all of its %d videos", name, len(dicts))
     return dicts
-
-
-def _numbers(count: int) -> list[str]:
-    return [str(i) for i in range(count)]
