@@ -1,25 +1,21 @@
 """The embedded dataset: its making, its files and its registration."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from nl_detectron.data import cache_root, make_shapes
+from nl_detectron.data import cache_root, make_clips, make_shapes
 from nl_detectron.data.datasets.synthetic import canvas, coco, landscape, things
+from nl_detectron.data.datasets.synthetic.generated import written_whole
 from nl_detectron.data.datasets.synthetic.people import KEYPOINT_NAMES, person
 from nl_detectron.data.datasets.synthetic.shapes import CLASSES
 from nl_detectron.utils.errors import UserError
 
 SIZE = {"num_train": 14, "num_val": 4}
 PERSON = 1
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +28,18 @@ def train(folder):
     return COCO(coco.annotation_file(folder, "train"))
 
 
-def test_images_are_determined_by_seed(folder, tmp_path):
-    fewer = make_shapes(tmp_path, num_train=2, num_val=1, progress=False)
-    other = make_shapes(tmp_path, num_train=1, num_val=0, seed=1, progress=False)
-    first = "train/000001.jpg"
-    for name in (first, "train/000002.jpg", "val/000001.jpg"):
-        assert contents(fewer)[name] == contents(folder)[name]
-    assert contents(other)[first] != contents(folder)[first] != contents(folder)["val/000001.jpg"]
-    assert len({folder.name, fewer.name, other.name}) == 3
+@pytest.mark.parametrize(("make", "suffix"), [(make_shapes, ".jpg"), (make_clips, ".mp4")])
+def test_items_are_determined_by_seed_split_and_index(tmp_path, make, suffix):
+    few, more, other = (
+        make(tmp_path, num_train=count, num_val=1, seed=seed, progress=False)
+        for count, seed in ((1, 0), (2, 0), (1, 1))
+    )
+    items = [
+        (folder / split / f"000001{suffix}").read_bytes()
+        for folder, split in ((more, "train"), (other, "train"), (few, "val"))
+    ]
+    assert len(set(items)) == len({few, more, other}) == 3
+    assert items[0] == (few / "train" / f"000001{suffix}").read_bytes()
 
 
 def test_files_are_coco(folder, train):
@@ -51,7 +51,7 @@ def test_files_are_coco(folder, train):
     assert {a["category_id"] for a in train.anns.values()} == set(train.cats)
     sizes = set()
     for record in train.imgs.values():
-        with Image.open(coco.image_folder(folder, "train") / record["file_name"]) as image:
+        with Image.open(folder / "train" / record["file_name"]) as image:
             assert image.size == (record["width"], record["height"])
             sizes.add(image.size)
     assert any(w != h for w, h in sizes)
@@ -123,35 +123,21 @@ def test_polygons_keep_holes_and_drop_fragments():
     assert decoded[20, 10] == 1
 
 
-def blank(split, index):
-    return coco.AnnotatedImage(np.zeros((8, 8, 3), np.uint8), [])
-
-
-def write(folder, draw, count=2, **options):
-    coco.write(folder, ["person"], {"train": count}, draw, description="blank", **options)
-
-
 def test_concurrent_write_keeps_first_result(tmp_path):
-    def overtaken(split, index):
-        if index == 1:
-            write(tmp_path / "data", blank, count=1, progress=False)
-        return blank(split, index)
-
-    write(tmp_path / "data", overtaken, progress=False)
+    folder = tmp_path / "data"
+    with written_whole(folder, "data"), written_whole(folder, "data") as first:
+        (first / "first").touch()
     assert os.listdir(tmp_path) == ["data"]
-    assert os.listdir(tmp_path / "data" / "train") == ["000001.jpg"]
+    assert os.listdir(folder) == ["first"]
 
 
 def test_nothing_is_left_of_an_interrupted_run(tmp_path):
-    def interrupted(split, index):
+    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "data", "data"):
         raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "data", interrupted, progress=False)
     assert os.listdir(tmp_path) == []
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="NL_DETECTRON_CACHE"):
-        write(tmp_path / "file" / "data", blank)
+        make_shapes(tmp_path / "file")
 
 
 def test_cache_root(monkeypatch, tmp_path):

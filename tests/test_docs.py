@@ -27,6 +27,7 @@ from documentation import PAGES, ROOT, blocks, commands, run_steps, words
 import nl_detectron
 from nl_detectron import __main__ as command_line
 from nl_detectron.config import NonLocalOptions, defaults, load_config, load_lazy_config
+from nl_detectron.data import make_clips, make_shapes
 from nl_detectron.data.datasets.synthetic.clips import CLASSES
 from nl_detectron.layers import NonLocalBlock
 
@@ -201,9 +202,8 @@ def test_snippets_for_extending(monkeypatch):
 def test_commands_after_a_quickstart_run(tmp_path, pages, video, small, made):
     for name in ("configs", "demo", "tools", "train_net.py"):
         (tmp_path / name).symlink_to(ROOT / name)
-    image, _ = sorted(tiny_run.write_small_shapes(tmp_path / "cache").glob("*/val/*.jpg"))
-    tiny_run.write_small_clips(tmp_path / "cache")
-    (clip,) = tmp_path.glob("cache/*/val/000001.mp4")
+    image = tiny_run.write_small(make_shapes, tmp_path / "cache") / "val/000001.jpg"
+    clip = tiny_run.write_small(make_clips, tmp_path / "cache") / "val/000001.mp4"
     (tmp_path / "photos").mkdir()
     for name in ("people.jpg", "street.jpg", "photos/people.jpg", "clip.mp4"):
         shutil.copy(clip if name == "clip.mp4" else image, tmp_path / name)

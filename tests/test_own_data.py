@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+import tiny_run
 from documentation import ROOT, commands, page_file, run_steps, words
 
 from nl_detectron.config import load_config
@@ -23,31 +22,18 @@ SMALL = [option.strip('"') for option in SMALL.split()]
 
 def make_hands(folder: Path) -> None:
     """Two categories, three keypoints, COCO's format; rings have no keypoints."""
-    rng = np.random.default_rng(0)
     for split in ("train", "val"):
-        (folder / split).mkdir(parents=True)
-        images, annotations = [], []
-        for number in range(1, 5):
-            image = rng.integers(0, 255, (64, 80, 3), dtype=np.uint8)
-            cv2.imwrite(str(folder / split / f"{number}.png"), image)
-            images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 80})
-            for category, keypoints in ((3, [20, 20, 2, 30, 25, 2, 12, 30, 1]), (7, [0] * 9)):
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": number,
-                        "category_id": category,
-                        "bbox": [8, 10, 30, 30],
-                        "area": 900,
-                        "iscrowd": 0,
-                        "keypoints": keypoints,
-                        "num_keypoints": sum(v > 0 for v in keypoints[2::3]),
-                    }
-                )
-        categories = [{"id": 3, "name": "hand"}, {"id": 7, "name": "ring"}]
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        content["info"] = {}
+        made = folder / "made" / split
+        tiny_run.write_dataset(made, count=4)
+        content = json.loads((made / "tiny.json").read_text())
+        for annotation in content["annotations"]:
+            is_hand = annotation["category_id"] == 1
+            annotation["category_id"] = 3 if is_hand else 7
+            annotation["keypoints"] = annotation["keypoints"][:9]
+            annotation["num_keypoints"] = 3 * is_hand
+        content["categories"] = [{"id": 3, "name": "hand"}, {"id": 7, "name": "ring"}]
         (folder / f"{split}.json").write_text(json.dumps(content))
+        (made / "images").rename(folder / split)
 
 
 @pytest.fixture(scope="module")

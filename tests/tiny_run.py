@@ -1,21 +1,18 @@
 """A dataset, a model and a command line so small that a test can train them in seconds."""
 
-import inspect
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from unittest import mock
 
 import cv2
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 
-from nl_detectron.data import make_shapes
-from nl_detectron.data.datasets.synthetic import clips, coco
-from nl_detectron.data.datasets.synthetic.generated import folder_name
+from nl_detectron.data.datasets.synthetic import generated
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64
@@ -139,25 +136,10 @@ def write_dataset(folder: Path, count: int = 8) -> None:
     (folder / "tiny.json").write_text(json.dumps(whole))
 
 
-def write_small_shapes(cache: Path) -> Path:
-    """Write nl_shapes with few images into `cache`, under the name of the whole dataset."""
-    small = make_shapes(cache, num_train=3, num_val=2, progress=False)
-    with mock.patch.object(coco, "write"):
-        whole = make_shapes(cache)
-    small.rename(whole)
-    return cache
-
-
-def write_small_clips(cache: Path) -> None:
-    """Write nl_clips with few videos into `cache`, under the name of the whole dataset."""
-    parameters = inspect.signature(clips.make_clips).parameters
-    whole = tuple(parameters[name].default for name in ("num_train", "num_val", "seed"))
-
-    def name_of_whole(name: str, settings: object, sources: list[ModuleType]) -> str:
-        return folder_name(name, whole, sources)
-
-    with mock.patch.object(clips, "folder_name", name_of_whole):
-        clips.make_clips(cache, num_train=4, num_val=3, progress=False)
+def write_small(make: Callable[[Path], Path], cache: Path) -> Path:
+    """Write a generated dataset with 3 items of each split, in the folder of the whole one."""
+    with mock.patch.object(generated, "tqdm", lambda items, **_: items[:3]):
+        return make(cache)
 
 
 def write_run(folder: Path, *, heads: bool = False, norm: str = "LN") -> None:

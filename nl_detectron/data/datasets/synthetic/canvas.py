@@ -94,10 +94,8 @@ class Sprite:
     ) -> "Sprite":
         """Return the sprite scaled, rotated clockwise by `angle` degrees, its origin at ``(x, y)``.
 
-        A sprite with keypoints cannot be mirrored: its left and right would be wrong.
+        Do not mirror a sprite with keypoints: its left and right would be wrong.
         """
-        if mirror and self.keypoints is not None:
-            raise ValueError("a sprite with keypoints cannot be mirrored")
         c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
         turn = scale * np.array([[c, s], [-s, c]])
         if mirror:
@@ -187,15 +185,12 @@ def _shade(pixels: np.ndarray, sprite: Sprite) -> None:
     cv2.copyTo(lit, covered, region)
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
-    """Return `points` as OpenCV's fixed-point numbers, which count from sub-pixel centers."""
-    return np.rint((points * SCALE - 0.5) * (1 << _FRACTION_BITS)).astype(np.int32)
-
-
 def _draw(
     target: np.ndarray, part: Part, color: Color | int, border_color: Color | int, border: float
 ) -> None:
-    outlines = [_fixed(p) for p in part.polygons]
+    # OpenCV's fixed-point numbers, which count from sub-pixel centers.
+    one = 1 << _FRACTION_BITS
+    outlines = [np.rint((p * SCALE - 0.5) * one).astype(np.int32) for p in part.polygons]
     if part.border:
         width = max(round(2 * border * SCALE), 1)
         cv2.polylines(target, outlines, True, border_color, width, shift=_FRACTION_BITS)

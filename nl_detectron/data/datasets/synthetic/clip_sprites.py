@@ -23,8 +23,10 @@ def balloon(rng: np.random.Generator) -> Sprite:
     stripes = []
     for left, right in ((-0.62, -0.22), (0.22, 0.62)):
         sides = [
-            np.concatenate([arc(0, y, abs(x) * half, 0.38, *span), [(x * 0.1, mouth)]])
-            for x, span in ((left, _quarter(left)), (right, _quarter(right)))
+            np.concatenate(
+                [arc(0, y, abs(x) * half, 0.38, 270, 180 if x < 0 else 360), [(x * 0.1, mouth)]]
+            )
+            for x in (left, right)
         ]
         stripes.append(np.concatenate([sides[0], sides[1][::-1]]))
     ropes = tuple(capsule((0.09 * s, mouth), (0.06 * s, -0.12), 0.015) for s in (-1, 1))
@@ -36,11 +38,6 @@ def balloon(rng: np.random.Generator) -> Sprite:
         Part(lighter(a, 0.5), (ellipse(-0.17, -0.82, 0.06, 0.09),), border=False),
     )
     return Sprite("balloon", parts, border=0.022)
-
-
-def _quarter(x: float) -> tuple[float, float]:
-    """Return the angles from the crown of an ellipse down to its left or right end."""
-    return (270, 180) if x < 0 else (270, 360)
 
 
 def tower(rng: np.random.Generator) -> Sprite:

@@ -15,18 +15,17 @@ Mirroring a clip, or continuing from its end to its beginning, does not change i
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from . import canvas, clip_sprites, landscape, people, things
 from .canvas import Color, Part, Sprite
-from .generated import folder_name, written_whole
+from .generated import make_dataset
 
 SIZE = 96
 """Width and height of a frame, in pixels."""
@@ -59,9 +58,9 @@ def make_clips(
 ) -> Path:
     """Make the dataset under `root` unless it exists, and return its folder.
 
-    Each split is a folder ``{split}`` of H.264 files and a list of lines ``path label``, as
-    `register_videos` reads it. The classes take turns. Classes with a relation have two turns, as
-    they need the most examples to learn.
+    Each split is a folder ``{split}`` of H.264 files and a list ``{split}.txt`` of lines
+    ``path label``, as `register_videos` reads it. The classes take turns. Classes with a relation
+    have two turns, as they need the most examples to learn.
 
     Args:
         root: folder of datasets; it need not exist.
@@ -74,24 +73,20 @@ def make_clips(
     """
     from ...video import writing  # needs PyAV, unlike registering the dataset
 
+    def write_split(folder: Path, split: str, indices: Iterable[int]) -> None:
+        lines = []
+        for index in indices:
+            label, scene = make_scene(split, index, seed=seed)
+            path = f"{split}/{index + 1:06d}.mp4"
+            writing.write_video(folder / path, scene.frames(), rate=FRAMES_PER_SECOND)
+            lines.append(f"{path} {label}\n")
+        (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+
     sources = [canvas, clip_sprites, landscape, people, things, writing, sys.modules[__name__]]
-    folder = root / folder_name("nl_clips", (num_train, num_val, seed), sources)
     splits = dict(zip(SPLITS, (num_train, num_val), strict=True))
-    if folder.is_dir():
-        return folder
-    bar = tqdm(total=sum(splits.values()), desc="nl_clips", unit="video", disable=not progress)
-    with written_whole(folder, "nl_clips") as unfinished, bar:
-        for split, count in splits.items():
-            (unfinished / split).mkdir()
-            lines = []
-            for index in range(count):
-                label, scene = make_scene(split, index, seed=seed)
-                path = f"{split}/{index + 1:06d}.mp4"
-                writing.write_video(unfinished / path, scene.frames(), rate=FRAMES_PER_SECOND)
-                lines.append(f"{path} {label}\n")
-                bar.update()
-            list_file(unfinished, split).write_text("".join(lines), encoding="utf-8")
-    return folder
+    return make_dataset(
+        root, "nl_clips", splits, write_split, seed=seed, sources=sources, progress=progress
+    )
 
 
 def make_scene(split: str, index: int, *, seed: int = 0) -> tuple[int, "Scene"]:
@@ -112,17 +107,12 @@ def signal_regions(file: Path) -> list[dict[str, Any]]:
     """
     label, scene = make_scene(file.parent.name, int(file.stem) - 1)
     signals: tuple[list[Any], list[Any]] = ([], [])
-    for t in range(NUM_FRAMES if CLASSES[label].told_by == "relation" else 0):
+    for t in range(NUM_FRAMES):
         for sprite in scene.sprites(t):
             if sprite.category in ("banner", "burst"):
                 box = [float(v) for v in sprite.bounds()]
                 signals[box[0] + box[2] > SIZE].append([t, *box])
     return [{"label": CLASSES[label].name, "boxes": boxes} for boxes in signals if boxes]
-
-
-def list_file(folder: Path, split: str) -> Path:
-    """Return the path of the list of `split`."""
-    return folder / f"{split}.txt"
 
 
 def class_groups() -> dict[str, list[int]]:
@@ -169,8 +159,8 @@ def _cars(rng: np.random.Generator) -> Scene:
         placed = []
         for sprite, y, size, way, start, speed in cars:
             x = start + speed * t
-            bounce = 0.4 * np.sin(2.1 * t + y)
             at = x if way > 0 else SIZE - x
+            bounce = 0.4 * np.sin(2.1 * t + y)
             placed.append(sprite.placed(at, y + bounce, size, mirror=bool(way < 0)))
         return placed
 
@@ -255,11 +245,10 @@ def _banners(rng: np.random.Generator, *, match: bool) -> Scene:
 
     def sprites(t: int) -> list[Sprite]:
         flying = []
-        for i, (x, top) in enumerate(zip(_SIDES, tops, strict=True)):
-            first, end = moments[i]
+        for x, top, (first, end), color in zip(_SIDES, tops, moments, colors, strict=True):
             if first <= t < end:
                 unrolled = 0.6 if t in (first, end - 1) else 1.0
-                banner = clip_sprites.banner(colors[i], unrolled, phase + 1.1 * t)
+                banner = clip_sprites.banner(color, unrolled, phase + 1.1 * t)
                 flying.append(banner.placed(x, top, 38.0))
         return flying
 
@@ -275,15 +264,14 @@ def _fireworks(rng: np.random.Generator, *, match: bool) -> Scene:
 
     def sprites(t: int) -> list[Sprite]:
         seen = []
-        for i, x in enumerate(_SIDES):
-            first, end = moments[i]
+        for x, (first, end), color in zip(_SIDES, moments, colors, strict=True):
             for y in _BURSTS:
                 if first - 3 <= t < first:
                     rising = y + (first - t) / 3 * (horizon - y)
                     seen.append(clip_sprites.rocket().placed(x, rising, 7.0))
                 elif first <= t < end:
                     age = (t - first + 0.5) / (end - first)
-                    seen.append(clip_sprites.burst(colors[i], age, turn).placed(x, y, 14.0))
+                    seen.append(clip_sprites.burst(color, age, turn).placed(x, y, 14.0))
         return seen
 
     return Scene(background, sprites)

@@ -1,8 +1,7 @@
 """Writing of drawn images to a folder in COCO's format."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from detectron2.data.datasets.builtin_meta import (
     COCO_PERSON_KEYPOINT_NAMES,
     KEYPOINT_CONNECTION_RULES,
 )
-from tqdm import tqdm
 
 from .canvas import SCALE
-from .generated import written_whole
 
 MIN_POLYGON_AREA = 3.0
 """Smallest visible fragment of a mask in square pixels."""
@@ -24,12 +21,8 @@ MIN_POLYGON_AREA = 3.0
 _NO_KEYPOINTS = [0] * (3 * len(COCO_PERSON_KEYPOINT_NAMES))
 
 
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """An image, RGB uint8 ``(H, W, 3)``, and COCO annotations that lack only their ids."""
-
-    image: np.ndarray
-    annotations: list[dict[str, Any]]
+AnnotatedImage = tuple[np.ndarray, list[dict[str, Any]]]
+"""An image, RGB uint8 ``(H, W, 3)``, and COCO annotations that lack only their ids."""
 
 
 def instance(
@@ -50,8 +43,6 @@ def instance(
         ValueError: only fragments of the object are visible.
     """
     polygons = mask_to_polygons(visible)
-    if not polygons:
-        raise ValueError("the object is not visible")
     height, width = (n // SCALE for n in visible.shape)
     points = np.concatenate(polygons)
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
@@ -152,63 +143,46 @@ def categories(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def annotation_file(folder: Path, split: str) -> Path:
-    """Return the path of the annotations of `split`."""
+    """Return the path of the annotations of `split`; the images are in ``folder / split``."""
     return folder / "annotations" / f"instances_{split}.json"
 
 
-def image_folder(folder: Path, split: str) -> Path:
-    """Return the folder of the images of `split`."""
-    return folder / split
-
-
-def write(
+def write_split(
     folder: Path,
+    split: str,
     class_names: Sequence[str],
-    splits: Mapping[str, int],
-    draw: Callable[[str, int], AnnotatedImage],
+    drawn: Iterable[AnnotatedImage],
     *,
     description: str,
-    progress: bool = True,
 ) -> None:
-    """Write a dataset in COCO's format, complete or not at all.
+    """Write a split in COCO's format.
 
     Args:
         folder: gets ``annotations/instances_{split}.json`` and ``{split}/000001.jpg``, ...
+        split: name of the split, and of an existing folder.
         class_names: names of the categories; ids count from 1.
-        splits: number of images by name of the split.
-        draw: returns image `index` of a split, a function of these two alone.
-        description: description in the files, and title of the progress bar.
-        progress: show a progress bar.
-
-    Raises:
-        UserError: the folder cannot be written.
+        drawn: the images.
+        description: description in the file.
     """
-    bar = tqdm(total=sum(splits.values()), desc=description, unit="image", disable=not progress)
-    with written_whole(folder, description) as unfinished, bar:
-        for split, count in splits.items():
-            image_root = image_folder(unfinished, split)
-            image_root.mkdir()
-            images: list[dict[str, Any]] = []
-            annotations: list[dict[str, Any]] = []
-            for image_id in range(1, count + 1):
-                drawn = draw(split, image_id - 1)
-                name = f"{image_id:06d}.jpg"
-                bgr = np.ascontiguousarray(drawn.image[..., ::-1])
-                encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-                (image_root / name).write_bytes(encoded.tobytes())
-                height, width = drawn.image.shape[:2]
-                images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-                for annotation in drawn.annotations:
-                    new_ids = {"id": len(annotations) + 1, "image_id": image_id}
-                    annotations.append(annotation | new_ids)
-                bar.update()
-            content = {
-                "info": {"description": description},
-                "images": images,
-                "annotations": annotations,
-                "categories": categories(class_names),
-            }
-            path = annotation_file(unfinished, split)
-            path.parent.mkdir(exist_ok=True)
-            text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-            path.write_text(text, encoding="utf-8")
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, (image, of_image) in enumerate(drawn, 1):
+        name = f"{image_id:06d}.jpg"
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        (folder / split / name).write_bytes(encoded.tobytes())
+        height, width = image.shape[:2]
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        for annotation in of_image:
+            new_ids = {"id": len(annotations) + 1, "image_id": image_id}
+            annotations.append(annotation | new_ids)
+    content = {
+        "info": {"description": description},
+        "images": images,
+        "annotations": annotations,
+        "categories": categories(class_names),
+    }
+    path = annotation_file(folder, split)
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    path.write_text(text, encoding="utf-8")

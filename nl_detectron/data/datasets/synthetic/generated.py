@@ -1,31 +1,57 @@
-"""Names of folders of generated datasets, and atomic writing of them."""
+"""Making of generated datasets: at first use, and complete or not at all."""
 
 import hashlib
 import inspect
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+
+from tqdm import tqdm
 
 from ....utils.errors import UserError
 
 
-def folder_name(name: str, settings: Any, sources: Sequence[ModuleType]) -> str:
-    """Return `name` with a digest of everything that determines the content.
+def make_dataset(
+    root: Path,
+    name: str,
+    splits: Mapping[str, int],
+    write_split: Callable[[Path, str, Iterable[int]], None],
+    *,
+    seed: int,
+    sources: Sequence[ModuleType],
+    progress: bool,
+) -> Path:
+    """Make a dataset under `root` unless it exists, and return its folder.
 
-    A folder of an older version therefore has another name.
+    The folder's name has a digest of everything that determines its content, so a folder of an
+    older version is never used.
 
     Args:
+        root: folder of datasets; it need not exist.
         name: name of the dataset.
-        settings: sizes, seeds and the like; its ``repr`` counts.
+        splits: number of items by name of the split.
+        write_split: writes items into a folder with an empty folder of the split; it gets the
+            folder, the split, and the numbers of the items from 0.
+        seed: seed of the items.
         sources: modules that draw and write.
+        progress: show a progress bar for each split.
+
+    Raises:
+        UserError: `root` cannot be written.
     """
-    content = [repr(settings), *map(inspect.getsource, sources)]
+    content = [repr((splits, seed)), *map(inspect.getsource, sources)]
     digest = hashlib.sha256("\0".join(content).encode()).hexdigest()
-    return f"{name}-{digest[:12]}"
+    folder = root / f"{name}-{digest[:12]}"
+    if not folder.is_dir():
+        with written_whole(folder, name) as unfinished:
+            for split, count in splits.items():
+                (unfinished / split).mkdir()
+                items = tqdm(range(count), desc=f"{name}_{split}", disable=not progress)
+                write_split(unfinished, split, items)
+    return folder
 
 
 @contextmanager

@@ -60,9 +60,9 @@ def person(rng: np.random.Generator, *, back: bool = False) -> Sprite:
     joints = _pose(rng)
     turn = rng.uniform(-0.018, 0.018)
     joints |= {
-        ("nose", 0): _on_head(joints, _at(1.5 * turn, 0.025)),
-        **{("eye", s): _on_head(joints, _at(turn + 0.045 * s, -0.012)) for s in (-1, 1)},
-        **{("ear", s): _on_head(joints, _at(_HEAD * s, 0.01)) for s in (-1, 1)},
+        ("nose", 0): _on_head(joints, np.array([1.5 * turn, 0.025])),
+        **{("eye", s): _on_head(joints, np.array([turn + 0.045 * s, -0.012])) for s in (-1, 1)},
+        **{("ear", s): _on_head(joints, np.array([_HEAD * s, 0.01])) for s in (-1, 1)},
     }
     behind, head = _head(rng, joints, skin, hair, back=back)
     parts = [
@@ -96,17 +96,13 @@ def _legs(rng: np.random.Generator, joints: Joints, skin: Color, cloth: Color) -
     shoe = _pick(rng, SHOES)
     kind = rng.choice(["long", "short", "skirt"], p=[0.5, 0.25, 0.25])
     for s in (-1, 1):
-        hip, knee, ankle = (joints[name, s] for name in ("hip", "knee", "ankle"))
-        yield Part(shoe, (capsule(ankle + _at(0, 0.012), ankle + _at(0.035 * s, 0.018), 0.065),))
-        upper, lower = capsule(hip, knee, _LEG), capsule(knee, ankle, _LEG * 0.85)
-        if kind == "long":
-            yield Part(cloth, (lower, upper))
-        else:
-            yield Part(skin, (lower,))
-            yield Part(skin if kind == "skirt" else cloth, (upper,))
+        leg = [joints[name, s] for name in ("hip", "knee", "ankle")]
+        yield Part(shoe, (capsule(leg[2] + (0, 0.012), leg[2] + (0.035 * s, 0.018), 0.065),))
+        upper = skin if kind == "skirt" else cloth
+        yield from _limb(leg, _LEG, skin, upper, is_covered=kind == "long")
     if kind == "skirt":
-        waist = [joints["hip", s] + _at(0.03 * s, 0) for s in (-1, 1)]
-        hem = [(joints["hip", s] + joints["knee", s]) / 2 + _at(0.06 * s, 0) for s in (1, -1)]
+        waist = [joints["hip", s] + (0.03 * s, 0) for s in (-1, 1)]
+        hem = [(joints["hip", s] + joints["knee", s]) / 2 + (0.06 * s, 0) for s in (1, -1)]
         yield Part(cloth, (polygon(*waist, *hem),))
 
 
@@ -114,7 +110,7 @@ def _torso(joints: Joints, skin: Color, cloth: Color) -> Iterator[Part]:
     """Draw the neck and the trunk."""
     shoulders = joints["shoulder", -1], joints["shoulder", 1]
     hips = joints["hip", -1], joints["hip", 1]
-    trunk = polygon(*shoulders, hips[1] + _at(0.03, 0), hips[0] - _at(0.03, 0))
+    trunk = polygon(*shoulders, hips[1] + (0.03, 0), hips[0] - (0.03, 0))
     yield Part(skin, (capsule(joints["neck", 0], joints["head", 0], 0.07),))
     yield Part(cloth, (trunk, capsule(*shoulders, 0.075), capsule(*hips, 0.075)))
 
@@ -122,14 +118,20 @@ def _torso(joints: Joints, skin: Color, cloth: Color) -> Iterator[Part]:
 def _arms(joints: Joints, skin: Color, cloth: Color, *, long_sleeves: bool) -> Iterator[Part]:
     """Draw hands and sleeves."""
     for s in (-1, 1):
-        shoulder, elbow, wrist = (joints[name, s] for name in ("shoulder", "elbow", "wrist"))
-        upper, lower = capsule(shoulder, elbow, _ARM), capsule(elbow, wrist, _ARM * 0.85)
-        yield Part(skin, (ellipse(wrist[0], wrist[1], 0.043),))
-        if long_sleeves:
-            yield Part(cloth, (lower, upper))
-        else:
-            yield Part(skin, (lower,))
-            yield Part(cloth, (upper,))
+        arm = [joints[name, s] for name in ("shoulder", "elbow", "wrist")]
+        yield Part(skin, (ellipse(arm[2][0], arm[2][1], 0.043),))
+        yield from _limb(arm, _ARM, skin, cloth, is_covered=long_sleeves)
+
+
+def _limb(
+    points: list[np.ndarray], width: float, skin: Color, cloth: Color, *, is_covered: bool
+) -> list[Part]:
+    """Return a limb in cloth: the upper part, and if `is_covered` the lower one, too."""
+    start, middle, end = points
+    upper, lower = capsule(start, middle, width), capsule(middle, end, width * 0.85)
+    if is_covered:
+        return [Part(cloth, (lower, upper))]
+    return [Part(skin, (lower,)), Part(cloth, (upper,))]
 
 
 def _head(
@@ -209,10 +211,6 @@ def _direction(degrees: float) -> np.ndarray:
     """Return the unit vector at an angle from straight down, positive to the right."""
     t = np.radians(degrees)
     return np.array([np.sin(t), np.cos(t)])
-
-
-def _at(x: float, y: float) -> np.ndarray:
-    return np.array([x, y])
 
 
 def _pick(rng: np.random.Generator, colors: tuple[Color, ...]) -> Color:

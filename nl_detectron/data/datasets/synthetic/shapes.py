@@ -1,13 +1,14 @@
 """``nl_shapes``: a small dataset of landscapes with people, houses, trees and toys."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from . import canvas, coco, landscape, people, things
 from .canvas import SCALE, Sprite
-from .generated import folder_name
+from .generated import make_dataset
 
 CLASSES = ("person", "ball", "kite", "house", "tree", "car", "umbrella")
 
@@ -32,9 +33,6 @@ def make_shapes(
 ) -> Path:
     """Make the dataset under `root` unless it exists, and return its folder.
 
-    The folder's name depends on everything that determines its content, including this code, so a
-    folder of an older version is never used.
-
     Args:
         root: folder of datasets; it need not exist.
         num_train: number of images in split ``train``.
@@ -45,17 +43,20 @@ def make_shapes(
     Raises:
         UserError: `root` cannot be written.
     """
-    sources = [canvas, coco, landscape, people, things, sys.modules[__name__]]
-    folder = root / folder_name("nl_shapes", (num_train, num_val, seed), sources)
     splits = {"train": num_train, "val": num_val}
 
     def draw(split: str, index: int) -> coco.AnnotatedImage:
         rng = np.random.default_rng([seed, list(splits).index(split), index])
         return draw_scene(rng, crowd=index % _CROWD_EVERY == 3)
 
-    if not folder.is_dir():
-        coco.write(folder, CLASSES, splits, draw, description="nl_shapes", progress=progress)
-    return folder
+    def write_split(folder: Path, split: str, indices: Iterable[int]) -> None:
+        drawn = (draw(split, index) for index in indices)
+        coco.write_split(folder, split, CLASSES, drawn, description="nl_shapes")
+
+    sources = [canvas, coco, landscape, people, things, sys.modules[__name__]]
+    return make_dataset(
+        root, "nl_shapes", splits, write_split, seed=seed, sources=sources, progress=progress
+    )
 
 
 def draw_scene(rng: np.random.Generator, *, crowd: bool = False) -> coco.AnnotatedImage:
@@ -72,7 +73,14 @@ def draw_scene(rng: np.random.Generator, *, crowd: bool = False) -> coco.Annotat
         np.logical_or.reduce([canvas.silhouette(s, width, height) for s in group])
         for group in groups
     ]
-    visible = _drop_hidden(groups, masks)
+    kept = [
+        i
+        for i, (mask, seen) in enumerate(zip(masks, _visible(masks), strict=True))
+        if np.count_nonzero(seen)
+        >= max(_MIN_VISIBLE * np.count_nonzero(mask), _MIN_AREA * SCALE**2)
+    ]
+    groups = [groups[i] for i in kept]
+    visible = _visible([masks[i] for i in kept])
 
     sprites = [sprite for group in groups for sprite in group]
     shadows = [_shadow(s) for s in sprites if s.category != "kite"]
@@ -84,7 +92,7 @@ def draw_scene(rng: np.random.Generator, *, crowd: bool = False) -> coco.Annotat
             annotations.append(coco.crowd(category_id, seen))
         else:
             annotations.append(coco.instance(category_id, seen, group[0].keypoints))
-    return coco.AnnotatedImage(image, annotations)
+    return image, annotations
 
 
 def _objects(rng: np.random.Generator, width: int, height: int, horizon: float) -> list[Sprite]:
@@ -125,24 +133,14 @@ def _crowd(rng: np.random.Generator, width: int, horizon: float) -> list[Sprite]
     ]
 
 
-def _drop_hidden(groups: list[list[Sprite]], masks: list[np.ndarray]) -> list[np.ndarray]:
-    """Remove nearly hidden objects from both lists, in place; return the visible masks."""
-    while True:
-        visible: list[np.ndarray] = []
-        covered = np.zeros_like(masks[0])
-        for mask in reversed(masks):
-            visible.insert(0, mask & ~covered)
-            covered |= mask
-        hidden = [
-            i
-            for i, (seen, mask) in enumerate(zip(visible, masks, strict=True))
-            if np.count_nonzero(seen)
-            < max(_MIN_VISIBLE * np.count_nonzero(mask), _MIN_AREA * SCALE**2)
-        ]
-        if not hidden:
-            return visible
-        # The farthest is removed first, as it hides none of the others.
-        del groups[hidden[0]], masks[hidden[0]]
+def _visible(masks: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the part of each mask that the following ones do not cover."""
+    visible: list[np.ndarray] = []
+    covered = np.zeros_like(masks[0])
+    for mask in reversed(masks):
+        visible.insert(0, mask & ~covered)
+        covered |= mask
+    return visible
 
 
 def _shadow(sprite: Sprite) -> np.ndarray:

@@ -24,19 +24,15 @@ def ball(rng: np.random.Generator) -> Sprite:
         marks = [arc(0, -0.5, 0.5, 0.5, turn + a, turn + a + 60) for a in (0, 120, 240)]
         marks = [np.concatenate([[(0, -0.5)], m]) for m in marks]
     elif kind == 1:
-        marks = [
-            np.concatenate([arc(0, -0.5, 0.5, 0.5, turn + a, turn + a + 50),
-                            arc(0, -0.5, 0.5, 0.5, turn + 130 - a, turn + 180 - a)])
-            for a in (0,)
-        ]  # fmt: skip
+        sides = [arc(0, -0.5, 0.5, 0.5, turn + a, turn + a + 50) for a in (0, 130)]
+        marks = [np.concatenate(sides)]
     else:
         spots = np.radians(turn + np.arange(0, 360, 72))
         marks = [ellipse(0.31 * np.cos(a), -0.5 + 0.31 * np.sin(a), 0.1) for a in spots]
-    shine = ellipse(-0.18, -0.7, 0.1, 0.07)
     parts = (
         Part(base, (ellipse(0, -0.5, 0.5),)),
         Part(other, tuple(marks), border=False),
-        Part(lighter(base, 0.7), (shine,), border=False),
+        Part(lighter(base, 0.7), (ellipse(-0.18, -0.7, 0.1, 0.07),), border=False),
     )
     return Sprite("ball", parts, border=0.03)
 
@@ -44,8 +40,7 @@ def ball(rng: np.random.Generator) -> Sprite:
 def kite(rng: np.random.Generator) -> Sprite:
     """Return a diamond of four panels with bows on its tail."""
     a, b, bow = _colors(rng, 3)
-    top, left, right, middle = (0, -1), (-0.3, -0.7), (0.3, -0.7), (0, -0.7)
-    low = (0, -0.24)
+    top, left, middle, right, low = (0, -1), (-0.3, -0.7), (0, -0.7), (0.3, -0.7), (0, -0.24)
     parts = [
         Part(bow, (capsule(low, (0.06, -0.1), 0.02), capsule((0.06, -0.1), (0, 0), 0.02))),
         Part(a, (polygon(top, right, low, left),)),
@@ -79,8 +74,7 @@ def house(rng: np.random.Generator) -> Sprite:
     parts.append(Part(door, (_box(x - 0.09, -0.32, x + 0.09, 0),)))
     for x_window in (v * half for v in (-0.58, 0.0, 0.58)):
         if abs(x_window - x) > 0.2:
-            panes = _box(x_window - 0.08, -0.4, x_window + 0.08, -0.2)
-            parts.append(Part(_GLASS, (panes,)))
+            parts.append(Part(_GLASS, (_box(x_window - 0.08, -0.4, x_window + 0.08, -0.2),)))
     return Sprite("house", tuple(parts), border=0.014)
 
 
