@@ -125,7 +125,7 @@ def average_precision(
         found: COCO's results; an image's id is its index.
         annotations: annotations of each image in COCO's form, without ids.
         what: ``bbox`` or ``keypoints``.
-        sigmas: COCO's constants of the keypoints; by default those of persons.
+        sigmas: COCO's constants of the keypoints.
     """
     if not found:
         return 0.0, 0.0
@@ -138,8 +138,7 @@ def average_precision(
     }
     truth.createIndex()
     evaluation = COCOeval(truth, truth.loadRes(list(found)), what)
-    if sigmas:
-        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+    evaluation.params.kpt_oks_sigmas = np.array(sigmas)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()

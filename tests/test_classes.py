@@ -169,6 +169,5 @@ def test_video_predictor_has_checkpoint_class_names(tmp_path: Path) -> None:
 )
 def test_invalid_class_names_give_one_line_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "names.json").write_text(content)
-    with pytest.raises(UserError, match=r"names\.json") as error:
+    with pytest.raises(UserError, match=r"\A.*names\.json.*\Z"):
         read_class_names(tmp_path / "names.json")
-    assert "\n" not in str(error.value)

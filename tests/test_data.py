@@ -3,8 +3,9 @@
 import os
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
-from PIL import Image
+from detectron2.structures import BoxMode
 from pycocotools.coco import COCO
 
 from nl_detectron.data import cache_root, make_clips, make_shapes
@@ -12,6 +13,7 @@ from nl_detectron.data.datasets.synthetic import canvas, coco, landscape, things
 from nl_detectron.data.datasets.synthetic.generated import written_whole
 from nl_detectron.data.datasets.synthetic.people import KEYPOINT_NAMES, person
 from nl_detectron.data.datasets.synthetic.shapes import CLASSES
+from nl_detectron.data.validation import check_file
 from nl_detectron.utils.errors import UserError
 
 SIZE = {"num_train": 14, "num_val": 4}
@@ -49,39 +51,24 @@ def test_files_are_coco(folder, train):
     assert np.array(person["skeleton"]).max() <= 17
     assert len(train.imgs) == SIZE["num_train"]
     assert {a["category_id"] for a in train.anns.values()} == set(train.cats)
-    sizes = set()
-    for record in train.imgs.values():
-        with Image.open(folder / "train" / record["file_name"]) as image:
-            assert image.size == (record["width"], record["height"])
-            sizes.add(image.size)
-    assert any(w != h for w, h in sizes)
-
-
-def tight_box(mask):
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
+    assert any(image["width"] != image["height"] for image in train.imgs.values())
+    assert check_file(coco.annotation_file(folder, "train"), folder / "train").problems == {}
 
 
 def test_box_area_and_mask_agree(train):
     crowds = 0
     for a in train.anns.values():
-        mask = train.annToMask(a)
-        assert mask.sum() == a["area"] > 0
+        rle = train.annToRLE(a)
+        assert mask_util.area(rle) == a["area"] > 0
+        boxes = np.array([a["bbox"], mask_util.toBbox(rle)])
+        box, tight = BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+        # The box of an object follows the edge within the pixel.
+        assert np.abs(box - tight).max() <= (0 if a["iscrowd"] else 1)
         if a["iscrowd"]:
             crowds += 1
-            assert (a["category_id"], a["num_keypoints"], a["bbox"]) == (PERSON, 0, tight_box(mask))
+            assert a["category_id"] == PERSON
             # An image without any object would be dropped from training.
             assert any(not b["iscrowd"] for b in train.imgToAnns[a["image_id"]])
-            continue
-        x, y, w, h = a["bbox"]
-        tight_x, tight_y, tight_w, tight_h = tight_box(mask)
-        difference = np.subtract(
-            [x, y, x + w, y + h], [tight_x, tight_y, tight_x + tight_w, tight_y + tight_h]
-        )
-        assert np.abs(difference).max() <= 1  # a box follows the edge within the pixel
-        image = train.imgs[a["image_id"]]
-        assert 0 <= x < x + w <= image["width"]
-        assert 0 <= y < y + h <= image["height"]
     assert crowds
 
 

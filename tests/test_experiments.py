@@ -13,12 +13,13 @@ import run_experiments
 import tiny_run
 from detectron2.modeling import build_model
 
-from experiments import boxes, detector, keypoints, report, run, video
-from experiments.plan import Plan, Trial
+from experiments import boxes, detector, keypoints, plan, report, run, video
+from experiments.plan import Trial
 from experiments.report import judged, page_text, write_page
 from experiments.results import Outcome, add, load
 from experiments.run import PLANS
 from experiments.statistics import Interval, difference, judge
+from nl_detectron.config import load_config
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.utils.errors import UserError
 
@@ -84,7 +85,7 @@ def test_results_round_trip_and_rerun_replaces(tmp_path):
 
 
 def test_default_plan_runs_main_claims_with_five_seeds():
-    trials = [trial for plan in PLANS.values() for trial in plan.trials()]
+    trials = [trial for of_one in PLANS.values() for trial in of_one.trials()]
     published = {trial for name in PLANS for trial in RESULTS[name].trials(name)}
     assert set(trials) <= published
     assert all(trial.arm in PLANS[trial.experiment].arms for trial in published)
@@ -138,14 +139,8 @@ def test_wider_arm_costs_at_least_as_much_as_block(trial, cost_of, tmp_path):
 @pytest.fixture
 def short(monkeypatch):
     """Let trials be of two iterations on few data."""
-    full = Plan.cfg
-
-    def cfg(self, trial, output):
-        found = full(self, trial, output)
-        found.merge_from_list(["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 6])
-        return found
-
-    monkeypatch.setattr(Plan, "cfg", cfg)
+    few = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "6"]
+    monkeypatch.setattr(plan, "load_config", lambda file, opts: load_config(file, [*opts, *few]))
     monkeypatch.setattr(video, "VALIDATION_CLIPS", 72)
     monkeypatch.setattr(detector, "VALIDATION_IMAGES", 20)
 
@@ -175,18 +170,15 @@ def test_trials_of_detectors_have_a_page(short, tmp_path, monkeypatch):
     assert {"keypoints_by_distance", "video_examples"} <= drawn
 
 
-def write_weights(trial: Trial, output: Path) -> None:
-    trial.weights(output).parent.mkdir(parents=True, exist_ok=True)
-    trial.weights(output).touch()
-
-
 def test_trials_that_others_start_from_run_first(tmp_path):
     among, wider = replace(BOXES, task="among"), replace(BOXES, arm="wider")
     colors = PLANS["boxes"].start(BOXES)
-    write_weights(PLANS["boxes"].start(wider), tmp_path)
-    assert run._stages([among, wider], tmp_path) == [[colors], [BOXES], [among, wider]]
-    write_weights(BOXES, tmp_path)
-    assert run._stages([among], tmp_path) == [[among]]
+    stages = [[colors], [BOXES], [among, wider]]
+    for trained in (PLANS["boxes"].start(wider), BOXES):
+        trained.weights(tmp_path).parent.mkdir(parents=True)
+        trained.weights(tmp_path).touch()
+        assert run._stages([among, wider], tmp_path) == stages
+        stages = [[among, wider]]
 
 
 def test_finished_trials_are_skipped_and_failures_reported(tmp_path, monkeypatch):
@@ -203,19 +195,6 @@ def test_finished_trials_are_skipped_and_failures_reported(tmp_path, monkeypatch
         failed = run.run([good, bad], output=tmp_path, folder=tmp_path / "results", jobs=1)
         assert failed == {bad: "broken"}
     assert ran == [[good, bad], [bad]]
-
-
-def test_claim_reports_means_and_difference(tmp_path):
-    for seed in range(1, 6):
-        add(tmp_path, replace(BOXES, seed=seed), outcome(90.0 + seed))
-        add(tmp_path, replace(BOXES, seed=seed, arm="none"), outcome(50.0 + seed))
-    empty = {name: load(tmp_path / "none", name) for name in PLANS}
-    claims = judged({**empty, "boxes": load(tmp_path, "boxes")}).set_index("claim")
-    told = ["with", "against", "seeds", "difference", "found"]
-    first = claims.loc["Boxes: a block is better than none.", told]
-    assert list(map(str, first)) == ["93.0", "53.0", "5, 5", "+40.0 [+37.7, +42.3]", "met"]
-    near = claims.loc["Boxes, sign 8 pixels away: a block adds nothing.", told]
-    assert list(near) == ["not run", "not run", "0, 0", "not run", "not run"]
 
 
 def test_the_page_is_the_template_with_the_results():

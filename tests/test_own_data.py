@@ -10,14 +10,13 @@ from documentation import ROOT, commands, page_file, run_steps, words
 from nl_detectron.config import load_config
 
 PAGE = ROOT / "docs/own_data.md"
-SMALL = """
+SMALL = words("""
     MODEL.WEIGHTS "" MODEL.DEVICE cpu MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64
     MODEL.RESNETS.NORM GN MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.FC_DIM 16
-    MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS (16,16) MODEL.RPN.POST_NMS_TOPK_TEST 20
-    INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 DATALOADER.NUM_WORKERS 0
-    SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 1e-3 SOLVER.MAX_ITER 2 SOLVER.STEPS ()
-"""
-SMALL = [option.strip('"') for option in SMALL.split()]
+    MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS "(16,16)" MODEL.RPN.POST_NMS_TOPK_TEST 20
+    INPUT.MIN_SIZE_TRAIN "(64,)" INPUT.MIN_SIZE_TEST 64 DATALOADER.NUM_WORKERS 0
+    SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 1e-3 SOLVER.MAX_ITER 2 SOLVER.STEPS "()"
+""")
 
 
 def make_hands(folder: Path) -> None:
@@ -46,10 +45,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def last_metrics(output: Path) -> dict[str, float]:
-    return json.loads((output / "metrics.json").read_text().splitlines()[-1])
-
-
 def test_page_commands_train_and_evaluate(checkout):
     """The commands of the page but that with a schedule of its own, in order."""
     steps = []
@@ -66,12 +61,12 @@ def test_page_commands_train_and_evaluate(checkout):
     names = ["check", "check", "train", "train", "demo", "--config-file"]
     assert [step[:2][-1] for step in steps] == names
     done = run_steps(checkout, steps)
-    found = last_metrics(checkout / "output")
+    found = tiny_run.metrics(checkout / "output")[-1]
     assert {"bbox/AP", "bbox/AP-hand", "bbox/AP-ring", "keypoints/AP"} <= set(found)
     assert "Non-local block after res4.0" in done.stdout
     assert "Non-local block after keypoint_head.conv_fcn_relu2" in done.stdout
     assert len(list((checkout / "drawn").iterdir())) == 4
-    boxes = last_metrics(checkout / "output/boxes")  # by another evaluator and mapper
+    boxes = tiny_run.metrics(checkout / "output/boxes")[-1]  # by another evaluator and mapper
     assert {"bbox/AP-hand", "bbox/AP-ring"} <= set(boxes)
     assert not any(key.startswith("keypoints/") for key in boxes)
     assert "Augmentations used in training: []" in done.stdout

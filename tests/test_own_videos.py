@@ -1,24 +1,23 @@
 """The recipe of docs/own_videos.md, run as it stands there."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_run
 from documentation import ROOT, blocks, commands, page_file, run_steps, words
 
 from nl_detectron.config import load_config
 from nl_detectron.data.video.writing import write_video
 
 PAGE = ROOT / "docs/own_videos.md"
-SMALL = """
+SMALL = words("""
     MODEL.WEIGHTS "" MODEL.DEVICE cpu MODEL.RESNETS.STEM_OUT_CHANNELS 4
     MODEL.RESNETS.RES2_OUT_CHANNELS 8 MODEL.RESNETS.WIDTH_PER_GROUP 4 INPUT.CLIP.FRAMES 4
-    INPUT.MIN_SIZE_TRAIN (32,40) INPUT.MIN_SIZE_TEST 32 INPUT.CROP.SIZE [32,32] TEST.CLIPS 2
+    INPUT.MIN_SIZE_TRAIN "(32,40)" INPUT.MIN_SIZE_TEST 32 INPUT.CROP.SIZE [32,32] TEST.CLIPS 2
     TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0
-    SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS ()
-"""
-SMALL = [option.strip('"') for option in SMALL.split()]
+    SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS "()"
+""")
 
 
 def list_of_the_page() -> str:
@@ -49,9 +48,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def results(output: Path) -> dict[str, float]:
-    last = json.loads((output / "metrics.json").read_text().splitlines()[-1])
-    return {name: value for name, value in last.items() if name.startswith("video/")}
+def results(output: Path) -> set[str]:
+    return {name for name in tiny_run.metrics(output)[-1] if name.startswith("video/")}
 
 
 def test_page_commands_train_and_evaluate(checkout: Path) -> None:
@@ -64,9 +62,9 @@ def test_page_commands_train_and_evaluate(checkout: Path) -> None:
     assert [step[1] for step in steps] == ["check", "check", *["train"] * 4]
     steps += [b.text for b in blocks(PAGE) if b.language == "python"]
     done = run_steps(checkout, steps)
-    found = results(checkout / "output")
-    assert set(found) == {f"video/{clip}top{k}" for clip in ("", "clip_") for k in (1, 5)}
-    assert set(results(checkout / "output/tags")) == {"video/mAP", "video/clip_mAP"}
+    top_k = {f"video/{clip}top{k}" for clip in ("", "clip_") for k in (1, 5)}
+    assert results(checkout / "output") == top_k
+    assert results(checkout / "output/tags") == {"video/mAP", "video/clip_mAP"}
     assert "Non-local block after res3.1" in done.stdout
     assert "2 clips x 3 crops of 32, mean of softmax" in done.stdout
     assert "2 clips x 3 crops of 32, max of sigmoid" in done.stdout

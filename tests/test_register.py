@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -22,9 +21,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(*entries: object) -> CfgNode:
-    text = yaml.safe_dump({"DATASETS": {"REGISTER": list(entries)}})
-    Path("own.yaml").write_text(f"_BASE_: quickstart.yaml\n{text}")
-    cfg = load_config("own.yaml")
+    cfg = load_config("quickstart.yaml")
+    cfg.DATASETS.REGISTER = list(entries)
     cfg.freeze()
     return cfg
 
@@ -70,19 +68,14 @@ def test_duplicate_entry_must_be_identical() -> None:
     ],
 )
 def test_invalid_entry_error_contains_index(entry: object, named: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=rf"\ADATASETS\.REGISTER\[0\].*{named}.*\Z"):
         register_datasets(config(entry))
-    message = str(error.value)
-    assert message.startswith("DATASETS.REGISTER[0]")
-    assert named in message
-    assert "\n" not in message
 
 
 def test_missing_file_error_mentions_register_key() -> None:
     register_datasets(config(IMAGES))
-    with pytest.raises(UserError, match=r"own\.json") as error:
+    with pytest.raises(UserError, match=r"own\.json.*DATASETS\.REGISTER") as error:
         check_datasets(["own_images"])
-    assert "DATASETS.REGISTER" in str(error.value)
     assert "DETECTRON2_DATASETS" not in str(error.value)
 
 
@@ -94,7 +87,6 @@ def test_missing_file_error_mentions_register_key() -> None:
     ],
 )
 def test_unknown_dataset_suggests_register_or_nearest(name: str, said: str, unsaid: str) -> None:
-    with pytest.raises(UserError, match=name) as error:
+    with pytest.raises(UserError, match=f"{name}.*{said}") as error:
         check_datasets([name])
-    assert said in str(error.value)
     assert unsaid not in str(error.value)

@@ -65,9 +65,8 @@ def test_a_line_is_a_path_and_labels(
 def test_invalid_line_is_reported(tmp_path: Path, line: str) -> None:
     file = tmp_path / "list.txt"
     file.write_text(f"b.mp4 1\n{line}\n")
-    with pytest.raises(DataError, match=r"list\.txt, line 2: ") as caught:
+    with pytest.raises(DataError, match=r"\A.*list\.txt, line 2: .*\Z"):
         lists.read_list(file)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", None])
@@ -85,10 +84,11 @@ HEADER = "id,subject,scene,quality,relevance,verified,script,objects,description
 
 
 def write_charades(root: Path, split: str, rows: list[tuple[str, str]]) -> None:
-    lines = [HEADER]
-    for name, actions in rows:
-        lines.append(f'{name},U1,Kitchen,6,7,Yes,"A, with ""words"".",cup,d,{actions},12.00')
-    (root / f"Charades_v1_{split}.csv").write_text("\n".join(lines) + "\n")
+    lines = [
+        f'{name},U1,Kitchen,6,7,Yes,"A, with ""words"".",cup,d,{actions},12.00'
+        for name, actions in rows
+    ]
+    (root / f"Charades_v1_{split}.csv").write_text("\n".join([HEADER, *lines]))
 
 
 def test_charades_rows_are_actions_with_seconds(tmp_path: Path) -> None:

@@ -105,10 +105,11 @@ def class_metadata(
     count = attrgetter(key)(cfg) if key else None
     found = _plain(trained) or metadata_of((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
     if classes is not None:
-        if isinstance(classes, str | os.PathLike):
-            given = read_class_names(classes)
-        else:
-            given = {"thing_classes": list(classes)}
+        given = (
+            read_class_names(classes)
+            if isinstance(classes, str | os.PathLike)
+            else {"thing_classes": list(classes)}
+        )
         number = len(given["thing_classes"])
         if count not in (None, number):
             raise ConfigError(f"expected {count} class names ({key}), got {number}")

@@ -50,8 +50,7 @@ def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float) -> 
 
 def capsule(a: Point, b: Point, width: float) -> np.ndarray:
     """Return the outline of a thick line from `a` to `b` with round ends."""
-    ax, ay = a
-    bx, by = b
+    (ax, ay), (bx, by) = a, b
     angle = np.degrees(np.arctan2(by - ay, bx - ax))
     r = width / 2
     return np.concatenate(
