@@ -157,11 +157,6 @@ def test_freezing_norm_preserves_output() -> None:
             torch.testing.assert_close(frozen(x), norm.eval()(x))
 
 
-def test_an_input_without_time_is_refused() -> None:
-    with pytest.raises(ValueError, match="64, 64"):
-        on_meta()(torch.empty(2, 3, 64, 64, device="meta"))
-
-
 @pytest.mark.parametrize(
     ("key", "opts"),
     [

@@ -154,8 +154,8 @@ class NonLocalBlock(CNNBlockBase):
         return self._unfold(weights.transpose(1, 2), x).flatten(2).transpose(1, 2)
 
     def extra_repr(self) -> str:
-        names = ["subsample", "scale", "dims", "axes", "frames", "init_std"]
-        return ", ".join([self.pairwise, *(f"{name}={getattr(self, name)}" for name in names)])
+        names = ["in_channels", "inter_channels", "pairwise", "subsample", "scale", "dims", "axes"]
+        return ", ".join(f"{name}={getattr(self, name)}" for name in [*names, "frames", "init_std"])
 
     # P positions of x are the queries, M positions of x̂ the keys; D is `inter_channels`.
 

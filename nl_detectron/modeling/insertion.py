@@ -61,21 +61,8 @@ def insert_after(chain: nn.Sequential, blocks: dict[str, NonLocalBlock], *, wher
         delattr(chain, name)
         chain.add_module(name, child)
         if name in blocks:
-            block = blocks[name]
-            chain.add_module(f"nonlocal_after_{name}", block)
-            norm = type(block.norm).__name__ if hasattr(block, "norm") else "none"
-            logger.info(
-                f"Non-local block after {where}.{name}: {block.pairwise}, {block.in_channels} -> "
-                f"{block.inter_channels} channels, subsample {block.subsample}, norm {norm}"
-                f"{_of_clips(block)}"
-            )
-
-
-def _of_clips(block: NonLocalBlock) -> str:
-    if block.dims != 3:
-        return ""
-    group = f"groups of {block.frames} time steps" if block.frames else "the whole clip"
-    return f", {block.axes} in {group}"
+            chain.add_module(f"nonlocal_after_{name}", blocks[name])
+            logger.info("Non-local block after %s.%s: %s", where, name, blocks[name].extra_repr())
 
 
 def add_backbone_blocks(
@@ -139,14 +126,12 @@ def _add_to_stage(
     **of_clips: Any,
 ) -> None:
     count = len(stage)
-    for number in numbers:
-        if not -count <= number < count:
-            raise ValueError(
-                f"AFTER_BLOCKS has {number} for {name}; allowed: {-count} to {count - 1}"
-            )
     places = {number % count for number in numbers}
-    if len(places) < len(numbers):
-        raise ValueError(f"AFTER_BLOCKS names a place of {name} twice: {numbers}")
+    if len(places) < len(numbers) or not -count <= min(numbers) <= max(numbers) < count:
+        raise ValueError(
+            f"AFTER_BLOCKS has {list(numbers)} for {name}; allowed: {-count} to {count - 1}, each "
+            "place once"
+        )
     parameters = list(stage.parameters())
     dims = max(parameter.dim() for parameter in parameters) - 2  # a convolution's weight
     blocks = {
@@ -164,8 +149,9 @@ def _add_to_lazy_config(model: DictConfig, **blocks: Any) -> None:
     node = node.get("bottom_up", node)
     if "blocks" not in node:
         target = node._target_
-        is_name = isinstance(target, str)
-        node.resnet = target if is_name else f"{target.__module__}.{target.__qualname__}"
+        node.resnet = (
+            target if isinstance(target, str) else f"{target.__module__}.{target.__qualname__}"
+        )
         node._target_ = build_with_blocks
     node.blocks = LazyCall("builtins.dict")(**blocks)
 

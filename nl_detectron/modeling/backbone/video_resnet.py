@@ -118,44 +118,21 @@ def _max_pool(pooling: str, *, time_stride: int, stride: int) -> nn.MaxPool3d:
     return nn.MaxPool3d(
         (time, side, side),
         stride=(time_stride, stride, stride),
-        padding=(time // 2, side // 2, side // 2) if paper else 0,
+        padding=(time // 2, side // 2, side // 2) if paper else (0, 0, 0),
+        dilation=(1, 1, 1),
     )
 
 
-class VideoBasicBlock(VideoBlock):
-    """Two convolutions, as in ResNet-18 and 34; I3D's has 3x3x3 in the first.
-
-    Arguments as for `VideoBottleneckBlock`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernels: tuple[Size, Size],
-        stride: int,
-        norm: str,
-    ) -> None:
-        super().__init__(in_channels, out_channels, stride)
-        self.shortcut = _shortcut(in_channels, out_channels, stride=stride, norm=norm)
-        self.conv1 = Conv3d(in_channels, out_channels, kernels[0], stride=stride, norm=norm)
-        self.conv2 = Conv3d(out_channels, out_channels, kernels[1], norm=norm)
-        _start_at_zero(self.conv2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(F.relu_(self.conv1(x)))
-        return F.relu_(y + (x if self.shortcut is None else self.shortcut(x)))
-
-
-class VideoBottleneckBlock(VideoBlock):
-    """The bottleneck of Table 1: 1x1x1, 1x3x3, 1x1x1; in I3D one of them extends over time.
+class VideoResidualBlock(VideoBlock):
+    """The residual block of Table 1: 1x1x1, 1x3x3, 1x1x1; or a basic one: 1x3x3, 1x3x3.
 
     The last norm's scale starts at zero, as in the official code.
 
     Args:
-        bottleneck_channels: channels of the second convolution.
-        kernels: kernels of the first and the second convolution.
+        bottleneck_channels: channels of the second convolution; None for a basic block, as in
+            ResNet-18 and 34, which takes neither `stride_in_1x1`, `groups` nor `dilation`.
+        temporal: the first 1x1 convolution is 3x1x1 with "i3d_3x1x1", the first 3x3 convolution
+            3x3x3 with "i3d_3x3x3".
         stride: stride over space; time has none.
         stride_in_1x1: put the stride into the first convolution instead of the second.
         norm, groups, dilation: as in Detectron2's block; the last two are the second convolution's.
@@ -166,8 +143,8 @@ class VideoBottleneckBlock(VideoBlock):
         in_channels: int,
         out_channels: int,
         *,
-        bottleneck_channels: int,
-        kernels: tuple[Size, Size],
+        bottleneck_channels: int | None,
+        temporal: str,
         stride: int,
         stride_in_1x1: bool,
         norm: str,
@@ -175,45 +152,40 @@ class VideoBottleneckBlock(VideoBlock):
         dilation: int,
     ) -> None:
         super().__init__(in_channels, out_channels, stride)
-        strides = (stride, 1) if stride_in_1x1 else (1, stride)
-        inner = bottleneck_channels
-        self.shortcut = _shortcut(in_channels, out_channels, stride=stride, norm=norm)
-        self.conv1 = Conv3d(in_channels, inner, kernels[0], stride=strides[0], norm=norm)
-        self.conv2 = Conv3d(
-            inner,
-            inner,
-            kernels[1],
-            stride=strides[1],
-            norm=norm,
-            groups=groups,
-            dilation=dilation,
-        )
-        self.conv3 = Conv3d(inner, out_channels, (1, 1, 1), norm=norm)
-        _start_at_zero(self.conv3)
+        self.shortcut = self.conv3 = None
+        if in_channels != out_channels:
+            self.shortcut = Conv3d(in_channels, out_channels, (1, 1, 1), stride=stride, norm=norm)
+        kernel = (3 if temporal == "i3d_3x3x3" else 1, 3, 3)
+        if bottleneck_channels is None:
+            self.conv1 = Conv3d(in_channels, out_channels, kernel, stride=stride, norm=norm)
+            self.conv2 = last = Conv3d(out_channels, out_channels, (1, 3, 3), norm=norm)
+        else:
+            self.conv1 = Conv3d(
+                in_channels,
+                bottleneck_channels,
+                (3 if temporal == "i3d_3x1x1" else 1, 1, 1),
+                stride=stride if stride_in_1x1 else 1,
+                norm=norm,
+            )
+            self.conv2 = Conv3d(
+                bottleneck_channels,
+                bottleneck_channels,
+                kernel,
+                stride=1 if stride_in_1x1 else stride,
+                norm=norm,
+                groups=groups,
+                dilation=dilation,
+            )
+            self.conv3 = last = Conv3d(bottleneck_channels, out_channels, (1, 1, 1), norm=norm)
+        # A frozen norm's scale is a buffer, which would stay at zero.
+        if isinstance(last.norm.weight, nn.Parameter):
+            nn.init.zeros_(last.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
+        y = self.conv2(F.relu_(self.conv1(x)))
+        if self.conv3 is not None:
+            y = self.conv3(F.relu_(y))
         return F.relu_(y + (x if self.shortcut is None else self.shortcut(x)))
-
-
-def _shortcut(in_channels: int, out_channels: int, *, stride: int, norm: str) -> Conv3d | None:
-    if in_channels == out_channels:
-        return None
-    return Conv3d(in_channels, out_channels, (1, 1, 1), stride=stride, norm=norm)
-
-
-def _start_at_zero(conv: Conv3d) -> None:
-    # A frozen norm's scale is a buffer, which would stay at zero.
-    if isinstance(conv.norm.weight, nn.Parameter):
-        nn.init.zeros_(conv.norm.weight)
-
-
-def _is_inflated(stage: str, index: int) -> bool:
-    """Return True for I3D's residual blocks that span time: every other one, and all of res2.
-
-    This is the official code's choice for any depth; the paper has one for every two blocks.
-    """
-    return stage == "res2" or index % 2 == (1 if stage == "res5" else 0)
 
 
 class VideoResNet(ResNet):
@@ -269,7 +241,6 @@ class VideoResNet(ResNet):
                 f"expected temporal c2d or i3d_3x3x3 and res5_dilation 1 at depth {depth}, got "
                 f"{temporal} and {res5_dilation}"
             )
-        names = ("stem", *STAGES)
         stem = VideoStem(
             in_channels,
             stem_channels,
@@ -279,26 +250,27 @@ class VideoResNet(ResNet):
             norm=norm,
         )
         stages, channels = [], stem_channels
-        for i, name in enumerate(STAGES[: max(map(names.index, out_features))]):
+        last = max(map(("stem", *STAGES).index, out_features))
+        for i, name in enumerate(STAGES[:last]):
             dilation = res5_dilation if name == "res5" else 1
-            width, blocks = res2_channels * 2**i, []
+            blocks = []
             for index in range(RESIDUAL_BLOCKS[depth][i]):
-                inflated = temporal if _is_inflated(name, index) else "c2d"
-                options: dict[str, Any] = {
-                    "kernels": _kernels(inflated, basic=basic),
-                    "stride": 1 if index or name == "res2" or dilation > 1 else 2,
-                    "norm": norm,
-                }
-                if basic:
-                    blocks.append(VideoBasicBlock(channels, width, **options))
-                else:
-                    options |= {
-                        "bottleneck_channels": bottleneck_channels * 2**i,
-                        "stride_in_1x1": stride_in_1x1,
-                        "groups": groups,
-                        "dilation": dilation,
-                    }
-                    blocks.append(VideoBottleneckBlock(channels, width, **options))
+                # The official code's choice for any depth: every other block, and all of res2. The
+                # paper has one for every two blocks.
+                spans_time = name == "res2" or index % 2 == (1 if name == "res5" else 0)
+                width = res2_channels * 2**i
+                block = VideoResidualBlock(
+                    channels,
+                    width,
+                    bottleneck_channels=None if basic else bottleneck_channels * 2**i,
+                    temporal=temporal if spans_time else "c2d",
+                    stride=1 if index or name == "res2" or dilation > 1 else 2,
+                    stride_in_1x1=stride_in_1x1,
+                    norm=norm,
+                    groups=groups,
+                    dilation=dilation,
+                )
+                blocks.append(block)
                 channels = width
             stages.append(blocks)
         super().__init__(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
@@ -309,10 +281,8 @@ class VideoResNet(ResNet):
         self.time_strides |= dict.fromkeys(STAGES[1:], 2 * at_stem)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        if x.dim() != 5:
-            raise ValueError(f"expected input (N, C, T, H, W), got shape {tuple(x.shape)}")
-        features = {"stem": self.stem(x)}
-        x = features["stem"]
+        x = self.stem(x)
+        features = {"stem": x}
         for name in self.stage_names:
             if name == "res3":
                 x = self.pool2(x)
@@ -329,40 +299,19 @@ class VideoResNet(ResNet):
 
         A value below 1 means that the clip is too small for the network.
         """
-        layers: dict[str, list[Any]] = {"stem": [self.stem.conv1, self.stem.pool1]}
+        size = _size_after(self.stem.pool1, _size_after(self.stem.conv1, size))
+        sizes = {"stem": size}
         for name in self.stage_names:
-            first = getattr(self, name)[0]
-            layers[name] = [first.conv1, first.conv2]
             if name == "res3":
-                layers[name].insert(0, self.pool2)
-        sizes = {}
-        for name, parts in layers.items():
-            for layer in parts:
-                size = _size_after(layer, size)
-            sizes[name] = size
+                size = _size_after(self.pool2, size)
+            first = getattr(self, name)[0]
+            size = sizes[name] = _size_after(first.conv2, _size_after(first.conv1, size))
         return sizes
 
 
-def _kernels(temporal: str, *, basic: bool) -> tuple[Size, Size]:
-    """Return the kernels of a residual block's first and second convolution."""
-    if basic:
-        return (3 if temporal == "i3d_3x3x3" else 1, 3, 3), (1, 3, 3)
-    first = (3 if temporal == "i3d_3x1x1" else 1, 1, 1)
-    return first, (3 if temporal == "i3d_3x3x3" else 1, 3, 3)
-
-
-def _three(value: int | Size) -> Size:
-    return (value, value, value) if isinstance(value, int) else value
-
-
-def _size_after(module: Any, size: Size) -> Size:
-    kernel, stride, padding, dilation = (
-        _three(getattr(module, name)) for name in ("kernel_size", "stride", "padding", "dilation")
-    )
-    t, h, w = (
-        (size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
-        for i in range(3)
-    )
+def _size_after(layer: Any, size: Size) -> Size:
+    steps = zip(size, layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True)
+    t, h, w = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in steps)
     return t, h, w
 
 

@@ -12,8 +12,6 @@ from torch.nn import functional as F
 from ...utils.errors import ConfigError, UserError
 from ..backbone.video_resnet import VideoResNet
 
-VIEWS_AT_ONCE = 4  # views of a video in one forward pass at inference
-
 
 @META_ARCH_REGISTRY.register()
 class VideoClassifier(nn.Module):
@@ -38,7 +36,9 @@ class VideoClassifier(nn.Module):
         pixel_mean, pixel_std: values for red, green and blue, in 0 to 255.
         crop_size: height and width of the training crop in pixels; None to pool the whole map.
         view_pooling: "mean" or "max".
-        views_at_once: number of views in one forward pass at inference.
+
+    Attributes:
+        views_at_once: number of views in one forward pass at inference, 4 at first.
 
     Raises:
         UserError: in `forward`, for invalid clips or labels; the message names the file.
@@ -59,7 +59,6 @@ class VideoClassifier(nn.Module):
         pixel_std: Sequence[float],
         crop_size: tuple[int, int] | None = None,
         view_pooling: str = "mean",
-        views_at_once: int = VIEWS_AT_ONCE,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -71,7 +70,7 @@ class VideoClassifier(nn.Module):
             _, height, width = backbone.output_size((1, *crop_size))[self.feature]
             self.window = max(height, 1), max(width, 1)
         self.view_pooling = view_pooling
-        self.views_at_once = views_at_once
+        self.views_at_once = 4
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(shape.channels, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
@@ -120,8 +119,7 @@ class VideoClassifier(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Compute probabilities (N, classes) for the backbone's feature (N, C, T, H, W)."""
-        features = features.mean(2)
-        windows = self._pool(features)
+        windows = self._pool(features.mean(2))
         logits = self._linear(windows.permute(0, 2, 3, 1))
         scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
         return scores.mean((1, 2))
@@ -149,41 +147,32 @@ class VideoClassifier(nn.Module):
     def _losses(self, videos: list[dict[str, Any]]) -> dict[str, Tensor]:
         shapes = {tuple(video["clips"].shape[2:]) for video in videos}
         if len(shapes) > 1:
-            listed = ", ".join(map(str, sorted(shapes)))
             raise UserError(
-                f"clips of one batch must have one size (T, H, W), got {listed}; crop them with "
+                f"clips of one batch must have one size (T, H, W), got "
+                f"{', '.join(map(str, sorted(shapes)))}; crop them with "
                 f"INPUT.CROP.ENABLED True INPUT.CROP.TYPE absolute INPUT.CROP.SIZE "
                 f"[{min(size[1] for size in shapes)},{min(size[2] for size in shapes)}]"
             )
-        clips = torch.cat([video["clips"].to(self.device) for video in videos])
-        views = torch.tensor([len(video["clips"]) for video in videos], device=self.device)
-        targets = self._targets(videos).repeat_interleave(views, dim=0, output_size=len(clips))
-        logits = self.logits(clips)
+        logits = self.logits(torch.cat([video["clips"].to(self.device) for video in videos]))
+        labels = [video["labels"] for video in videos for _ in video["clips"]]
         if self.multi_label:
-            return {"loss_cls": F.binary_cross_entropy_with_logits(logits, targets)}
-        return {"loss_cls": F.cross_entropy(logits, targets)}
-
-    def _targets(self, videos: list[dict[str, Any]]) -> Tensor:
-        """Return class numbers (videos,), or with `multi_label` 0 and 1 (videos, classes)."""
-        for video in videos:
-            if not self.multi_label and len(video["labels"]) != 1:
-                raise UserError(
-                    f"{_name(video)} has {len(video['labels'])} labels; allowed with MULTI_LABEL "
-                    "False: 1"
-                )
-        if not self.multi_label:
-            return torch.tensor([video["labels"][0] for video in videos], device=self.device)
-        targets = torch.zeros(len(videos), self.num_classes)
-        for row, video in zip(targets, videos, strict=True):
-            row[video["labels"]] = 1
-        return targets.to(self.device)
+            targets = torch.zeros(logits.shape)
+            for row, classes in zip(targets, labels, strict=True):
+                row[classes] = 1
+            loss = F.binary_cross_entropy_with_logits(logits, targets.to(self.device))
+        else:
+            for video in videos:
+                if len(video["labels"]) != 1:
+                    raise UserError(
+                        f"{video.get('file_name', 'a video')} has {len(video['labels'])} labels; "
+                        "allowed with MULTI_LABEL False: 1"
+                    )
+            loss = F.cross_entropy(logits, torch.tensor(labels, device=self.device).squeeze(1))
+        return {"loss_cls": loss}
 
     def _scores(self, clips: Tensor) -> dict[str, Tensor]:
-        chunks = (
-            clips[start : start + self.views_at_once].to(self.device)
-            for start in range(0, len(clips), self.views_at_once)
-        )
-        view_scores = torch.cat([self.probabilities(chunk) for chunk in chunks])
+        chunks = clips.split(self.views_at_once)
+        view_scores = torch.cat([self.probabilities(chunk.to(self.device)) for chunk in chunks])
         scores = view_scores.mean(0) if self.view_pooling == "mean" else view_scores.amax(0)
         return {"scores": scores, "view_scores": view_scores}
 
@@ -191,10 +180,7 @@ class VideoClassifier(nn.Module):
         t, h, w = video["clips"].shape[2:]
         if any(min(size) < 1 for size in self.backbone.output_size((t, h, w)).values()):
             raise UserError(
-                f"{_name(video)} has clips of {t} frames of {h}x{w}, too small for the network: "
-                f"{self.feature} would be empty; use more frames or larger ones"
+                f"{video.get('file_name', 'a video')} has clips of {t} frames of {h}x{w}, too "
+                f"small for the network: {self.feature} would be empty; use more frames or larger "
+                "ones"
             )
-
-
-def _name(video: dict[str, Any]) -> str:
-    return str(video.get("file_name") or video.get("video_id") or "a video")

@@ -48,9 +48,8 @@ class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         check_blocks(cfg)
         node = cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL
-        stock = super().from_config(cfg, input_shape)
         return {
-            **stock,
+            **super().from_config(cfg, input_shape),
             "every_convs": node.EVERY_CONVS,
             "options": NonLocalOptions.from_config(node),
         }
