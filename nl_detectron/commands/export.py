@@ -75,7 +75,7 @@ examples:
         nargs="+",
         metavar="FILE",
         help="images for the check of the detector (default: three of the embedded dataset), or "
-        "videos for the check of the classifier (default: an embedded one)",
+        "videos for the check of the classifier (default: random pixels)",
     )
     add_class_names(parser)
     add_opts(parser)

@@ -62,6 +62,14 @@ class Part:
     inputs: Callable[[CfgNode, Sequence[str] | None], list[Tensor]] | None = None
 
 
+class Wrapper(nn.Module):
+    """Base class of functions of a module: its `forward` calls ``self.module``."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module: Any = module
+
+
 def write(
     module: nn.Module,
     example: Tensor,
@@ -84,14 +92,14 @@ def write(
         UserError: torch cannot export the module, a package is missing, or `path` cannot be
             written.
     """
+    logger.info("Writing %s, which can take minutes", path)
     try:
         path.touch()  # fail now rather than after minutes of export
+        if file_format == "torchscript":
+            return _write_torchscript(module, example, path)
+        return _write_onnx(module, example, path, name=name, free=free, traced=traced)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
-    logger.info("Writing %s, which can take minutes", path)
-    if file_format == "torchscript":
-        return _write_torchscript(module, example, path)
-    return _write_onnx(module, example, path, name=name, free=free, traced=traced)
 
 
 def _write_torchscript(module: nn.Module, example: Tensor, path: Path) -> Run:
@@ -102,17 +110,8 @@ def _write_torchscript(module: nn.Module, example: Tensor, path: Path) -> Run:
         traced = torch.jit.trace(module, example, strict=False, check_trace=False)
         buffer = io.BytesIO()  # on a full disk torch's own writer ends the process
         torch.jit.save(traced, buffer)
-        try:
-            path.write_bytes(buffer.getbuffer())
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
-        loaded = torch.jit.load(str(path))
-
-    def run(x: Tensor) -> Outputs:
-        with torch.no_grad():
-            return loaded(x)
-
-    return run
+        path.write_bytes(buffer.getbuffer())
+        return torch.jit.load(str(path))
 
 
 def _write_onnx(
@@ -133,16 +132,10 @@ def _write_onnx(
         ) from error
     with torch.no_grad():
         outputs = list(module(example))
-    how: dict
+    axes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
+    how: dict[str, Any] = {"dynamo": True, "dynamic_shapes": (axes,), "external_data": False}
     if traced:
-        how = {
-            "dynamo": False,
-            "verbose": False,
-            "dynamic_axes": {name: {axis: f"axis{axis}" for axis in free}},
-        }
-    else:
-        axes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
-        how = {"dynamo": True, "verbose": True, "dynamic_shapes": (axes,), "external_data": False}
+        how = {"dynamo": False, "dynamic_axes": {name: {axis: f"axis{axis}" for axis in free}}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -153,10 +146,9 @@ def _write_onnx(
                 input_names=[name],
                 output_names=outputs,
                 opset_version=_ONNX_VERSION,
+                verbose=not traced,
                 **how,
             )
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
         except torch.onnx.OnnxExporterError as error:
             raise UserError(f"torch cannot export {path.stem} to ONNX: {_cause(error)}") from error
     options = onnxruntime.SessionOptions()
@@ -176,7 +168,7 @@ def _cause(error: BaseException) -> str:
     """Return the first line of the innermost error, without torch's pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def check(

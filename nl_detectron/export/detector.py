@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..engine.predictor import network_input
 from ..modeling import VideoClassifier
-from .api import Check, Outputs, Part, check, write
+from .api import Check, Outputs, Part, Wrapper, check, write
 
 _REGIONS = (0, 1, 20)
 
@@ -51,7 +51,8 @@ def _export_backbone(model: Any, path: Path, file_format: str, _: object) -> lis
 
 def _export_keypoint_head(model: Any, path: Path, file_format: str, _: object) -> list[Check]:
     head = _KeypointHead(model.roi_heads.keypoint_head).eval()
-    shape = (_in_channels(head), *model.roi_heads.keypoint_pooler.output_size)
+    channels = next(head.parameters()).shape[1]  # of the first convolution
+    shape = (channels, *model.roi_heads.keypoint_pooler.output_size)
     # Two regions for the trace: it may fix a size of 0 or 1.
     example, *inputs = _random([(n, *shape) for n in (2, *_REGIONS)])
     run = write(head, example, path, file_format, name="regions", free=(0,))
@@ -61,8 +62,7 @@ def _export_keypoint_head(model: Any, path: Path, file_format: str, _: object) -
 def _export_detector(
     model: Any, path: Path, file_format: str, images: Sequence[Tensor]
 ) -> list[Check]:
-    detector = _Detector(model, for_onnx=file_format == "onnx").eval()
-
+    detector = _Detector(_for_onnx(model) if file_format == "onnx" else model).eval()
     run = write(detector, images[0], path, file_format, name="image", free=(1, 2), traced=True)
     return [
         check("detector", detector, run, image, align=_in_order_of, found=_count)
@@ -103,67 +103,46 @@ def _in_order_of(expected: Outputs, actual: Outputs) -> Outputs:
     return {name: value[order] for name, value in actual.items()}
 
 
-class _Backbone(nn.Module):
-    backbone: nn.Module
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
+class _Backbone(Wrapper):
     def forward(self, image: Tensor) -> Outputs:
-        return dict(self.backbone(image))
+        return dict(self.module(image))
 
 
-class _KeypointHead(nn.Module):
-    head: Any
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
+class _KeypointHead(Wrapper):
     def forward(self, regions: Tensor) -> Outputs:
-        return {"heatmaps": self.head.layers(regions)}
+        return {"heatmaps": self.module.layers(regions)}
 
 
-class _Detector(nn.Module):
-    """A copy of a GeneralizedRCNN that takes one image and returns plain tensors."""
-
-    model: Any
-
-    def __init__(self, model: nn.Module, *, for_onnx: bool) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model)
-        if for_onnx:
-            heads = self.model.roi_heads
-            for name in ("box_pooler", "mask_pooler", "keypoint_pooler"):
-                if hasattr(heads, name):
-                    setattr(heads, name, _PoolerOfKnownRank(getattr(heads, name)))
-            for name in ("mask_head", "keypoint_head"):
-                if hasattr(heads, name):
-                    head = getattr(heads, name)
-                    head.layers = _with_an_empty_region(head.layers)
-            if hasattr(heads, "keypoint_head"):
-                heads.keypoint_head = _HeatmapsOnly(heads.keypoint_head)
+class _Detector(Wrapper):
+    """A GeneralizedRCNN that takes one image and returns plain tensors."""
 
     def forward(self, image: Tensor) -> Outputs:
         with torch.no_grad(), patch_builtin_len():
-            (found,) = self.model.inference([{"image": image}], do_postprocess=False)
+            (found,) = self.module.inference([{"image": image}], do_postprocess=False)
         fields = found.get_fields()
         return {k: v.tensor if isinstance(v, Boxes) else v for k, v in fields.items()}
 
 
-class _PoolerOfKnownRank(nn.Module):
+def _for_onnx(model: Any) -> Any:
+    """Return a copy of a GeneralizedRCNN that torch's older ONNX exporter can write."""
+    model = copy.deepcopy(model)
+    heads = model.roi_heads
+    for name, child in list(heads.named_children()):
+        if name.endswith("_pooler"):
+            setattr(heads, name, _PoolerOfKnownRank(child))
+        elif name in ("mask_head", "keypoint_head"):
+            child.layers = _with_an_empty_region(child.layers)
+    if hasattr(heads, "keypoint_head"):
+        heads.keypoint_head = _HeatmapsOnly(heads.keypoint_head)
+    return model
+
+
+class _PoolerOfKnownRank(Wrapper):
     """Detectron2's pooler assigns by index, after which ONNX's exporter has lost the rank."""
-
-    pooler: Any
-
-    def __init__(self, pooler: nn.Module) -> None:
-        super().__init__()
-        self.pooler = pooler
 
     def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
         channels = features[0].shape[1]
-        return self.pooler(features, boxes).reshape(-1, channels, *self.pooler.output_size)
+        return self.module(features, boxes).reshape(-1, channels, *self.module.output_size)
 
 
 def _with_an_empty_region(layers: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -171,29 +150,15 @@ def _with_an_empty_region(layers: Callable[[Tensor], Tensor]) -> Callable[[Tenso
 
     The reshapes of blocks and group norms that the older exporter writes fail without any region.
     """
-
-    def run(regions: Tensor) -> Tensor:
-        return layers(F.pad(regions, (0, 0) * 3 + (0, 1)))[:-1]
-
-    return run
+    return lambda regions: layers(F.pad(regions, (0, 0) * 3 + (0, 1)))[:-1]
 
 
-class _HeatmapsOnly(nn.Module):
+class _HeatmapsOnly(Wrapper):
     """The keypoint head up to its logits, before Detectron2's loop over regions."""
 
-    head: Any
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
     def forward(self, regions: Tensor, instances: list[Instances]) -> list[Instances]:
-        instances[0].pred_keypoint_heatmaps = self.head.layers(regions)
+        instances[0].pred_keypoint_heatmaps = self.module.layers(regions)
         return instances
-
-
-def _in_channels(head: nn.Module) -> int:
-    return next(m for m in head.modules() if isinstance(m, nn.Conv2d)).in_channels
 
 
 PARTS = (

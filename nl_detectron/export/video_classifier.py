@@ -1,19 +1,17 @@
 """Export of a whole `VideoClassifier`, from clips to probabilities."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..data.datasets.synthetic.clips import make_scene
 from ..layers import NonLocalBlock
 from ..modeling import VideoClassifier
 from ..utils.errors import UserError
-from .api import Check, Outputs, Part, check, write
+from .api import Check, Outputs, Part, Wrapper, check, write
 
 
 def is_classifier(model: nn.Module) -> bool:
@@ -23,10 +21,17 @@ def is_classifier(model: nn.Module) -> bool:
 def _export(
     model: VideoClassifier, path: Path, file_format: str, clips: Sequence[Tensor]
 ) -> list[Check]:
-    classifier = _Classifier(model).eval()
+    shapes = _shapes(model)
+    smallest = shapes[1][2:]
     for clip in clips:
-        classifier.check_size(clip)
-    inputs = [*_random(_shapes(model)), *clips]
+        if any(side < least for side, least in zip(clip.shape[2:], smallest, strict=True)):
+            given, allowed = (" x ".join(map(str, sides)) for sides in (clip.shape[2:], smallest))
+            raise UserError(
+                f"a clip of {given} is too small for the classifier's file; allowed: {allowed} or "
+                "more (INPUT.CLIP.FRAMES, INPUT.MIN_SIZE_TEST)"
+            )
+    classifier = _Classifier(model, smallest).eval()
+    inputs = [*_random(shapes), *clips]
     run = write(classifier, inputs[0], path, file_format, name="clips", free=(0, 2, 3, 4))
     return [check("classifier", classifier, run, x) for x in inputs]
 
@@ -46,11 +51,8 @@ def _shapes(model: VideoClassifier) -> list[tuple[int, ...]]:
 
 def _side(model: VideoClassifier, positions: int) -> int:
     """Return the smallest height or width in pixels that leaves `positions` in the last map."""
-
-    def is_enough(side: int) -> bool:
-        return model.backbone.output_size((1, side, side))[model.feature][1] >= positions
-
-    return _first(is_enough)
+    size = model.backbone.output_size
+    return next(n for n in count(1) if size((1, n, n))[model.feature][1] >= positions)
 
 
 def _length(model: VideoClassifier, steps: int) -> int:
@@ -63,14 +65,11 @@ def _length(model: VideoClassifier, steps: int) -> int:
     ]
 
     def is_enough(frames: int) -> bool:
-        left = {name: t for name, (t, _, _) in model.backbone.output_size((frames, 1, 1)).items()}
-        return min(left.values()) >= steps and not any(left[s] % group for s, group in blocks)
+        sizes = model.backbone.output_size((frames, 1, 1))
+        enough = all(size[0] >= steps for size in sizes.values())
+        return enough and not any(sizes[stage][0] % group for stage, group in blocks)
 
-    return _first(is_enough)
-
-
-def _first(is_enough: Callable[[int], bool]) -> int:
-    return next(number for number in count(1) if is_enough(number))
+    return next(filter(is_enough, count(1)))
 
 
 def _random(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
@@ -79,33 +78,22 @@ def _random(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
 
 
 def _clips(cfg: CfgNode, files: Sequence[str] | None) -> list[Tensor]:
-    """Return a clip of each video as the network takes it; by default of an embedded video."""
+    """Return a clip of each video as the network takes it; by default random pixels."""
     frames, stride, side = cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.STRIDE, cfg.INPUT.MIN_SIZE_TEST
-    if files is not None:
-        from ..analysis.clip import read_clip
+    if files is None:
+        return _random([(1, 3, frames, side, side)])
+    from ..analysis.clip import read_clip
 
-        clips = (read_clip(f, frames=frames, stride=stride, short_side=side) for f in files)
-        return [clip.pixels[None] for clip in clips]
-    _, scene = make_scene("val", 0)
-    video = torch.from_numpy(scene.frames()).permute(0, 3, 1, 2)
-    wanted = video[stride * torch.arange(frames) % len(video)]
-    return [F.interpolate(wanted, (side, side), mode="bilinear").transpose(0, 1)[None]]
+    clips = (read_clip(f, frames=frames, stride=stride, short_side=side) for f in files)
+    return [clip.pixels[None] for clip in clips]
 
 
-class _Classifier(nn.Module):
-    def __init__(self, model: VideoClassifier) -> None:
-        super().__init__()
-        self.model = model
-        _, _, *self.smallest = _shapes(model)[1]
+class _Classifier(Wrapper):
+    """A video classifier with the smallest clip (T, H, W) that its file takes."""
 
-    def check_size(self, clip: Tensor) -> None:
-        size = clip.shape[2:]
-        if any(side < least for side, least in zip(size, self.smallest, strict=True)):
-            given, allowed = (" x ".join(map(str, sides)) for sides in (size, self.smallest))
-            raise UserError(
-                f"a clip of {given} is too small for the classifier's file; allowed: {allowed} or "
-                "more (INPUT.CLIP.FRAMES, INPUT.MIN_SIZE_TEST)"
-            )
+    def __init__(self, model: VideoClassifier, smallest: Sequence[int]) -> None:
+        super().__init__(model)
+        self.smallest = smallest
 
     def forward(self, clips: Tensor) -> Outputs:
         clips = clips.float()
@@ -113,7 +101,7 @@ class _Classifier(nn.Module):
         # the last required pixel raises an error instead.
         t, h, w = self.smallest
         clips = clips + 0 * clips[:, :, t - 1, h - 1, w - 1, None, None, None]
-        return {"scores": self.model.probabilities(clips)}
+        return {"scores": self.module.probabilities(clips)}
 
 
 PARTS = (Part("classifier", is_in=is_classifier, export=_export, inputs=_clips),)
