@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -64,11 +65,11 @@ def _by_text(named: dict[str | bytes, Any]) -> dict[str, Any]:
     }
 
 
-def blob_of(key: str) -> str:
-    """Return the name of a `VideoClassifier`'s weight in the official files, if they have it."""
-    for pattern, replacement in _BLOBS:
-        key = re.sub(pattern, replacement, key)
-    return key
+def substitute(name: str, substitutions: Iterable[tuple[str, str]]) -> str:
+    """Return `name` after all substitutions of regular expressions."""
+    for pattern, replacement in substitutions:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def rename_blobs(blobs: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -76,7 +77,7 @@ def rename_blobs(blobs: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str
     rest = dict(blobs)
     renamed = {}
     for key, value in state.items():
-        blob = blob_of(key)
+        blob = substitute(key, _BLOBS)
         if blob in rest:
             found = rest.pop(blob)
             # For fully convolutional testing the classifier is a convolution of 1x1x1.

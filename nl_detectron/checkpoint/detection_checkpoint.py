@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,12 +13,7 @@ from safetensors.torch import load_file
 from ..utils.errors import UserError
 from .c2_model_loading import read_pickle
 from .inflate import adapt, takes_clips
-from .reading import (
-    TRUSTED,
-    check_weights,
-    first_sentence,
-    unreadable,
-)
+from .reading import TRUSTED, check_weights, first_sentence, unreadable
 from .report import report
 from .writing import AtomicPathManager
 
@@ -65,10 +59,14 @@ class Checkpointer(DetectionCheckpointer):
                 is full, or the file cannot be written for another such reason.
         """
         file = os.path.join(self.save_dir, f"{name}.pth")
-        if bad := nonfinite_counts(self.model.state_dict()):
+        weights = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
+        # torch.isfinite lacks some narrow types; float32 needs no copy.
+        finite = torch.stack([value.float().isfinite().all() for value in weights.values()])
+        bad = [name for name, good in zip(weights, finite.tolist(), strict=True) if not good]
+        if bad:
             raise UserError(
                 f"{file} is not written: {len(bad)} weights have NaN or infinite values (the first "
-                f"is {next(iter(bad))}); training has diverged: try a lower SOLVER.BASE_LR"
+                f"is {bad[0]}); training has diverged: try a lower SOLVER.BASE_LR"
             )
         try:
             super().save(name, **{METADATA: self.metadata}, **kwargs)
@@ -98,16 +96,12 @@ class Checkpointer(DetectionCheckpointer):
             return super().load(f"{file}?{rest}" if rest else file, *args, **kwargs)
         except UserError:
             raise
-        except (OSError, AssertionError) as error:
+        except Exception as error:  # content of unknown origin can raise anything
             hint = ""
             if "://" in file:
                 hint = '; give MODEL.WEIGHTS the path of a local copy, or "" for random weights'
             raise UserError(
-                f"cannot read the checkpoint '{path}': {first_sentence(error)}{hint}"
-            ) from error
-        except Exception as error:  # content of unknown origin can raise anything
-            raise UserError(
-                f"cannot load the checkpoint '{path}': {first_sentence(error)}"
+                f"cannot load the checkpoint '{path}': {first_sentence(error)}{hint}"
             ) from error
         finally:
             self._parsed_url_during_load = None  # Detectron2 does not reset it after an error
@@ -143,17 +137,3 @@ class Checkpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
         report(self._path, self.model, incompatible)
-
-
-def nonfinite_counts(weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """Count the values that are NaN or infinite, for each of `weights` that has any."""
-    counts = {
-        # torch.isfinite lacks some narrow types; float32 needs no copy.
-        name: (~weight.detach().float().isfinite()).sum()
-        for name, weight in weights.items()
-        if weight.is_floating_point()
-    }
-    if not counts:
-        return {}
-    values = torch.stack(list(counts.values())).tolist()  # a single wait for the device
-    return {name: count for name, count in zip(counts, values, strict=True) if count}

@@ -1,18 +1,18 @@
 """Weights for a video network: renamed, inflated from 2-D, and with another class count."""
 
 import logging
-import re
 from typing import Any
 
 import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor
 
-from .c2_model_loading import VIDEO, rename_blobs
+from .c2_model_loading import VIDEO, rename_blobs, substitute
 
 logger = logging.getLogger(__name__)
 
 CLASSIFIER = "classifier"
+# Substitutions that turn the name of a weight of torchvision's ResNet into Detectron2's.
 _TORCHVISION = (
     (r"^(conv1|bn1)\.", r"stem.\1."),
     (r"^layer1\.", "res2."),
@@ -43,22 +43,13 @@ def adapt(checkpoint: dict[str, Any], state: dict[str, Tensor]) -> None:
         weights = rename_blobs(weights, state)
     matching = checkpoint.pop("matching_heuristics", False)
     if "layer1.0.conv1.weight" in weights:
-        weights, matching = from_torchvision(weights), True
+        weights = {substitute(name, _TORCHVISION): value for name, value in weights.items()}
+        matching = True
     if matching:
         is_2d = not takes_clips(weights)
         shapes = {k: v[:, :, 0] if is_2d and v.dim() == 5 else v for k, v in state.items()}
         weights = align_and_update_state_dicts(shapes, weights, c2_conversion=author == "Caffe2")
     checkpoint["model"] = _of_same_classes(inflate(weights, state), state)
-
-
-def from_torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of torchvision's ResNet under Detectron2's names."""
-    renamed = {}
-    for name, value in weights.items():
-        for pattern, replacement in _TORCHVISION:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = value
-    return renamed
 
 
 def inflate(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -80,10 +71,8 @@ def inflate(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, T
 
 def _of_same_classes(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
     name = f"{CLASSIFIER}.weight"
-    if name not in weights or name not in state:
-        return weights
-    there, here = len(weights[name]), len(state[name])
-    if there == here:
+    there, here = (len(named.get(name, ())) for named in (weights, state))
+    if there in (0, here) or here == 0:
         return weights
     logger.warning(
         f"The file's classifier has {there} classes, the model's {here}: it is not loaded and "

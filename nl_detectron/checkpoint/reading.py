@@ -98,13 +98,13 @@ def unreadable(filename: str, error: Exception) -> UserError:
 
 def check_weights(filename: str, weights: Any) -> None:
     """Raise UserError unless `weights` are tensors or arrays by name."""
-    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor | np.ndarray)
+        for name, value in weights.items()
+    ):
         raise UserError(
             f"{filename} holds no weights: its 'model' is not a mapping of names to tensors"
         )
-    for name, value in weights.items():
-        if not isinstance(value, torch.Tensor | np.ndarray):
-            raise UserError(f"{filename} holds no weights: its '{name}' is not a tensor")
 
 
 def first_sentence(error: BaseException) -> str:

@@ -22,7 +22,10 @@ def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None
     Raises:
         UserError: no weight was loaded.
     """
-    shapes = {key: (there, here) for key, there, here in incompatible.incorrect_shapes}
+    shapes = {
+        key: f"{key} has shape {in_file} in the file and {in_model} in the model"
+        for key, in_file, in_model in incompatible.incorrect_shapes
+    }
     # Detectron2's frozen norms do not report these buffers as missing.
     missing = {*_filter_reused_missing_keys(model, incompatible.missing_keys), *shapes}
     keys = [k for k in model.state_dict() if not k.endswith("num_batches_tracked")]
@@ -37,8 +40,8 @@ def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None
     others = f"{len(unused)} in the file are unused" + (f" ({names})" if unused else "")
     if not loaded:
         raise UserError(
-            f"{path} is from another network: it has none of the model's {len(weights)} weights; "
-            f"{_counts(lost, shapes)}; {others}"
+            f"{path} is from another network: it has none of the model's {len(weights)} weights in "
+            f"their shapes; {others}"
         )
 
     summary = [f"Loaded {len(loaded)} of the model's {len(weights)} weights"]
@@ -52,26 +55,11 @@ def report(path: str, model: nn.Module, incompatible: _IncompatibleKeys) -> None
     logger.info("; ".join(summary))
 
     if lost:
-        listed = "".join(f"\n  {key}{_shapes(key, shapes)}" for key in lost)
+        listed = "".join(f"\n  {shapes.get(key, key)}" for key in lost)
         logger.error(
-            f"{len(lost)} weights are not loaded and keep their initial values: "
-            f"{_counts(lost, shapes)}, {len(unused)} in the file unexpected:{listed}"
+            f"{len(lost)} weights are missing in the file or have another shape; they keep their "
+            f"initial values:{listed}"
         )
-
-
-Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # in the file, in the model
-
-
-def _counts(lost: list[str], shapes: Shapes) -> str:
-    differ = sum(key in shapes for key in lost)
-    return f"{len(lost) - differ} missing in the file and {differ} of another shape"
-
-
-def _shapes(key: str, shapes: Shapes) -> str:
-    if key not in shapes:
-        return ""
-    in_file, in_model = shapes[key]
-    return f" has shape {in_file} in the file and {in_model} in the model"
 
 
 def _block(key: str) -> str:

@@ -1,6 +1,5 @@
 """Atomic writing of local files: they are complete or absent, even if the process is killed."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +20,9 @@ class AtomicPathManager:
         return getattr(self._path_manager, name)
 
     def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
-        if "w" in mode and is_local(path):
+        if "w" in mode and "://" not in path:
             return atomic_write(Path(path), mode)
         return self._path_manager.open(path, mode, **kwargs)
-
-
-def is_local(path: str) -> bool:
-    return "://" not in path
 
 
 @contextmanager
@@ -47,7 +42,6 @@ def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-        _sync_folder(path.parent)
     except RuntimeError as error:
         # torch's zip writer fails on the rest of an earlier failed write.
         if isinstance(error.__context__, OSError):
@@ -55,15 +49,3 @@ def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the folder's entries to the disk; before that, a loss of power may undo a rename."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # the file system does not support it
-            raise
-    finally:
-        os.close(descriptor)
