@@ -22,6 +22,7 @@ from detectron2.data import (
 )
 from detectron2.data import transforms as T
 from detectron2.data.datasets import load_coco_json, register_coco_instances
+from detectron2.engine import create_ddp_model
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
@@ -37,7 +38,7 @@ from nl_detectron.data.build import build_test_loader, check_metadata
 from nl_detectron.data.validation import Run
 from nl_detectron.engine import StepTrainer, Trainer, run_config
 from nl_detectron.engine.hooks import PreciseBN
-from nl_detectron.engine.train_loop import check_test_classes, to_distributed
+from nl_detectron.engine.train_loop import check_test_classes
 from nl_detectron.evaluation import build_evaluator
 from nl_detectron.utils.errors import UserError
 
@@ -179,24 +180,14 @@ def test_invalid_annotation_is_reported(dataset: str, tmp_path: Path, key: str, 
 
 
 def test_changed_dataset_function_is_not_cached(dataset: str, tmp_path: Path) -> None:
-    api, name = COCO(str(tmp_path / "tiny.json")), f"{dataset}_function"
-    cfg, found = config(tmp_path, "MODEL.KEYPOINT_ON", False), []
-    for shift in (40, 0):  # a second run, in the same folder, corrects the boxes
-
-        def load(shift: int = shift) -> list[Content]:
-            records = load_coco_json(str(tmp_path / "tiny.json"), str(tmp_path / "images"))
-            for annotation in (a for record in records for a in record["annotations"]):
-                annotation["bbox"][0] += shift
-                annotation["category_id"] -= 1
-            return records
-
-        DatasetCatalog.register(name, load)
-        MetadataCatalog.get(name).set(thing_classes=["person", "square"])
-        found.append(score(build_evaluator(cfg, name), perfect_outputs(api))["bbox"]["AP"])
-        DatasetCatalog.remove(name)
+    cfg, name = config(tmp_path, "MODEL.KEYPOINT_ON", False), f"{dataset}_function"
+    records = load_coco_json(str(tmp_path / "tiny.json"), str(tmp_path / "images"))
+    DatasetCatalog.register(name, lambda: records)
+    for _ in range(2):  # a second run, in the same folder, has fewer images
+        MetadataCatalog.get(name).set(thing_classes=["background", "person", "square"])
+        assert len(build_evaluator(cfg, name)._coco_api.imgs) == len(records)
         MetadataCatalog.remove(name)
-    assert found[0] < 50
-    assert found[1] == pytest.approx(100)
+        del records[0]
 
 
 def lazy_config(**parts: Any) -> DictConfig:
@@ -343,18 +334,17 @@ class Normed(nn.Module):
 def precise_statistics(batches: list[torch.Tensor]) -> list[torch.Tensor]:
     model = Normed().double()
     PreciseBN(0, model, batches, len(batches)).update_stats()
-    return [model.norm.running_mean, model.norm.running_var]
+    return list(model.buffers())[:2]  # mean and variance
 
 
 def trained_statistics(batches: list[torch.Tensor]) -> list[torch.Tensor]:
-    model = to_distributed(Normed().double(), broadcast_buffers=False)
+    model = create_ddp_model(Normed().double(), device_ids=None, broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = StepTrainer(model=model, data_loader=batches, optimizer=optimizer)
     with EventStorage():
         for trainer.iter in range(len(batches)):
             trainer.run_step()
-    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
-    return [norm.running_mean, norm.running_var]
+    return list(model.buffers())[:2]
 
 
 @forked.in_fresh_process

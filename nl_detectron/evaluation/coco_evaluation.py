@@ -1,7 +1,6 @@
 """Evaluators of a dataset: Detectron2's, by its ``evaluator_type``."""
 
 import copy
-import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -32,8 +31,6 @@ from ..config import Config
 from ..data.build import annotation_errors
 from ..data.validation.kinds import error_text
 from ..utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 _UNLIMITED = 10**6  # detections per image if TEST.DETECTIONS_PER_IMAGE is negative
 
@@ -162,28 +159,16 @@ def _complete_annotations(evaluator: COCOEvaluator) -> None:
     ``iscrowd`` is 0, ``area`` that of the mask, or of the box without a mask, and
     ``num_keypoints`` counts the known points.
     """
-    coco, completed = evaluator._coco_api, []
+    coco = evaluator._coco_api
     for annotation in coco.dataset.get("annotations", ()):
         if annotation["image_id"] not in coco.imgs:
             continue
-        missing: dict[str, Any] = {}
         if annotation.get("iscrowd") is None:
-            missing["iscrowd"] = 0
+            annotation["iscrowd"] = 0
         if not annotation.get("area"):
-            missing["area"] = _area(coco, annotation)
+            annotation["area"] = _area(coco, annotation)
         if "keypoints" in annotation and annotation.get("num_keypoints") is None:
-            missing["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
-        if missing:
-            annotation.update(missing)
-            completed.append(annotation["id"])
-    if completed:
-        logger.warning(
-            "%s: %d annotations have no iscrowd, area or num_keypoints, the first is %s; using 0, "
-            "the area of the mask or box, and the number of known points",
-            evaluator._metadata.json_file,
-            len(completed),
-            completed[0],
-        )
+            annotation["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
 
 
 def _area(coco: COCO, annotation: dict[str, Any]) -> float:

@@ -2,9 +2,8 @@
 
 import logging
 import os
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +59,10 @@ class VideoEvaluator(DatasetEvaluator):
         self._labels = np.zeros((len(records), num_classes), bool)
         for row, record in zip(self._labels, records, strict=True):
             row[list(record["labels"])] = True
-        self._found: list[tuple[int, np.ndarray, np.ndarray]] = []
+        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by position
 
     def reset(self) -> None:
-        self._found = []
+        self._found = {}
 
     def process(self, inputs: Iterable[Mapping], outputs: Iterable[Mapping]) -> None:
         for video, output in zip(inputs, outputs, strict=True):
@@ -76,21 +75,15 @@ class VideoEvaluator(DatasetEvaluator):
                 )
             if not self.multi_label:  # accuracy only needs the rank of the label
                 views = label_ranks(views, np.broadcast_to(self._labels[position], views.shape))
-            self._found.append((position, scores, views))
+            self._found[position] = scores, views
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         gathered = comm.gather(self._found)
         if not comm.is_main_process():
             return None
-        found = sorted(chain.from_iterable(gathered), key=itemgetter(0))
-        positions = [position for position, _, _ in found]
-        counts = np.bincount(np.array(positions, int), minlength=len(self._ids))
-        for wrong in np.flatnonzero(counts != 1):
-            raise UserError(
-                f"dataset '{self.name}': each video must be evaluated once, got {counts[wrong]} "
-                f"times for {self._ids[wrong]!r}"
-            )
-        scores, views = (np.stack([row[i] for row in found]) for i in (1, 2))
+        found = dict(ChainMap(*gathered))
+        rows = [found[position] for position in range(len(self._ids))]
+        scores, views = map(np.stack, zip(*rows, strict=True))
         metrics = self._metrics(scores, views)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         np.savez(
