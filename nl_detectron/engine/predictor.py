@@ -46,7 +46,7 @@ class Predictor:
         confidence_threshold: return only instances with at least this score; default: the config's.
         classes: names of the classes, or a file of them, see `data.catalog.read_class_names`;
             default: those in the checkpoint, or of a registered dataset of the config.
-        opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
+        opts: ``KEY, VALUE, ...`` merged into the config.
 
     Raises:
         ConfigError: the config is for videos; use `VideoPredictor`.
@@ -125,15 +125,13 @@ def complete_config(
     opts: Sequence[str] = (),
 ) -> CfgNode:
     """Return a copy of `config` that names its weights; arguments as for `Predictor`."""
+    opts = [*opts, *(("MODEL.DEVICE", device) if device else ())]
     if isinstance(config, CfgNode):
-        if opts:
-            raise ValueError("opts are for a config file; merge them into the config instead")
         cfg = config.clone()
         cfg.defrost()
+        cfg.merge_from_list(opts)
     else:
-        cfg = load_config(config, [*opts, *(("MODEL.DEVICE", device) if device else ())])
-    if device is not None:
-        cfg.MODEL.DEVICE = device
+        cfg = load_config(config, opts)
     if weights is not None:
         cfg.MODEL.WEIGHTS = os.fspath(weights)
     register_datasets(cfg)

@@ -80,7 +80,7 @@ class VideoPredictor:
         views_at_once: number of clips in one forward pass; default: the model's.
         classes: names of the classes, or a file of them, see `data.catalog.read_class_names`;
             default: those in the checkpoint, or of a registered dataset of the config.
-        opts: ``KEY, VALUE, ...`` merged into the config; needs a file as `config`.
+        opts: ``KEY, VALUE, ...`` merged into the config.
 
     Raises:
         ConfigError: the config is not for videos, or differs from `classes` in their number.
@@ -104,8 +104,6 @@ class VideoPredictor:
                 f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', a model for images; "
                 "use nl_detectron.engine.predictor.Predictor"
             )
-        if views_at_once is not None and views_at_once < 1:
-            raise ValueError(f"views_at_once must be at least 1, got {views_at_once}")
         model, metadata = load_model(cfg, classes)
         self.model = cast(VideoClassifier, model)
         self.classes: list[str] = metadata.thing_classes
@@ -162,9 +160,9 @@ class VideoPredictor:
         windows = SlidingWindows.from_config(self.cfg, step=step).cut(frames)
         at_once = max(1, self.model.views_at_once // self._map.crops)
         while batch := list(islice(windows, at_once)):
-            yield from self.score_windows(batch)
+            yield from self._score(batch)
 
-    def score_windows(self, windows: Sequence[Window]) -> list[WindowScores]:
+    def _score(self, windows: Sequence[Window]) -> list[WindowScores]:
         """Return the scores of windows of one size, from ``TEST.CROPS`` crops of each."""
         clips = torch.from_numpy(np.stack([window.clip for window in windows]))
         crops = sampling.even_crops(clips.shape[2], clips.shape[3], self._map.crops)
