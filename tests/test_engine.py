@@ -1,7 +1,6 @@
 """A run's device, its launching, and the step: accumulation and mixed precision."""
 
-import logging
-import shlex
+import math
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,9 +12,8 @@ from detectron2.utils.events import EventStorage, EventWriter
 from tiny_run import ROOT
 from torch import nn
 
-from nl_detectron.config import check_clips, is_video, load_config, load_lazy_config
+from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.engine import Ranks, StepTrainer, ranks_from_environment
-from nl_detectron.engine.defaults import advise_a_trial
 from nl_detectron.engine.hooks import ProgressWriter
 from nl_detectron.engine.launch import _gpu_number
 from nl_detectron.utils.errors import ConfigError, UserError
@@ -35,25 +33,6 @@ def test_the_device_is_chosen_only_when_nobody_set_one(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert load_config(QUICKSTART).MODEL.DEVICE == "cuda"
     assert load_config(QUICKSTART, ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE == "cpu"
-
-
-@pytest.mark.parametrize(
-    "config", ["COCO-Detection/faster_rcnn_R_50_FPN_NL_1x.yaml", "Kinetics/c2d_R_50_NL5_32x2.yaml"]
-)
-def test_long_cpu_training_suggests_valid_options(
-    config: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING, "nl_detectron"):
-        for small in ("quickstart.yaml", "quickstart_video.yaml"):
-            advise_a_trial(load_config(small))
-        assert not caplog.text
-        advise_a_trial(load_config(config))
-    options = shlex.split(caplog.text.split(" add ")[1].split(", or ")[0])
-    cfg = load_config(config, options)
-    if is_video(cfg):
-        check_clips(cfg)
-    advise_a_trial(cfg)
-    assert len(caplog.records) == 1
 
 
 # Launching
@@ -160,29 +139,18 @@ def test_mixed_precision_trains_nearly_the_same() -> None:
 
 
 def test_non_finite_loss_stops_before_update() -> None:
-    class Square(nn.Linear):
-        def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-            out = super().forward(batch)
-            return {"square": out.square().mean(), "other": out.mean()}
-
-    trainer = step_trainer(model := Square(6, 2), [torch.full((2, 6), 1e30)])
-    before = [parameter.clone() for parameter in model.parameters()]
-    with (
-        EventStorage(),
-        pytest.raises(UserError, match=r"square inf, other -?\d.* at iteration 0"),
-    ):
+    trainer = step_trainer(model := Loss(), [torch.full((2, 6), math.nan)])
+    with EventStorage(), pytest.raises(FloatingPointError, match="square"):
         trainer.run_step()
-    assert all(map(torch.equal, before, model.parameters()))
+    assert all(map(torch.equal, Loss().parameters(), model.parameters()))
 
 
 def test_overflowing_scaled_gradients_are_skipped() -> None:
-    fresh, model = Loss(), Loss()
-    trainer = step_trainer(model, [torch.ones(2, 6)] * 3, amp=True)
+    trainer = step_trainer(model := Loss(), [torch.ones(2, 6)], amp=True)
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
     with EventStorage():
         trainer.run_step()
-        assert all(map(torch.equal, fresh.parameters(), model.parameters()))
-        trainer.run_step()
+    assert all(map(torch.equal, Loss().parameters(), model.parameters()))
     assert trainer.grad_scaler.get_scale() < 3e38
 
 
@@ -193,12 +161,11 @@ def test_overflowing_scaled_gradients_are_skipped() -> None:
 def test_progress_is_written_early_then_every_period(
     period: int, max_iter: int, expected: list[int]
 ) -> None:
-    writer = mock.Mock(spec=EventWriter)
-    hook = ProgressWriter([writer], period)
-    written = []
-    for iteration in range(max_iter):
-        hook.trainer = Namespace(iter=iteration, max_iter=max_iter)
+    trainer, written = Namespace(max_iter=max_iter), []
+    hook = ProgressWriter(
+        [mock.Mock(EventWriter, write=lambda: written.append(trainer.iter))], period
+    )
+    hook.trainer = trainer
+    for trainer.iter in range(max_iter):
         hook.after_step()
-        written += [iteration] * writer.write.call_count
-        writer.reset_mock()
     assert written == expected

@@ -176,18 +176,12 @@ class ExactResume(HookBase):
             _set_random_state(self._loaded["random"])
         else:
             seed_all_rng(fresh)
-        self._evaluate_if_due(start - 1)
-
-    def _evaluate_if_due(self, iteration: int) -> None:
-        """Run the evaluation that is due after the checkpoint of `iteration`."""
-        self._set_iteration(iteration)
+        # Run the evaluation that is due after the checkpoint's iteration.
+        self.trainer.iter = self.trainer.storage.iter = start - 1
         for hook in self.trainer._hooks:
             if isinstance(hook, EvalHook):
                 hook.after_step()
-        self._set_iteration(iteration + 1)
-
-    def _set_iteration(self, iteration: int) -> None:
-        self.trainer.iter = self.trainer.storage.iter = iteration
+        self.trainer.iter = self.trainer.storage.iter = start
 
 
 def _random_state() -> dict[str, Any]:

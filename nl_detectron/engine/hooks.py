@@ -4,14 +4,15 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import EvalHook, HookBase, hooks
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
 from fvcore.common.checkpoint import Checkpointer
@@ -35,12 +36,10 @@ class ResidualNormHook(HookBase):
 
     Args:
         model: the model to train, wrapped for several processes or not.
-        period: iterations between two logged ones; at least 1. The others cost nothing.
+        period: iterations between two logged ones. The others cost nothing.
     """
 
     def __init__(self, model: nn.Module, *, period: int = 20) -> None:
-        if period < 1:
-            raise ValueError(f"period must be at least 1, got {period}")
         self.model = model
         self.period = period
         self._sums: dict[str, Tensor] = {}
@@ -148,7 +147,7 @@ class SaveOnSigterm(HookBase):
     of the program takes precedence.
 
     Register it in all processes, after the hooks that step the schedule and save checkpoints, and
-    before those that evaluate; `insert_before_evaluation` does so.
+    before those that evaluate.
 
     Args:
         checkpointer: checkpointer of the run.
@@ -160,29 +159,27 @@ class SaveOnSigterm(HookBase):
         self._checkpointer = checkpointer
         self._loader = DataOrder(data_loader).loader
         self._received = False
-        self._installed = False
 
     def before_train(self) -> None:
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, self._handle)
-            self._installed = True
             if self._loader is not None:
-                self._loader.worker_init_fn = _WorkerInit(self._loader.worker_init_fn)
+                init = self._loader.worker_init_fn
+                self._loader.worker_init_fn = partial(_ignore_first_sigterm, init)
 
     def after_train(self) -> None:
-        if self._installed:
+        if signal.getsignal(signal.SIGTERM) == self._handle:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self._installed = False
 
     def after_step(self) -> None:
-        if not _any_process(self._received):
+        if not any(comm.all_gather(self._received)):
             return
         try:
             if comm.is_main_process():
                 self._save()
         finally:
-            _any_process(False)  # the others wait here until the main process has saved or failed
+            comm.synchronize()  # until the main process has saved or failed
         # End the loader's workers. At its exit a process would send them a SIGTERM, which they
         # ignore once, and wait for them forever.
         self.trainer._trainer._data_loader_iter_obj = None
@@ -211,33 +208,11 @@ class SaveOnSigterm(HookBase):
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
 
-def insert_before_evaluation(hooks: list[HookBase | None], hook: HookBase) -> list[HookBase | None]:
-    """Return `hooks` with `hook` inserted before the first evaluation hook."""
-    places = [place for place, h in enumerate(hooks) if isinstance(h, EvalHook)]
-    place = places[0] if places else len(hooks)
-    return [*hooks[:place], hook, *hooks[place:]]
-
-
-class _WorkerInit:
+def _ignore_first_sigterm(init: Callable[[int], None] | None, worker: int) -> None:
     """Let a loader worker ignore one SIGTERM, then run its usual initialization."""
-
-    def __init__(self, init: Any) -> None:
-        self.init = init
-
-    def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-        if self.init is not None:
-            self.init(worker)
-
-
-def _any_process(value: bool) -> bool:
-    """Return True if `value` is true in any process; wait for all."""
-    if comm.get_world_size() == 1:
-        return value
-    flag = torch.tensor(int(value))
-    # On the CPU, next to NCCL: Detectron2 gathers its metrics there in every iteration too.
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
-    return bool(flag)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if init is not None:
+        init(worker)
 
 
 def _write_stderr(message: str) -> None:

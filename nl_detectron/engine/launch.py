@@ -4,13 +4,10 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -19,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import DEFAULT_TIMEOUT
+from detectron2.engine.launch import DEFAULT_TIMEOUT, _find_free_port
 from detectron2.utils import comm
 from torch.multiprocessing import start_processes
 
@@ -77,16 +74,15 @@ def ranks_from_environment(environment: Mapping[str, str]) -> Ranks | None:
 
 
 def launch(
-    main: Callable[..., Any],
+    main: Callable[[], Any],
     *,
     num_processes: int,
     num_machines: int = 1,
     machine_rank: int = 0,
     dist_url: str = "auto",
     device: str,
-    args: tuple[Any, ...] = (),
 ) -> None:
-    """Run ``main(*args)`` in every process of the run and wait for them.
+    """Run `main` in every process of the run and wait for them.
 
     Processes of torchrun and ``srun`` are joined. Otherwise `num_processes` are started on this
     machine, with NCCL and a GPU each, or on the CPU with gloo. SIGTERM is forwarded to them.
@@ -102,7 +98,7 @@ def launch(
     on_gpu = torch.device(device).type == "cuda"
     ranks = ranks_from_environment(os.environ)
     if ranks is not None and ranks.world_size > 1:
-        _run_process(ranks, on_gpu, main, args)
+        _run_process(ranks, on_gpu, main)
         return
     if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
         raise UserError(
@@ -114,9 +110,9 @@ def launch(
             "--dist-url must be tcp://<first machine>:<port> for several machines, got auto"
         )
     if num_processes * num_machines == 1:
-        main(*args)
+        main()
         return
-    address = f"tcp://127.0.0.1:{_free_port()}" if dist_url == "auto" else dist_url
+    address = f"tcp://127.0.0.1:{_find_free_port()}" if dist_url == "auto" else dist_url
     all_ranks = [
         Ranks(
             rank=machine_rank * num_processes + local_rank,
@@ -128,15 +124,18 @@ def launch(
         for local_rank in range(num_processes)
     ]
     receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    with _forward_sigterm():
+    previous = signal.signal(signal.SIGTERM, _forward_sigterm)
+    try:
         processes = start_processes(
             _run_spawned_process,
-            args=(all_ranks, on_gpu, main, args, sender),
+            args=(all_ranks, on_gpu, main, sender),
             nprocs=num_processes,
             join=False,
             start_method="spawn",
         ).processes
         killed = _wait(processes)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     errors: dict[int, BaseException] = {}
     while receiver.poll():
         index, message = receiver.recv()
@@ -153,13 +152,12 @@ def _run_spawned_process(
     index: int,
     all_ranks: list[Ranks],
     on_gpu: bool,
-    main: Callable[..., Any],
-    args: tuple[Any, ...],
+    main: Callable[[], Any],
     errors: connection.Connection,
 ) -> None:
     hide_third_party_warnings()
     try:
-        _run_process(all_ranks[index], on_gpu, main, args)
+        _run_process(all_ranks[index], on_gpu, main)
     except UserError as error:
         # Not torch's traceback in a file, which a full disk may not hold.
         errors.send((index, str(error)))
@@ -169,9 +167,7 @@ def _run_spawned_process(
         sys.exit(1)
 
 
-def _run_process(
-    ranks: Ranks, on_gpu: bool, main: Callable[..., Any], args: tuple[Any, ...]
-) -> None:
+def _run_process(ranks: Ranks, on_gpu: bool, main: Callable[[], Any]) -> None:
     if on_gpu:
         torch.cuda.set_device(_gpu_number(ranks))
     else:
@@ -186,7 +182,7 @@ def _run_process(
     )
     comm.create_local_process_group(ranks.local_size)
     comm.synchronize()
-    main(*args)
+    main()
     # Not after an error: with NCCL this waits for the other processes, which wait for this one.
     dist.destroy_process_group()
 
@@ -232,28 +228,10 @@ def _exit_error(index: int, status: int) -> BaseException:
     )
 
 
-@contextmanager
-def _forward_sigterm() -> Iterator[None]:
+def _forward_sigterm(number: int, frame: FrameType | None) -> None:
     """Forward SIGTERM to the processes, which handle it, and continue to wait."""
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        for process in multiprocessing.active_children():
-            process.terminate()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, forward)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    for process in multiprocessing.active_children():
+        process.terminate()
 
 
 def _first_host(nodelist: str) -> str:

@@ -16,11 +16,6 @@ PROCESS_GONE = "another process of this run has exited; see its log"
 # of time rather than as done, and requeue it if configured.
 TERMINATED = 128 + signal.SIGTERM
 
-LESS_DIVERGENT = (
-    "try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True "
-    "or SOLVER.AMP.ENABLED False, and look for bad annotations with `nl-detectron check`"
-)
-_LESS_MEMORY = "DATALOADER.NUM_WORKERS, SOLVER.IMS_PER_BATCH or the sizes in INPUT"
 _UNUSABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EEXIST),
@@ -43,31 +38,25 @@ def as_user_error(error: BaseException | None, output_dir: str) -> UserError | N
     # The others come from the pipe of a worker that died while it returned a batch.
     died = isinstance(error, RuntimeError) and "DataLoader worker" in text
     if died or isinstance(error, ConnectionError | EOFError):
-        return _worker_error(text)
+        return UserError(
+            f"a data loader worker has exited ({text or type(error).__name__}); the system may be "
+            "out of memory, or of shared memory (/dev/shm; docker run --shm-size 8g): lower "
+            "DATALOADER.NUM_WORKERS, SOLVER.IMS_PER_BATCH or the sizes in INPUT"
+        )
     if isinstance(error, RuntimeError) and re.search("Connection (closed|reset) by peer", text):
         return UserError(PROCESS_GONE)
-    if isinstance(error, FloatingPointError):  # Detectron2's, of proposals before any loss
-        return UserError(f"the model's outputs are not finite ({text}); {LESS_DIVERGENT}")
+    if isinstance(error, FloatingPointError):  # Detectron2's, of the losses or of proposals
+        return UserError(
+            f"the model's outputs are not finite ({text}); try a lower SOLVER.BASE_LR, a longer "
+            "SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True or SOLVER.AMP.ENABLED False, "
+            "and look for bad annotations with `nl-detectron check`"
+        )
     if isinstance(error, OSError) and error.errno in _UNUSABLE:
         return UserError(
             f"cannot read or write {error.filename or output_dir}: {error.strerror}; free some "
             "space, fix its permissions or choose another OUTPUT_DIR"
         )
     return None
-
-
-def _worker_error(text: str) -> UserError:
-    """Return the error for a loader worker that has exited; `text` is torch's message."""
-    if "Bus error" in text:
-        return UserError(
-            f"a data loader worker ran out of shared memory (/dev/shm): enlarge it (docker run "
-            f"--shm-size 8g), or lower {_LESS_MEMORY}"
-        )
-    match = re.search(r"killed by signal: ([\w ]+)", text)
-    how = f"was killed ({match[1].strip()})" if match else "exited unexpectedly"
-    return UserError(
-        f"a data loader worker {how}; the system may be out of memory: lower {_LESS_MEMORY}"
-    )
 
 
 @contextmanager
@@ -86,18 +75,10 @@ def translate_errors(output_dir: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Hooks that run after an error can fail in turn and hide it.
-        known = (as_user_error(link, output_dir) for link in _with_context(error))
-        user_error = next(filter(None, known), None)
-        if user_error is None or user_error is error:
+        known = as_user_error(error, output_dir)
+        if known is None or known is error:
             raise
-        raise user_error from error
+        raise known from error
     finally:
         train_loop.removeFilter(shorten)
         logging.raiseExceptions = raise_in_logging
-
-
-def _with_context(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__context__

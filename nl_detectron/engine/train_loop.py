@@ -10,7 +10,6 @@ from itertools import chain, islice
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.engine import (
@@ -46,7 +45,7 @@ from ..data.catalog import classes_differ, metadata_of
 from ..evaluation import build_evaluator
 from ..evaluation.attention_evaluation import evaluate_attention
 from ..modeling import build_model
-from ..utils.errors import ConfigError, UserError, short_repr
+from ..utils.errors import ConfigError, short_repr
 from .data_order import ExactResume
 from .hooks import (
     PreciseBN,
@@ -55,40 +54,12 @@ from .hooks import (
     SaveOnSigterm,
     WandbRun,
     average_batch_norms,
-    insert_before_evaluation,
 )
-from .run_errors import LESS_DIVERGENT
 
 logger = logging.getLogger(__name__)
 
 
-class EvaluateOnSuccess(TrainerBase):
-    """Do not evaluate after an error or SIGTERM in the last iteration.
-
-    Detectron2's `EvalHook` regards a training that fails in its last iteration as finished.
-    """
-
-    _hooks: list[HookBase]
-
-    def after_train(self) -> None:
-        if self.iter < self.max_iter:
-            self._hooks = [hook for hook in self._hooks if not isinstance(hook, EvalHook)]
-        super().after_train()
-
-
-def to_distributed(model: nn.Module, **options: Any) -> nn.Module:
-    """Wrap `model` for the process group, on its GPU or on the CPU; a single process needs no wrap.
-
-    Args:
-        options: options of Detectron2's `create_ddp_model`, which by default expects a GPU, that
-            of the local rank.
-    """
-    device = next(model.parameters()).device
-    device_ids = [device] if device.type == "cuda" else None
-    return create_ddp_model(model, device_ids=device_ids, **options)
-
-
-class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
+class StepTrainer(SimpleTrainer):
     """Detectron2's `SimpleTrainer` whose step may take several batches.
 
     One iteration is one optimizer update. It takes `accumulate_steps` batches from the loader and
@@ -103,8 +74,8 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
         amp: autocast the forward pass: float16 with loss scaling on a GPU, bfloat16 on the CPU.
 
     Raises:
-        UserError: a loss of any process is not finite. All processes raise it, with the weights of
-            the previous iteration.
+        FloatingPointError: a loss of any process is not finite. The main process raises it, with
+            the weights of the previous iteration.
     """
 
     def __init__(
@@ -143,7 +114,6 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
                 mean_losses[name] = mean_losses[name] + part if name in mean_losses else part
         average_batch_norms(self.model, is_update=True)
         self.after_backward()
-        self._check_losses(mean_losses)
         self._write_metrics(mean_losses, data_time)
         # The optimizer may clip, which needs unscaled gradients.
         self.grad_scaler.unscale_(self.optimizer)
@@ -168,20 +138,8 @@ class StepTrainer(EvaluateOnSuccess, SimpleTrainer):
         losses = {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
         return {name: loss.reshape(()) for name, loss in losses.items()}
 
-    def _check_losses(self, losses: dict[str, torch.Tensor]) -> None:
-        values = torch.stack(list(losses.values()))
-        if comm.get_world_size() > 1:
-            dist.all_reduce(values)
-            values /= comm.get_world_size()
-        if not values.isfinite().all():
-            pairs = zip(losses, values.tolist(), strict=True)
-            found = ", ".join(f"{name} {value:.4g}" for name, value in pairs)
-            raise UserError(
-                f"losses must be finite, got {found} at iteration {self.iter}; {LESS_DIVERGENT}"
-            )
 
-
-class Trainer(EvaluateOnSuccess, DefaultTrainer):
+class Trainer(DefaultTrainer):
     """Train, checkpoint and evaluate by a YAML config or a LazyConfig.
 
     Hooks, files, schedule, checkpoints and the methods to override (``build_model``,
@@ -189,9 +147,10 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
     get the loaded config. Run a subclass with ``main(args, trainer=MyTrainer)``.
 
     An iteration takes ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` samples. The
-    trainer adds `ResidualNormHook`, `SaveOnSigterm` and `ExactResume` to the hooks of
-    ``build_hooks``.
+    trainer adds `ResidualNormHook` and `ExactResume` to the hooks of ``build_hooks``.
     """
+
+    _hooks: list[HookBase]
 
     def __init__(self, cfg: Config) -> None:
         # DefaultTrainer's own constructor passes GPU numbers to models on the CPU, and does not
@@ -203,7 +162,11 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        model = to_distributed(model, **(setting(cfg, "train.ddp") or {}))
+        device = next(model.parameters()).device
+        # By default Detectron2 expects the GPU of the local rank.
+        device_ids = [device] if device.type == "cuda" else None
+        options = setting(cfg, "train.ddp") or {}
+        model = create_ddp_model(model, device_ids=device_ids, **options)
         self._trainer = StepTrainer(
             model=model,
             data_loader=data_loader,
@@ -218,20 +181,20 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         self.start_iter = 0
         self.max_iter = setting(cfg, "SOLVER.MAX_ITER")
         self._last_eval_results: dict[str, Any] = {}
-        save = SaveOnSigterm(self.checkpointer, data_loader)
         self.register_hooks(
             [
                 ResidualNormHook(model, period=setting(cfg, "train.log_period"))
                 if comm.is_main_process()
                 else None,
-                *insert_before_evaluation(self.build_hooks(), save),
+                *self.build_hooks(),
                 ExactResume(data_loader, accumulate_steps=self._trainer.accumulate_steps),
             ]
         )
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Return Detectron2's hooks, in its order, and the one for Weights & Biases."""
+        """Return Detectron2's hooks, in its order, and those for SIGTERM and Weights & Biases."""
         cfg = self.cfg
+        save = SaveOnSigterm(self.checkpointer, self.data_loader)
         evaluate = hooks.EvalHook(setting(cfg, "TEST.EVAL_PERIOD"), self._evaluate)
         built: list[HookBase | None] = [
             hooks.IterationTimer(),
@@ -239,13 +202,14 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
             self._build_precise_bn(),
         ]
         if not comm.is_main_process():
-            return [*built, evaluate]
+            return [*built, save, evaluate]
         period = setting(cfg, "SOLVER.CHECKPOINT_PERIOD")
         max_to_keep = setting(cfg, "train.checkpointer.max_to_keep")
         writers, project = self.build_writers(), setting(cfg, "WANDB.PROJECT")
         return [
             *built,
             hooks.PeriodicCheckpointer(self.checkpointer, period, max_to_keep),
+            save,
             evaluate,
             ProgressWriter(writers, setting(cfg, "train.log_period")),
             WandbRun(project, setting(cfg, "OUTPUT_DIR"), writers) if project else None,
@@ -272,6 +236,12 @@ class Trainer(EvaluateOnSuccess, DefaultTrainer):
         TrainerBase.train(self, self.start_iter, self.max_iter)
         verify(self.cfg, self._last_eval_results)
         return self._last_eval_results
+
+    def after_train(self) -> None:
+        # Detectron2's EvalHook regards a training that fails in its last iteration as finished.
+        if self.iter < self.max_iter:
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, EvalHook)]
+        super().after_train()
 
     def _evaluate(self) -> dict[str, Any]:
         test = self.test_with_TTA if self.iter >= self.max_iter else self.test
