@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import get_cfg
 from tiny_run import metrics, run, write_run
-
-from nl_detectron import add_nonlocal_config
 
 ENVIRONMENT = {"DETECTRON2_ENV_MODULE": "nl_detectron.utils.env"}
 
@@ -106,10 +103,3 @@ def test_import_order_does_not_matter(tmp_path: Path, first: str) -> None:
     )
     done = run(path, environment=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-
-
-def test_default_config_is_unchanged_without_env_module() -> None:
-    stock, ours = get_cfg(), get_cfg()
-    assert "NON_LOCAL" not in stock.MODEL.RESNETS
-    add_nonlocal_config(ours)
-    assert "NON_LOCAL" not in get_cfg().MODEL.RESNETS

@@ -117,9 +117,10 @@ print(json.dumps({
 """
 
 
-def run(code: str) -> dict:
+@pytest.fixture(scope="module")
+def both() -> dict:
     done = subprocess.run(
-        [sys.executable, "-c", LOOK + code],
+        [sys.executable, "-c", LOOK + BOTH],
         capture_output=True,
         text=True,
         timeout=300,
@@ -128,11 +129,6 @@ def run(code: str) -> dict:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def both() -> dict:
-    return run(BOTH)
 
 
 def test_registries_only_gain_own_entries(both: dict) -> None:
