@@ -39,19 +39,25 @@ def test_each_command_has_a_help_under_its_name(run, command) -> None:
     assert f"\n  {command} " in run("--help")[1]
 
 
-@pytest.mark.parametrize(
-    ("line", "nearest"),
-    [
-        (("zoo", "Kinetics/i3d_R_50_NL5_8x9.yaml"), f"'{I3D}'"),
-        (("analyze", "--config-file", "Kinetics/i3d_R_50_NL5_8x9.yaml"), f"'{I3D}'"),
-    ],
-)
-def test_unknown_config_suggests_nearest(run, line, nearest) -> None:
-    status, _, error = run(*line)
+@pytest.mark.parametrize("line", [("zoo",), ("analyze", "--config-file")])
+def test_unknown_config_suggests_nearest(run, line) -> None:
+    status, _, error = run(*line, "Kinetics/i3d_R_50_NL5_8x9.yaml")
     assert status == 1
     assert len(error.splitlines()) == 1
-    assert line[-1] in error
-    assert nearest in error
+    assert f"'{I3D}'" in error
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        (("analyse",), "'analyze'"),
+        (("analyze", "--config-file", "a.yaml", "--input-size", "0", "5"), "at least 1"),
+    ],
+)
+def test_invalid_argument_names_fix(run, line, fix) -> None:
+    status, _, error = run(*line)
+    assert status == 2
+    assert fix in error.splitlines()[-1]
 
 
 def test_the_zoo_is_listed_by_name(run) -> None:
@@ -67,10 +73,8 @@ def test_a_packaged_config_is_found_by_name(tmp_path: Path, monkeypatch) -> None
     monkeypatch.chdir(tmp_path)
     packaged = load_config(I3D)
     (tmp_path / "own.yaml").write_text(f"_BASE_: {I3D}\nSOLVER: {{MAX_ITER: 7}}")
-    own = load_config("own.yaml")
-    assert own.SOLVER.MAX_ITER == 7
-    own.SOLVER.MAX_ITER = packaged.SOLVER.MAX_ITER
-    assert own == packaged
+    packaged.SOLVER.MAX_ITER = 7
+    assert load_config("own.yaml") == packaged
     lazy = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.py"
     assert load_lazy_config(lazy).train.max_iter == 90000
 
@@ -85,7 +89,5 @@ def test_a_file_comes_before_a_packaged_config(tmp_path: Path, monkeypatch) -> N
 
 def test_unknown_base_suggests_nearest(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("_BASE_: Kinetics/i3d_R_50_NL5_8x9.yaml")
-    with pytest.raises(UserError, match=r"own\.yaml") as error:
+    with pytest.raises(UserError, match=rf"own\.yaml.*'{I3D}'"):
         load_config(tmp_path / "own.yaml")
-    assert I3D in str(error.value)
-    assert "\n" not in str(error.value)

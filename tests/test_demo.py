@@ -20,7 +20,7 @@ from nl_detectron.data.inputs import list_images, number_images
 from nl_detectron.data.video.probing import probe
 from nl_detectron.utils.errors import UserError
 from nl_detectron.visualization import draw_instances
-from nl_detectron.visualization.detections import enlarge, without_foreign_keypoints
+from nl_detectron.visualization.detections import shown_instances
 
 
 @pytest.fixture
@@ -54,11 +54,9 @@ def test_bad_files_are_reported_and_others_drawn(
     assert all(name in str(error.value) for name in ("000000000004.png", "notes.txt"))
     drawn = sorted((tmp_path / "drawn").iterdir())
     assert [path.name for path in drawn] == [f"{n:012}.png" for n in (1, 2, 3)]
-    assert cv2.imread(str(drawn[0])).shape == (512, 512, 3)  # a small image is drawn on enlarged
-    first, *rest = json.loads((tmp_path / "found.json").read_text())
-    files = {result["file_name"] for result in (first, *rest)}
-    assert files == {str(images / path.name) for path in drawn}
-    assert {"image_id", "category_id", "bbox", "score", "segmentation", "keypoints"} <= first.keys()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert {result["file_name"] for result in found} == {str(images / path.name) for path in drawn}
+    assert {"image_id", "category_id", "bbox", "segmentation", "keypoints"} <= found[0].keys()
 
 
 def test_inputs_are_not_overwritten(
@@ -103,37 +101,40 @@ def test_invalid_arguments_are_refused(
         run(*(argument.format(tiny_detector) for argument in arguments))
 
 
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ([""], [f"{n:03}.png" for n in range(8)]),
+        (["00[67].png", "001.png"], ["006.png", "007.png", "001.png"]),
+        (["001.png", "00[01].png"], ["001.png", "000.png"]),
+        (["some_set"], ["002.png", "005.png"]),
+        (["some_set:1"], ["002.png"]),
+    ],
+)
 def test_inputs_are_files_folders_patterns_and_datasets(
-    tiny_detector: Path, monkeypatch: pytest.MonkeyPatch
+    given: list[str], names: list[str], tiny_detector: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = tiny_detector / "images"
-    records = [{"file_name": str(files / "002.png")}, {"file_name": str(files / "005.png")}]
+    records = [{"file_name": "002.png"}, {"file_name": "005.png"}]
     monkeypatch.setattr(inputs, "DatasetCatalog", {"some_set": records})
     monkeypatch.setattr(inputs, "check_datasets", lambda names: None)
-
-    def names(*inputs: str) -> list[str]:
-        return [path.name for path in list_images(inputs)]
-
-    assert names(str(files)) == [f"{n:03}.png" for n in range(8)]
-    assert names(str(files / "00[67].png"), str(files / "001.png")) == [
-        "006.png", "007.png", "001.png",
-    ]  # fmt: skip
-    assert names("some_set") == ["002.png", "005.png"]
-    assert names("some_set:1") == ["002.png"]
+    monkeypatch.chdir(tiny_detector / "images")
+    assert [path.name for path in list_images(item or "." for item in given)] == names
     with pytest.raises(UserError, match="some_set:x"):
-        names("some_set:x")
-    assert names(str(files / "001.png"), str(files / "00[01].png")) == ["001.png", "000.png"]
+        list_images(["some_set:x"])
 
 
-def test_image_ids_come_from_dataset_or_file_name() -> None:
-    def numbers(*names: str, **known: int) -> list[int]:
-        found = number_images({Path(name): known.get(Path(name).stem) for name in names})
-        return [found[Path(name)] for name in names]
-
-    assert numbers("0012.jpg", "7.jpg") == [12, 7]
-    assert numbers("0012.jpg", "x.jpg") == [0, 1]
-    assert numbers("a/1.jpg", "b/1.jpg") == [0, 1]
-    assert numbers("p.jpg", "q.jpg", p=1000) == [1000, 1001]
+@pytest.mark.parametrize(
+    ("known", "numbers"),
+    [
+        ({"0012.jpg": None, "7.jpg": None}, [12, 7]),
+        ({"0012.jpg": None, "x.jpg": None}, [0, 1]),
+        ({"a/1.jpg": None, "b/1.jpg": None}, [0, 1]),
+        ({"p.jpg": None, "q.jpg": 1000}, [1001, 1000]),
+    ],
+)
+def test_image_ids_come_from_dataset_or_file_name(known: dict, numbers: list[int]) -> None:
+    found = number_images({Path(name): number for name, number in known.items()})
+    assert [found[Path(name)] for name in known] == numbers
 
 
 def test_drawing_positions_and_person_only_keypoints() -> None:
@@ -147,17 +148,14 @@ def test_drawing_positions_and_person_only_keypoints() -> None:
     )
     found.pred_masks[0, 20:50, 10:30] = True
     metadata = Metadata(thing_classes=["person", "car"], keypoint_names=["nose"])
-    large = enlarge(without_foreign_keypoints(found, metadata), 8)
-    assert large.image_size == (480, 720)
-    assert enlarge(found[[False, False]], 8).pred_masks.shape == (0, 480, 720)
+    large = shown_instances(found, metadata, 8)
     assert large.pred_boxes.tensor[0].tolist() == [80, 160, 240, 400]
     assert large.pred_masks[0].nonzero().amin(0).tolist() == [160, 80]
     assert large.pred_keypoints[:, 0].tolist() == [
         pytest.approx([120, 200, 0.9]),
         pytest.approx([480, 160, 0]),
     ]
-    assert found.pred_keypoints[1, 0, 2] == pytest.approx(0.9)
     drawn = draw_instances(np.full((60, 90, 3), 128, np.uint8), found, metadata)
-    changed = (drawn != 128).any(axis=2)
+    changed = (drawn != 128).any(axis=2)  # of 480 x 720
     assert changed[170:390, 90:230].mean() > 0.9
     assert changed[420:, :].mean() < 0.02

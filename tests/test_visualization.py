@@ -110,15 +110,6 @@ def brightness(x: torch.Tensor, stride: int, channels: int) -> torch.Tensor:
     return F.avg_pool2d(x.mean(1, keepdim=True), stride).expand(-1, channels, -1, -1)
 
 
-def plant(block: NonLocalBlock) -> None:
-    """Look for brightness."""
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.zero_()
-        block.phi.weight.fill_(1 / block.in_channels)
-        block.theta.bias.fill_(5.0)
-
-
 def see_brightness(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every feature of the model the image's brightness around its place."""
     backbone = predictor.model.backbone
@@ -139,7 +130,10 @@ def see_brightness(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(head.conv_fcn1, "forward", lambda x: x)
     monkeypatch.setattr(head.conv_fcn_relu1, "forward", lambda x: x)
     for block in find_blocks(predictor.model).values():
-        plant(block)
+        for parameter in block.parameters():
+            torch.nn.init.zeros_(parameter)
+        torch.nn.init.constant_(block.phi.weight, 1 / block.in_channels)
+        torch.nn.init.constant_(block.theta.bias, 5.0)
 
 
 def detect(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]]) -> None:
@@ -164,8 +158,7 @@ def image_with_dot(x: float, y: float, radius: float) -> np.ndarray:
 
 def brightest(image: np.ndarray) -> tuple[float, float]:
     """The (x, y) of the center of all pixels of the highest value."""
-    values = image.astype(int).reshape(*image.shape[:2], -1).sum(axis=2)
-    ys, xs = np.nonzero(values == values.max())
+    ys, xs = np.nonzero(image == image.max())
     return xs.mean() + 0.5, ys.mean() + 0.5
 
 
@@ -182,7 +175,9 @@ def draw_attention(seen: ImageAttention, attention: Attention) -> np.ndarray:
     """Draw heat map and query on the image: (H, W, 3), RGB, of the image's size."""
     height, width = seen.image.shape[:2]
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
-    drawing._draw_panel(figure.add_axes((0, 0, 1, 1)), seen, attention, arrows=0)
+    axes = figure.add_axes((0, 0, 1, 1))
+    drawing._draw_panel(axes, seen, attention, arrows=0)
+    axes.set(xlim=(0, width), ylim=(height, 0))  # the panel shows only the region
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3]
@@ -208,12 +203,6 @@ def test_peak_is_at_the_dot(folder: Path, monkeypatch: pytest.MonkeyPatch, subsa
         # Beyond the outermost centers the value stays, so corners have a flat top up to the edge.
         if left > 0 and right < SEEN_WIDTH:
             assert brightest(numbers) == pytest.approx((x, y), abs=1.5)
-            # The same in the drawn image; the query's own dot is cyan, not red.
-            black = replace(seen, image=np.zeros_like(seen.image))
-            drawn = draw_attention(black, attention)
-            assert drawn.shape == image.shape
-            assert brightest(drawn[:, :, :1]) == pytest.approx((x, y), abs=2.5)
-            assert drawn[200, 180].tolist() == [0, 229, 255]
 
 
 def test_padding_is_not_drawn_but_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,9 +239,9 @@ def test_peak_is_at_the_dot_in_the_region(folder: Path, monkeypatch: pytest.Monk
         attention = seen.attentions[0]
         assert attention.grid.box == pytest.approx(box, abs=0.01)
         assert attention.strongest(1)[0][1:3] == pytest.approx((x, y), abs=0.1)
-        black = replace(seen, image=np.zeros_like(seen.image))
-        drawn = draw_attention(black, attention)[:, :, 0]
-        assert brightest(drawn) == pytest.approx((x, y), abs=3)
+        drawn = draw_attention(replace(seen, image=np.zeros_like(seen.image)), attention)
+        assert drawn[100, 100].tolist() == [0, 229, 255]  # the query's own dot is cyan, not red
+        assert brightest(drawn[:, :, 0]) == pytest.approx((x, y), abs=3)
         assert drawn[: int(y0)].max() == 0  # nothing outside the region
 
 
@@ -290,13 +279,12 @@ def test_signed_weights_have_a_symmetric_scale(
     (attention,) = seen.attentions
     assert attention.signed
     weights = np.zeros_like(attention.weights)
+    nothing = replace(attention, weights=weights.copy())
     weights[0, 1, 1], weights[0, 3, 3] = -2.0, 1.0
-    planted = replace(attention, weights=weights)
-    numbers = heat_map(planted, height=HEIGHT, width=WIDTH)
+    numbers = heat_map(replace(attention, weights=weights), height=HEIGHT, width=WIDTH)
     # -2 and +1 on a scale of ±2; the centers of windows are not those of pixels.
     assert int(numbers.min()) == pytest.approx(0, abs=3)
     assert int(numbers.max()) == pytest.approx(191, abs=3)
-    nothing = replace(attention, weights=np.zeros_like(weights))
     assert set(heat_map(nothing, height=9, width=9).ravel()) <= {127, 128}
     colors = palette(signed=True)
     assert colors[127:129, 3].max() < 0.1  # zero is transparent
@@ -304,13 +292,12 @@ def test_signed_weights_have_a_symmetric_scale(
     assert colors[0, 2] > 2 * colors[0, 0]  # less than zero is blue
 
 
-def test_user_errors(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = image_with_dot(100, 100, 20)
-    with pytest.raises(UserError, match=r"\(331, 5\)"):
-        compute_attention(predictor, image, points=[(331, 5)])
+def test_a_block_outside_of_a_stage_is_refused(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(predictor.model._modules, "elsewhere", NonLocalBlock(8))
     with pytest.raises(UserError, match="elsewhere"):
-        compute_attention(predictor, image)
+        compute_attention(predictor, image_with_dot(100, 100, 20))
 
 
 def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -320,67 +307,79 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return ended.value.code
 
 
-def test_tool(
-    folder: Path,
-    predictor: Predictor,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def files(folder: Path, predictor: Predictor, tmp_path: Path) -> tuple[Path, Path]:
+    """A good image and a damaged one; `folder` has the config."""
     (folder / "config.yaml").write_text(predictor.cfg.dump())
     image, damaged = tmp_path / "dot.png", tmp_path / "damaged.jpg"
     cv2.imwrite(str(image), image_with_dot(100, 100, 20))
     damaged.write_bytes(b"no image")
-    output = tmp_path / "drawn"
-    common = ("--config-file", folder / "config.yaml", "--output", output)
+    return image, damaged
+
+
+def test_tool_draws_readable_images(
+    folder: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    output = files[0].parent / "drawn"
+    line = ("--config-file", folder / "config.yaml", "--output", output, "--input", *files)
     query = ("--query", 100, 100, "--query", 0, 246, "--block", BACKBONE_BLOCK)
-
-    assert run_tool(monkeypatch, *common, "--input", image, *query) == 0
-    assert cv2.imread(str(output / "dot.png")) is not None
-    page = (output / "index.html").read_text()
-    assert "0, 0.5, 246.5]" in page
-
-    # Readable files are drawn; the exit status reports the others.
-    (output / "dot.png").unlink()
-    assert run_tool(monkeypatch, *common, "--input", damaged, image, *query) == 1
-    assert (output / "dot.png").is_file()
+    assert run_tool(monkeypatch, *line, *query) == 1  # of the damaged one
     assert "damaged.jpg" in capsys.readouterr().err.splitlines()[-1]
+    assert cv2.imread(str(output / "dot.png")) is not None
+    assert "0, 0.5, 246.5]" in (output / "index.html").read_text()
 
-    regions = tmp_path / "regions.json"
-    regions.write_text(json.dumps({"dot.png": [{"label": "dot", "boxes": [[80, 80, 120, 120]]}]}))
-    measured = (*common, "--statistics", "--regions", regions, "--block", BACKBONE_BLOCK)
-    assert run_tool(monkeypatch, *measured, "--input", image, damaged, "--samples", 1) == 0
+
+def test_tool_measures(
+    folder: Path, predictor: Predictor, files: tuple[Path, Path], monkeypatch, capsys
+) -> None:
+    output, regions = (
+        files[0].parent / "measured",
+        [{"label": "dot", "boxes": [[80, 80, 120, 120]]}],
+    )
+    (files[0].parent / "regions.json").write_text(json.dumps({"dot.png": regions}))
+    line = ("--config-file", folder / "config.yaml", "--output", output, "--input", *files)
+    line += ("--statistics", "--samples", 1)
+    given = ("--regions", files[0].parent / "regions.json", "--block", BACKBONE_BLOCK)
+    assert run_tool(monkeypatch, *line, *given) == 0
     assert BACKBONE_BLOCK in capsys.readouterr().out
     (found,) = json.loads((output / "statistics.json").read_text())
     with (output / "statistics.csv").open() as file:
         (row,) = csv.DictReader(file)
     statistics = AttentionStatistics()
-    seen = compute_attention(predictor, cv2.imread(str(image)), blocks=[BACKBONE_BLOCK])
-    statistics.add(seen.blocks, given_regions([{"label": "dot", "boxes": [[80, 80, 120, 120]]}]))
+    seen = compute_attention(predictor, cv2.imread(str(files[0])), blocks=[BACKBONE_BLOCK])
+    statistics.add(seen.blocks, given_regions(regions))
     expected = statistics.blocks[BACKBONE_BLOCK].figures()
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert float(row["own"]) == pytest.approx(expected["own"])
     assert (output / f"{BACKBONE_BLOCK}.pdf").read_bytes().startswith(b"%PDF")
-    assert run_tool(monkeypatch, *common, "--statistics", "--input", image, damaged) == 1
+    assert run_tool(monkeypatch, *line) == 0
     blocks = json.loads((output / "statistics.json").read_text())
     assert {"own", "rest"} <= blocks[0].keys()  # the detections are regions
 
-    after_blocks, every_convs = (
-        f"MODEL.{section}.NON_LOCAL.{key}"
-        for section, key in (("RESNETS", "AFTER_BLOCKS"), ("ROI_KEYPOINT_HEAD", "EVERY_CONVS"))
-    )
-    without_blocks = (after_blocks, "[[],[],[],[]]", every_convs, 0)
-    for arguments, message in (
-        (("--input", tmp_path / "none.jpg"), "none.jpg"),
-        (("--input", image, "--output", tmp_path), "dot.png"),
-        (("--input", image, "--query", 331, 0), "(331.5, 0.5)"),
-        (("--input", image, "--block", "res4"), "res4"),
-        (("--input", image, "--opts", *without_blocks), after_blocks),
-        (("--input", image, "--statistics", "--regions", "none.json"), "none.json"),
-        (("--input", image, "--statistics", "--regions", "json:none"), "json:none"),
-        (("--input", image, "--samples", 0), "--samples"),
-    ):
-        assert run_tool(monkeypatch, *common, *arguments) == 1
-        last = capsys.readouterr().err.splitlines()[-1]
-        assert last.startswith("error: ")
-        assert message in last
+
+AFTER_BLOCKS = "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS"
+EVERY_CONVS = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--input", "none.jpg"), "none.jpg"),
+        (("--output", "."), "dot.png"),
+        (("--query", 331, 0), "(331.5, 0.5)"),
+        (("--start", 3), "--start"),
+        (("--block", "res4"), "res4"),
+        (("--opts", AFTER_BLOCKS, "[[],[],[],[]]", EVERY_CONVS, 0), AFTER_BLOCKS),
+        (("--statistics", "--regions", "none.json"), "none.json"),
+        (("--statistics", "--regions", "json:none"), "json:none"),
+    ],
+)
+def test_tool_refuses(
+    arguments: tuple, message: str, folder: Path, files: tuple[Path, Path], monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(files[0].parent)
+    line = ("--config-file", folder / "config.yaml", "--output", "drawn", "--input", "dot.png")
+    assert run_tool(monkeypatch, *line, *arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last

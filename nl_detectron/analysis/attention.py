@@ -16,12 +16,10 @@ The model runs once. For a block with P positions in x and M in x̂, only the ro
 are computed: (Q, M), never (P, M).
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -272,8 +270,11 @@ def compute_attention(
                 f"the point ({x:g}, {y:g}) is outside the image of {width} x {height} pixels"
             )
     head = getattr(getattr(model, "roi_heads", None), "keypoint_head", None)
-    in_head = set(head.modules()) if head is not None else set()
-    strides = {n: _strides(*_stage(model, n, b)) for n, b in chosen.items() if b not in in_head}
+    strides = {
+        name: _strides(*_stage(model, name))
+        for name in chosen
+        if not name.startswith("roi_heads.keypoint_head.")
+    }
     network_size = network_input(predictor.cfg, image)["image"].shape[1:]
     with ExitStack() as hooks:
         inputs = hooks.enter_context(record_inputs(chosen))
@@ -302,10 +303,9 @@ def compute_attention(
             )
             center = Query(x=width / 2, y=height / 2, label="center of the image")
             queries = given or _centers(seen, top) or [center]
-            found = BlockInput(
-                name=name, block=block, features=features, grid=grid, queries=queries
+            seen.blocks.append(
+                BlockInput(name=name, block=block, features=features, grid=grid, queries=queries)
             )
-            seen.blocks.append(found)
             continue
         for index in (i for i in top if people[i]):
             region, box = seen.describe(index), instances.pred_boxes.tensor[index].tolist()
@@ -362,7 +362,7 @@ def compute_clip_attention(
         features = inputs[name][0]
         grid = Grid.of_frames(
             features.shape[1:],
-            strides=_strides(*_stage(model, name, block)),
+            strides=_strides(*_stage(model, name)),
             subsample=1 if block.axes == "time" else block.subsample,
             **sizes,
         )
@@ -412,24 +412,22 @@ def _number_regions(_: nn.Module, arguments: tuple) -> None:
         instances.region = torch.arange(len(instances), device=instances.scores.device)
 
 
-def _stage(model: nn.Module, name: str, block: NonLocalBlock) -> tuple[nn.Module, str]:
+def _stage(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     """Return the ResNet of a block and the name of its stage there."""
-    for resnet in model.modules():
-        if isinstance(resnet, ResNet | VideoResNet):
-            for stage in resnet.stage_names:
-                if block in getattr(resnet, stage).children():
-                    return resnet, stage
-    raise UserError(
-        f"cannot place block '{name}': it is in neither a ResNet's stages nor the keypoint head"
-    )
+    path = name.split(".")
+    resnet = model.get_submodule(".".join(path[:-2]))
+    if not isinstance(resnet, ResNet | VideoResNet):
+        raise UserError(
+            f"cannot place block '{name}': it is in neither a ResNet's stages nor the keypoint head"
+        )
+    return resnet, path[-2]
 
 
 def _strides(resnet: Any, stage: str) -> tuple[int, int, int]:
     """Return the strides of a stage's output in time, height and width."""
     if isinstance(resnet, VideoResNet):
         return resnet.time_strides[stage], resnet.strides[stage], resnet.strides[stage]
-    stages = resnet.stages[: resnet.stage_names.index(stage) + 1]
-    stride = resnet.stem.stride * math.prod(layer.stride for layer in chain(*stages))
+    stride = resnet._out_feature_strides[stage]
     return 1, stride, stride
 
 

@@ -89,7 +89,7 @@ class BlockStatistics:
         """Add a sample, and the weights on its regions."""
         x, grid = seen.features, seen.grid
         added = seen.block(x.unsqueeze(0))[0].double() - x
-        self._note("residual_ratio", float(added.norm() / x.double().norm()))
+        self._values["residual_ratio"].append(float(added.norm() / x.double().norm()))
 
         query_places, key_places, inside = (torch.from_numpy(v).to(x.device) for v in grid.places())
         diagonal = math.hypot(grid.x.end - grid.x.start, grid.y.end - grid.y.start)
@@ -114,8 +114,8 @@ class BlockStatistics:
         relative = own[0] / uniform[0].clamp(min=1e-9)
         self.entropies += torch.histc(relative.float().cpu(), _BINS, 0, 1)
         for name, value, uniform_value in zip(_FIGURES, own.mean(1), uniform.mean(1), strict=True):
-            self._note(name, float(value))
-            self._note(f"{name}_uniform", float(uniform_value))
+            self._values[name].append(float(value))
+            self._values[f"{name}_uniform"].append(float(uniform_value))
         for region, sums in zip(regions, shares, strict=True):
             if sums.any():  # a row's weights sum up to 1, so the sum is the number of queries
                 self.regions[region.label].append(sums / sums.sum(1, keepdim=True))
@@ -144,18 +144,15 @@ class BlockStatistics:
         last = self._last.pop(size, None)
         if sample.shape[1] > 1:
             for name, value in zip(("divergence", "cosine"), query_dependence(sample), strict=True):
-                self._note(name, value)
+                self._values[name].append(value)
         if last is not None:
             found = [distances(p, q) for p, q in zip(sample, last, strict=True)]
             divergence, cosine = (torch.cat(values) for values in zip(*found, strict=True))
-            self._note("divergence_between", float(divergence.mean()))
-            self._note("cosine_between", float(cosine.mean()))
+            self._values["divergence_between"].append(float(divergence.mean()))
+            self._values["cosine_between"].append(float(cosine.mean()))
         self._last[size] = sample
         if len(self._last) > _SIZES_KEPT:
             self._last.pop(next(iter(self._last)))
-
-    def _note(self, name: str, value: float) -> None:
-        self._values[name].append(value)
 
 
 def _query_figures(p: Tensor, apart: Tensor, frames: Tensor) -> Tensor:

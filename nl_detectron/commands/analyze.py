@@ -11,7 +11,6 @@ from tabulate import tabulate
 from ..analysis import cost as analysis
 from ..analysis.cost import (
     Analysis,
-    BlockCost,
     PartCost,
     analyze,
     analyze_video,
@@ -20,10 +19,7 @@ from ..analysis.cost import (
 )
 from ..config import load_any_config
 from ..modeling import VideoClassifier
-from ..utils.arguments import add_traceback
-from ..utils.errors import UserError
-
-TEXT = ("part", "block", "form", "order", "input")  # columns of words
+from ..utils.arguments import add_traceback, positive
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,21 +41,21 @@ examples:
     new.add_argument(
         "--input-size",
         nargs=2,
-        type=int,
+        type=positive,
         metavar=("HEIGHT", "WIDTH"),
         help="of the image or clip in pixels (default: "
         f"{analysis.HEIGHT} {analysis.WIDTH}; for a video config INPUT.CROP.SIZE)",
     )
     new.add_argument(
         "--proposals",
-        type=int,
+        type=positive,
         metavar="N",
         default=analysis.PROPOSALS,
         help="regions for the box head (default: %(default)s)",
     )
     new.add_argument(
         "--detections",
-        type=int,
+        type=positive,
         metavar="N",
         default=analysis.DETECTIONS,
         help="regions for the mask and keypoint heads (default: %(default)s)",
@@ -72,9 +68,6 @@ examples:
 
 def main() -> None:
     args = parser().parse_args()
-    if min(*(args.input_size or ()), args.proposals, args.detections) < 1:
-        given = f"{args.input_size}, {args.proposals} and {args.detections}"
-        raise UserError(f"--input-size, --proposals, --detections must be at least 1, got {given}")
     # Nothing is computed, so a config for a GPU can be counted without one.
     cfg = load_any_config(args.config_file, args.opts, device="cpu")
     model = build_on_meta(cfg)
@@ -155,46 +148,40 @@ def as_dict(result: Analysis) -> dict:
 
 def as_text(result: Analysis) -> str:
     """Return the parts and the blocks as tables."""
-    parts = [[part.name, *with_and_without(part)] for part in (*result.parts, result.total)]
+    parts = [
+        [
+            part.name,
+            f"{part.parameters_without / 1e6:.2f}",
+            f"{part.parameters / 1e6:.2f}",
+            per_cent(part.parameters, part.parameters_without),
+            f"{part.multiply_adds_without / 1e9:.2f}",
+            f"{part.multiply_adds / 1e9:.2f}",
+            per_cent(part.multiply_adds, part.multiply_adds_without),
+        ]
+        for part in (*result.parts, result.total)
+    ]
     headers = ["part", "parameters, M", "with blocks", "increase"]
     headers += ["multiply-adds, G", "with blocks", "increase"]
-    text = table(parts, headers)
-    if result.total.blocks:
-        blocks = [block_row(block) for block in result.total.blocks]
-        headers = ["block", "form", "order", "input", "parameters, M", "multiply-adds, G"]
-        headers += ["convolutions", "equation 1"]
-        text += "\n\n" + table(blocks, headers)
+    text = tabulate(parts, headers, disable_numparse=True, stralign="right", colalign=["left"])
+    blocks = [
+        {
+            "block": block.name,
+            "form": block.pairwise,
+            "order": block.order,
+            "input": " x ".join(map(str, block.input_shape)),
+            "parameters, M": f"{block.parameters / 1e6:.2f}",
+            "multiply-adds, G": f"{block.multiply_adds / 1e9:.2f}",
+            "convolutions": f"{block.convolutions / 1e9:.2f}",
+            "equation 1": f"{block.operation / 1e9:.3f}",
+        }
+        for block in result.total.blocks
+    ]
+    if blocks:
+        left = ["left"] * 4
+        text += "\n\n"
+        text += tabulate(blocks, "keys", disable_numparse=True, stralign="right", colalign=left)
     return text
-
-
-def with_and_without(part: PartCost) -> list[str]:
-    return [
-        f"{part.parameters_without / 1e6:.2f}",
-        f"{part.parameters / 1e6:.2f}",
-        per_cent(part.parameters, part.parameters_without),
-        f"{part.multiply_adds_without / 1e9:.2f}",
-        f"{part.multiply_adds / 1e9:.2f}",
-        per_cent(part.multiply_adds, part.multiply_adds_without),
-    ]
-
-
-def block_row(block: BlockCost) -> list[str]:
-    return [
-        block.name,
-        block.pairwise,
-        block.order,
-        " x ".join(map(str, block.input_shape)),
-        f"{block.parameters / 1e6:.2f}",
-        f"{block.multiply_adds / 1e9:.2f}",
-        f"{block.convolutions / 1e9:.2f}",
-        f"{block.operation / 1e9:.3f}",
-    ]
 
 
 def per_cent(with_blocks: int, without: int) -> str:
     return f"+{increase(with_blocks, without):.2f}%" if with_blocks != without else "="
-
-
-def table(rows: list[list[str]], headers: list[str]) -> str:
-    align = ["left" if headers[i] in TEXT else "right" for i in range(len(headers))]
-    return tabulate(rows, headers, disable_numparse=True, colalign=align)

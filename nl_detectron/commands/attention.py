@@ -30,12 +30,7 @@ from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, list_images, report_bad
 from ..engine.predictor import Predictor, complete_config, load_model
 from ..model_zoo.tables import as_csv
-from ..utils.arguments import (
-    add_class_names,
-    add_confidence_threshold,
-    add_opts,
-    add_traceback,
-)
+from ..utils.arguments import add_confidence_threshold, positive, script_parser
 from ..utils.errors import DataError, UserError
 from ..utils.file_io import make_folder, output_files, write_json, write_text
 from ..visualization import (
@@ -50,10 +45,9 @@ TITLE = "Attention of non-local blocks"
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="""
+    parser = script_parser(
+        __doc__,
+        """
 Images: the default queries are the center of each detection, or of the image, for blocks in the
 backbone, and each keypoint of each person for blocks in the keypoint head. A --query counts in the
 keypoint head for each person whose box contains it. The files are DIR/<image>.png and
@@ -82,7 +76,6 @@ examples:
   %(prog)s --statistics --config-file output/quickstart/config.yaml --input nl_shapes_val \\
       --samples 50 --output statistics --opts MODEL.WEIGHTS output/quickstart/model_final.pth""",
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
     parser.add_argument(
         "--input", required=True, nargs="+", metavar="WHAT", help=f"{WHAT}; or the same of videos"
     )
@@ -111,7 +104,6 @@ examples:
         help="a block's name in the model, may be repeated; default: all. The error for an unknown "
         "name lists them",
     )
-    add_class_names(parser)
     add_confidence_threshold(parser)
     parser.add_argument(
         "--max-detections",
@@ -132,27 +124,24 @@ examples:
     measuring = parser.add_argument_group("statistics")
     measuring.add_argument("--statistics", action="store_true", help="measure instead of drawing")
     measuring.add_argument(
-        "--samples", type=int, metavar="N", help="take the first N inputs (default: all)"
+        "--samples", type=positive, metavar="N", help="take the first N inputs (default: all)"
     )
     measuring.add_argument(
         "--regions",
         metavar="WHAT",
         help="a JSON file, or MODULE:FUNCTION (default: the detections)",
     )
-    add_traceback(parser)
-    add_opts(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
-    for name, least in (("max_detections", 0), ("arrows", 0), ("samples", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
     setup_logger(name="fvcore")
     cfg = complete_config(args.config_file, opts=args.opts)
     files = list(list_images(args.input))[: args.samples]
+    numbers = ("FRAME", "X", "Y") if is_video(cfg) else ("X", "Y")
+    if any(len(query) != len(numbers) for query in args.query):
+        raise UserError(f"--query must be {' '.join(numbers)} with this config, got {args.query}")
     source = (_Videos if is_video(cfg) else _Images)(args, cfg)
     bad: list[Path] = []
     if args.statistics:
@@ -247,29 +236,25 @@ class _Images:
         self.args = args
         if args.start is not None:
             raise UserError(f"--start is for videos, got {args.start} with images; remove it")
-        check_lengths(args.query, ("X", "Y"), "an image")
-        threshold, classes = args.confidence_threshold, args.class_names
-        self.predictor = Predictor(cfg, confidence_threshold=threshold, classes=classes)
+        self.predictor = Predictor(
+            cfg, confidence_threshold=args.confidence_threshold, classes=args.class_names
+        )
         # A wrong name fails before any output.
         self.blocks = find_blocks(self.predictor.model, args.block)
 
     def compute(self, file: Path) -> ImageAttention:
-        try:
-            image = read_image(file)
-        except UserError as error:
-            raise DataError(str(error)) from error
         return compute_attention(
             self.predictor,
-            image,
+            read_image(file),
             points=[(x + 0.5, y + 0.5) for x, y in self.args.query],
             blocks=self.args.block,
             max_detections=None if self.args.statistics else self.args.max_detections,
         )
 
     def draw(self, file: Path, seen: ImageAttention, target: Path, page: Page) -> None:
-        arrows = self.args.arrows
         detections = draw_instances(seen.image, seen.instances, self.predictor.metadata)
-        draw_sheet(seen, detections=detections, arrows=arrows, title=file.name).savefig(target)
+        sheet = draw_sheet(seen, detections=detections, arrows=self.args.arrows, title=file.name)
+        sheet.savefig(target)
         page.add_image(file.name, seen, detections=detections)
 
     def regions(self, seen: ImageAttention, given: list[dict[str, Any]] | None) -> list[Region]:
@@ -283,7 +268,6 @@ class _Videos:
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
         self.args, self.short_side = args, cfg.INPUT.MIN_SIZE_TEST
-        check_lengths(args.query, ("FRAME", "X", "Y"), "a video")
         self.model, self.metadata = load_model(cfg, args.class_names)
         self.blocks = find_blocks(self.model, args.block)
         self.clip_keys = {"frames": cfg.INPUT.CLIP.FRAMES, "stride": cfg.INPUT.CLIP.STRIDE}
@@ -302,10 +286,3 @@ class _Videos:
 
     def regions(self, seen: ClipAttention, given: list[dict[str, Any]] | None) -> list[Region]:
         return given_regions(given or [], seen.clip)
-
-
-def check_lengths(queries: list[list[int]], numbers: tuple[str, ...], kind: str) -> None:
-    for query in queries:
-        if len(query) != len(numbers):
-            given = " ".join(map(str, query))
-            raise UserError(f"--query must be {' '.join(numbers)} in {kind}, got {given}")

@@ -3,31 +3,24 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from itertools import tee
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
-from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
 from ..config import is_video
 from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, ImageId, list_images, number_images, report_bad
 from ..engine.predictor import Predictor, complete_config, to_coco_results
-from ..utils.arguments import (
-    add_class_names,
-    add_confidence_threshold,
-    add_opts,
-    add_traceback,
-)
+from ..utils.arguments import add_confidence_threshold, positive, script_parser
 from ..utils.errors import UserError
 from ..utils.file_io import check_overwriting, output_files, write_json
 from ..visualization import draw_instances
@@ -35,15 +28,11 @@ from ..visualization import draw_instances
 WINDOW = "nl_detectron"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
-AnyFrame = TypeVar("AnyFrame", bound=Any)
-Show = Callable[[np.ndarray], bool]
-
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="""examples:
+    parser = script_parser(
+        __doc__,
+        """examples:
   %(prog)s --config-file output/quickstart/config.yaml --input photos/ more/*.jpg --output drawn \\
       --opts MODEL.WEIGHTS output/quickstart/model_final.pth
   %(prog)s --config-file F --video-input in.mp4 --output out.mp4 --opts MODEL.WEIGHTS W
@@ -52,7 +41,6 @@ def parse_arguments() -> argparse.Namespace:
   %(prog)s --config-file F --input nl_shapes_val:4 --output drawn --json found.json \\
       --opts MODEL.WEIGHTS W""",
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input",
@@ -82,11 +70,10 @@ def parse_arguments() -> argparse.Namespace:
         "file name, or the order of the images; frames of videos count from 0. Video classifiers: "
         "scores of the whole video and of each window, with times in seconds",
     )
-    add_class_names(parser)
     add_confidence_threshold(parser)
     parser.add_argument(
         "--batch-size",
-        type=int,
+        type=positive,
         default=1,
         metavar="N",
         help="images, or views of a video, per forward pass (default: %(default)s)",
@@ -98,20 +85,15 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FRAMES",
         help="frames between the starts of windows; default: half a window",
     )
-    add_traceback(parser)
-    add_opts(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the command line of this process."""
     args = parse_arguments()
-    if args.batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
-    show = args.output is None
-    if show and not has_screen() and (args.json is None or args.webcam):
+    show = args.output is None and has_screen()
+    if not (show or args.output or args.json):
         raise UserError("expected --output or --json, got neither and no display for a window")
-    show = show and has_screen()
     setup_logger(name="fvcore")
     cfg = complete_config(args.config_file, opts=args.opts)
     check_flags(cfg, args)
@@ -121,14 +103,11 @@ def main() -> None:
         check_overwriting([args.json], read)
         write_json(args.json, [])  # a wrong path fails before the work
     if args.input:
-        numbers = number_images(files)
-        drawn = output_files(list(files), args.output, ".png", endings=IMAGE_ENDINGS)
-        targets = dict(zip(files, drawn, strict=False))
-        detect_in_images(build_predictor(cfg, args), numbers, targets, args, show)
-    elif is_video(cfg):
-        classify_videos(cfg, args, show_window if show else None)
+        detect_in_images(cfg, args, files, show)
     else:
-        detect_in_videos(cfg, args, show_window if show else None)
+        from .video_demo import run_on_videos  # needs PyAV, which images do not
+
+        run_on_videos(cfg, args, show_window if show else None)
 
 
 def check_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -148,9 +127,8 @@ def check_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def has_screen() -> bool:
     """Return True if OpenCV can open a window."""
-    if sys.platform.startswith("linux"):
-        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    return True
+    has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return not sys.platform.startswith("linux") or bool(has_display)
 
 
 @contextmanager
@@ -169,55 +147,44 @@ def build_predictor(cfg: CfgNode, args: argparse.Namespace) -> Predictor:
 
 
 def predict(
-    predictor: Predictor, frames: Iterable[AnyFrame], batch_size: int
-) -> Iterator[tuple[AnyFrame, Instances]]:
-    """Yield frames with their instances; `pixels` of the frames are RGB."""
-    frames = iter(frames)
-    while batch := list(islice(frames, batch_size)):
-        images = [frame.pixels[..., ::-1] for frame in batch]
-        yield from zip(batch, predictor(images, batch_size=batch_size), strict=True)
+    predictor: Predictor, images: Iterable[tuple[Any, np.ndarray]], batch_size: int
+) -> Iterator[tuple[tuple[Any, np.ndarray], Instances]]:
+    """Yield pairs of anything and an image, RGB uint8 ``(H, W, 3)``, with the image's instances."""
+    images, inputs = tee(images)
+    bgr = (pixels[..., ::-1] for _, pixels in inputs)
+    return zip(images, predictor.stream(bgr, batch_size=batch_size), strict=True)
 
 
-@dataclass
-class ImageFile:
-    """An image, RGB uint8 ``(H, W, 3)``."""
-
-    path: Path
-    pixels: np.ndarray
-
-
-def read_images(files: Sequence[Path], bad: list[Path]) -> Iterator[ImageFile]:
-    """Yield the images; report unreadable ones and add them to `bad`."""
+def read_images(files: Iterable[Path], bad: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+    """Yield the images in RGB; report unreadable ones and add them to `bad`."""
     for file in tqdm(files, unit="image"):
         try:
-            image = ImageFile(file, read_image(file)[..., ::-1])
+            yield file, read_image(file, "RGB")
         except UserError as error:
             bad.append(file)
             tqdm.write(f"skipped {error}", file=sys.stderr)
-        else:
-            yield image
 
 
 def detect_in_images(
-    predictor: Predictor,
-    numbers: Mapping[Path, ImageId],
-    targets: Mapping[Path, Path],
-    args: argparse.Namespace,
-    show: bool,
+    cfg: CfgNode, args: argparse.Namespace, files: dict[Path, ImageId | None], show: bool
 ) -> None:
     """Predict, draw and write; raise UserError at the end if a file was unreadable."""
+    numbers = number_images(files)
+    drawn_files = output_files(list(files), args.output, ".png", endings=IMAGE_ENDINGS)
+    targets = dict(zip(files, drawn_files, strict=False))
+    predictor = build_predictor(cfg, args)
     bad: list[Path] = []
     instance_count = 0
     with json_file(args.json) as results:
-        images = read_images(list(numbers), bad)
-        for image, instances in predict(predictor, images, args.batch_size):
+        images = read_images(numbers, bad)
+        for (path, pixels), instances in predict(predictor, images, args.batch_size):
             instance_count += len(instances)
             if args.json:  # otherwise they only fill the memory
-                found = to_coco_results(instances, numbers[image.path], predictor.metadata)
-                results += [{**result, "file_name": str(image.path)} for result in found]
+                found = to_coco_results(instances, numbers[path], predictor.metadata)
+                results += [{**result, "file_name": str(path)} for result in found]
             if targets or show:
-                drawn = draw_instances(image.pixels, instances, predictor.metadata)
-                target = targets.get(image.path)
+                drawn = draw_instances(pixels, instances, predictor.metadata)
+                target = targets.get(path)
                 if target and not cv2.imwrite(str(target), drawn[..., ::-1]):
                     raise UserError(f"cannot write {target}: check disk space and permissions")
                 show = show and show_window(drawn, wait=True)
@@ -226,59 +193,6 @@ def detect_in_images(
     if instance_count == 0:
         print("no score reaches --confidence-threshold: lower it, or train longer")
     report_bad(bad, len(numbers))
-
-
-def detect_in_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
-    """Detect in each frame of videos or of the first camera."""
-    from . import video_demo  # needs PyAV, which images do not
-
-    videos, targets = video_demo.list_videos(args.video_input, args.output)
-    predictor = build_predictor(cfg, args)
-
-    def detect(path: Path, target: Path | None) -> str:
-        count, visualizer = 0, VideoVisualizer(predictor.metadata)
-        with video_demo.DrawnVideo(path, target=target, show=show) as video:
-            try:
-                for frame, instances in predict(predictor, video, args.batch_size):
-                    if args.json:
-                        found = to_coco_results(instances, count, predictor.metadata)
-                        results.extend({**result, "file_name": str(path)} for result in found)
-                    count += 1
-                    if video.is_drawn:
-                        video.add(
-                            frame,
-                            draw_instances(frame.pixels, instances, predictor.metadata, visualizer),
-                        )
-            except KeyboardInterrupt:
-                if path != video_demo.CAMERA:
-                    raise
-            video.finish()
-        print(f"{path}: {count} frames" + (f", drawn in {target}" if target else ""))
-        return video.problem
-
-    with json_file(args.json) as results:
-        video_demo.for_each(videos, targets, detect)
-
-
-def classify_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
-    """Classify windows of videos, and draw the scores."""
-    from ..engine.video_predictor import VideoPredictor
-    from . import video_demo  # needs PyAV, which detection does not
-
-    videos, targets = video_demo.list_videos(args.video_input, args.output)
-    predictor = VideoPredictor(cfg, views_at_once=args.batch_size, classes=args.class_names)
-
-    def classify(path: Path, target: Path | None) -> str:
-        prediction, rate, problem = video_demo.classify(
-            predictor, path, target=target, step=args.window_step, show=show
-        )
-        results.append(video_demo.as_dict(path, prediction, rate))
-        best = ", ".join(f"{100 * score:.0f} % {name}" for name, score in prediction.top(3))
-        print(f"{path}: {best}" + (f", drawn in {target}" if target else ""))
-        return problem
-
-    with json_file(args.json, is_list=len(videos) > 1) as results:
-        video_demo.for_each(videos, targets, classify)
 
 
 def show_window(image: np.ndarray, *, wait: bool = False) -> bool:

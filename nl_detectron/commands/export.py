@@ -12,17 +12,16 @@ from torch import nn
 from .. import export
 from ..data.catalog import categories_of
 from ..engine.predictor import complete_config, load_model
-from ..utils.arguments import add_class_names, add_opts, add_traceback
+from ..utils.arguments import script_parser
 from ..utils.file_io import check_overwriting, make_folder, write_json
 
 logger = logging.getLogger(__name__)
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"""
+    parser = script_parser(
+        __doc__,
+        f"""
 This writes DIR/backbone, DIR/keypoint_head and DIR/detector, or for a video config DIR/classifier,
 as .ts or .onnx. It then loads each file, ONNX in onnxruntime, and compares it with the model: the
 backbone on three sizes, the head on 0, 1 and 20 regions, the detector on images, the classifier on
@@ -56,7 +55,6 @@ examples:
       --output exported --input clip.mp4 \\
       --opts MODEL.WEIGHTS output/quickstart-video/model_final.pth""",
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
     parser.add_argument(
         "--format",
         required=True,
@@ -77,9 +75,6 @@ examples:
         help="images for the check of the detector (default: three of the embedded dataset), or "
         "videos for the check of the classifier (default: random pixels)",
     )
-    add_class_names(parser)
-    add_opts(parser)
-    add_traceback(parser)
     arguments = parser.parse_args()
     if arguments.format == export.WEIGHTS_FORMAT and arguments.part:
         parser.error("safetensors hold the weights of the whole model: remove --part")

@@ -21,7 +21,7 @@ from ..data import check_datasets
 from ..engine import Trainer
 from ..model_zoo import METRICS, Entry, Figures, find_entry, get_config_file
 from ..model_zoo.tables import SOURCES, as_csv, as_markdown, rows_of, sections_of
-from ..utils.arguments import add_opts, add_traceback
+from ..utils.arguments import add_opts, add_traceback, positive
 from ..utils.errors import UserError, nearest
 from ..utils.file_io import write_json, write_text
 
@@ -113,7 +113,7 @@ def argument_parser() -> argparse.ArgumentParser:
         help="short names (R50-NL, C2D-R50-NL5, I3D-R50-128x1) or configs; default: the paper's",
     )
     parser.add_argument(
-        "--num-gpus", type=int, default=1, help="GPUs, or processes (default: %(default)s)"
+        "--num-gpus", type=positive, default=1, help="GPUs, or processes (default: %(default)s)"
     )
     parser.add_argument(
         "--accumulate", action="store_true", help="keep the recipe's batch on fewer than 8 GPUs"
@@ -139,7 +139,6 @@ class Run:
     Attributes:
         entry: entry of the model zoo.
         folder: folder of the run.
-        mode: flag of the train command, ``--resume`` or ``--eval-only``.
         opts: ``KEY VALUE ...`` of the train command.
         settings: settings of the user, which a run in the same folder must share.
         start: final model of another run, which must exist before.
@@ -147,7 +146,6 @@ class Run:
 
     entry: Entry
     folder: Path
-    mode: str
     opts: tuple[str, ...]
     settings: Mapping[str, object]
     start: Path | None = None
@@ -155,18 +153,14 @@ class Run:
     def load_config(self) -> CfgNode:
         return load_config(get_config_file(self.entry.config), self.opts)
 
-    def results(self) -> dict[str, Figures]:
-        """Return the figures of the final evaluation by metric; empty if it is not finished."""
-        return read_results(self.folder, trained=self.mode == "--resume")
 
-
-def read_results(folder: Path, *, trained: bool) -> dict[str, Figures]:
+def read_results(folder: Path, args: argparse.Namespace) -> dict[str, Figures]:
     """Return the figures of a run's final evaluation by metric; empty if it is not finished.
 
     They are those of the last iteration in ``metrics.json``. A training has the final model, too.
     """
     path = folder / "metrics.json"
-    if not path.is_file() or (trained and not (folder / FINAL_MODEL).is_file()):
+    if not path.is_file() or (args.table and not (folder / FINAL_MODEL).is_file()):
         return {}
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
@@ -198,11 +192,7 @@ def select(args: argparse.Namespace) -> list[Entry]:
     rows = list(dict.fromkeys(rows))
     if not args.rows:
         return [entry for entry in rows if entry.paper or not args.table]
-    known = {}
-    for entry in rows:
-        path = Path(entry.config)
-        for name in (entry.name, entry.config, path.name, path.stem):
-            known[name.lower()] = entry
+    known = {name.lower(): entry for entry in rows for name in (entry.name, entry.config)}
     for name in args.rows:
         if name.lower() not in known:
             names = [entry.name for entry in rows]
@@ -261,7 +251,6 @@ def plan_training(entry: Entry, args: argparse.Namespace) -> Run:
     return Run(
         entry=entry,
         folder=run_folder(args, entry),
-        mode="--resume",
         opts=tuple(opts),
         settings={"opts": args.opts, "gpus": gpus, "accumulate": args.accumulate},
         start=weights,
@@ -284,7 +273,6 @@ def plan_evaluation(entry: Entry, args: argparse.Namespace) -> Run:
     return Run(
         entry=entry,
         folder=run_folder(args, entry),
-        mode="--eval-only",
         opts=(*_RELEASED_OPTS.get(entry.config, ()), *args.opts, "MODEL.WEIGHTS", weights),
         settings={"opts": args.opts, "weights": weights},
     )
@@ -292,7 +280,8 @@ def plan_evaluation(entry: Entry, args: argparse.Namespace) -> Run:
 
 def train_command(run: Run, args: argparse.Namespace) -> list[str]:
     """Return the command line of a run."""
-    line = [*TRAIN, "--config-file", get_config_file(run.entry.config), run.mode]
+    mode = "--resume" if args.table else "--eval-only"
+    line = [*TRAIN, "--config-file", get_config_file(run.entry.config), mode]
     line += ["--num-gpus", str(args.num_gpus), "OUTPUT_DIR", str(run.folder)]
     return [*line, *run.opts]
 
@@ -301,7 +290,7 @@ def describe(run: Run, args: argparse.Namespace) -> str:
     """Return the command of a run and, for a training, its schedule."""
     lines = [f"{run.entry.name}: {run.entry.model}, {run.entry.blocks or 'baseline'}"]
     lines.append(f"  {shlex.join(train_command(run, args))}")
-    if run.mode == "--resume":
+    if args.table:
         cfg = run.load_config()
         solver = Trainer.auto_scale_workers(cfg, args.num_gpus).SOLVER
         lines.append(
@@ -312,12 +301,10 @@ def describe(run: Run, args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def check(run: Run) -> None:
+def check(run: Run, args: argparse.Namespace) -> None:
     """Raise `UserError` for a run that cannot be carried out."""
     cfg = run.load_config()
-    if run.mode == "--resume":
-        check_datasets(cfg.DATASETS.TRAIN)
-    check_datasets(cfg.DATASETS.TEST)
+    check_datasets([*(cfg.DATASETS.TRAIN if args.table else ()), *cfg.DATASETS.TEST])
     # Other settings would mix results or checkpoints of two recipes.
     saved = run.folder / SETTINGS
     started = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else run.settings
@@ -338,7 +325,7 @@ def carry_out(runs: Sequence[Run], args: argparse.Namespace) -> dict[str, str]:
     for number, run in enumerate(runs, 1):
         head = f"[{number}/{len(runs)}] {run.entry.name}"
         status = "already done"
-        if not run.results():
+        if not read_results(run.folder, args):
             print(f"{head}: {run.folder}", flush=True)
             status = "done"
             if error := run_one(run, args):
@@ -355,15 +342,15 @@ def run_one(run: Run, args: argparse.Namespace) -> str | None:
     status = subprocess.run(train_command(run, args), check=False).returncode
     if status:
         return f"exit status {status}, see {run.folder / 'log.txt'}"
-    if not run.results():
+    if not read_results(run.folder, args):
         return f"no results of the final model in {run.folder / 'metrics.json'}"
     return None
 
 
 def report(
     entries: Sequence[Entry], args: argparse.Namespace, failed: Mapping[str, str]
-) -> tuple[str, str]:
-    """Return the figures next to the paper's, as Markdown and as CSV.
+) -> tuple[str, list[dict[str, object]]]:
+    """Return the figures next to the paper's, as Markdown and as rows of a table.
 
     Args:
         entries: rows to report.
@@ -390,7 +377,7 @@ def report(
     parts += [f"- {Path(config).stem}: {reason}\n" for config, reason in failed.items()]
     if args.opts:
         parts.append(f"The configs were changed by `{shlex.join(args.opts)}`.\n")
-    return "\n".join(parts), as_csv(table)
+    return "\n".join(parts), table
 
 
 def compare(entry: Entry, metric: str, args: argparse.Namespace) -> dict[str, Figures | None]:
@@ -399,7 +386,7 @@ def compare(entry: Entry, metric: str, args: argparse.Namespace) -> dict[str, Fi
     theirs = getattr(entry, reference).get(metric)
 
     def measured(row: Entry) -> Figures | None:
-        return read_results(run_folder(args, row), trained=bool(args.table)).get(metric)
+        return read_results(run_folder(args, row), args).get(metric)
 
     base = find_entry(entry.baseline)
     papers_base, own_base = (base.paper.get(metric), measured(base)) if base else (None, None)
@@ -425,8 +412,6 @@ def minus(a: Figures | None, b: Figures | None) -> Figures | None:
 def main() -> int:
     """Run the command line of this process and return the exit status."""
     args = argument_parser().parse_args()
-    if args.num_gpus < 1:
-        raise UserError(f"--num-gpus must be at least 1, got {args.num_gpus}")
     if args.table is None and args.accumulate:
         raise UserError("--accumulate needs --table")
     entries = select(args)
@@ -440,12 +425,11 @@ def main() -> int:
     failed: dict[str, str] = {}
     if not args.collect_only:
         for run in runs:
-            check(run)
+            check(run, args)
         failed = carry_out(runs, args)
     path = args.output / (f"table_{args.table}.md" if args.table else "released/released.md")
     markdown, table = report(entries, args, failed)
     write_text(path, markdown)
-    write_text(path.with_suffix(".csv"), table)
+    write_text(path.with_suffix(".csv"), as_csv(table))
     print(f"\n{markdown}\nwrote {path} and {path.with_suffix('.csv')}")
-    finished = all(compare(e, m.name, args)["measured"] for e in entries for m in e.metrics)
-    return 0 if finished and not failed else 1
+    return int(bool(failed) or any(row["state"] != "done" for row in table))

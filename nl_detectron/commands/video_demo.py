@@ -4,28 +4,36 @@ A file is read twice for scores, first to compute and then to draw them, so that
 the window around it and the complete strip. For detections, every frame is read once.
 """
 
+import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
+from ..config import is_video
 from ..data.datasets.video_list import VIDEO_SUFFIXES
 from ..data.inputs import list_images, report_bad
 from ..data.video.info import VideoError
 from ..data.video.streaming import Camera, Frame, Scale, VideoStream
 from ..data.video.writing import CODECS, VideoWriter
+from ..engine.predictor import Predictor, to_coco_results
 from ..engine.video_predictor import VideoPrediction, VideoPredictor, best_classes
 from ..utils.errors import UserError
 from ..utils.file_io import output_files
+from ..visualization import draw_instances
 from ..visualization.video_scores import COUNT, ScoreOverlay
+from . import demo
 
 CAMERA = Path("webcam")
 
@@ -80,11 +88,9 @@ class DrawnVideo(ExitStack):
         title: str = "",
     ) -> None:
         super().__init__()
-        self.is_drawn, self.problem = target is not None or show is not None, ""
+        self.problem = ""
         self._target, self._show, self._title = target, show, title
         self._stream = Camera() if video == CAMERA else VideoStream(video, scale=scale)
-        if isinstance(self._stream, Camera):
-            self.callback(self._stream.close)
         self.rate = self._stream.rate
         self._writer: VideoWriter | None = None
         self._is_stopped = False
@@ -108,9 +114,8 @@ class DrawnVideo(ExitStack):
     def add(self, frame: Frame, drawn: np.ndarray) -> None:
         """Write and show a drawn frame, RGB uint8 ``(H, W, 3)``."""
         if self._target:
-            height, width = drawn.shape[:2]
             self._writer = self._writer or self.enter_context(
-                VideoWriter(self._target, size=(height, width), rate=self.rate)
+                VideoWriter(self._target, size=drawn.shape[:2], rate=self.rate)
             )
             self._writer.write(replace(frame, pixels=drawn))
         if self._show and not self._is_stopped:
@@ -122,63 +127,112 @@ class DrawnVideo(ExitStack):
             self._writer.finish()
 
 
-def for_each(
-    videos: Sequence[Path], targets: Sequence[Path], run: Callable[[Path, Path | None], str]
-) -> None:
-    """Call `run` with each video and its target, if any; it returns a problem or "".
+def run_on_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
+    """Detect or classify in the videos of the command line, one after another.
+
+    Args:
+        show: takes a drawn frame and returns whether to continue; None for no window.
 
     Raises:
         UserError: at least one of the videos had a problem; all others are done.
     """
+    videos, targets = list_videos(args.video_input, args.output)
+    run: Callable[..., str]
+    if is_video(cfg):
+        names, at_once = args.class_names, args.batch_size
+        run = partial(classify, VideoPredictor(cfg, views_at_once=at_once, classes=names))
+    else:
+        run = partial(detect, demo.build_predictor(cfg, args))
     bad = []
-    for video, target in zip_longest(videos, targets):
-        try:
-            problem = run(video, target)
-        except (VideoError, UserError) as error:
-            problem = str(error)
-        if problem:
-            bad.append(video)
-            print(f"{video}: {problem}", file=sys.stderr)
+    is_list = not is_video(cfg) or len(videos) > 1
+    with demo.json_file(args.json, is_list=is_list) as results:
+        for video, target in zip_longest(videos, targets):
+            try:
+                problem = run(video, target, args, show, results)
+            except (VideoError, UserError) as error:
+                problem = str(error)
+            if problem:
+                bad.append(video)
+                print(f"{video}: {problem}", file=sys.stderr)
     report_bad(bad, len(videos), kind="videos")
 
 
-def classify(
-    predictor: VideoPredictor,
-    video: Path,
-    *,
-    target: Path | None = None,
-    step: int | None = None,
-    show: Show | None = None,
-) -> tuple[VideoPrediction, float, str]:
-    """Classify all windows of a video and draw the scores on its frames.
+def detect(
+    predictor: Predictor,
+    path: Path,
+    target: Path | None,
+    args: argparse.Namespace,
+    show: Show | None,
+    results: list[dict[str, Any]],
+) -> str:
+    """Detect in each frame of a video and draw it; add to `results` if they are written.
 
     Returns:
-        Prediction, frames per second, and the reason if the video ends early, or "".
+        The reason if the video ends early, or "".
 
     Raises:
         VideoError: the first frame is unreadable.
         UserError: `target` cannot be written.
     """
-    with DrawnVideo(video, scale=predictor.scaled_size, title=f"{video.name}: scores") as source:
-        windows = list(predictor.slide(source, step=step))
+    count, visualizer = 0, VideoVisualizer(predictor.metadata)
+    with DrawnVideo(path, target=target, show=show) as video:
+        images = ((frame, frame.pixels) for frame in video)
+        try:
+            for (frame, pixels), instances in demo.predict(predictor, images, args.batch_size):
+                if args.json:
+                    found = to_coco_results(instances, count, predictor.metadata)
+                    results.extend({**result, "file_name": str(path)} for result in found)
+                count += 1
+                if target or show:
+                    drawn = draw_instances(pixels, instances, predictor.metadata, visualizer)
+                    video.add(frame, drawn)
+        except KeyboardInterrupt:
+            if path != CAMERA:
+                raise
+        video.finish()
+    print(f"{path}: {count} frames" + (f", drawn in {target}" if target else ""))
+    return video.problem
+
+
+def classify(
+    predictor: VideoPredictor,
+    path: Path,
+    target: Path | None,
+    args: argparse.Namespace,
+    show: Show | None,
+    results: list[dict[str, Any]],
+) -> str:
+    """Classify all windows of a video and draw the scores on its frames; add to `results`.
+
+    Returns, raises:
+        As `detect`.
+    """
+    with DrawnVideo(path, scale=predictor.scaled_size, title=f"{path.name}: scores") as source:
+        windows = list(predictor.slide(source, step=args.window_step))
     table = np.stack([window.scores for window in windows])
     scores = predictor.pool(table)
     if target or show:
         count = windows[-1].last_frame + 1
         middles = np.array([(w.first_frame + w.last_frame + 1) / 2 for w in windows])
         overlay: ScoreOverlay | None = None
-        title = f"{video.name}: drawing"
-        with DrawnVideo(video, target=target, show=show, title=title) as drawn:
+        title = f"{path.name}: drawing"
+        with DrawnVideo(path, target=target, show=show, title=title) as drawn:
             for number, frame in zip(range(count), drawn, strict=False):
-                if overlay is None:
-                    best = best_classes(scores, COUNT)
-                    overlay = ScoreOverlay(frame.pixels.shape[:2], predictor.classes, best)
-                    overlay.set_curves(middles / count, table)
+                overlay = overlay or ScoreOverlay(
+                    frame.pixels.shape[:2],
+                    predictor.classes,
+                    best_classes(scores, COUNT),
+                    times=middles / count,
+                    scores=table,
+                )
                 nearest = int(np.abs(middles - number - 0.5).argmin())
                 drawn.add(frame, overlay.draw(frame.pixels, table[nearest], (number + 0.5) / count))
             drawn.finish()
     prediction = VideoPrediction(scores=scores, classes=predictor.classes, windows=windows)
-    return prediction, float(source.rate), source.problem
+    results.append(as_dict(path, prediction, float(source.rate)))
+    best = ", ".join(f"{100 * score:.0f} % {name}" for name, score in prediction.top(3))
+    print(f"{path}: {best}" + (f", drawn in {target}" if target else ""))
+    return source.problem
 
 
 def as_dict(

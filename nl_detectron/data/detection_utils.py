@@ -8,7 +8,7 @@ import torch
 from detectron2.data import detection_utils
 from PIL import Image
 
-from ..utils.errors import UserError
+from ..utils.errors import DataError, UserError
 from .validation.images import depth_error, header_error, image_error
 from .validation.kinds import KINDS
 
@@ -23,7 +23,7 @@ def read_image(file: str | os.PathLike[str], format: str = "BGR") -> np.ndarray:
         format: format of the channels, as in ``INPUT.FORMAT``.
 
     Raises:
-        UserError: the file is unreadable as an image, or has more than 8 bits per channel.
+        DataError: the file is unreadable as an image, or has more than 8 bits per channel.
     """
     path, cause = os.fspath(file), None
     try:
@@ -32,7 +32,7 @@ def read_image(file: str | os.PathLike[str], format: str = "BGR") -> np.ndarray:
     except Exception as error:  # Pillow's decoders raise errors of any type on hostile bytes
         problem, cause = image_error(path, None) or ("unreadable-image", str(error)), error
     kind, detail = problem
-    raise UserError(f"{path}: {KINDS[kind].meaning} ({detail})") from cause
+    raise DataError(f"{path}: {KINDS[kind].meaning} ({detail})") from cause
 
 
 def to_array(image: ImageInput, format: str = "BGR") -> np.ndarray:

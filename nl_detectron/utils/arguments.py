@@ -3,6 +3,28 @@
 import argparse
 
 
+def script_parser(description: str | None, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser with the arguments of all scripts that run a model.
+
+    They are ``--config-file``, ``--class-names``, ``--traceback`` and ``--opts``.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .yaml config")
+    parser.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help="names of the classes: a text file with a name per line, a JSON object of names and "
+        "numbers, or a COCO file; default: those in the checkpoint, or of a dataset of the config",
+    )
+    add_traceback(parser)
+    add_opts(parser)
+    return parser
+
+
 def add_traceback(parser: argparse.ArgumentParser) -> None:
     """Add ``--traceback``, which `errors.run_script` handles."""
     parser.add_argument(
@@ -32,11 +54,9 @@ def add_confidence_threshold(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_class_names(parser: argparse.ArgumentParser) -> None:
-    """Add ``--class-names`` of the predictors."""
-    parser.add_argument(
-        "--class-names",
-        metavar="FILE",
-        help="names of the classes: a text file with a name per line, a JSON object of names and "
-        "numbers, or a COCO file; default: those in the checkpoint, or of a dataset of the config",
-    )
+def positive(text: str) -> int:
+    """Return the value of an argument that must be at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value

@@ -1,8 +1,7 @@
 """Drawings of detections, attention and scores."""
 
-from .clip_drawing import draw_strip
 from .detections import draw_instances
-from .drawing import draw_sheet
+from .drawing import draw_sheet, draw_strip
 from .page import Page
 from .statistics_drawing import draw_statistics
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import torch.nn.functional as F
 from detectron2.data import Metadata
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import Visualizer
 
@@ -28,41 +28,25 @@ def draw_instances(
     factor = max(1, min(round(SHORT_SIDE / short), LONG_SIDE // long))
     size = (image.shape[1] * factor, image.shape[0] * factor)
     large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
-    shown = enlarge(without_foreign_keypoints(instances, metadata), factor)
+    shown = shown_instances(instances, metadata, factor)
     if video is not None:
         return video.draw_instance_predictions(large, shown).get_image()
     return Visualizer(large, metadata).draw_instance_predictions(shown).get_image()
 
 
-def without_foreign_keypoints(instances: Instances, metadata: Metadata) -> Instances:
-    """Return the instances without skeletons of classes that have no keypoints."""
-    if not instances.has("pred_keypoints"):
-        return instances
-    keypoints = instances.pred_keypoints.clone()
-    keypoints[~is_person(instances, metadata), :, 2] = 0  # points with score 0 are not drawn
-    shown = Instances(instances.image_size, **instances.get_fields())
-    shown.pred_keypoints = keypoints
-    return shown
-
-
-def enlarge(instances: Instances, factor: int) -> Instances:
-    """Return the instances of an image that is `factor` times as large.
+def shown_instances(instances: Instances, metadata: Metadata, factor: int) -> Instances:
+    """Return the instances on an image `factor` times as large, with the skeletons of persons only.
 
     Visualizer's own scale would also enlarge the dots of keypoints and the lines.
     """
-    if factor == 1:
-        return instances
     height, width = instances.image_size
-    large = Instances((height * factor, width * factor))
-    for name, value in instances.get_fields().items():
-        if name == "pred_boxes":
-            value = value.clone()
-            value.scale(factor, factor)
-        elif name == "pred_masks":
-            soft = value[:, None].float()
-            value = F.interpolate(soft, scale_factor=factor, mode="bilinear")[:, 0] > 0.5
-        elif name == "pred_keypoints":
-            value = value * value.new_tensor([factor, factor, 1])
-        if name != "pred_keypoint_heatmaps":
-            large.set(name, value)
-    return large
+    shown = Instances((height * factor, width * factor), **instances.get_fields())
+    shown.pred_boxes = Boxes(instances.pred_boxes.tensor * factor)
+    if factor > 1 and shown.has("pred_masks"):
+        soft = shown.pred_masks[:, None].float()
+        shown.pred_masks = F.interpolate(soft, scale_factor=factor, mode="bilinear")[:, 0] > 0.5
+    if shown.has("pred_keypoints"):
+        keypoints = shown.pred_keypoints * shown.pred_keypoints.new_tensor([factor, factor, 1])
+        keypoints[~is_person(instances, metadata), :, 2] = 0  # points with score 0 are not drawn
+        shown.pred_keypoints = keypoints
+    return shown

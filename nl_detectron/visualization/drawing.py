@@ -1,6 +1,10 @@
-"""Images of attention: heat map, arrows, and a sheet with all of them."""
+"""Drawings of attention: heat map and arrows, in a sheet of an image or a strip of a clip.
+
+A strip is as Figure 3 of the paper.
+"""
 
 import math
+from collections.abc import Sequence
 from itertools import groupby
 from textwrap import fill
 
@@ -12,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
-from ..analysis.attention import Attention, ImageAttention
+from ..analysis.attention import Attention, ClipAttention, ImageAttention
+from ..analysis.clip import Clip
 
 QUERY_COLOR = "#00e5ff"
 VEIL = 0.4  # darkening and graying of the image below a heat map
@@ -24,6 +29,11 @@ COLUMNS = 4  # largest number in a sheet
 MAX_PANELS = 8  # for each block in a sheet
 PANEL_INCHES = 4.0
 NOTE_WIDTH = 40  # characters below a panel
+STRIP_COLUMNS = 8  # largest number in a strip
+GAP = 0.06  # between its frames, in widths of a frame
+LABEL = 0.14  # above each frame, in heights of a frame
+FRAME_INCHES = 2.0
+STRIP_OPACITY = 0.7  # objects, often as small as a window, stay visible below the heat
 DPI = 110
 EMPTY = {"xticks": [], "yticks": [], "frame_on": False}
 """Axes of a panel."""
@@ -156,8 +166,6 @@ def draw_sheet(
         part.suptitle(block, fontsize=12, fontweight="bold", x=0.01, ha="left")
         for axes, attention in zip(every, group, strict=False):
             heat = _draw_panel(axes, seen, attention, arrows=arrows)
-            left, top, right, bottom = zoomed(attention, width, height)
-            axes.set(xlim=(left, right), ylim=(bottom, top))
             axes.set_title(attention.query.label, fontsize=10)
             bar = part.colorbar(heat, ax=axes, fraction=0.04, pad=0.02)
             ends = [-1, 0, 1] if attention.signed else [0, 1]
@@ -171,14 +179,17 @@ def draw_sheet(
 def _draw_panel(
     axes: Axes, seen: ImageAttention, attention: Attention, *, arrows: int
 ) -> AxesImage:
-    """Draw into `axes`, whose coordinates become the image's; return the heat map."""
+    """Draw the grid's box and a fifth around it, in pixels of the image; return the heat map."""
     height, width = size = seen.image.shape[:2]
     heat = draw_frame(axes, seen.image, attention, size=size)
     query = attention.query
     for _, x, y, weight in attention.strongest(arrows):
         draw_arrow(axes, (query.x, query.y), (x, y), weight / attention.peak)
     draw_query(axes, query.x, query.y)
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[])
+    x0, y0, x1, y1 = attention.grid.box
+    margin = max(x1 - x0, y1 - y0) / 5
+    axes.set(xlim=(max(0, x0 - margin), min(width, x1 + margin)))
+    axes.set(ylim=(min(height, y1 + margin), max(0, y0 - margin)), aspect="equal")
     return heat
 
 
@@ -209,13 +220,80 @@ def draw_query(axes: Axes, x: float, y: float) -> None:
     axes.plot(x, y, "o", ms=6, mfc=QUERY_COLOR, mec="black", path_effects=outline)
 
 
-def zoomed(attention: Attention, width: int, height: int) -> tuple[float, float, float, float]:
-    """Return the part of the image to show: the grid's box and a fifth around it."""
-    x0, y0, x1, y1 = attention.grid.box
-    margin = max(x1 - x0, y1 - y0) / 5
-    return (
-        max(0.0, x0 - margin),
-        max(0.0, y0 - margin),
-        min(float(width), x1 + margin),
-        min(float(height), y1 + margin),
+def draw_strip(
+    seen: ClipAttention, attentions: Sequence[Attention], *, arrows: int = 8, title: str = ""
+) -> Figure:
+    """Draw a strip for each attention: a frame per time step, heat, and arrows from the query.
+
+    Args:
+        arrows: largest number of arrows, to the strongest positions above an even share.
+    """
+    height, width = seen.clip.size
+    columns = min(STRIP_COLUMNS, max(len(attention.weights) for attention in attentions))
+    sides = [
+        math.ceil(len(attention.weights) / columns) * height * (1 + LABEL)
+        for attention in attentions
+    ]
+    scale = FRAME_INCHES / (width * (1 + GAP))
+    heights = [side * scale + 0.55 for side in sides]
+    figure = Figure(
+        figsize=(columns * FRAME_INCHES + 0.3, sum(heights) + 0.45), dpi=DPI, layout="constrained"
     )
+    guess = ", ".join(f"{name} {score:.0%}" for name, score in seen.best(3))
+    figure.suptitle(f"{title or seen.clip.file.name}: {guess}", fontsize=11, x=0.01, ha="left")
+    every = figure.subplots(len(sides), 1, squeeze=False, height_ratios=heights, subplot_kw=EMPTY)
+    for axes, attention, side in zip(every[:, 0], attentions, sides, strict=True):
+        _draw_frames(axes, seen.clip, attention, columns=columns, arrows=arrows)
+        axes.set(xlim=(0, columns * width * (1 + GAP)), ylim=(side, 0))
+        axes.set(aspect="equal", anchor="W")
+        text = f"{attention.block} from {attention.query.label}; {explain(attention)}"
+        axes.set_title(text, fontsize=8, loc="left", wrap=True)
+    return figure
+
+
+def _draw_frames(
+    axes: Axes, clip: Clip, attention: Attention, *, columns: int, arrows: int
+) -> None:
+    """Draw the middle frame of each time step, and the query's own frame for its time step."""
+    (height, width), query = clip.size, attention.query
+    own = attention.grid.step(query.frame)
+    shown = attention.grid.time.centers().astype(int)
+    shown[own] = query.frame
+
+    def place(step: int, x: float = 0.0, y: float = 0.0) -> tuple[float, float]:
+        row, column = divmod(step, columns)
+        left = (column * (1 + GAP) + GAP / 2) * width
+        return left + x, (row * (1 + LABEL) + LABEL) * height + y
+
+    for step, frame in enumerate(shown):
+        draw_frame(
+            axes,
+            clip.frames[frame],
+            attention,
+            step=step,
+            size=clip.size,
+            offset=place(step),
+            opacity=STRIP_OPACITY,
+        )
+        axes.text(
+            *place(step, y=-0.03 * height),
+            f"frame {clip.numbers[frame]}{_share(attention, step)}",
+            fontsize=8,
+            color="#007d8a" if step == own else "black",
+            fontweight="bold" if step == own else "normal",
+        )
+    start = place(own, query.x, query.y)
+    for step, x, y, weight in attention.strongest(arrows):
+        draw_arrow(axes, start, place(step, x, y), weight / attention.peak)
+    draw_query(axes, *start)
+
+
+def _share(attention: Attention, step: int) -> str:
+    """Return the share of a time step, to follow its name."""
+    if not attention.sees[step].any():
+        return ": not seen"
+    if attention.signed:
+        return ""
+    weight = float(attention.weights[step].sum())
+    is_little = weight < LEAST_SHARE
+    return f": <{LEAST_SHARE:.1%}" if is_little else f": {format_weight(attention, weight)}"

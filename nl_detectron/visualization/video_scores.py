@@ -29,9 +29,19 @@ class ScoreOverlay:
         size: height and width of the frames.
         classes: C names.
         best: up to `COUNT` class numbers with curves in the strip.
+        times: (N,), ascending, as shares of the strip's width, 0 to 1.
+        scores: (N, C) at these times, constant before the first and after the last.
     """
 
-    def __init__(self, size: tuple[int, int], classes: Sequence[str], best: Sequence[int]) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        classes: Sequence[str],
+        best: Sequence[int],
+        *,
+        times: np.ndarray,
+        scores: np.ndarray,
+    ) -> None:
         height, width = size
         self.classes = classes
         self.colors = dict(zip(best, _COLORS, strict=False))
@@ -43,15 +53,6 @@ class ScoreOverlay:
         self.width = width
         self._font = ImageFont.truetype(str(_FONT), round(0.72 * self.row_height))
         self._strip = np.zeros((self.strip_height, width, 3), np.uint8)
-
-    def set_curves(self, times: np.ndarray, scores: np.ndarray) -> None:
-        """Draw the strip.
-
-        Args:
-            times: (N,), ascending, as shares of the strip's width, 0 to 1.
-            scores: (N, C) at these times, constant before the first and after the last.
-        """
-        self._strip[:] = 0
         columns = np.arange(self.width)
         at = (columns + 0.5) / self.width
         for c, color in self.colors.items():
@@ -84,10 +85,7 @@ class ScoreOverlay:
             if length:
                 box = (0, top + 1, length - 1, top + self.row_height - 2)
                 draw.rectangle(box, fill=tuple(v * 2 // 3 for v in self.colors.get(c, _OTHER)))
-            percent, name = f"{100 * scores[c]:.0f}", self.classes[c]
-            text = f"{percent} %  {name}"
-            if self._font.getlength(text) + 3 > self.bars_width:
-                text = f"{percent} {name}"
+            text = f"{100 * scores[c]:.0f} %  {self.classes[c]}"
             middle = top + self.row_height / 2
             draw.text((3, middle), text, font=self._font, fill=_TEXT, anchor="lm")
         return np.asarray(image)
