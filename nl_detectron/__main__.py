@@ -1,10 +1,9 @@
 """The command line ``nl-detectron``."""
 
-import argparse
 import sys
 from importlib import import_module
 
-from .utils.errors import run_script
+from .utils.errors import UserError, nearest, run_script
 
 COMMANDS = {
     "train": "train and evaluate a model",
@@ -24,22 +23,17 @@ def main() -> None:
 
 
 def _run() -> int | None:
-    lines = [f"  {command:11}{purpose}" for command, purpose in COMMANDS.items()]
-    parser = argparse.ArgumentParser(
-        prog="nl-detectron",
-        usage="nl-detectron COMMAND ...",
-        epilog="\n".join(["commands:", *lines]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "command",
-        choices=COMMANDS,
-        metavar="COMMAND",
-        help="nl-detectron COMMAND --help lists its arguments",
-    )
-    command = parser.parse_args(sys.argv[1:2] or ["--help"]).command
-    sys.argv[:2] = [f"nl-detectron {command}"]  # the program's name for argparse
-    return import_module(f".commands.{command}", __package__).main()
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        lines = [f"  {command:11}{purpose}" for command, purpose in COMMANDS.items()]
+        print("usage: nl-detectron COMMAND ...\n\ncommands:", *lines, sep="\n")
+        print("\nnl-detectron COMMAND --help lists the arguments of a command.")
+        return 0
+    if name not in COMMANDS:
+        guess = nearest(name, list(COMMANDS))
+        raise UserError(f"expected a command ({', '.join(COMMANDS)}), got '{name}'.{guess}")
+    sys.argv[:2] = [f"nl-detectron {name}"]  # the program's name for argparse
+    return import_module(f".commands.{name}", __package__).main()
 
 
 if __name__ == "__main__":

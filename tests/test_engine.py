@@ -1,6 +1,8 @@
 """A run's device, its launching, and the step: accumulation and mixed precision."""
 
+import logging
 import math
+import shlex
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,8 +14,9 @@ from detectron2.utils.events import EventStorage, EventWriter
 from tiny_run import ROOT
 from torch import nn
 
-from nl_detectron.config import load_config, load_lazy_config
+from nl_detectron.config import check_clips, is_video, load_config, load_lazy_config
 from nl_detectron.engine import Ranks, StepTrainer, ranks_from_environment
+from nl_detectron.engine.defaults import advise_a_trial
 from nl_detectron.engine.hooks import ProgressWriter
 from nl_detectron.engine.launch import _gpu_number
 from nl_detectron.utils.errors import ConfigError, UserError
@@ -33,6 +36,25 @@ def test_the_device_is_chosen_only_when_nobody_set_one(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert load_config(QUICKSTART).MODEL.DEVICE == "cuda"
     assert load_config(QUICKSTART, ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE == "cpu"
+
+
+@pytest.mark.parametrize(
+    "config", ["COCO-Detection/faster_rcnn_R_50_FPN_NL_1x.yaml", "Kinetics/c2d_R_50_NL5_32x2.yaml"]
+)
+def test_long_cpu_training_suggests_valid_options(
+    config: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "nl_detectron"):
+        for small in ("quickstart.yaml", "quickstart_video.yaml"):
+            advise_a_trial(load_config(small))
+        assert not caplog.text
+        advise_a_trial(load_config(config))
+    options = shlex.split(caplog.text.split(" add ")[1].split(", or ")[0])
+    cfg = load_config(config, options)
+    if is_video(cfg):
+        check_clips(cfg)
+    advise_a_trial(cfg)
+    assert len(caplog.records) == 1
 
 
 # Launching
