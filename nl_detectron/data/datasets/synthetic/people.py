@@ -96,10 +96,11 @@ def _legs(rng: np.random.Generator, joints: Joints, skin: Color, cloth: Color) -
     shoe = _pick(rng, SHOES)
     kind = rng.choice(["long", "short", "skirt"], p=[0.5, 0.25, 0.25])
     for s in (-1, 1):
-        leg = [joints[name, s] for name in ("hip", "knee", "ankle")]
-        yield Part(shoe, (capsule(leg[2] + (0, 0.012), leg[2] + (0.035 * s, 0.018), 0.065),))
+        hip, knee, ankle = (joints[name, s] for name in ("hip", "knee", "ankle"))
+        heel, toe = np.add(ankle, (0, 0.012)), np.add(ankle, (0.035 * s, 0.018))
+        yield Part(shoe, (capsule(heel, toe, 0.065),))
         upper = skin if kind == "skirt" else cloth
-        yield from _limb(leg, _LEG, skin, upper, is_covered=kind == "long")
+        yield from _limb((hip, knee, ankle), _LEG, skin, upper, is_covered=kind == "long")
     if kind == "skirt":
         waist = [joints["hip", s] + (0.03 * s, 0) for s in (-1, 1)]
         hem = [(joints["hip", s] + joints["knee", s]) / 2 + (0.06 * s, 0) for s in (1, -1)]
@@ -118,13 +119,18 @@ def _torso(joints: Joints, skin: Color, cloth: Color) -> Iterator[Part]:
 def _arms(joints: Joints, skin: Color, cloth: Color, *, long_sleeves: bool) -> Iterator[Part]:
     """Draw hands and sleeves."""
     for s in (-1, 1):
-        arm = [joints[name, s] for name in ("shoulder", "elbow", "wrist")]
-        yield Part(skin, (ellipse(arm[2][0], arm[2][1], 0.043),))
-        yield from _limb(arm, _ARM, skin, cloth, is_covered=long_sleeves)
+        shoulder, elbow, wrist = (joints[name, s] for name in ("shoulder", "elbow", "wrist"))
+        yield Part(skin, (ellipse(wrist[0], wrist[1], 0.043),))
+        yield from _limb((shoulder, elbow, wrist), _ARM, skin, cloth, is_covered=long_sleeves)
 
 
 def _limb(
-    points: list[np.ndarray], width: float, skin: Color, cloth: Color, *, is_covered: bool
+    points: tuple[np.ndarray, np.ndarray, np.ndarray],
+    width: float,
+    skin: Color,
+    cloth: Color,
+    *,
+    is_covered: bool,
 ) -> list[Part]:
     """Return a limb in cloth: the upper part, and if `is_covered` the lower one, too."""
     start, middle, end = points
