@@ -124,15 +124,6 @@ def delay(packet: "av.Packet", seconds: Fraction) -> list["av.Packet"]:
     return [packet]
 
 
-def not_coded(packet: "av.Packet") -> "av.Packet":
-    """Return an MPEG-4 packet that gives no picture, one frame of 1/25 s after `packet`."""
-    # A VOP's start code, P, the same second, a marker, five bits of time, a marker, not coded.
-    new = av.Packet(bytes([0, 0, 1, 0xB6, 0b01010000, 0b01001111]))
-    new.time_base = packet.time_base
-    new.pts = new.dts = packet.dts + int(Fraction(1, 25) / packet.time_base)
-    return new
-
-
 def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
     """Write the display matrix into an MP4's header: (x, y) is shown at (ax + cy, bx + dy)."""
     content = bytearray(path.read_bytes())

@@ -2,10 +2,11 @@
 
 import itertools
 import os
+import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pytest
 from bad_videos import FRAMES, KINDS, Kind, noise, write_good
 from detectron2.config import CfgNode, get_cfg
@@ -20,14 +21,11 @@ from nl_detectron.data.video.reading import read_frames
 from nl_detectron.utils.errors import DataError
 
 NUM_GOOD = 3
-BATCHES = 2 * (NUM_GOOD + 1)
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("good")
-    write_good(folder)
-    return folder
+    return write_good(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture
@@ -37,15 +35,14 @@ def cfg(tmp_path: Path, good: Path) -> CfgNode:
         shutil.copy(good / "a.mp4", tmp_path / f"good{i}.mp4")
     cfg = get_cfg()
     nl_detectron.add_nonlocal_config(cfg)
-    cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES = 2
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("dirty",)
-    cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.STRIDE = FRAMES, 1  # whatever is bad is read
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (32,), 32
-    cfg.TEST.CLIPS = cfg.TEST.CROPS = 1
-    cfg.SOLVER.IMS_PER_BATCH = 1
-    cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.DATALOADER.MAX_BAD_VIDEOS = 0.5
-    cfg.OUTPUT_DIR = str(tmp_path / "output")
+    opts = (
+        *("MODEL.VIDEO_CLASSIFIER.NUM_CLASSES", 2, "DATASETS.TRAIN", ("dirty",)),
+        *("INPUT.CLIP.FRAMES", FRAMES, "INPUT.CLIP.STRIDE", 1),  # whatever is bad is read
+        *("INPUT.MIN_SIZE_TRAIN", (32,), "INPUT.MIN_SIZE_TEST", 32, "TEST.CLIPS", 1),
+        *("TEST.CROPS", 1, "SOLVER.IMS_PER_BATCH", 1),
+        *("DATALOADER.NUM_WORKERS", 0, "DATALOADER.MAX_BAD_VIDEOS", 0.5),
+    )
+    cfg.merge_from_list(opts)
     return cfg
 
 
@@ -55,32 +52,23 @@ def register(folder: Path, *bad: str) -> None:
     register_videos("dirty", folder / "list.txt", folder, classes=2)
 
 
-def trained(cfg: CfgNode, batches: int = BATCHES) -> list[str]:
+def trained(cfg: CfgNode) -> list[str]:
     """Return the videos of two epochs of training."""
-    np.random.seed(5)  # noqa: NPY002 (what Detectron2 draws the sampler's seed from)
     loader = loading.build_train_loader(cfg)
-    return [v["video_id"] for batch in itertools.islice(loader, batches) for v in batch]
+    return [v["video_id"] for batch in itertools.islice(loader, 2 * (NUM_GOOD + 1)) for v in batch]
 
 
 def evaluated(cfg: CfgNode) -> list[str]:
     return [v["video_id"] for batch in loading.build_test_loader(cfg, "dirty") for v in batch]
 
 
-def read_whole(path: Path) -> np.ndarray:
-    info = probe(path)
-    return read_frames(path, range(info.num_frames), info)
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_damaged_video_is_refused_or_fully_read(tmp_path: Path, good: Path, kind: Kind) -> None:
     path = tmp_path / f"bad{kind.suffix}"
     kind.make(path, good)
-    if kind.is_usable:
-        assert len(read_whole(path)) > 0
-        return
-    with pytest.raises(VideoError) as caught:
-        read_whole(path)
-    assert "\n" not in str(caught.value)
+    with nullcontext() if kind.is_usable else pytest.raises(VideoError, match=r"^[^\n]+\Z"):
+        info = probe(path)
+        read_frames(path, range(info.num_frames), info)
 
 
 @pytest.fixture
@@ -103,8 +91,7 @@ def test_bad_video_is_reported(cfg: CfgNode, half_noise: Path) -> None:
     for run in (trained, evaluated):
         with pytest.raises(DataError) as caught:
             run(cfg)
-        assert str(half_noise) in str(caught.value)
-        assert "\n" not in str(caught.value)
+        assert re.fullmatch(f".*{half_noise}.*", str(caught.value))  # one line
 
 
 def test_unreadable_videos_are_skipped_up_to_limit(
@@ -113,12 +100,9 @@ def test_unreadable_videos_are_skipped_up_to_limit(
     half_noise.write_bytes(b"")
     cfg.DATALOADER.SKIP_BAD_VIDEOS = True
     good = {f"good{i}.mp4" for i in range(NUM_GOOD)}
-    assert set(trained(cfg)) == good
-    assert set(evaluated(cfg)) == good
+    assert set(trained(cfg)) == set(evaluated(cfg)) == good
     assert str(half_noise) in caplog.text
     cfg.DATALOADER.MAX_BAD_VIDEOS = 0.2  # of 4
     for run in (trained, evaluated):
-        with pytest.raises(DataError, match="MAX_BAD_VIDEOS") as caught:
+        with pytest.raises(DataError, match=rf"^[^\n]*MAX_BAD_VIDEOS[^\n]*{half_noise}[^\n]*\Z"):
             run(cfg)
-        assert str(half_noise) in str(caught.value)
-        assert "\n" not in str(caught.value)

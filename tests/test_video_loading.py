@@ -1,6 +1,7 @@
 """Loaders of videos: which clips are taken follows from the seed and the place in the stream."""
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,27 @@ NUM_VIDEOS = 7
 @pytest.fixture(scope="module")
 def video_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven short videos, named as Kinetics' are."""
-    folder = tmp_path_factory.mktemp("kinetics")
-    lines = []
-    for i in range(NUM_VIDEOS):
-        name = f"class_{i % 3}/abc-{i}_000010_000020.mp4"
-        (folder / name).parent.mkdir(exist_ok=True)
-        write_video(folder / name, "mpeg4", 10 + 5 * i, options={"g": "12"})
-        lines.append(f"{name} {i % 3}\n")
-    (folder / "train.txt").write_text("".join(lines))
-    return folder / "train.txt"
+    file = tmp_path_factory.mktemp("kinetics") / "train.txt"
+    names = [f"class {i % 3}-{i}_000010_000020.mp4" for i in range(NUM_VIDEOS)]
+    for i, name in enumerate(names):
+        write_video(file.with_name(name), "mpeg4", 10 + 5 * i, options={"g": "12"})
+    file.write_text("".join(f"{name} {i % 3}\n" for i, name in enumerate(names)))
+    return file
 
 
 @pytest.fixture
-def cfg(video_list: Path, tmp_path: Path) -> CfgNode:
+def cfg(video_list: Path) -> CfgNode:
     register_videos("small", video_list, video_list.parent, classes=3)
     cfg = get_cfg()
     nl_detectron.add_nonlocal_config(cfg)
-    cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES = 3
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("small",)
-    cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.STRIDE = 4, 2
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = (32, 40), "range"
-    cfg.INPUT.MIN_SIZE_TEST = 32
-    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", [28, 28]
-    cfg.TEST.CLIPS, cfg.TEST.CROPS = 2, 3
-    cfg.SOLVER.IMS_PER_BATCH = 4
-    cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.OUTPUT_DIR = str(tmp_path)
+    opts = (
+        *("MODEL.VIDEO_CLASSIFIER.NUM_CLASSES", 3, "DATASETS.TRAIN", ("small",)),
+        *("INPUT.CLIP.FRAMES", 4, "INPUT.CLIP.STRIDE", 2, "TEST.CLIPS", 2, "TEST.CROPS", 3),
+        *("INPUT.MIN_SIZE_TRAIN", (32, 40), "INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"),
+        *("INPUT.MIN_SIZE_TEST", 32, "INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute"),
+        *("INPUT.CROP.SIZE", [28, 28], "SOLVER.IMS_PER_BATCH", 4),
+    )
+    cfg.merge_from_list(opts)
     return cfg
 
 
@@ -75,15 +71,13 @@ def build(cfg: CfgNode, *, seed: int = 3, workers: int = 0) -> Any:
 
 def test_epoch_has_each_video_once_with_new_clips(cfg: CfgNode) -> None:
     cfg.SOLVER.IMS_PER_BATCH = NUM_VIDEOS
-    batches = list(itertools.islice(build(cfg), 2))
-    for batch in batches:
+    first, second = itertools.islice(build(cfg), 2)
+    for batch in (first, second):
         assert len({video["video_id"] for video in batch}) == NUM_VIDEOS
-        for video in batch:
-            assert video["clips"].shape == (1, 3, 4, 28, 28)
-            assert video["clips"].dtype == torch.uint8
-            assert video["labels"] == [int(video["video_id"][6])]
-            assert Path(video["file_name"]).is_file()
-    clips = {video["clips"].numpy().tobytes() for batch in batches for video in batch}
+    for video in first + second:
+        assert (video["clips"].shape, video["clips"].dtype) == ((1, 3, 4, 28, 28), torch.uint8)
+        assert video["labels"] == [int(video["video_id"][6])]
+    clips = {video["clips"].numpy().tobytes() for video in first + second}
     assert len(clips) == 2 * NUM_VIDEOS
 
 
@@ -104,31 +98,24 @@ def test_every_video_is_tested_once_with_all_its_views(
     cfg: CfgNode, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg.DATALOADER.NUM_WORKERS = workers
-    seen: list[str] = []
-    views: dict[str, bytes] = {}
+    seen: list[dict[str, Any]] = []
     for rank in range(processes):
         in_process(rank, processes, monkeypatch)
-        loader = loading.build_test_loader(cfg, "small")
-        batches = list(loader)
-        assert len(loader) == len(batches)
-        for [video] in batches:
-            seen.append(video["video_id"])
-            assert video["clips"].shape == (6, 3, 4, 32, 32)
-            views[video["video_id"]] = video["clips"].numpy().tobytes()
-    in_process(0, 1, monkeypatch)
-    videos = loading.load_videos("small")
-    assert sorted(seen) == sorted(video["video_id"] for video in videos)
-    assert len(set(views.values())) == NUM_VIDEOS
+        for batch in loading.build_test_loader(cfg, "small"):
+            seen += batch
+    assert len(seen) == len({video["video_id"] for video in seen}) == NUM_VIDEOS
+    assert {video["clips"].shape for video in seen} == {(6, 3, 4, 32, 32)}
+    assert len({video["clips"].numpy().tobytes() for video in seen}) == NUM_VIDEOS
 
 
 def test_class_count_mismatch_is_refused(cfg: CfgNode) -> None:
     cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES = 5
     for build_loader in (
-        lambda: loading.build_train_loader(cfg),
-        lambda: loading.build_test_loader(cfg, "small"),
+        loading.build_train_loader,
+        partial(loading.build_test_loader, name="small"),
     ):
         with pytest.raises(ConfigError, match=r"'small' has 3 classes, .*NUM_CLASSES is 5"):
-            build_loader()
+            build_loader(cfg)
 
 
 # Values of Detectron2's own keys
@@ -154,6 +141,5 @@ def test_class_count_mismatch_is_refused(cfg: CfgNode) -> None:
 def test_unsupported_clip_values_are_refused(cfg: CfgNode, key: str, value: object) -> None:
     check_clips(cfg)
     cfg.merge_from_list([key, value])
-    with pytest.raises(ConfigError, match=f"^{key} ") as caught:
+    with pytest.raises(ConfigError, match=rf"^{key} [^\n]+\Z"):
         check_clips(cfg)
-    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Writing videos with the times of another one."""
 
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,32 +12,27 @@ from painted import paint, read_number, write_video
 from nl_detectron.data.video.streaming import Frame, VideoStream
 from nl_detectron.data.video.writing import VideoWriter
 
-SIZE = (48, 64)
+
+def written(path: Path, frames: Iterable[Frame]) -> list[tuple[int, float]]:
+    """Write frames, and return the number and the time of those in the file."""
+    with VideoWriter(path, size=(48, 64), rate=Fraction(25)) as writer:
+        for frame in frames:
+            writer.write(frame)
+    with av.open(str(path)) as container:
+        return [(read_number(f.to_ndarray(format="rgb24")), f.time) for f in container.decode(0)]
 
 
 def test_a_joined_recording_is_written_whole(tmp_path: Path) -> None:
-    part = write_video(tmp_path / "part.ts", "libx264", 30).read_bytes()
-    source, target = tmp_path / "joined.ts", tmp_path / "out.mp4"
-    source.write_bytes(part * 2)
-    stream = VideoStream(source)
-    with VideoWriter(target, size=SIZE, rate=stream.rate) as writer:
-        for frame in stream:
-            writer.write(frame)
-        writer.finish()
-    with av.open(str(target)) as container:
-        frames = [(read_number(f.to_ndarray(format="rgb24")), f.time) for f in container.decode(0)]
-    numbers, times = zip(*frames, strict=True)
+    path = write_video(tmp_path / "joined.ts", "libx264", 30)
+    path.write_bytes(path.read_bytes() * 2)
+    numbers, times = zip(*written(tmp_path / "out.mp4", VideoStream(path)), strict=True)
     assert list(numbers) == [*range(30), *range(30)]
     assert list(times) == pytest.approx([i / 25 for i in range(60)], abs=2e-3)
 
 
 def test_frames_closer_than_time_base_are_written(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "out.mp4", size=SIZE, rate=Fraction(25)) as writer:
-        for i in range(8):
-            start = Fraction(i, 1_000_000)
-            writer.write(Frame(pixels=paint(i), start=start, end=start))
-        writer.finish()
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        times = [frame.time for frame in container.decode(0)]
-    assert len(times) == 8
+    starts = [Fraction(i, 1_000_000) for i in range(8)]
+    frames = [Frame(pixels=paint(i), start=start, end=start) for i, start in enumerate(starts)]
+    numbers, times = zip(*written(tmp_path / "out.mp4", frames), strict=True)
+    assert list(numbers) == list(range(8))
     assert min(np.diff(times)) > 0

@@ -121,11 +121,6 @@ class DrawnVideo(ExitStack):
         if self._show and not self._is_stopped:
             self._is_stopped = not self._show(drawn)
 
-    def finish(self) -> None:
-        """Write the end of the video."""
-        if self._writer:
-            self._writer.finish()
-
 
 def run_on_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> None:
     """Detect or classify in the videos of the command line, one after another.
@@ -189,7 +184,6 @@ def detect(
         except KeyboardInterrupt:
             if path != CAMERA:
                 raise
-        video.finish()
     print(f"{path}: {count} frames" + (f", drawn in {target}" if target else ""))
     return video.problem
 
@@ -227,7 +221,6 @@ def classify(
                 )
                 nearest = int(np.abs(middles - number - 0.5).argmin())
                 drawn.add(frame, overlay.draw(frame.pixels, table[nearest], (number + 0.5) / count))
-            drawn.finish()
     prediction = VideoPrediction(scores=scores, classes=predictor.classes, windows=windows)
     results.append(as_dict(path, prediction, float(source.rate)))
     best = ", ".join(f"{100 * score:.0f} % {name}" for name, score in prediction.top(3))

@@ -25,7 +25,7 @@ from ..data.video.info import FOLDER_RATE, VideoError, VideoInfo
 from ..data.video.mapper import TestMapper
 from ..data.video.probing import probe
 from ..data.video.streaming import Frame
-from ..data.video.windows import SlidingWindows, Window
+from ..data.video.windows import Window, sliding_windows
 from ..modeling import VideoClassifier
 from ..utils.errors import ConfigError, DataError, UserError
 from .predictor import Classes, complete_config, is_one, load_model, precision
@@ -157,7 +157,8 @@ class VideoPredictor:
             frames: frames of one video, such as a `VideoStream` with `scaled_size` as its scale.
             step: frames between the starts of windows; default: half a window.
         """
-        windows = SlidingWindows.from_config(self.cfg, step=step).cut(frames)
+        clip = self.cfg.INPUT.CLIP
+        windows = sliding_windows(frames, frames=clip.FRAMES, stride=clip.STRIDE, step=step)
         at_once = max(1, self.model.views_at_once // self._map.crops)
         while batch := list(islice(windows, at_once)):
             yield from self._score(batch)

@@ -136,8 +136,7 @@ def problems_of_files(
         if not os.path.lexists(path):
             return Problem("missing-video", where, f"no {path}")
         try:
-            info = probe(path) if decode else None
-            if info is not None and info.names is not None:
+            if decode and (info := probe(path)).pattern:
                 read_frames(path, range(info.num_frames), info, size=(1, 1))
         except (VideoError, OSError, ValueError) as failure:
             return Problem("unreadable-video", where, f"{path!r}: {failure}")

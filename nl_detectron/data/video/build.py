@@ -34,8 +34,6 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> DataLoader
             not find that, or if their share exceeds ``DATALOADER.MAX_BAD_VIDEOS``.
     """
     videos = [video for name in cfg.DATASETS.TRAIN for video in _readable_videos(cfg, name)]
-    for name in cfg.DATASETS.TRAIN:
-        check_classes(name, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)
     return build_batch_data_loader(
         TrainingClips(videos, mapper or TrainMapper.from_config(cfg)),
         ClipSampler(len(videos)),
@@ -51,7 +49,6 @@ def build_test_loader(cfg: CfgNode, name: str, mapper: Mapper | None = None) -> 
     The videos are divided among any number of processes. Errors are those of `build_train_loader`.
     """
     videos = _readable_videos(cfg, name)
-    check_classes(name, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)
     return DataLoader(
         MapDataset(DatasetFromList(videos, copy=False), mapper or TestMapper.from_config(cfg)),
         batch_size=1,
@@ -79,9 +76,6 @@ class TrainingClips(Dataset):
         self.videos = DatasetFromList(list(videos), copy=False)
         self.mapper = mapper
 
-    def __len__(self) -> int:
-        return len(self.videos)
-
     def __getitem__(self, drawn: tuple[int, tuple[int, int]]) -> dict[str, Any]:
         index, numbers = drawn
         return self.mapper(self.videos[index], np.random.default_rng(numbers))
@@ -90,6 +84,7 @@ class TrainingClips(Dataset):
 def _readable_videos(cfg: CfgNode, name: str) -> list[Video]:
     """Return the videos of a dataset without those that probing found unreadable."""
     videos = load_videos(name)
+    check_classes(name, cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES)
     bad = [video for video in videos if "error" in video]
     if not bad:
         return videos

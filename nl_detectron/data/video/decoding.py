@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 
-from ...utils.errors import UserError
+from ...utils.errors import UserError, one_line
 from ..validation.images import file_error
 from .info import DEFAULT_RATE, UPRIGHT, Orientation, VideoError
 
@@ -27,16 +28,22 @@ FORMATS = (
     *("mpegts", "mpegvideo", "mxf", "ogg", "rm", "vc1", "wtv", "yuv4mpegpipe"),
 )
 
+Log: TypeAlias = list[tuple[int, str, str]]
+"""Messages of FFmpeg: level, source and text."""
+
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputContainer", "Log"]]:
-    """Open a video file; FFmpeg's errors become a `VideoError` with its last message."""
+def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputContainer", Log]]:
+    """Open a video file; FFmpeg's errors become a `VideoError` with its last message.
+
+    Yields:
+        The container, and FFmpeg's messages since it was opened.
+    """
     if problem := file_error(path):
         raise VideoError(problem[1])
     av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)
-    with av.logging.Capture(local=True) as captured:
-        log = Log(captured)
+    with av.logging.Capture(local=True) as log:
         try:
             # FFmpeg never reads an absolute path as a URL.
             with av.open(
@@ -46,29 +53,13 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputCo
             ) as container:
                 yield container, log
         except (av.FFmpegError, OSError, UnicodeError) as error:
-            raise VideoError(log.reason(error)) from error
+            raise _explained(getattr(error, "strerror", None) or str(error), log) from error
 
 
-class Log:
-    """FFmpeg's messages since a file was opened."""
-
-    def __init__(self, captured: list[tuple[int, str, str]]) -> None:
-        self._captured = captured
-
-    def lines(self, source: str | None = None) -> list[str]:
-        """Return one line for each message, of all sources or of one."""
-        return [
-            " ".join(f"{name}: {text}".strip(": ").split())
-            for _, name, text in self._captured
-            if source in (None, name)
-        ]
-
-    def reason(self, error: BaseException) -> str:
-        last = self.lines()[-1] if self._captured else ""
-        if "Format not on whitelist" in last:
-            return f"its format {last.partition(':')[0]} is not supported"
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return f"{said} ({last})" if last else said
+def _explained(reason: str, log: Log) -> VideoError:
+    """Return an error with FFmpeg's last message, in one line."""
+    last = [f" ({name}: {text.strip()})" for _, name, text in log[-1:]]
+    return VideoError(one_line("".join([reason, *last])))
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
@@ -124,7 +115,7 @@ def decode(
             yield frame, start, end
     _check_whole(container, stream, packets, log)
     if not count:
-        raise VideoError(log.reason(VideoError("it has no frame that can be decoded")))
+        raise _explained("it has no frame that can be decoded", log)
 
 
 def _check_whole(
@@ -132,14 +123,11 @@ def _check_whole(
 ) -> None:
     """Raise VideoError for a truncated file; in most formats FFmpeg reports no error."""
     kind = container.format.name
-    for line in log.lines(kind):
-        if re.search("prematurely|partial file|truncated", line):
-            raise VideoError(f"it is truncated after {packets} packets ({line})")
-    promised = stream.frames
-    if "mp4" in kind:  # the header does not know of edit lists
-        promised = len(stream.index_entries)
-    elif kind == "avi":  # the header also counts dropped frames, which have no packet
-        promised = 0
+    for _, source, text in log:
+        if source == kind and re.search("prematurely|partial file|truncated", text):
+            raise VideoError(f"it is truncated after {packets} packets ({one_line(text)})")
+    # Headers count frames that edit lists hide, and in AVI dropped ones, which have no packet.
+    promised = len(stream.index_entries) if "mp4" in kind else 0
     if packets < promised:
         raise VideoError(f"it is truncated after {packets} of {promised} packets")
 

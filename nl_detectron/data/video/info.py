@@ -41,15 +41,11 @@ class Stamps:
     others: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, stamps: Sequence[int], time_base: Fraction, rate: Fraction | None) -> Self:
+    def of(cls, stamps: list[int], time_base: Fraction, rate: Fraction) -> Self:
         """Return the shortest form of `stamps`, which must ascend."""
-        steps = [] if rate is None else [1 / (rate * time_base)]
-        if len(stamps) > 1:
-            steps.append(Fraction(stamps[-1] - stamps[0], len(stamps) - 1))
-        for step in steps:
-            short = cls(time_base=time_base, first=stamps[0], step=step)
-            if short.values(len(stamps)) == list(stamps):
-                return short
+        short = cls(time_base=time_base, first=stamps[0], step=1 / (rate * time_base))
+        if short.values(len(stamps)) == stamps:
+            return short
         return cls(time_base=time_base, first=stamps[0], others=tuple(stamps))
 
     def values(self, num_frames: int) -> list[int]:
@@ -81,19 +77,6 @@ UPRIGHT = Orientation()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrameNames:
-    """The names of a folder's frames: ``{prefix}{number}{suffix}``, consecutive."""
-
-    prefix: str
-    first: int
-    digits: int
-    suffix: str
-
-    def name(self, index: int) -> str:
-        return f"{self.prefix}{self.first + index:0{self.digits}d}{self.suffix}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
     """A video file, or a folder of frames.
 
@@ -105,7 +88,8 @@ class VideoInfo:
         key_frames: indices of frames that decoding can start from; None for all frames, () to
             decode the file from its start.
         stamps: time stamps of a file.
-        names: names of a folder's frames.
+        pattern: names of a folder's frames with their number as ``%06d``; "" for a file.
+        first_number: number of a folder's first frame.
     """
 
     num_frames: int
@@ -115,7 +99,12 @@ class VideoInfo:
     orientation: Orientation = UPRIGHT
     key_frames: tuple[int, ...] | None = None
     stamps: Stamps | None = None
-    names: FrameNames | None = None
+    pattern: str = ""
+    first_number: int = 0
+
+    def frame_name(self, index: int) -> str:
+        """Return the file name of a folder's frame."""
+        return self.pattern % (self.first_number + index)
 
     def key_frame(self, index: int) -> int:
         """Return the last frame up to `index` that decoding can start from."""

@@ -20,7 +20,6 @@ from .decoding import decode, opened, orientation_of, rate_of, time_base_of, vid
 from .info import (
     FOLDER_RATE,
     IMAGE_SUFFIXES,
-    FrameNames,
     Orientation,
     Stamps,
     VideoError,
@@ -35,7 +34,7 @@ _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>\.\w+)", re.DO
 _STAMPED = {"asf", "avi", "flv", "matroska", "mov", "mpegts"}
 _THREADS = 32
 _SAVE_EVERY = 20_000  # videos whose probing an interruption can lose
-_FORMAT = 3  # version of the file
+_FORMAT = 4  # version of the file
 
 
 def probe(path: str | os.PathLike[str], *, folder_rate: float = FOLDER_RATE) -> VideoInfo:
@@ -66,38 +65,36 @@ def _probe_file(path: str | os.PathLike[str]) -> VideoInfo:
             stamps.append(start)
         rate = rate_of(stream)
         time_base = time_base_of(stream)
-    are_all_keys = len(keys) == len(stamps)
     return VideoInfo(
         num_frames=len(stamps),
         rate=float(rate),
         height=height,
         width=width,
         orientation=orientation,
-        key_frames=() if not can_seek else None if are_all_keys else tuple(keys),
+        key_frames=() if not can_seek else None if len(keys) == len(stamps) else tuple(keys),
         stamps=Stamps.of(stamps, time_base, rate),
     )
 
 
 def _probe_folder(folder: str | os.PathLike[str], rate: float) -> VideoInfo:
-    names = [name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES)]
-    if not names:
-        raise VideoError("it is a folder without images")
-    parsed = [match for match in map(_NUMBERED.fullmatch, names) if match]
-    if len(parsed) < len(names) or len({(m["prefix"], m["suffix"]) for m in parsed}) > 1:
-        raise VideoError("expected frames of one video, numbered, got other names of images too")
-    first = min(parsed, key=lambda match: int(match["number"]))
-    pattern = FrameNames(
-        prefix=first["prefix"],
-        first=int(first["number"]),
-        digits=len(first["number"]),
-        suffix=first["suffix"],
+    names = {name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES)}
+    numbered = [match for match in map(_NUMBERED.fullmatch, sorted(names)) if match]
+    if not numbered:
+        raise VideoError("it is a folder without numbered images")
+    first = min(numbered, key=lambda match: int(match["number"]))
+    height, width = read_frame_image(os.path.join(folder, first[0])).shape[:2]
+    info = VideoInfo(
+        num_frames=len(names),
+        rate=rate,
+        height=height,
+        width=width,
+        pattern=f"{first['prefix'].replace('%', '%%')}%0{len(first['number'])}d{first['suffix']}",
+        first_number=int(first["number"]),
     )
-    present = set(names)
-    for index in range(len(names)):
-        if pattern.name(index) not in present:
-            raise VideoError(f"frame {pattern.name(index)} is missing")
-    height, width = read_frame_image(os.path.join(folder, pattern.name(0))).shape[:2]
-    return VideoInfo(num_frames=len(names), rate=rate, height=height, width=width, names=pattern)
+    for name in map(info.frame_name, range(len(names))):
+        if name not in names:
+            raise VideoError(f"expected {len(names)} images, numbered one by one, got no {name}")
+    return info
 
 
 def probe_all(
@@ -127,15 +124,13 @@ def probe_all(
             for path, state in states.items()
         }
         new = [path for path in paths if found[path] is None and states[path] is not None]
-        with tqdm(total=len(new), desc=f"probing {title}", unit="video", disable=not new) as bar:
-            for start in range(0, len(new), _SAVE_EVERY):
-                chunk = new[start : start + _SAVE_EVERY]
-                results = pool.map(lambda path: _try_probe(path, folder_rate), chunk)
-                for path, result in zip(chunk, results, strict=True):
-                    found[path] = result
-                    if isinstance(result, VideoInfo):
-                        kept[path] = [states[path], asdict(result)]
-                    bar.update()
+        results = pool.map(lambda path: _try_probe(path, folder_rate), new)
+        bar = tqdm(new, desc=f"probing {title}", unit="video", disable=not new)
+        for number, (path, result) in enumerate(zip(bar, results, strict=True), 1):
+            found[path] = result
+            if isinstance(result, VideoInfo):
+                kept[path] = [states[path], asdict(result)]
+            if number % _SAVE_EVERY == 0 or number == len(new):
                 _save(file, kept)
     return found
 
@@ -177,8 +172,6 @@ def _from_json(values: dict[str, Any]) -> VideoInfo:
             step=Fraction(stamps["step"]) if stamps["step"] else None,
             others=tuple(stamps["others"]),
         )
-    if names := values["names"]:
-        values["names"] = FrameNames(**names)
     if values["key_frames"] is not None:
         values["key_frames"] = tuple(values["key_frames"])
     values["orientation"] = Orientation(*values["orientation"])

@@ -5,7 +5,7 @@ nor compete for the processors.
 """
 
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -20,7 +20,6 @@ from .info import VideoError, VideoInfo
 # Smallest gap between wanted frames for which seeking replaces decoding.
 _WORTH_SEEKING = 32
 
-Put: TypeAlias = Callable[[int, np.ndarray], None]
 Window: TypeAlias = tuple[slice, slice]
 """Rows and columns of a frame; columns of a negative step mirror it."""
 
@@ -40,8 +39,8 @@ def read_frames(
     In memory the channels are first, as for networks.
 
     Args:
-        indices: T frame numbers from 0 in the order of presentation, in any order, also repeated.
-            Each frame is decoded once.
+        indices: T > 0 frame numbers from 0 in the order of presentation, in any order, also
+            repeated. Each frame is decoded once.
         info: result of `probing.probe`.
         size: height and width to scale frames to during color conversion; default: the video's.
         window: part to keep of each scaled frame.
@@ -51,98 +50,78 @@ def read_frames(
         IndexError: an index is outside the video.
     """
     wanted, place = np.unique(np.asarray(indices), return_inverse=True)
-    if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < info.num_frames:
+    if not 0 <= wanted[0] <= wanted[-1] < info.num_frames:
         expected = f"expected frames 0 to {info.num_frames - 1}"
         raise IndexError(f"{expected}, got {wanted[0]} to {wanted[-1]}")
-    height, width = size or (info.height, info.width)
+    size = size or (info.height, info.width)
     rows, columns = (
-        len(range(*part.indices(side))) for part, side in zip(window, (height, width), strict=True)
+        len(range(*part.indices(side))) for part, side in zip(window, size, strict=True)
     )
     frames = np.empty((3, len(wanted), rows, columns), dtype=np.uint8).transpose(1, 2, 3, 0)
-    index_of = {int(frame): i for i, frame in enumerate(wanted)}
-
-    def put(frame: int, pixels: np.ndarray) -> None:
-        frames[index_of[frame]] = pixels[window]
-
-    if info.names is not None:
-        _read_images(path, list(index_of), info, (height, width), put)
-    elif index_of:
-        _read_file(path, list(index_of), info, (height, width), put)
+    read = read_images if info.pattern else _read_file
+    for index, pixels in read(path, wanted, info, size):
+        frames[np.searchsorted(wanted, index)] = pixels[window]
     return frames if np.array_equal(place, np.arange(len(wanted))) else frames[place]
 
 
 def _read_file(
-    path: str | os.PathLike[str],
-    wanted: list[int],
-    info: VideoInfo,
-    size: tuple[int, int],
-    put: Put,
-) -> None:
+    path: str | os.PathLike[str], wanted: np.ndarray, info: VideoInfo, size: tuple[int, int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each wanted frame at least once; the last one counts."""
     reformatter = VideoReformatter()
+    for index, frame in _decode_wanted(path, wanted, info):
+        yield index, shown(frame, reformatter, size, info.orientation)
 
-    def put_frame(index: int, frame: "av.VideoFrame") -> None:
-        put(index, shown(frame, reformatter, size, info.orientation))
 
+def _decode_wanted(
+    path: str | os.PathLike[str], wanted: np.ndarray, info: VideoInfo
+) -> Iterator[tuple[int, "av.VideoFrame"]]:
     if info.key_frames != ():
         with suppress(VideoError):
-            _read_from_key_frames(path, wanted, info, put_frame)
+            yield from _decode_from_key_frames(path, wanted, info)
             return
-    pending = set(wanted)
     with opened(path) as (container, log):
         for index, (frame, _, _) in enumerate(decode(container, video_stream(container), log)):
-            if index in pending:
-                put_frame(index, frame)
-                pending.remove(index)
-                if not pending:
-                    return
-    raise VideoError(f"frame {min(pending)} cannot be decoded")
+            if index in wanted:
+                yield index, frame
+            if index == wanted[-1]:
+                return
+    raise VideoError(f"frame {wanted[-1]} cannot be decoded")
 
 
-def _read_from_key_frames(
-    path: str | os.PathLike[str],
-    wanted: list[int],
-    info: VideoInfo,
-    put_frame: Callable[[int, "av.VideoFrame"], None],
-) -> None:
-    """Read frames, in ascending order, each run of them from its key frame on.
+def _decode_from_key_frames(
+    path: str | os.PathLike[str], wanted: np.ndarray, info: VideoInfo
+) -> Iterator[tuple[int, "av.VideoFrame"]]:
+    """Decode runs of frames, each from its key frame on.
 
     Raises:
         VideoError: seeking fails, although decoding from the start may succeed.
     """
     assert info.stamps is not None
     stamps = info.stamps.values(info.num_frames)
+    keys = np.array([info.key_frame(index) for index in wanted])
+    far = np.flatnonzero(keys[1:] - wanted[:-1] > _WORTH_SEEKING)
     with opened(path) as (container, _):
         stream = video_stream(container)
-        for run in _runs(wanted, info):
+        for run in np.split(wanted, far + 1):
             key = info.key_frame(run[0])
             if key:  # only the first run can start at the first frame, where decoding begins
                 container.seek(stamps[key], stream=stream)
             pending = {stamps[i]: i for i in run}
-            is_first = True
-            for frame in _decode_needed(container, stream, {stamps[key], *pending}):
+            frames = _decode_needed(container, stream, {stamps[key], *pending})
+            for number, frame in enumerate(frames):
                 # Seeking may find an earlier key frame. After a later one, frames that refer to
                 # earlier frames would be wrong.
-                if is_first and (frame.pts is None or frame.pts > stamps[key]):
+                if number == 0 and (frame.pts is None or frame.pts > stamps[key]):
                     raise VideoError("seeking found a frame after the key frame")
-                is_first = False
                 if frame.pts in pending:
                     if frame.is_corrupt:
                         raise VideoError("a frame is corrupt")
-                    put_frame(pending.pop(frame.pts), frame)
+                    yield pending.pop(frame.pts), frame
                     if not pending:
                         break
             if pending:
                 raise VideoError(f"frame {min(pending.values())} is not there")
-
-
-def _runs(wanted: list[int], info: VideoInfo) -> Iterator[list[int]]:
-    """Split `wanted` at gaps in which seeking to a key frame saves decoding."""
-    start = 0
-    for i in range(1, len(wanted)):
-        if info.key_frame(wanted[i]) - wanted[i - 1] > _WORTH_SEEKING:
-            yield wanted[start:i]
-            start = i
-    yield wanted[start:]
 
 
 def _decode_needed(
@@ -163,16 +142,13 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size[::-1], interpolation=method)
 
 
-def _read_images(
-    folder: str | os.PathLike[str],
-    wanted: list[int],
-    info: VideoInfo,
-    size: tuple[int, int],
-    put: Put,
-) -> None:
-    assert info.names is not None
+def read_images(
+    folder: str | os.PathLike[str], wanted: Iterable[int], info: VideoInfo, size: tuple[int, int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number and the scaled image of frames of a folder."""
     for index in wanted:
-        put(index, resized(read_frame_image(os.path.join(folder, info.names.name(index))), size))
+        image = read_frame_image(os.path.join(folder, info.frame_name(index)))
+        yield index, resized(image, size)
 
 
 def read_frame_image(path: str) -> np.ndarray:

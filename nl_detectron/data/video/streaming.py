@@ -20,9 +20,9 @@ from .decoding import (
     time_base_of,
     video_stream,
 )
-from .info import DEFAULT_RATE, FOLDER_RATE, UPRIGHT, VideoError
+from .info import DEFAULT_RATE, FOLDER_RATE, UPRIGHT, VideoError, VideoInfo
 from .probing import probe
-from .reading import read_frame_image, resized
+from .reading import read_images
 
 Scale: TypeAlias = Callable[[int, int], tuple[int, int]]
 
@@ -50,7 +50,6 @@ class VideoStream:
     Args:
         path: path of the file or folder.
         scale: function from height and width of the frames to the wanted ones; None keeps them.
-        folder_rate: frames per second of a folder.
 
     Attributes:
         expected: number of frames in the file's header; None if it has none.
@@ -60,20 +59,13 @@ class VideoStream:
         VideoError: the video cannot be opened.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        scale: Scale | None = None,
-        folder_rate: float = FOLDER_RATE,
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, scale: Scale | None = None) -> None:
         self.path = path
         self._scale: Scale = scale or (lambda height, width: (height, width))
-        self._folder = probe(path, folder_rate=folder_rate) if os.path.isdir(path) else None
-        self.expected: int | None
+        self._folder = probe(path) if os.path.isdir(path) else None
         if self._folder is not None:
-            self.rate = Fraction(folder_rate).limit_denominator(1001)
-            self.expected = self._folder.num_frames
+            self.rate = Fraction(FOLDER_RATE)
+            self.expected: int | None = self._folder.num_frames
             return
         with opened(path) as (container, _):
             stream = video_stream(container)
@@ -82,18 +74,12 @@ class VideoStream:
             self.expected = stream.frames or round(seconds * self.rate) or None
 
     def __iter__(self) -> Iterator[Frame]:
-        return self._of_file() if self._folder is None else self._of_folder()
+        return self._of_file() if self._folder is None else self._of_folder(self._folder)
 
-    def _of_folder(self) -> Iterator[Frame]:
-        info = self._folder
-        assert info is not None
-        assert info.names is not None
+    def _of_folder(self, info: VideoInfo) -> Iterator[Frame]:
         size = self._scale(info.height, info.width)
-        for index in range(info.num_frames):
-            image = read_frame_image(os.path.join(self.path, info.names.name(index)))
-            yield Frame(
-                pixels=resized(image, size), start=index / self.rate, end=(index + 1) / self.rate
-            )
+        for index, pixels in read_images(self.path, range(info.num_frames), info, size):
+            yield Frame(pixels=pixels, start=index / self.rate, end=(index + 1) / self.rate)
 
     def _of_file(self) -> Iterator[Frame]:
         reformatter, orientation = VideoReformatter(), UPRIGHT
@@ -114,7 +100,7 @@ class VideoStream:
 
 
 class Camera:
-    """Frames of the first camera, until it is closed.
+    """Frames of the first camera, without end.
 
     Raises:
         VideoError: there is no camera.
@@ -141,6 +127,3 @@ class Camera:
                 start=start,
                 end=start + 1 / self.rate,
             )
-
-    def close(self) -> None:
-        self._capture.release()

@@ -23,7 +23,9 @@ _TICK = Fraction(1, 90_000)  # seconds, MPEG's clock: a multiple for all usual r
 
 
 class VideoWriter:
-    """Video writer that keeps the display times of frames; a context manager.
+    """Video writer that keeps the display times of frames.
+
+    It is a context manager, which writes the end of the video on leaving.
 
     An odd height or width grows by one pixel, since the encoders take colors of 2 x 2 pixels.
 
@@ -46,7 +48,7 @@ class VideoWriter:
         rate: Fraction,
         is_constant: bool = False,
     ) -> None:
-        codec = codec_for(path)
+        codec = CODECS[path.suffix.lower()]
         options = _OPTIONS[codec]
         if is_constant:
             # x264's slower presets read uninitialized memory, so their bytes can differ.
@@ -77,18 +79,13 @@ class VideoWriter:
             encoded.time_base = self._tick
             self._container.mux(self._stream.encode(encoded))
 
-    def finish(self) -> None:
-        """Write the end of the video."""
-        with self._errors():
-            self._container.mux(self._stream.encode())
-            self._container.close()
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(av.FFmpegError, OSError):
-            self._container.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        with self._errors(), self._container:
+            if error is None:
+                self._container.mux(self._stream.encode())
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -116,18 +113,3 @@ def write_video(path: Path, frames: np.ndarray, *, rate: int) -> None:
         for number, pixels in enumerate(frames):
             start = number * seconds
             writer.write(Frame(pixels=pixels, start=start, end=start + seconds))
-        writer.finish()
-
-
-def codec_for(path: Path) -> str:
-    """Return the encoder of a file's format.
-
-    Raises:
-        UserError: the format is not supported.
-    """
-    try:
-        return CODECS[path.suffix.lower()]
-    except KeyError as error:
-        raise UserError(
-            f"expected a video file with suffix {', '.join(CODECS)}, got {path}"
-        ) from error
