@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from typing import Any
 
 import dirty
@@ -38,15 +39,14 @@ def registered(files: Files, **metadata: Any) -> CfgNode:
     dirty.register(NAME, files, **metadata)
     cfg = get_cfg()
     nl_detectron.add_nonlocal_config(cfg)
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (NAME,)
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
-    cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = True
-    cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 3
-    cfg.TEST.KEYPOINT_OKS_SIGMAS = [0.1] * 3
-    cfg.INPUT.MIN_SIZE_TRAIN = (dirty.HEIGHT,)
-    cfg.INPUT.MIN_SIZE_TEST = dirty.HEIGHT
-    cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.SOLVER.IMS_PER_BATCH = 1
+    opts = (
+        *("DATASETS.TRAIN", (NAME,), "DATASETS.TEST", (NAME,), "MODEL.ROI_HEADS.NUM_CLASSES", 2),
+        *("MODEL.MASK_ON", True, "MODEL.KEYPOINT_ON", True),
+        *("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 3, "TEST.KEYPOINT_OKS_SIGMAS", [0.1] * 3),
+        *("INPUT.MIN_SIZE_TRAIN", (dirty.HEIGHT,), "INPUT.MIN_SIZE_TEST", dirty.HEIGHT),
+        *("DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 1),
+    )
+    cfg.merge_from_list(opts)
     return cfg
 
 
@@ -78,8 +78,7 @@ def test_training_reports_file_or_keeps_all_objects(files: Files, how: str) -> N
     items, error = attempted(registered(files))
     if error is not None:
         assert is_error, error
-        assert "\n" not in str(error)
-        assert str(files.folder) in str(error) or NAME in str(error)
+        assert re.fullmatch(f".*({files.folder}|{NAME}).*", str(error))
     else:
         assert not how.startswith(("file", "image"))
         assert is_error or sum(len(item["instances"]) for item in items) == objects(files)
@@ -105,8 +104,7 @@ def test_train_loader_worker_reports_bad_file(files: Files) -> None:
     cfg.DATALOADER.NUM_WORKERS = 1
     with pytest.raises(DataError) as caught:
         next(iter(build_train_loader(cfg)))
-    assert str(files.images) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert re.fullmatch(f".*{files.images}.*", str(caught.value))  # one line
 
 
 def test_test_loader_reports_bad_file(files: Files) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
 from ..config import is_video, load_any_config
@@ -20,7 +20,6 @@ from ..data.validation.videos import (
     VideoSet,
     check_video_run,
     check_videos,
-    is_video_set,
 )
 from ..utils.arguments import add_opts, add_traceback
 from ..utils.errors import UserError, nearest
@@ -51,7 +50,11 @@ examples:
         help="annotation file, list of videos, or a dataset's name",
     )
     new.add_argument(
-        "images", nargs="?", metavar="IMAGE_DIR", help="folder of the file's images or videos"
+        "images",
+        nargs="?",
+        type=Path,
+        metavar="IMAGE_DIR",
+        help="folder of the file's images or videos",
     )
     new.add_argument("--config-file", metavar="FILE", help="check the datasets of a config instead")
     new.add_argument(
@@ -112,7 +115,7 @@ def check_dataset(args: argparse.Namespace, options: dict[str, Any]) -> Report:
     name, expected = args.dataset, Expected(mask_format=args.mask_format)
     if name in DatasetCatalog:
         check_datasets([name])
-        if is_video_set(name):
+        if MetadataCatalog.get(name).get("evaluator_type", "").startswith("video_"):
             return check_videos(VideoSet.registered(name), **options)
         return check_registered(name, expected=expected, **options)
     if not Path(name).exists():
@@ -123,12 +126,10 @@ def check_dataset(args: argparse.Namespace, options: dict[str, Any]) -> Report:
             f"expected IMAGE_DIR after '{name}', got nothing; add the folder of its images, or "
             "--no-images to check only the annotations"
         )
-    if args.images is not None and not Path(args.images).is_dir():
-        raise UserError(f"IMAGE_DIR must be the folder of the images, got '{args.images}'")
-    folder = None if args.images is None else Path(args.images)
     if name.endswith((".txt", ".csv")):
-        return check_videos(VideoSet.of_list(Path(name), folder or Path(name).parent), **options)
-    return check_file(Path(name), folder, expected=expected, **options)
+        root = args.images or Path(name).parent
+        return check_videos(VideoSet.of_list(Path(name), root), **options)
+    return check_file(Path(name), args.images, expected=expected, **options)
 
 
 def list_of_checks(table_format: str = "simple") -> str:

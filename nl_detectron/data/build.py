@@ -24,7 +24,8 @@ from ..config import Config, is_video
 from ..utils.errors import ConfigError, DataError, UserError
 from .catalog import metadata_of
 from .validation import check_registered
-from .validation.images import header_error, image_error, image_size
+from .validation.coco import image_size
+from .validation.images import header_error, image_error
 from .validation.kinds import KINDS, Problem, Severity, error_text
 from .validation.run import Run, Summary, problems_of_categories, problems_of_metadata
 

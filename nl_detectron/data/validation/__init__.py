@@ -6,7 +6,6 @@ problems.
 """
 
 from pathlib import Path
-from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
@@ -14,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from ...utils.errors import UserError
 from .annotations import problems_of_annotations, problems_of_lists
 from .coco import Coco, Expected, read
-from .images import image_error, problems_of_images
+from .images import problems_of_images
 from .kinds import KINDS, Kind, Problem, Report, Severity
 from .run import Run, Summary, problems_between, problems_of_metadata
 
@@ -29,8 +28,6 @@ __all__ = [
     "check_file",
     "check_registered",
     "check_run",
-    "image_error",
-    "problems_of_metadata",
 ]
 
 
@@ -51,31 +48,30 @@ def check_file(
         decode: read every image, instead of only checking that its file exists.
         progress: show a progress bar while images are read.
     """
-    report = Report(str(annotations))
-    _check(report, annotations, images, expected, decode=decode, progress=progress)
-    return report
+    coco = read(annotations, expected)
+    return _report(str(annotations), coco, images, decode=decode, progress=progress)
 
 
-def check_registered(name: str, *, with_images: bool = True, **options: Any) -> Report:
+def check_registered(
+    name: str, *, expected: Expected | None = None, with_images: bool = True, **options: bool
+) -> Report:
     """Report the problems of a dataset in Detectron2's catalog; `options` as for `check_file`.
 
     Raises:
         UserError: it has no annotation file in COCO's format.
     """
     file, images = located(name)
-    report = check_file(file, images if with_images else None, **options)
-    report.title = name
-    return report
+    return _report(name, read(file, expected), images if with_images else None, **options)
 
 
 def check_run(run: Run, *, decode: bool = True, progress: bool = False) -> list[Report]:
     """Report on each dataset of a run, and last on all of them with the model."""
     reports, summaries = [], []
     for name in dict.fromkeys(run.train + run.test):
-        reports.append(report := Report(name))
-        expected = run.expected(name)
-        coco = _check(report, *located(name), expected, decode=decode, progress=progress)
-        summaries.append(Summary.of(name, coco))
+        file, images = located(name)
+        coco = read(file, run.expected(name))
+        reports.append(_report(name, coco, images, decode=decode, progress=progress))
+        summaries.append(Summary.of(name, coco, images))
     together = Report("the config and its datasets together")
     together.add(problems_of_metadata(run))
     together.add(problems_between(run, summaries))
@@ -94,17 +90,11 @@ def located(name: str) -> tuple[Path, Path]:
     return Path(PathManager.get_local_path(annotations)), Path(images)
 
 
-def _check(
-    report: Report,
-    annotations: Path,
-    images: Path | None,
-    expected: Expected | None,
-    *,
-    decode: bool,
-    progress: bool,
-) -> Coco:
-    coco, malformed = read(annotations, expected)
-    report.add(malformed)
+def _report(
+    title: str, coco: Coco, images: Path | None, *, decode: bool = True, progress: bool = False
+) -> Report:
+    report = Report(title)
+    report.add(coco.malformed)
     if coco.images or coco.annotations or coco.categories:
         report.facts = {
             "images": len(coco.images),
@@ -116,4 +106,4 @@ def _check(
         report.add(problems_of_annotations(coco))
         if images is not None:
             report.add(problems_of_images(coco.images, images, decode=decode, progress=progress))
-    return coco
+    return report

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...utils.errors import short_repr
-from .coco import Coco, Entry, annotation_name, image_name
+from .coco import Coco, Entry, annotation_name, image_name, image_size
 from .kinds import Problem
 
 EDGE = 1.0  # pixels by which a box may be outside its image: rounding, not a mistake
@@ -30,15 +30,16 @@ def _wrong_keys(annotation: Entry, coco: Coco) -> Iterator[tuple[str, str]]:
     if annotation.get("ignore", 0) != 0:
         yield "ignore-flag", "ignore"
     box, mask, points = map(annotation.get, ("bbox", "segmentation", "keypoints"))
-    if box is not None and (kind := _wrong_box(box, coco.size(annotation))):
+    if box is not None and (kind := _wrong_box(box, image_size(coco.image_by_id.get(image, {})))):
         yield kind, "bbox"
     needs_mask = coco.has_masks and not annotation.get("iscrowd")
+    takes_rle = coco.expected.role == "test" or coco.expected.mask_format == "bitmask"
     if needs_mask and "segmentation" not in annotation:
         yield "no-mask", "segmentation"
     if isinstance(mask, list):
         if any(len(polygon) < 6 or len(polygon) % 2 for polygon in mask):
             yield "bad-polygon", "segmentation"
-    elif mask is not None and needs_mask and coco.takes_polygons:
+    elif mask is not None and needs_mask and not takes_rle:
         yield "rle-mask", "segmentation"
     if coco.has_keypoints and "keypoints" not in annotation:
         if not annotation.get("iscrowd"):

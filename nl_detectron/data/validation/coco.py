@@ -43,6 +43,7 @@ class Coco:
     """The well-formed entries of an annotation file.
 
     Attributes:
+        malformed: problems of the other entries and of the file.
         has_masks: objects must have masks.
         has_keypoints: objects must have keypoints.
         num_keypoints: required number of points of an object; None if it is unknown.
@@ -52,28 +53,18 @@ class Coco:
     images: list[Entry] = field(default_factory=list)
     annotations: list[Entry] = field(default_factory=list)
     categories: list[Entry] = field(default_factory=list)
+    malformed: list[Problem] = field(default_factory=list)
     has_masks: bool = False
     has_keypoints: bool = False
     num_keypoints: int | None = None
 
     @cached_property
-    def image_by_id(self) -> dict[int | str, Entry]:
+    def image_by_id(self) -> dict[Any, Entry]:
         return {i["id"]: i for i in self.images if i.get("id") is not None}
 
     @cached_property
-    def category_by_id(self) -> dict[int | str, Entry]:
+    def category_by_id(self) -> dict[Any, Entry]:
         return {c["id"]: c for c in self.categories if c.get("id") is not None}
-
-    @property
-    def takes_polygons(self) -> bool:
-        """Return True if the dataset is trained on, with polygons."""
-        return self.expected.role != "test" and self.expected.mask_format == "polygon"
-
-    def size(self, annotation: Entry) -> tuple[int, int] | None:
-        """Return width and height of an annotation's image, if they are known."""
-        image = self.image_by_id.get(annotation.get("image_id"), {})  # type: ignore[arg-type]
-        width, height = image.get("width"), image.get("height")
-        return None if width is None or height is None else (width, height)
 
 
 def is_number(value: Any, limit: float = MAX_COORDINATE) -> bool:
@@ -141,33 +132,30 @@ FIELDS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
 OPTIONAL = ("area", "iscrowd", "segmentation", "keypoints", "num_keypoints")
 
 
-def read(path: Path, expected: Expected | None = None) -> tuple[Coco, list[Problem]]:
+def read(path: Path, expected: Expected | None = None) -> Coco:
     """Return an annotation file's well-formed entries, and problems of the others."""
     coco = Coco(expected or Expected())
     try:
         content = json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as failure:
-        reason = failure.strerror or str(failure)
-        return coco, [Problem("unreadable-annotations", str(path), reason)]
-    except (ValueError, RecursionError) as failure:
-        return coco, [Problem("not-json", str(path), error_text(failure))]
-    if not isinstance(content, dict):
-        return coco, [Problem("not-coco", str(path), f"its content is {short_repr(content)}")]
-    problems: list[Problem] = []
+    except (OSError, ValueError, RecursionError) as failure:
+        kind = "unreadable-annotations" if isinstance(failure, OSError) else "not-json"
+        coco.malformed.append(Problem(kind, str(path), error_text(failure)))
+        return coco
+    sections = content if isinstance(content, dict) else {}
     for section in FIELDS:
-        entries = content.get(section)
+        entries = sections.get(section)
         if isinstance(entries, list):
-            problems += _read_entries(section, entries, getattr(coco, section))
+            coco.malformed += _read_entries(section, entries, getattr(coco, section))
         else:
             found = f"'{section}' is {short_repr(entries)}" if entries else f"no '{section}'"
-            problems.append(Problem("not-coco", str(path), found))
+            coco.malformed.append(Problem("not-coco", str(path), found))
     masks, keypoints = coco.expected.masks, coco.expected.keypoints
     coco.has_masks = any("segmentation" in a for a in coco.annotations) if masks is None else masks
     given = [len(a["keypoints"]) // 3 for a in coco.annotations if a.get("keypoints")]
     named = [len(c["keypoints"]) for c in coco.categories if c.get("keypoints")]
     coco.has_keypoints = bool(given) if keypoints is None else keypoints
     coco.num_keypoints = coco.expected.num_keypoints or next(iter(named + given), None)
-    return coco, problems
+    return coco
 
 
 def _read_entries(section: str, entries: list, well_formed: list[Entry]) -> Iterator[Problem]:
@@ -194,6 +182,12 @@ def _name(section: str, entry: Any, position: int) -> str:
         return f"{section}[{position}]"
     names = {"images": image_name, "annotations": annotation_name}
     return names[section](entry) if section in names else f"category {short_repr(entry['id'])}"
+
+
+def image_size(image: Entry) -> tuple[int, int] | None:
+    """Return width and height of an entry or a dataset dict, None if they are missing."""
+    width, height = image.get("width"), image.get("height")
+    return None if width is None or height is None else (width, height)
 
 
 def image_name(image: Entry) -> str:

@@ -11,7 +11,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tqdm import tqdm
 
-from .coco import Entry, image_name
+from .coco import Entry, image_name, image_size
 from .kinds import Problem, error_text
 
 THREADS = 4
@@ -48,12 +48,6 @@ def problems_of_each(
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         found = pool.map(find, items)
         yield from filter(None, tqdm(found, total=len(items), unit=unit, disable=not progress))
-
-
-def image_size(image: Entry) -> tuple[int, int] | None:
-    """Return width and height of an entry or a dataset dict, None if they are missing."""
-    width, height = image.get("width"), image.get("height")
-    return None if width is None or height is None else (width, height)
 
 
 def file_error(path: str | os.PathLike[str]) -> tuple[str, str] | None:

@@ -1,9 +1,11 @@
 """Comparison of a config with its datasets, and of the datasets with each other."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
-from typing import Any, NamedTuple, Self
+from pathlib import Path
+from typing import NamedTuple, Self
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -57,36 +59,28 @@ class Run(Expected):
 
     @classmethod
     def from_lazy_config(cls, cfg: DictConfig) -> Self:
-        def value(key: str, default: Any) -> Any:
-            found = OmegaConf.select(cfg, key, default=default)
-            return default if found is None else found
-
-        mapper, evaluators = "dataloader.train.mapper", value("dataloader.evaluator", {})
-        if OmegaConf.is_dict(evaluators):
-            evaluators = [evaluators]
+        value = partial(OmegaConf.select, cfg)
+        mapper, evaluators = "dataloader.train.mapper", value("dataloader.evaluator") or []
+        evaluators = [evaluators] if OmegaConf.is_dict(evaluators) else evaluators
         sigmas = [e.get("kpt_oks_sigmas") for e in evaluators if OmegaConf.is_dict(e)]
-        is_rcnn = value("model.roi_heads", None) is not None
-        key = "model.roi_heads.num_classes" if is_rcnn else "model.num_classes"
+        key = "model.roi_heads.num_classes" if value("model.roi_heads") else "model.num_classes"
         return cls(
             train=dataset_names(cfg, "train"),
             test=dataset_names(cfg, "test"),
-            masks=value(f"{mapper}.use_instance_mask", False),
-            mask_format=value(f"{mapper}.instance_mask_format", "polygon"),
-            keypoints=value(f"{mapper}.use_keypoint", False),
-            num_keypoints=value("model.roi_heads.keypoint_head.num_keypoints", None),
-            num_classes=value(key, None),
+            masks=value(f"{mapper}.use_instance_mask", default=False),
+            mask_format=value(f"{mapper}.instance_mask_format", default="polygon"),
+            keypoints=value(f"{mapper}.use_keypoint", default=False),
+            num_keypoints=value("model.roi_heads.keypoint_head.num_keypoints"),
+            num_classes=value(key),
             oks_sigmas=next((tuple(found) for found in sigmas if found), ()),
             classes_key=key,
         )
 
     def expected(self, name: str) -> Expected:
         """Return the requirements for the dataset `name`."""
-        values = {field.name: getattr(self, field.name) for field in fields(Expected)}
         if name not in self.train:
-            values.update(role="test")
-        elif name not in self.test:
-            values.update(role="train")
-        return Expected(**values)
+            return replace(self, role="test")
+        return replace(self, role=None if name in self.test else "train")
 
 
 def problems_of_metadata(run: Run) -> Iterator[Problem]:
@@ -98,8 +92,7 @@ def problems_of_metadata(run: Run) -> Iterator[Problem]:
         metadata, where = MetadataCatalog.get(name), f"dataset '{name}'"
         names, flips = metadata.get("keypoint_names"), metadata.get("keypoint_flip_map")
         if names is None or flips is None:
-            missing = "keypoint_names" if names is None else "keypoint_flip_map"
-            yield Problem("no-flip-map", where, f"no {missing}")
+            yield Problem("no-flip-map", where, "no keypoint_names or no keypoint_flip_map")
         elif points not in (None, len(names)):
             detail = f"{points} in the model, {len(names)} keypoint_names"
             yield Problem("keypoint-number", where, detail)
@@ -108,16 +101,16 @@ def problems_of_metadata(run: Run) -> Iterator[Problem]:
 
 
 class Summary(NamedTuple):
-    """Categories in the order of ids, and files of a dataset."""
+    """Categories in the order of ids, and paths of the files of a dataset."""
 
     name: str
     categories: list[str]
     files: set[str]
 
     @classmethod
-    def of(cls, name: str, coco: Coco) -> Self:
+    def of(cls, name: str, coco: Coco, images: Path) -> Self:
         ids = sorted(coco.category_by_id.items(), key=lambda item: (str(type(item[0])), item[0]))
-        files = {i["file_name"] for i in coco.images if i.get("file_name") is not None}
+        files = {str(images / i["file_name"]) for i in coco.images if i.get("file_name")}
         return cls(name, [str(category.get("name")) for _, category in ids], files)
 
 
@@ -127,10 +120,9 @@ def problems_between(run: Run, summaries: Sequence[Summary]) -> Iterator[Problem
     for summary in summaries:
         yield from problems_of_categories(run, summary, (train or summaries)[0])
         for other in train if summary.name not in run.train else ():
-            roots = {MetadataCatalog.get(s.name).get("image_root") for s in (summary, other)}
-            for file in sorted(summary.files & other.files) if len(roots) == 1 else ():
-                where = f"datasets '{other.name}' and '{summary.name}'"
-                yield Problem("file-in-train-and-test", where, short_repr(file))
+            where = f"datasets '{other.name}' and '{summary.name}'"
+            for file in sorted(summary.files & other.files):
+                yield Problem("file-in-train-and-test", where, repr(file))
 
 
 def problems_of_categories(run: Run, summary: Summary, first: Summary) -> Iterator[Problem]:

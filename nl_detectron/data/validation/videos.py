@@ -67,11 +67,6 @@ class VideoSet:
         return os.path.join(self.root, entry.path)
 
 
-def is_video_set(name: str) -> bool:
-    """Return True for a registered dataset of videos."""
-    return MetadataCatalog.get(name).get("evaluator_type", "").startswith("video_")
-
-
 def check_videos(videos: VideoSet, *, decode: bool = True, progress: bool = False) -> Report:
     """Report the problems of a list and its videos.
 
@@ -79,9 +74,8 @@ def check_videos(videos: VideoSet, *, decode: bool = True, progress: bool = Fals
         decode: decode every video to its end, instead of only checking that its file exists.
         progress: show a progress bar.
     """
-    report = Report(videos.name)
-    report.facts["videos"] = len(videos.entries)
-    report.facts["labels"] = sum(len(entry.labels) for entry in videos.entries)
+    labels = sum(len(entry.labels) for entry in videos.entries)
+    report = Report(videos.name, {"videos": len(videos.entries), "labels": labels})
     if videos.classes is not None:
         report.facts["classes"] = len(videos.classes)
     report.add(problems_of_list(videos))
