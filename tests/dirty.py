@@ -4,7 +4,7 @@ import copy
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Files:
     """The dataset in a folder: ``data.json`` and ``images``."""
 
     folder: Path
-    content: dict[str, Any] = field(default_factory=clean)
+    content: dict[str, Any]
 
     @property
     def annotations(self) -> Path:
@@ -96,22 +96,17 @@ class Files:
     def images(self) -> Path:
         return self.folder / "images"
 
-    def write_images(self) -> None:
-        self.images.mkdir()
-        for name, value in (("a.jpg", 90), ("b.png", 160)):
-            image = np.random.default_rng(value).integers(0, value, (HEIGHT, WIDTH, 3), np.uint8)
-            cv2.imwrite(str(self.images / name), image)
-
     def write_annotations(self) -> None:
         self.annotations.write_text(json.dumps(self.content), encoding="utf-8")
 
 
 def written(folder: Path, **sections: list[Any]) -> Files:
     """Return the clean dataset, written, with other `sections`."""
-    folder.mkdir(exist_ok=True)
-    files = Files(folder)
-    files.content.update(sections)
-    files.write_images()
+    files = Files(folder, clean() | sections)
+    files.images.mkdir(parents=True)
+    for name, value in (("a.jpg", 90), ("b.png", 160)):
+        image = np.random.default_rng(value).integers(0, value, (HEIGHT, WIDTH, 3), np.uint8)
+        cv2.imwrite(str(files.images / name), image)
     files.write_annotations()
     return files
 

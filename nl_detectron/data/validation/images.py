@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from detectron2.data.detection_utils import read_image
 from detectron2.utils.file_io import PathManager
 from PIL import Image
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from .coco import Entry, image_name, image_size
 from .kinds import Problem, error_text
@@ -45,9 +44,9 @@ def problems_of_each(
 ) -> Iterator[Problem]:
     """Yield the problem that `find` returns for an item, if any, under a progress bar."""
     # Decoding releases the interpreter's lock, so threads suffice.
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        found = pool.map(find, items)
-        yield from filter(None, tqdm(found, total=len(items), unit=unit, disable=not progress))
+    workers = min(THREADS, os.cpu_count() or 1)
+    found = thread_map(find, items, max_workers=workers, unit=unit, disable=not progress)
+    yield from filter(None, found)
 
 
 def file_error(path: str | os.PathLike[str]) -> tuple[str, str] | None:
