@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 from detectron2.modeling import build_model
-from tiny_run import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 from nl_detectron import model_zoo
 from nl_detectron.analysis.cost import (
     Analysis,
     analyze,
+    analyze_video,
     block_cost,
     build_on_meta,
 )
@@ -25,6 +25,8 @@ aten = torch.ops.aten
 R50 = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml"
 KEYPOINTS = "COCO-Keypoints/keypoint_rcnn_R_101_FPN_NL_head_backbone_1x.yaml"
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_NL_1x.yaml"
+QUICKSTART = "quickstart.yaml"
+SPACE = "Kinetics/c2d_R_50_NL5_space_32x2.yaml"
 VIDEOS = ("Kinetics/i3d_R_50_NL5_8x8.yaml", "Charades/i3d_R_101_128x1.yaml")
 
 _results: dict[str, Analysis] = {}
@@ -156,8 +158,41 @@ def test_zoo_entries_match_computed_cost(config) -> None:
     assert entry.multiply_adds == result.total.multiply_adds
 
 
-def run_tool(monkeypatch, capsys, *arguments: object) -> str:
-    line = ["analyze_model.py", "--config-file", ROOT / "configs/quickstart.yaml", *arguments]
+@pytest.mark.parametrize(
+    ("config", "billions", "millions"),
+    [
+        ("c2d_R_50_32x2", 20.2, 24.3),
+        ("c2d_R_50_NL1_32x2", 21.4, 26.4),
+        ("c2d_R_50_NL5_32x2", 28.4, 31.7),
+        ("c2d_R_50_NL10_32x2", 36.5, 39.0),
+        ("i3d_R_50_32x2", 32.8, 28.0),
+        ("i3d_R_50_NL5_32x2", 41.0, 35.4),
+        ("c2d_R_101_32x2", 35.1, 43.3),
+        ("c2d_R_101_NL10_32x2", 51.3, 58.0),
+        ("i3d_R_101_32x2", 51.4, 51.8),
+        ("i3d_3x3x3_R_101_32x2", 61.9, 63.0),
+        ("c2d_R_50_NL5_8x8", 27.4, 31.7),
+        ("i3d_R_50_8x8", 28.1, 28.0),
+        ("c2d_R_50_128x1", 80.9, 24.3),
+        ("i3d_R_50_NL5_128x1", 199.7, 35.4),
+        ("i3d_R_101_NL5_128x1", 273.9, 59.1),
+    ],
+)
+def test_costs_of_a_clip(config, billions, millions) -> None:
+    cfg = model_zoo.get_config(f"Kinetics/{config}.yaml")
+    model = build_on_meta(cfg)
+    result = analyze_video(model, frames=cfg.INPUT.CLIP.FRAMES, height=224, width=224)
+    assert result.total.papers_order / 1e9 == pytest.approx(billions, rel=0.01)
+    assert result.total.multiply_adds <= result.total.papers_order
+    assert result.total.parameters == sum(p.numel() for p in model.parameters())
+    assert result.total.parameters / 1e6 == pytest.approx(millions, rel=0.01)
+    assert [part.name for part in result.parts] == [
+        *("stem", "res2", "res3", "res4", "res5", "classifier")
+    ]
+
+
+def run_tool(monkeypatch, capsys, config: str, *arguments: object) -> str:
+    line = ["analyze_model.py", "--config-file", config, *arguments]
     monkeypatch.setattr("sys.argv", list(map(str, line)))
     command.main()
     return capsys.readouterr().out
@@ -165,9 +200,11 @@ def run_tool(monkeypatch, capsys, *arguments: object) -> str:
 
 def test_the_tool_prints_tables_or_json(monkeypatch, capsys) -> None:
     small = ("--input-size", 128, 160)
-    text = run_tool(monkeypatch, capsys, *small)
+    text = run_tool(monkeypatch, capsys, QUICKSTART, *small)
     assert "roi_heads.keypoint_head.nonlocal_after_conv_fcn_relu4" in text
-    result = json.loads(run_tool(monkeypatch, capsys, *small, "--json", "--detections", 7))
+    result = json.loads(
+        run_tool(monkeypatch, capsys, QUICKSTART, *small, "--json", "--detections", 7)
+    )
     sizes = {"height": 128, "width": 160, "frames": 1, "proposals": 1000, "detections": 7}
     assert result["input"] == sizes
     total = result["total"]
@@ -182,4 +219,17 @@ def test_unsupported_model_is_refused(monkeypatch, capsys) -> None:
     cascade = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"]
     cascade += ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"]  # which it demands
     with pytest.raises(UserError, match=r"MODEL\.ROI_HEADS"):
-        run_tool(monkeypatch, capsys, *cascade)
+        run_tool(monkeypatch, capsys, QUICKSTART, *cascade)
+
+
+def test_the_tool_states_clip_size_and_views(monkeypatch, capsys) -> None:
+    found = json.loads(run_tool(monkeypatch, capsys, SPACE, "--json"))
+    test = found["test"]
+    assert (test["height"], test["width"], test["views"]) == (256, 256, 30)
+    assert test["multiply_adds"] == 30 * test["multiply_adds_of_view"]
+    assert test["multiply_adds_of_view"] > found["total"]["multiply_adds"]
+    text = run_tool(monkeypatch, capsys, SPACE, "--input-size", "128", "160", "TEST.CROPS", "1")
+    assert "One clip of 32 frames of 128 x 160 pixels" in text
+    assert "10 clips x 1 crops of 256 x 256 pixels" in text
+    assert "in the paper's order of multiplication: " in text
+    assert text.count("1 x 512 x 4 x 16 x 20") == 2

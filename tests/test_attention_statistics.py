@@ -11,7 +11,6 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.structures import Boxes, Instances
 from scipy.spatial.distance import cosine, jensenshannon
-from torch.nn import functional as F
 
 from nl_detectron import add_nonlocal_config
 from nl_detectron.analysis.attention import BlockInput, ImageAttention, attention_weights
@@ -55,33 +54,20 @@ def seen_by(block: NonLocalBlock, x: torch.Tensor, *, padding: float = 0.0) -> B
 
 
 def explicit_map(block: NonLocalBlock, x: torch.Tensor) -> tuple[np.ndarray, Any, Any]:
-    """Return the paper's map, NaN if i does not see j, and (t, row, column) of i and of j."""
-    x = x.reshape(len(x), *(1, *x.shape[1:])[-3:])
+    """Return the whole map, NaN if i does not see j, and (t, row, column) of i and of j."""
+    time, *sides = (1, *x.shape[1:])[-3:]
     side = 1 if block.axes == "time" else block.subsample
-    x_hat = F.max_pool3d(x[None], (1, side, side), ceil_mode=True)[0]
-    theta, phi = x.flatten(1).T, x_hat.flatten(1).T
-    if block.pairwise != "gaussian":
-        theta = theta @ block.theta.weight.flatten(1).T + block.theta.bias
-        phi = phi @ block.phi.weight.flatten(1).T + block.phi.bias
-    queries, keys = (np.array(list(np.ndindex(*v.shape[1:]))) for v in (x, x_hat))
+    queries = np.array(list(np.ndindex(time, *sides)))
+    keys = np.array(list(np.ndindex(time, *(-(-length // side) for length in sides))))
     sees = np.ones((len(queries), len(keys)), dtype=bool)
     group = 1 if block.axes == "space" else block.frames
     if group:
         sees &= queries[:, None, 0] // group == keys[None, :, 0] // group
     if block.axes == "time":
         sees &= (queries[:, None, 1:] == keys[None, :, 1:]).all(-1)
-    if block.pairwise == "concatenation":
-        pairs = [torch.cat([a, b]) for a in theta for b in phi]
-        f = (torch.stack(pairs) @ block.w_f).relu().view(len(theta), -1)
-    else:
-        f = theta @ phi.T
-    f = f.detach().numpy()
-    if "gaussian" in block.pairwise:
-        f = np.where(sees, np.exp(f / theta.shape[1] ** 0.5), 0)
-        weights = f / f.sum(1, keepdims=True)
-    else:
-        weights = f / sees.sum(1, keepdims=True)
-    return np.where(sees, weights, np.nan), queries, keys
+    weights = np.full(sees.shape, np.nan)
+    weights[sees] = block.attention_map(x[None]).detach().numpy().ravel()
+    return weights, queries, keys
 
 
 OPTIONS = [

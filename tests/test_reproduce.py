@@ -8,8 +8,12 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_run
 from detectron2.config import CfgNode
+from painted import write_video
+from test_video_weights import official_blobs, write_official
 
 from nl_detectron.commands import reproduce
 from nl_detectron.config import load_config
@@ -155,26 +159,6 @@ def test_results_come_from_final_model(tmp_path: Path) -> None:
     assert math.isnan(results()["mask"][0])
 
 
-def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
-    data = ("DATASETS.TRAIN", "('nl_shapes_train',)", "DATASETS.TEST", "('nl_shapes_val',)")
-
-    def check(gpus: int, seed: int) -> None:
-        options = ("--output", tmp_path, "--opts", "SEED", seed, *data)
-        args = arguments("--table", 5, "--num-gpus", gpus, *options)
-        reproduce.check(reproduce.plan_training(find_entry(R50), args), args)
-
-    folder = tmp_path / R50.removesuffix(".yaml")
-    check(8, 1)
-    folder.mkdir(parents=True)
-    settings = {"opts": ["SEED", "1", *data], "gpus": 8, "accumulate": False}
-    (folder / "reproduce.json").write_text(json.dumps(settings))
-    check(8, 1)
-    with pytest.raises(UserError, match="opts"):
-        check(8, 2)
-    with pytest.raises(UserError, match="gpus"):
-        check(4, 1)
-
-
 # Training, by a script that stands in for the train command
 
 FAKE = """
@@ -212,6 +196,10 @@ def test_failed_row_does_not_stop_others_and_is_retried(
     assert calls() == [1, 1, 2]
     states = [row["state"] for row in read_csv(output / "table_5.csv")]
     assert states[::6] == ["done"] * 3
+    # Other settings would mix two recipes in one folder.
+    for other, named in (((*line, "SEED", 2), "opts"), (("--num-gpus", 4, *line), "gpus")):
+        with pytest.raises(UserError, match=named):
+            run_main(monkeypatch, *other)
 
 
 def test_row_without_initial_weights_is_not_started(tmp_path: Path) -> None:
@@ -267,7 +255,6 @@ def test_a_dry_run_needs_no_data_and_writes_nothing(
         (("--released", "none", "--rows", "C2D-R50"), "none"),
         (("--released", "."), "c2d_baseline_32x2_IN_pretrain_400k.pkl"),
         (("--released", "--rows", "R50"), "R50"),
-        (("--released", "--accumulate"), "--accumulate"),
         (("--released", "--opts", "TEST.CLIP", 3), "TEST.CLIP"),
         (("--table", 5, "--rows", "R50", "r101-ml"), "R101-NL"),
         (("--table", "2a", "--rows", "C2D-R50-NL5-128x1"), "C2D-R50-NL5-128x1"),
@@ -287,3 +274,49 @@ def test_invalid_flags_are_refused_before_start(
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# The released weights, as a user evaluates them
+
+SMALL = """
+MODEL.RESNETS.STEM_OUT_CHANNELS 4 MODEL.RESNETS.RES2_OUT_CHANNELS 8
+MODEL.RESNETS.WIDTH_PER_GROUP 4 DATALOADER.NUM_WORKERS 0 INPUT.CROP.SIZE [64,64]
+INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 INPUT.MIN_SIZE_TRAIN_SAMPLING choice
+"""
+LABELS = (3, 17)
+
+
+def write_kinetics(folder: Path) -> None:
+    """Write validation videos in the official layout."""
+    names = [f"val/class {label}/Ab-{label:08d}_000010_000020.mp4" for label in LABELS]
+    for name, label in zip(names, LABELS, strict=True):
+        (folder / name).parent.mkdir(parents=True)
+        write_video(folder / name, "libx264", 12 + label)
+    lines = [f"{name} {label}\n" for name, label in zip(names, LABELS, strict=True)]
+    (folder / "val.txt").write_text("".join(lines))
+
+
+def test_released_weights_use_official_protocol(tmp_path: Path) -> None:
+    entry = find_entry("Kinetics/i3d_R_50_NL5_8x8.yaml")
+    blobs = official_blobs(depth=50, i3d=True, nonlocal_=True, affine=False, classes=400)
+    write_official(tmp_path / reproduce.FILES[entry.config], blobs)
+    write_kinetics(tmp_path / "kinetics400")
+    output = tmp_path / "output"
+    line = ("--released", tmp_path, "--rows", entry.name, "--output", output)
+    done = tiny_run.run(
+        tiny_run.ROOT / "tools/reproduce.py",
+        *(*line, "--opts", *SMALL.split()),
+        environment={"DETECTRON2_DATASETS": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 are new in non-local blocks; 0 in the file are unused" in done.stdout
+    folder = output / "released" / entry.config.removesuffix(".yaml")
+    saved = np.load(folder / "inference/scores_kinetics400_val.npz")
+    assert saved["protocol"] == "10 clips x 3 crops of 64, mean of softmax"
+    assert len(np.unique(saved["scores"][:, 0])) == len(LABELS)
+    row = read_csv(output / "released/released.csv")[0]
+    top1 = tiny_run.metrics(folder)[-1]["video/top1"]
+    assert float(row["measured"]) == pytest.approx(top1, abs=1e-3)
+    assert float(row["measured - official code"]) == pytest.approx(
+        top1 - entry.official["video"][0], abs=1e-3
+    )

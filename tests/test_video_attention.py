@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from tiny_run import ROOT
+from painted import write_video
+from test_visualization import run_tool
 from video_networks import build, randomize, video_cfg
 
 from nl_detectron.analysis.attention import (
@@ -22,16 +23,14 @@ from nl_detectron.analysis.attention import (
 from nl_detectron.analysis.clip import Clip, Query, read_clip
 from nl_detectron.analysis.grid import Axis, Grid
 from nl_detectron.analysis.statistics import given_regions
-from nl_detectron.commands import attention as command
-from nl_detectron.data.video.writing import write_video
-from nl_detectron.utils.errors import UserError, run_script
+from nl_detectron.utils.errors import UserError
 from nl_detectron.visualization import draw_strip
+from nl_detectron.visualization.drawing import heat_map, palette
 
 BLOCK = "backbone.res3.nonlocal_after_0"
 WIDTH, HEIGHT = 120, 90  # of the video
 SEEN_WIDTH, SEEN_HEIGHT = 64, 48  # by the network
 FRAMES, STRIDE, START = 8, 3, 2
-NUM_FRAMES = 30
 
 
 def network(pairwise: str = "embedded_gaussian", **nonlocal_keys: Any) -> tuple[CfgNode, Any]:
@@ -68,24 +67,19 @@ def clip_with_dot(frame: int, x: float, y: float, *, radius: int = 11) -> Clip:
 def see_brightness(model: Any) -> None:
     """Make the block attend to bright places: its features are the averaged clip itself."""
 
-    class Average(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            average = torch.nn.functional.avg_pool3d(x.mean(1, keepdim=True), (2, 8, 8))
-            return average.repeat(1, 32, 1, 1, 1) * 3
+    def average(x: torch.Tensor) -> torch.Tensor:
+        pooled = torch.nn.functional.avg_pool3d(x.mean(1, keepdim=True), (2, 8, 8))
+        return pooled.repeat(1, 32, 1, 1, 1) * 3
 
-    stage = model.backbone.res3
-    block = model.get_submodule(BLOCK)
+    backbone, block = model.backbone, model.get_submodule(BLOCK)
     for parameter in block.parameters():
         torch.nn.init.zeros_(parameter)
     torch.nn.init.ones_(block.theta.bias)
     torch.nn.init.ones_(block.phi.weight)
-    for child in stage.children():
+    for child in (backbone.stem, *backbone.res2.children(), *backbone.res3.children()):
         if child is not block:
             child.forward = torch.nn.Identity().forward
-    model.backbone.stem.forward = torch.nn.Identity().forward
-    for child in model.backbone.res2.children():
-        child.forward = torch.nn.Identity().forward
-    model.backbone.pool2.forward = Average().forward
+    backbone.pool2.forward = average
 
 
 def test_a_query_has_the_row_of_its_position() -> None:
@@ -124,25 +118,42 @@ def test_attention_peak_is_at_dot(subsample: int) -> None:
         assert weight > 3 * attention.even
 
 
-def test_arrows_point_to_weights_above_uniform() -> None:
+def attention_of(weights: list[list[float]], **changes: Any) -> Attention:
+    """Attention in an image of 2 x 2 pixels, from its upper left corner."""
     axis = Axis(start=0, step=1, length=2, end=2, subsample=1)
     grid = Grid(time=replace(axis, length=1, end=1), y=axis, x=axis)
-    weights = np.array([[[0.3, 0.25], [0.0, 0.45]]])
-    attention = Attention(
+    found = Attention(
         block="",
         query=Query(x=0, y=0, label=""),
         grid=grid,
-        weights=weights,
-        sees=weights >= 0,
+        weights=np.array([weights]),
+        sees=np.ones((1, 2, 2), bool),
         signed=False,
         even=0.25,
     )
+    return replace(found, **changes)
+
+
+def test_arrows_point_to_weights_above_uniform() -> None:
+    attention = attention_of([[0.3, 0.25], [0.0, 0.45]])
     assert attention.strongest(9) == [(0, 1.5, 1.5, 0.45), (0, 0.5, 0.5, 0.3)]
     assert attention.strongest(1) == [(0, 1.5, 1.5, 0.45)]
-    assert not replace(attention, weights=weights / 2, padding=0.5).strongest(9)
-    assert not replace(attention, weights=np.full((1, 2, 2), 0.25)).strongest(9)
-    signed = replace(attention, weights=np.array([[[-9.0, 1.0], [0.0, 4.0]]]), signed=True)
+    assert not replace(attention, weights=attention.weights / 2, padding=0.5).strongest(9)
+    assert not attention_of([[0.25, 0.25], [0.25, 0.25]]).strongest(9)
+    signed = attention_of([[-9.0, 1.0], [0.0, 4.0]], signed=True)
     assert [weight for *_, weight in signed.strongest(9)] == [-9, 4]
+
+
+def test_signed_weights_have_a_symmetric_scale() -> None:
+    planted = attention_of([[-2.0, 0.0], [0.0, 1.0]], signed=True)
+    numbers = heat_map(planted, height=2, width=2)
+    assert numbers.ravel().tolist() == pytest.approx([0, 127, 127, 191], abs=1)  # of -2 to 2
+    nothing = attention_of([[0.0, 0.0], [0.0, 0.0]], signed=True)
+    assert set(heat_map(nothing, height=9, width=9).ravel()) <= {127, 128}
+    colors = palette(signed=True)
+    assert colors[127:129, 3].max() < 0.1  # zero is transparent
+    assert colors[0, 3] == colors[255, 3]
+    assert colors[0, 2] > 2 * colors[0, 0]  # less than zero is blue
 
 
 def test_class_evidence_matches_classifier() -> None:
@@ -167,15 +178,7 @@ def test_class_evidence_matches_classifier() -> None:
     )
 
 
-def test_grid() -> None:
-    grid = Grid.of_frames(
-        (4, 7, 7), strides=(8, 32, 32), subsample=2, network_size=(32, 224, 224),
-        size=(32, 448, 448),
-    )  # fmt: skip
-    assert grid.step(0) == grid.step(7) == 0
-    assert grid.step(31) == 3
-    assert grid.position(9, 65.0, 0.0) == 49 + 1
-    assert grid.x.windows()[-1].tolist() == [384, 448]
+def test_axis_with_padding() -> None:
     axis = Axis(start=10.0, step=4.0, length=7, end=32.0, subsample=3)
     # Positions begin at 10, 14, ..., 34; the window from 34 is padding, the one before cut off.
     assert axis.windows().tolist() == [[10, 22], [22, 32]]
@@ -188,17 +191,8 @@ def test_grid() -> None:
     ]
 
 
-def painted(
-    path: Path, *, count: int = NUM_FRAMES, height: int = HEIGHT, width: int = WIDTH
-) -> Path:
-    random = np.random.default_rng(0)
-    frames = random.integers(0, 256, (count, height // 10, width // 10, 3)).astype(np.uint8)
-    write_video(path, frames.repeat(10, 1).repeat(10, 2), rate=14)
-    return path
-
-
 def test_read_clip_selects_requested_frames(tmp_path: Path) -> None:
-    file = painted(tmp_path / "a.mp4")
+    file = write_video(tmp_path / "a.mp4", "libx264", 30, rate=14, size=(WIDTH, HEIGHT))
     options = {"frames": FRAMES, "stride": STRIDE, "short_side": SEEN_HEIGHT}
     clip = read_clip(file, **options)
     assert clip.numbers.tolist() == list(range(3, 27, 3))  # 24 of 30 frames, in the middle
@@ -210,79 +204,63 @@ def test_read_clip_selects_requested_frames(tmp_path: Path) -> None:
     assert read_clip(file, **options, start=20).numbers.tolist()[-2:] == [8, 11]  # repeated
 
 
-def test_strip(tmp_path: Path) -> None:
+def test_strip() -> None:
     _, model = network("dot_product", AFTER_BLOCKS=[[0], [0], [], []])
     clip = clip_with_dot(3, 60, 45)
     look = compute_clip_attention(model, clip)
-    attentions = look.attend(look.evidence)
-    figure = draw_strip(look, attentions)
-    figure.savefig(tmp_path / "strip.png")
-    strip = cv2.imread(str(tmp_path / "strip.png"))
-    assert strip.shape[1] > 8 * 200  # res2 has 8 time steps
+    figure = draw_strip(look, look.attend(look.evidence))
     shown = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
-    assert len(shown) == 8 + 4
+    assert len(shown) == 8 + 4  # time steps of res2 and res3
     assert shown[:3] == ["frame 2", "frame 5", "frame 8"]
 
 
-def run_tool(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, str]:
-    monkeypatch.setattr("sys.argv", ["visualize_attention.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        run_script(command.main)
-    lines = capsys.readouterr().err.splitlines()
-    return ended.value.code, lines[-1] if lines else ""
-
-
-def test_tool(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The command line for ``a.mp4`` and ``out``; ``b.mp4`` is shorter, ``c.mp4`` damaged."""
+    monkeypatch.chdir(tmp_path)
     cfg, model = network()
-    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
-    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
-    (tmp_path / "config.yaml").write_text(cfg.dump())
-    video, output = painted(tmp_path / "a.mp4"), tmp_path / "out"
-    config = ("--config-file", tmp_path / "config.yaml")
-    common = (*config, "--output", output, "--input", video)
-    assert run_tool(monkeypatch, capsys, *common, "--query", 9, 100, 30)[0] == 0
-    assert sorted(path.name for path in output.iterdir()) == [
-        "a.png", "index.html",
-    ]  # fmt: skip
-    assert "2, 100.5, 30.5]" in (output / "index.html").read_text()
+    torch.save({"model": model.state_dict()}, "model.pth")
+    cfg.MODEL.WEIGHTS = "model.pth"
+    Path("config.yaml").write_text(cfg.dump())
+    write_video(Path("a.mp4"), "libx264", 30, rate=14, size=(WIDTH, HEIGHT))
+    write_video(Path("b.mp4"), "libx264", 10, rate=14)
+    Path("c.mp4").write_bytes(b"no video")
+    return ("--config-file", "config.yaml", "--output", "out", "--input", "a.mp4")
 
-    # Regions of a function of the file.
+
+def test_tool_draws_and_measures(line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_tool(monkeypatch, *line, "--query", 9, 100, 30) == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "index.html"]
+    assert "2, 100.5, 30.5]" in Path("out/index.html").read_text()
+
     regions = "test_video_attention:regions_of"
-    measured = (*common, "--statistics", "--regions", regions)
-    assert run_tool(monkeypatch, capsys, *measured)[0] == 0
-    (found,) = json.loads((output / "statistics.json").read_text())
+    assert run_tool(monkeypatch, *line, "--statistics", "--regions", regions) == 0
+    (found,) = json.loads(Path("out/statistics.json").read_text())
     assert found["regions"]["a"]["regions"] == 1
-    clip = read_clip(video, frames=FRAMES, stride=STRIDE, short_side=SEEN_HEIGHT)
-    (box,) = given_regions(regions_of(video), clip)
+    clip = read_clip("a.mp4", frames=FRAMES, stride=STRIDE, short_side=SEEN_HEIGHT)
+    (box,) = given_regions(regions_of(clip.file), clip)
     assert box.boxes.tolist() == [[1, 1, 2, 30, 40]]  # frame 6 of the video is 1 of the clip
 
-    damaged = tmp_path / "damaged.mp4"
-    damaged.write_bytes(b"no video")
-    later = painted(tmp_path / "b.mp4", count=10, width=60)
-    several = (*config, "--output", tmp_path / "several", "--input", video, later)
-    images = ("--config-file", ROOT / "configs/quickstart.yaml", "--input", damaged)
-    weights = ("--opts", "MODEL.WEIGHTS", tmp_path / "model.pth")
-    for arguments, said in (
-        ((*common, "--query", 29, 5, 5), "frame 29"),
-        ((*common, "--query", 9, 120, 5), "(120.5, 5.5)"),
-        ((*common, "--query", 5, 5), "--query"),
-        ((*common, "--start", 30), "a.mp4"),
-        ((*common, "--block", "res3"), "res3"),
-        ((*several, "--query", 12, 5, 5), "b.mp4"),
-        ((*images, "--output", output, "--start", 3, *weights), "--start"),
-        ((*common, "--arrows", -1), "--arrows"),
-        ((*config, "--output", output, "--input", damaged), "damaged.mp4"),
-    ):
-        status, last = run_tool(monkeypatch, capsys, *arguments)
-        assert status == 1
-        assert last.startswith("error: ")
-        assert said in last
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--query", 29, 5, 5), "frame 29"),
+        (("--query", 9, 120, 5), "(120.5, 5.5)"),
+        (("--query", 5, 5), "--query"),
+        (("--start", 30), "a.mp4"),
+        (("--block", "res3"), "res3"),
+        (("--input", "a.mp4", "b.mp4", "--query", 12, 5, 5), "b.mp4"),
+        (("--input", "c.mp4"), "c.mp4"),
+    ],
+)
+def test_tool_refuses(
+    line: tuple[str, ...], arguments: tuple, said: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    assert run_tool(monkeypatch, *line, *arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert said in last
 
 
 def regions_of(file: Path) -> list[dict[str, Any]]:

@@ -95,7 +95,6 @@ def test_prediction_equals_evaluation(
         (expected,) = predictor.model([predictor._map(record)])
     np.testing.assert_allclose(of_file.scores, expected["scores"], atol=1e-6)
     np.testing.assert_allclose(of_array.scores, of_file.scores, atol=0.02)
-    assert of_file.scores.sum() == pytest.approx(1, abs=1e-5)
     times = [(w.first_frame, w.last_frame, w.start, w.end) for w in of_file.windows]
     assert times == [
         (0, 7, 0, pytest.approx(0.32)),
@@ -217,8 +216,7 @@ def test_folder_continues_after_bad_videos(run: Callable[..., None], tmp_path: P
 
 def test_the_first_videos_of_a_dataset_are_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = {"some_set": [{"file_name": "a.mp4"}, {"file_name": "b.mp4"}]}
-    for module in (video_demo, inputs):
-        monkeypatch.setattr(module, "DatasetCatalog", catalog)
+    monkeypatch.setattr(inputs, "DatasetCatalog", catalog)
     monkeypatch.setattr(inputs, "check_datasets", lambda names: None)
     assert video_demo.list_videos("some_set:1", None) == ([Path("a.mp4")], [])
 

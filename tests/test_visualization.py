@@ -28,13 +28,12 @@ from nl_detectron.analysis.attention import (
     compute_attention,
     find_blocks,
 )
-from nl_detectron.analysis.statistics import AttentionStatistics, given_regions
 from nl_detectron.commands import attention as command
 from nl_detectron.engine import Predictor
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.utils.errors import UserError, run_script
 from nl_detectron.visualization import drawing
-from nl_detectron.visualization.drawing import explain, heat_map, palette
+from nl_detectron.visualization.drawing import explain, heat_map
 
 WIDTH, HEIGHT = 331, 247  # of the image
 SEEN_WIDTH, SEEN_HEIGHT = 201, 150  # resized; 224 x 160 when padded, 14 x 10 positions in res4
@@ -110,30 +109,23 @@ def brightness(x: torch.Tensor, stride: int, channels: int) -> torch.Tensor:
     return F.avg_pool2d(x.mean(1, keepdim=True), stride).expand(-1, channels, -1, -1)
 
 
-def see_brightness(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every feature of the model the image's brightness around its place."""
-    backbone = predictor.model.backbone
-    resnet = backbone.bottom_up
-    layers = [resnet.stem, *(b for stage in resnet.stages for b in stage)]
-    for layer in (layer for layer in layers if not isinstance(layer, NonLocalBlock)):
-
-        def forward(x, stride=layer.stride, channels=layer.out_channels):
-            return brightness(x, stride, channels)
-
-        monkeypatch.setattr(layer, "forward", forward, raising=False)
-    for level in ("2", "3", "4", "5"):
-        for part in ("fpn_lateral", "fpn_output"):
-            monkeypatch.setattr(
-                getattr(backbone, part + level), "forward", lambda x: brightness(x, 1, 8)
-            )
-    head = predictor.model.roi_heads.keypoint_head
-    monkeypatch.setattr(head.conv_fcn1, "forward", lambda x: x)
-    monkeypatch.setattr(head.conv_fcn_relu1, "forward", lambda x: x)
-    for block in find_blocks(predictor.model).values():
+def see_brightness(predictor: Predictor) -> None:
+    """Make the input of each block the image's brightness, and let the blocks look for it."""
+    backbone, head = predictor.model.backbone, predictor.model.roi_heads.keypoint_head
+    blocks = find_blocks(predictor.model)
+    for block in blocks.values():
         for parameter in block.parameters():
             torch.nn.init.zeros_(parameter)
         torch.nn.init.constant_(block.phi.weight, 1 / block.in_channels)
         torch.nn.init.constant_(block.theta.bias, 5.0)
+
+    def forward(image: torch.Tensor) -> dict[str, torch.Tensor]:
+        in_res4 = blocks[BACKBONE_BLOCK]
+        in_res4(brightness(image, STRIDE, in_res4.in_channels))
+        return {f"p{level}": brightness(image, 2**level, 8) for level in range(2, 6)}
+
+    backbone.forward = forward
+    head.conv_fcn1.forward = head.conv_fcn_relu1.forward = torch.nn.Identity().forward
 
 
 def detect(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]]) -> None:
@@ -186,7 +178,7 @@ def draw_attention(seen: ImageAttention, attention: Attention) -> np.ndarray:
 @pytest.mark.parametrize("subsample", WINDOWS)
 def test_peak_is_at_the_dot(folder: Path, monkeypatch: pytest.MonkeyPatch, subsample: int) -> None:
     predictor = make_predictor(folder, SUBSAMPLE=subsample)
-    see_brightness(predictor, monkeypatch)
+    see_brightness(predictor)
     detect(predictor, monkeypatch, [])
     for left, top, right, bottom in WINDOWS[subsample]:
         x = (left + right) / 2 * WIDTH / SEEN_WIDTH
@@ -207,7 +199,7 @@ def test_peak_is_at_the_dot(folder: Path, monkeypatch: pytest.MonkeyPatch, subsa
 
 def test_padding_is_not_drawn_but_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = make_predictor(folder, SUBSAMPLE=1)
-    see_brightness(predictor, monkeypatch)
+    see_brightness(predictor)
     detect(predictor, monkeypatch, [])
     # Padding is gray: brighter than a black image, so most attention is there.
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -221,7 +213,7 @@ def test_padding_is_not_drawn_but_counted(folder: Path, monkeypatch: pytest.Monk
 
 def test_peak_is_at_the_dot_in_the_region(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = make_predictor(folder, SUBSAMPLE=3)
-    see_brightness(predictor, monkeypatch)
+    see_brightness(predictor)
     x0, y0, x1, y1 = box = [40.3, 30.7, 201.2, 220.9]
     # The empty box is dropped by the detector after the head: regions keep their numbers.
     detect(predictor, monkeypatch, [[10.0, 10.0, 10.0, 30.0], box, [150.0, 5.0, 320.0, 190.0]])
@@ -269,29 +261,6 @@ def test_queries_are_detections_and_keypoints(
     assert [a.block for a in found] == [BACKBONE_BLOCK] * 2
 
 
-def test_signed_weights_have_a_symmetric_scale(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predictor = make_predictor(folder, PAIRWISE="dot_product")
-    detect(predictor, monkeypatch, [])
-    image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-    seen = compute_attention(predictor, image, points=[(50, 50)], blocks=[BACKBONE_BLOCK])
-    (attention,) = seen.attentions
-    assert attention.signed
-    weights = np.zeros_like(attention.weights)
-    nothing = replace(attention, weights=weights.copy())
-    weights[0, 1, 1], weights[0, 3, 3] = -2.0, 1.0
-    numbers = heat_map(replace(attention, weights=weights), height=HEIGHT, width=WIDTH)
-    # -2 and +1 on a scale of ±2; the centers of windows are not those of pixels.
-    assert int(numbers.min()) == pytest.approx(0, abs=3)
-    assert int(numbers.max()) == pytest.approx(191, abs=3)
-    assert set(heat_map(nothing, height=9, width=9).ravel()) <= {127, 128}
-    colors = palette(signed=True)
-    assert colors[127:129, 3].max() < 0.1  # zero is transparent
-    assert colors[0, 3] == colors[255, 3]
-    assert colors[0, 2] > 2 * colors[0, 0]  # less than zero is blue
-
-
 def test_a_block_outside_of_a_stage_is_refused(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,52 +277,40 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 @pytest.fixture
-def files(folder: Path, predictor: Predictor, tmp_path: Path) -> tuple[Path, Path]:
-    """A good image and a damaged one; `folder` has the config."""
+def line(
+    folder: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[object, ...]:
+    """The command line for ``dot.png`` and ``out``; ``damaged.jpg`` is no image."""
+    monkeypatch.chdir(tmp_path)
     (folder / "config.yaml").write_text(predictor.cfg.dump())
-    image, damaged = tmp_path / "dot.png", tmp_path / "damaged.jpg"
-    cv2.imwrite(str(image), image_with_dot(100, 100, 20))
-    damaged.write_bytes(b"no image")
-    return image, damaged
+    cv2.imwrite("dot.png", image_with_dot(100, 100, 20))
+    Path("damaged.jpg").write_bytes(b"no image")
+    return ("--config-file", folder / "config.yaml", "--output", "out", "--input", "dot.png")
 
 
-def test_tool_draws_readable_images(
-    folder: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    output = files[0].parent / "drawn"
-    line = ("--config-file", folder / "config.yaml", "--output", output, "--input", *files)
+def test_tool_draws_readable_images(line: tuple, monkeypatch, capsys) -> None:
     query = ("--query", 100, 100, "--query", 0, 246, "--block", BACKBONE_BLOCK)
-    assert run_tool(monkeypatch, *line, *query) == 1  # of the damaged one
+    assert run_tool(monkeypatch, *line, "damaged.jpg", *query) == 1
     assert "damaged.jpg" in capsys.readouterr().err.splitlines()[-1]
-    assert cv2.imread(str(output / "dot.png")) is not None
-    assert "0, 0.5, 246.5]" in (output / "index.html").read_text()
+    assert cv2.imread("out/dot.png") is not None
+    assert "0, 0.5, 246.5]" in Path("out/index.html").read_text()
 
 
-def test_tool_measures(
-    folder: Path, predictor: Predictor, files: tuple[Path, Path], monkeypatch, capsys
-) -> None:
-    output, regions = (
-        files[0].parent / "measured",
-        [{"label": "dot", "boxes": [[80, 80, 120, 120]]}],
-    )
-    (files[0].parent / "regions.json").write_text(json.dumps({"dot.png": regions}))
-    line = ("--config-file", folder / "config.yaml", "--output", output, "--input", *files)
-    line += ("--statistics", "--samples", 1)
-    given = ("--regions", files[0].parent / "regions.json", "--block", BACKBONE_BLOCK)
+def test_tool_measures(line: tuple, monkeypatch, capsys) -> None:
+    regions = {"dot.png": [{"label": "dot", "boxes": [[80, 80, 120, 120]]}]}
+    Path("regions.json").write_text(json.dumps(regions))
+    line += ("damaged.jpg", "--samples", 1, "--statistics")
+    given = ("--regions", "regions.json", "--block", BACKBONE_BLOCK)
     assert run_tool(monkeypatch, *line, *given) == 0
     assert BACKBONE_BLOCK in capsys.readouterr().out
-    (found,) = json.loads((output / "statistics.json").read_text())
-    with (output / "statistics.csv").open() as file:
+    (found,) = json.loads(Path("out/statistics.json").read_text())
+    with open("out/statistics.csv") as file:
         (row,) = csv.DictReader(file)
-    statistics = AttentionStatistics()
-    seen = compute_attention(predictor, cv2.imread(str(files[0])), blocks=[BACKBONE_BLOCK])
-    statistics.add(seen.blocks, given_regions(regions))
-    expected = statistics.blocks[BACKBONE_BLOCK].figures()
-    assert {name: found[name] for name in expected} == pytest.approx(expected)
-    assert float(row["own"]) == pytest.approx(expected["own"])
-    assert (output / f"{BACKBONE_BLOCK}.pdf").read_bytes().startswith(b"%PDF")
+    assert found["regions"]["dot"]["regions"] == found["samples"] == 1
+    assert float(row["own"]) == pytest.approx(found["own"])
+    assert Path(f"out/{BACKBONE_BLOCK}.pdf").read_bytes().startswith(b"%PDF")
     assert run_tool(monkeypatch, *line) == 0
-    blocks = json.loads((output / "statistics.json").read_text())
+    blocks = json.loads(Path("out/statistics.json").read_text())
     assert {"own", "rest"} <= blocks[0].keys()  # the detections are regions
 
 
@@ -367,18 +324,13 @@ EVERY_CONVS = "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS"
         (("--input", "none.jpg"), "none.jpg"),
         (("--output", "."), "dot.png"),
         (("--query", 331, 0), "(331.5, 0.5)"),
-        (("--start", 3), "--start"),
         (("--block", "res4"), "res4"),
         (("--opts", AFTER_BLOCKS, "[[],[],[],[]]", EVERY_CONVS, 0), AFTER_BLOCKS),
         (("--statistics", "--regions", "none.json"), "none.json"),
         (("--statistics", "--regions", "json:none"), "json:none"),
     ],
 )
-def test_tool_refuses(
-    arguments: tuple, message: str, folder: Path, files: tuple[Path, Path], monkeypatch, capsys
-) -> None:
-    monkeypatch.chdir(files[0].parent)
-    line = ("--config-file", folder / "config.yaml", "--output", "drawn", "--input", "dot.png")
+def test_tool_refuses(line: tuple, arguments: tuple, message: str, monkeypatch, capsys) -> None:
     assert run_tool(monkeypatch, *line, *arguments) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")

@@ -30,7 +30,7 @@ from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, list_images, report_bad
 from ..engine.predictor import Predictor, complete_config, load_model
 from ..model_zoo.tables import as_csv
-from ..utils.arguments import add_confidence_threshold, positive, script_parser
+from ..utils.arguments import add_confidence_threshold, add_opts, positive, script_parser
 from ..utils.errors import DataError, UserError
 from ..utils.file_io import make_folder, output_files, write_json, write_text
 from ..visualization import (
@@ -131,6 +131,7 @@ examples:
         metavar="WHAT",
         help="a JSON file, or MODULE:FUNCTION (default: the detections)",
     )
+    add_opts(parser)
     return parser.parse_args()
 
 
@@ -157,13 +158,12 @@ def compute_all(
     source: "_Images | _Videos", files: list[Path], bad: list[Path]
 ) -> Iterator[tuple[Path, Any]]:
     """Yield each file with its attention under a progress bar; add unreadable files to `bad`."""
-    progress = tqdm(files, unit=source.kind)
-    for file in progress:
+    for file in tqdm(files, unit=source.kind):
         try:
             seen = source.compute(file)
         except DataError as error:
             bad.append(file)
-            progress.write(f"skipped {error}", file=sys.stderr)
+            tqdm.write(f"skipped {error}", file=sys.stderr)
             continue
         yield file, seen
 
@@ -234,8 +234,6 @@ class _Images:
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
         self.args = args
-        if args.start is not None:
-            raise UserError(f"--start is for videos, got {args.start} with images; remove it")
         self.predictor = Predictor(
             cfg, confidence_threshold=args.confidence_threshold, classes=args.class_names
         )
@@ -267,16 +265,21 @@ class _Videos:
     kind = "video"
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
-        self.args, self.short_side = args, cfg.INPUT.MIN_SIZE_TEST
+        self.args, self.cfg = args, cfg
         self.model, self.metadata = load_model(cfg, args.class_names)
         self.blocks = find_blocks(self.model, args.block)
-        self.clip_keys = {"frames": cfg.INPUT.CLIP.FRAMES, "stride": cfg.INPUT.CLIP.STRIDE}
 
     def compute(self, file: Path) -> ClipAttention:
-        start = self.args.start
-        clip = read_clip(file, **self.clip_keys, short_side=self.short_side, start=start)
-        names = self.metadata.thing_classes
-        return compute_clip_attention(self.model, clip, blocks=self.args.block, class_names=names)
+        clip = read_clip(
+            file,
+            frames=self.cfg.INPUT.CLIP.FRAMES,
+            stride=self.cfg.INPUT.CLIP.STRIDE,
+            short_side=self.cfg.INPUT.MIN_SIZE_TEST,
+            start=self.args.start,
+        )
+        return compute_clip_attention(
+            self.model, clip, blocks=self.args.block, class_names=self.metadata.thing_classes
+        )
 
     def draw(self, file: Path, seen: ClipAttention, target: Path, page: Page) -> None:
         queries = [seen.clip.query(frame, x + 0.5, y + 0.5) for frame, x, y in self.args.query]

@@ -20,7 +20,7 @@ from ..config import is_video
 from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, ImageId, list_images, number_images, report_bad
 from ..engine.predictor import Predictor, complete_config, to_coco_results
-from ..utils.arguments import add_confidence_threshold, positive, script_parser
+from ..utils.arguments import add_confidence_threshold, add_opts, positive, script_parser
 from ..utils.errors import UserError
 from ..utils.file_io import check_overwriting, output_files, write_json
 from ..visualization import draw_instances
@@ -85,6 +85,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FRAMES",
         help="frames between the starts of windows; default: half a window",
     )
+    add_opts(parser)
     return parser.parse_args()
 
 

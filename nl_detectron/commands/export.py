@@ -12,7 +12,7 @@ from torch import nn
 from .. import export
 from ..data.catalog import categories_of
 from ..engine.predictor import complete_config, load_model
-from ..utils.arguments import script_parser
+from ..utils.arguments import add_opts, script_parser
 from ..utils.file_io import check_overwriting, make_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ examples:
         help="images for the check of the detector (default: three of the embedded dataset), or "
         "videos for the check of the classifier (default: random pixels)",
     )
+    add_opts(parser)
     arguments = parser.parse_args()
     if arguments.format == export.WEIGHTS_FORMAT and arguments.part:
         parser.error("safetensors hold the weights of the whole model: remove --part")

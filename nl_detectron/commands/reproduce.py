@@ -412,8 +412,6 @@ def minus(a: Figures | None, b: Figures | None) -> Figures | None:
 def main() -> int:
     """Run the command line of this process and return the exit status."""
     args = argument_parser().parse_args()
-    if args.table is None and args.accumulate:
-        raise UserError("--accumulate needs --table")
     entries = select(args)
     if args.table:
         runs = [plan_training(entry, args) for entry in with_starts(entries)]

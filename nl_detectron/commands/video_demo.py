@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.utils.video_visualizer import VideoVisualizer
 from tqdm import tqdm
 
@@ -47,16 +46,12 @@ def list_videos(given: str | None, output: str | None) -> tuple[list[Path], list
         UserError: there are none, or a file cannot be written.
     """
     path = Path(given or CAMERA)
-    if given is None:
-        videos = [path]
-    elif given.partition(":")[0] in DatasetCatalog:
-        videos = list(list_images([given]))
-    elif not path.exists():
-        raise UserError(f"--video-input {path}: no such file, folder or dataset")
-    else:
-        inside = sorted(path.iterdir()) if path.is_dir() else []
+    if path.is_dir():
         # Without videos, it is a folder of a video's frames.
+        inside = sorted(path.iterdir())
         videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES] or [path]
+    else:
+        videos = list(list_images([given])) if given else [CAMERA]
     return videos, output_files(videos, output, ".mp4", endings=CODECS)
 
 

@@ -4,7 +4,7 @@ import argparse
 
 from tabulate import tabulate
 
-from ..model_zoo import ENTRIES, Entry
+from ..model_zoo import ENTRIES
 from ..model_zoo.tables import NOT_RUN, SOURCES, written
 from ..utils.arguments import add_traceback
 from ..utils.errors import UserError, nearest
@@ -38,13 +38,7 @@ def main() -> None:
     if not found:
         guess = nearest(args.filter[-1], [entry.config for entry in ENTRIES])
         raise UserError(f"no config has '{' '.join(args.filter)}' in its name.{guess}")
-    rows = [row for entry in found for row in rows_of(entry)]
-    print(tabulate(rows, headers="keys", disable_numparse=True))
-
-
-def rows_of(entry: Entry) -> list[dict[str, str]]:
-    """Return a row of the table for each metric of a config."""
-    return [
+    rows = [
         {
             "config": entry.config,
             "blocks": entry.blocks or "none",
@@ -57,5 +51,7 @@ def rows_of(entry: Entry) -> list[dict[str, str]]:
                 for source, title in SOURCES.items()
             },
         }
+        for entry in found
         for metric in entry.metrics
     ]
+    print(tabulate(rows, headers="keys", disable_numparse=True))

@@ -39,7 +39,7 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
             names = [item] if os.path.exists(item) else sorted(glob.glob(os.path.expanduser(item)))
             found = dict.fromkeys(map(Path, names))
         if not found:
-            raise UserError(f"--input {item}: expected an image file or a folder of them, got none")
+            raise UserError(f"{item}: expected a file, a folder or a dataset, got none")
         for file, number in found.items():
             files[file] = files.get(file) if number is None else number
     return files

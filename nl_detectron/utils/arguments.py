@@ -6,7 +6,7 @@ import argparse
 def script_parser(description: str | None, epilog: str) -> argparse.ArgumentParser:
     """Return a parser with the arguments of all scripts that run a model.
 
-    They are ``--config-file``, ``--class-names``, ``--traceback`` and ``--opts``.
+    They are ``--config-file``, ``--class-names`` and ``--traceback``. `add_opts` comes last.
     """
     parser = argparse.ArgumentParser(
         description=description,
@@ -21,7 +21,6 @@ def script_parser(description: str | None, epilog: str) -> argparse.ArgumentPars
         "numbers, or a COCO file; default: those in the checkpoint, or of a dataset of the config",
     )
     add_traceback(parser)
-    add_opts(parser)
     return parser
 
 

@@ -100,7 +100,7 @@ class VideoStream:
 
 
 class Camera:
-    """Frames of the first camera, without end.
+    """Frames of the first camera, as long as it gives any.
 
     Raises:
         VideoError: there is no camera.
