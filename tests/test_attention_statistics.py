@@ -198,11 +198,6 @@ def test_shares_of_regions() -> None:
     assert [row[name] for name in columns] == pytest.approx(np.mean(every, 0))
 
 
-def test_zero_row_gives_uniform_shares() -> None:
-    weights = torch.tensor([[0.0, 0.0], [-3.0, 1.0]])
-    np.testing.assert_allclose(attention_rows.shares(weights), [[0.5, 0.5], [0.75, 0.25]])
-
-
 def test_samples_of_different_sizes_are_not_compared() -> None:
     block, statistics = make_block(), BlockStatistics("b", "embedded_gaussian")
     statistics.add(seen_by(block, torch.randn(6, 4, 7).double()))
