@@ -206,6 +206,7 @@ def test_the_script_checks_a_config(check_tool: Tool, tmp_path: Path) -> None:
     [
         (["nowhere.json", "images"], "nowhere.json"),
         ([__file__], "--no-images"),
+        ([__file__, "no/folder"], "no/folder"),
     ],
 )
 def test_invalid_arguments_give_one_line_error(

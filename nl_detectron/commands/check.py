@@ -126,6 +126,8 @@ def check_dataset(args: argparse.Namespace, options: dict[str, Any]) -> Report:
             f"expected IMAGE_DIR after '{name}', got nothing; add the folder of its images, or "
             "--no-images to check only the annotations"
         )
+    if args.images and not args.images.is_dir():
+        raise UserError(f"IMAGE_DIR must be the folder of the images, got '{args.images}'")
     if name.endswith((".txt", ".csv")):
         root = args.images or Path(name).parent
         return check_videos(VideoSet.of_list(Path(name), root), **options)

@@ -58,8 +58,11 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple["av.container.InputCo
 
 def _explained(reason: str, log: Log) -> VideoError:
     """Return an error with FFmpeg's last message, in one line."""
-    last = [f" ({name}: {text.strip()})" for _, name, text in log[-1:]]
-    return VideoError(one_line("".join([reason, *last])))
+    for _, name, text in log[-1:]:
+        if "Format not on whitelist" in text:
+            return VideoError(f"it is not a video of a supported format (FFmpeg: {name})")
+        reason += f" ({name}: {text})"
+    return VideoError(one_line(reason))
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
