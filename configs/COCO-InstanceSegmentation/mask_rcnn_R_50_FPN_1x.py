@@ -1,7 +1,6 @@
-from ..common.coco_schedule import lr_multiplier_1x as lr_multiplier
-from ..common.data.coco import dataloader
-from ..common.models.mask_rcnn_fpn import model
-from ..common.optim import SGD as optimizer
-from ..common.train import train
+from ..common.detectron2_zoo import load
 
-train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+# Base-RCNN-FPN.yaml says why this schedule, and which stages are frozen.
+dataloader, lr_multiplier, model, optimizer, train = load(
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
+)

@@ -9,7 +9,8 @@ from importlib.resources import files
 from detectron2.config import LazyConfig
 
 
-def load(path, key):
-    """Return object `key` of the file `path` below Detectron2's ``configs/common``."""
-    common = files("detectron2").joinpath("model_zoo", "configs", "common")
-    return LazyConfig.load(str(common.joinpath(*path.split("/"))), key)
+def load(config):
+    """Return the five parts of the file `config` below Detectron2's ``configs``."""
+    path = files("detectron2").joinpath("model_zoo", "configs", *config.split("/"))
+    parts = ("dataloader", "lr_multiplier", "model", "optimizer", "train")
+    return LazyConfig.load(str(path), parts)

@@ -1,3 +1,0 @@
-from ..detectron2_zoo import load
-
-dataloader = load("data/coco.py", "dataloader")

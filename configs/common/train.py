@@ -1,3 +1,0 @@
-from .detectron2_zoo import load
-
-train = load("train.py", "train")
