@@ -5,14 +5,11 @@ An existing detectron2 of any build is kept. Otherwise this installs the pure-Py
 Detectron2 0.6 inside the PyPI wheel LabGym 3.1.2 under its own name. It then verifies either one.
 """
 
-import importlib.metadata
 import importlib.util
-import logging
 import subprocess
 import sys
 import tempfile
 import tomllib
-import warnings
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -50,16 +47,10 @@ Tag: py3-none-any
 
 
 def find_detectron2() -> str | None:
-    """Return a description of this environment's detectron2, or None without one."""
+    """Return the file of this environment's detectron2, or None without one."""
     importlib.invalidate_caches()
     spec = importlib.util.find_spec("detectron2")
-    if spec is None or spec.origin is None:  # a mere folder of that name has no origin
-        return None
-    try:
-        version = importlib.metadata.version("detectron2")
-    except importlib.metadata.PackageNotFoundError:
-        version = "(without metadata)"
-    return f"detectron2 {version} in {Path(spec.origin).parent}"
+    return spec and spec.origin  # a mere folder of that name has no origin
 
 
 def pip(*arguments: str | Path) -> None:
@@ -69,19 +60,20 @@ def pip(*arguments: str | Path) -> None:
         sys.exit(f"error: pip {arguments[0]} failed, see above; run the same command again")
 
 
-def install(folder: Path, sha256: str = SHA256) -> None:
+def install(folder: Path) -> None:
     """Fetch the wheel that carries Detectron2 into `folder`, and install that part of it."""
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{SOURCE} --hash=sha256:{sha256}\n", encoding="utf-8")
+    requirements.write_text(f"{SOURCE} --hash=sha256:{SHA256}\n", encoding="utf-8")
     # The wheel's own requirements (Python < 3.11, TensorFlow, ...) are LabGym's, not Detectron2's.
-    options = ["--no-deps", "--ignore-requires-python", "--require-hashes", "--only-binary=:all:"]
-    pip("download", *options, "--dest", folder, "-r", requirements)
+    pip("download", "--no-deps", "--ignore-requires-python", "--dest", folder, "-r", requirements)
     (source,) = folder.glob("*.whl")
     wheel = folder / f"detectron2-{VERSION}-py3-none-any.whl"
     write_wheel(source, wheel)
     # Overwrite the rest of an interrupted installation.
-    options = ["--no-deps", "--no-index", "--ignore-installed", "--find-links", folder]
-    pip("install", *options, f"detectron2=={VERSION}")
+    pip(
+        *("install", "--no-deps", "--no-index", "--ignore-installed"),
+        *("--find-links", folder, f"detectron2=={VERSION}"),
+    )
 
 
 def write_wheel(source: Path, target: Path) -> None:
@@ -104,22 +96,18 @@ def write_wheel(source: Path, target: Path) -> None:
 
 def verify() -> None:
     """Run the quickstart's R-CNN, with all three heads, on the CPU."""
-    sys.path.insert(0, str(ROOT))
-    warnings.simplefilter("ignore")  # Detectron2 0.6 is older than the deprecations in torch
-    logging.disable(logging.WARNING)
     try:
         import torch
 
         from nl_detectron import model_zoo
+        from nl_detectron.utils.third_party_warnings import hide_third_party_warnings
 
+        hide_third_party_warnings()
         model = model_zoo.get("quickstart.yaml", device="cpu").eval()
         with torch.no_grad():
             model([{"image": torch.zeros(3, 64, 64, dtype=torch.uint8)}])
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        sys.exit(
-            f"error: {find_detectron2()} does not work ({reason}); uninstall it and start again"
-        )
+        sys.exit(f"error: {find_detectron2()} does not work ({error!r}); uninstall it, start again")
 
 
 def main() -> None:

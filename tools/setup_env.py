@@ -2,10 +2,9 @@
 """Make .venv with everything that this repository needs: the code behind `make setup`.
 
 uv installs the packages if it is available, otherwise pip does. An interrupted run continues from
-that point, and a stamp makes a run after a finished one immediate.
+that point. The stamp tells make that everything is done.
 """
 
-import hashlib
 import os
 import shlex
 import shutil
@@ -16,14 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-STAMP = VENV / "setup.stamp"
 EXTRAS = "detectron2,docs,export,lint,test,video"
-INPUTS = (
-    "pyproject.toml",
-    "constraints.txt",
-    "tools/provision_detectron2.py",
-    "tools/setup_env.py",
-)
 # Relative, because pip splits these at spaces; it runs in ROOT.
 CONSTRAINTS = {
     f"{tool}_{name}": "constraints.txt"
@@ -32,20 +24,14 @@ CONSTRAINTS = {
 }
 
 
-def fingerprint() -> str:
-    """Return a digest of everything that the environment depends on."""
-    digest = hashlib.sha256(str(ROOT).encode())  # an editable install knows its folder
-    for name in INPUTS:
-        digest.update((ROOT / name).read_bytes())
-    return digest.hexdigest()
-
-
 def run(*command: str | Path) -> None:
     """Run a command that prints to the terminal; end in one line if it fails."""
     status = subprocess.run(command, env={**os.environ, **CONSTRAINTS}, check=False).returncode
     if status:
-        line = shlex.join(map(str, command))
-        sys.exit(f"error: '{line}' failed, see above; run 'make setup' again to continue")
+        sys.exit(
+            f"error: '{shlex.join(map(str, command))}' failed, see above; "
+            "run 'make setup' again to continue"
+        )
 
 
 def works(code: str) -> bool:
@@ -56,10 +42,10 @@ def works(code: str) -> bool:
 def make_venv(uv: str | None) -> None:
     """Make .venv, or complete an existing one, which is never deleted."""
     if os.path.lexists(PYTHON):
+        if not (PYTHON.exists() and works("")):
+            sys.exit(f"error: {PYTHON} does not run: remove {VENV} and run 'make setup' again")
         if works("import pip"):
             return
-        if not works(""):
-            sys.exit(f"error: {PYTHON} does not run: remove {VENV} and run 'make setup' again")
     if uv:  # with pip, which takes Detectron2's wheel
         run(uv, "venv", "--seed", "--allow-existing", "--python", sys.executable, VENV)
     else:
@@ -80,10 +66,6 @@ def install_packages(uv: str | None) -> None:
 
 def main() -> None:
     os.chdir(ROOT)
-    if PYTHON.exists() and STAMP.is_file() and STAMP.read_text(encoding="utf-8") == fingerprint():
-        print("setup: everything is in .venv already")
-        return
-    STAMP.unlink(missing_ok=True)
     uv = shutil.which("uv")
     print(f"[1/3] {VENV}, Python {sys.version.split()[0]}", flush=True)
     make_venv(uv)
@@ -91,14 +73,9 @@ def main() -> None:
     install_packages(uv)
     print("[3/3] Detectron2: an existing one, or the copy in the PyPI wheel LabGym", flush=True)
     run(PYTHON, ROOT / "tools" / "provision_detectron2.py")
-    STAMP.write_text(fingerprint(), encoding="utf-8")
+    (VENV / "setup.stamp").touch()
     print("setup: done")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except OSError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("error: interrupted; run 'make setup' again to continue")
+    main()
