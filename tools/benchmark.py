@@ -11,9 +11,10 @@ import argparse
 import datetime
 import os
 import platform
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -40,41 +41,34 @@ def machine(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
+    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    name = found[1] if found else platform.machine()
     return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def report(sections: Sequence[str], quick: bool) -> Iterator[str]:
+def report(args: argparse.Namespace) -> Iterator[str]:
     """Yield the parts of the report, as Markdown, as they are measured."""
     command = shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]])
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     yield (
         "# Benchmarks\n\n"
-        f"{datetime.date.today()}, torch {torch.__version__}, Python {platform.python_version()}, "
-        f"load of the machine at the start {load}. Command: `{command}`\n\n{METHOD}"
+        f"{datetime.date.today()}, torch {torch.__version__}, Python {platform.python_version()}. "
+        f"Command: `{command}`\n\n{METHOD}"
     )
+    rounds = 1 if args.quick else 7
     runs = [("cpu", torch.float32)]
     if torch.cuda.is_available():
         runs += [("cuda", torch.float32), ("cuda", torch.bfloat16)]
     for device, dtype in runs:
         yield f"## {device.upper()}, {str(dtype).removeprefix('torch.')}: {machine(device)}"
-        for section in sections:
-            yield from tables(section, quick, device, dtype)
+        if "models" in args.sections:
+            yield models.model_table(rounds, device, dtype)
+        if "block" in args.sections:
+            yield block.block_table(rounds, device, dtype)
+            yield ways.ways_table(rounds, device, dtype)
+        if "loading" in args.sections and device == "cpu":
+            yield loading.loading_table(args.quick)
     if len(runs) == 1:
         yield "## CUDA\n\nNot measured: this machine has no CUDA device."
-
-
-def tables(section: str, quick: bool, device: str, dtype: torch.dtype) -> Iterator[str]:
-    if section == "models":
-        yield models.model_table(1 if quick else models.ROUNDS, device, dtype)
-    elif section == "loading" and device == "cpu":
-        yield from loading.report(quick)
-    elif section == "block":
-        rounds = 1 if quick else block.ROUNDS
-        yield block.block_table(rounds, device, dtype)
-        yield ways.ways_table(rounds, device, dtype)
 
 
 def main() -> None:
@@ -85,10 +79,9 @@ def main() -> None:
         "--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="all by default"
     )
     parser.add_argument("--quick", action="store_true", help="one round")
-    args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for part in report(args.sections, args.quick):
+    for part in report(parser.parse_args()):
         print(part, end="\n\n", flush=True)
 
 

@@ -15,7 +15,6 @@ from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 
 from .measure import alternate, ratio, seconds
 
-ROUNDS = 7
 LONG_ROUNDS = 3  # of the usual concatenation, which takes 30 times as long as ours
 SHORTEST = 0.05  # seconds; a shorter run is repeated to fill them
 MAX_PAIRS = 2**29  # elements of the usual concatenation's (N, 2D, P, M) tensor, 2 GB in float32

@@ -52,27 +52,21 @@ def peak(run: Callable[[], object], device: str) -> int | None:
     without being counted.
     """
     gc.collect()
-    before = start_peak(device)
-    if before is None:
-        return None
-    kept = run()
-    found = torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM")
-    del kept
-    return found - before
-
-
-def start_peak(device: str) -> int | None:
-    """Reset the high-water mark; return the bytes in use now, None if they are unknown."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    if not Path("/proc/self/clear_refs").exists():
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    clear_refs = Path("/proc/self/clear_refs")
+    if not clear_refs.exists():
         return None
     libc = ctypes.CDLL(None)
     libc.mallopt(-3, 65536)  # M_MMAP_THRESHOLD: give memory back as soon as it is freed
     libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return resident("VmRSS")
+    clear_refs.write_text("5")  # reset the high-water mark
+    before = resident("VmRSS")
+    run()
+    return resident("VmHWM") - before
 
 
 def resident(field: str) -> int:

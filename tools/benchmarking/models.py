@@ -11,14 +11,12 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from nl_detectron import model_zoo
 
 from .measure import alternate, in_own_process, peak, ratio, seconds
-
-ROUNDS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +48,6 @@ def build_random(config: str, device: str) -> nn.Module:
     return build_model(cfg)
 
 
-class _Layers(nn.Module):
-    """A keypoint head up to its heatmaps, without the losses."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head.layers(x)
-
-
 def image_batch(device: str) -> list[dict]:
     """Return an image of 800 x 1333 pixels with five objects, in a data loader's form."""
     random = torch.Generator().manual_seed(0)
@@ -87,7 +74,7 @@ TWINS = (
             name=f"keypoint head, {regions} regions, 4 blocks",
             with_blocks=KEYPOINT_RCNN.format("NL_head_"),
             without=KEYPOINT_RCNN.format(""),
-            part=lambda model: _Layers(model.roi_heads.keypoint_head),
+            part=lambda model: nn.Sequential(*model.roi_heads.keypoint_head),  # without losses
             inputs=lambda device, n=regions: torch.rand(
                 n, 256, 14, 14, device=device, requires_grad=True
             ),
@@ -130,21 +117,12 @@ def run_model(model: nn.Module, inputs: Any, training: bool, dtype: torch.dtype)
     model.zero_grad()
 
 
-def time_twins(
-    twins: Twins, training: bool, rounds: int, device: str, dtype: torch.dtype
-) -> dict[str, list[float]]:
-    """Measure seconds of both, in turn."""
-    inputs = twins.inputs(device)
-    models = {"with": twins.build(True, device), "without": twins.build(False, device)}
-    return alternate(
-        {
-            name: lambda model=model: seconds(
-                lambda: run_model(model, inputs, training, dtype), device
-            )
-            for name, model in models.items()
-        },
-        rounds,
-    )
+def time_model(
+    twins: Twins, blocks: bool, training: bool, device: str, dtype: torch.dtype
+) -> Callable[[], float]:
+    """Return a function that measures the seconds of one run of a model."""
+    inputs, model = twins.inputs(device), twins.build(blocks, device)
+    return lambda: seconds(lambda: run_model(model, inputs, training, dtype), device)
 
 
 def model_memory(
@@ -161,16 +139,20 @@ def model_table(rounds: int, device: str, dtype: torch.dtype) -> str:
     rows = []
     for number, twins in enumerate(tqdm(TWINS, desc=f"models, {device} {dtype}", file=sys.stderr)):
         for training in (False, True):
-            times = time_twins(twins, training, rounds, device, dtype)
+            steps = {
+                "without": time_model(twins, False, training, device, dtype),
+                "with": time_model(twins, True, training, device, dtype),
+            }
+            times = alternate(steps, rounds)
             more = ratio(times, "with", "without")
             peaks = [
                 in_own_process(model_memory, number, blocks, training, device, dtype)
                 for blocks in (False, True)
             ]
             memory = ["not measured" if p is None else f"{p / 1e6:.0f}" for p in peaks]
-            seconds = [f"{statistics.median(times[n]):.3f}" for n in ("without", "with")]
             rows.append([
-                twins.name, "training step" if training else "inference", *seconds,
+                twins.name, "training step" if training else "inference",
+                *(f"{statistics.median(found):.3f}" for found in times.values()),
                 f"{100 * (more - 1):+.1f} %", *memory,
             ])  # fmt: skip
     return "### Whole models, with and without blocks\n\n" + tabulate(

@@ -1,7 +1,5 @@
 """Each fast path of the block against the block without it."""
 
-from collections.abc import Callable
-from functools import partial
 from unittest import mock
 
 import torch
@@ -30,39 +28,34 @@ def torch_pooling(x: Tensor, stride: tuple[int, ...]) -> Tensor:
 HEAD, VIDEO = "keypoint head, 100 regions", "video res4, 8 clips of 4x14x14"
 CLIP = "video res4, 16x14x14"
 RES4, RES4_ALL = "res4 at 800x1344, subsampled", "res4 at 800x1344, not subsampled"
+SOFTMAX = "embedded_gaussian"
 # The path, the place and the form; owner, name and replacement that remove the path.
-WAYS: list[tuple[str, str, str, tuple[object, str, object]]] = [
-    (way, place, form, (owner, name, new))
-    for way, places, form, owner, name, new in (
-        ("W_theta and W_z at the keys", (HEAD, VIDEO), "embedded_gaussian",
-         NonLocalBlock, "_acts_on_keys", no),
-        ("products in place of fused attention", (CLIP,), "gaussian",
-         nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", 0),
-        ("products in place of fused attention", (RES4,), "embedded_gaussian",
-         nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", 0),
-        ("theta (phi^T g)", (RES4_ALL,), "dot_product", nonlocal_ops, "dot_product", multiply_out),
-        ("prefix sums", (RES4_ALL,), "concatenation", pair_sum, "multiplies_out", lambda *_: True),
-        ("w_f within W_theta and W_phi", (RES4, HEAD), "concatenation",
-         nonlocal_block, "_is_plain_conv", no),
-        ("pooling by slices", (HEAD,), "embedded_gaussian",
-         nonlocal_block, "_max_pool", torch_pooling),
-        ("norm within W_z", (HEAD, RES4), "embedded_gaussian",
-         nonlocal_block, "_is_plain_norm", no),
-    )
-    for place in places
+WAYS = [
+    ("W_theta and W_z at the keys", HEAD, SOFTMAX, (NonLocalBlock, "_acts_on_keys", no)),
+    ("W_theta and W_z at the keys", VIDEO, SOFTMAX, (NonLocalBlock, "_acts_on_keys", no)),
+    ("products in place of fused attention", CLIP, "gaussian",
+     (nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", 0)),
+    ("products in place of fused attention", RES4, SOFTMAX,
+     (nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", 0)),
+    ("theta (phi^T g)", RES4_ALL, "dot_product", (nonlocal_ops, "dot_product", multiply_out)),
+    ("prefix sums", RES4_ALL, "concatenation", (pair_sum, "multiplies_out", lambda *_: True)),
+    ("w_f within W_theta and W_phi", RES4, "concatenation", (nonlocal_block, "_is_plain_conv", no)),
+    ("w_f within W_theta and W_phi", HEAD, "concatenation", (nonlocal_block, "_is_plain_conv", no)),
+    ("pooling by slices", HEAD, SOFTMAX, (nonlocal_block, "_max_pool", torch_pooling)),
+    ("norm within W_z", HEAD, SOFTMAX, (nonlocal_block, "_is_plain_norm", no)),
+    ("norm within W_z", RES4, SOFTMAX, (nonlocal_block, "_is_plain_norm", no)),
 ]  # fmt: skip
 
 
 class Without(torch.nn.Module):
-    """`block` with `name` of `owner` replaced by `new`."""
+    """`block` with a path removed by `replaced`: owner, name and new value."""
 
-    def __init__(self, block: NonLocalBlock, owner: object, name: str, new: object) -> None:
+    def __init__(self, block: NonLocalBlock, replaced: tuple[object, str, object]) -> None:
         super().__init__()
-        self.block = block
-        self.replace: Callable = partial(mock.patch.object, owner, name, new)
+        self.block, self.replaced = block, replaced
 
     def forward(self, x: Tensor) -> Tensor:
-        with self.replace():
+        with mock.patch.object(*self.replaced):
             return self.block(x)
 
 
@@ -72,7 +65,7 @@ def ways_table(rounds: int, device: str, dtype: torch.dtype) -> str:
     for way, place, form, replaced in WAYS:
         shape, subsample = PLACES[place]
         block = make_block(form, shape, subsample).to(device=device, dtype=dtype)
-        modules = {"with": block, "without": Without(block, *replaced)}
+        modules = {"with": block, "without": Without(block, replaced)}
         measured = [
             compare(modules, shape, training, rounds, device, dtype) for training in (False, True)
         ]
