@@ -10,11 +10,10 @@ import pytest
 import setuptools  # noqa: F401  (before anything imports distutils, which it then refuses to replace)
 import tiny_run
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-import nl_detectron
 from nl_detectron.commands import check
 from nl_detectron.config import load_config
 
@@ -35,28 +34,18 @@ def own_catalogs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fpn_cfg() -> CfgNode:
     """A small keypoint R-CNN with stock backbone and head: ResNet-18, FPN, frozen norms."""
-    cfg = get_cfg()
-    nl_detectron.add_nonlocal_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 16
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
-    cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
-    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
-    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
-    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16
-    cfg.MODEL.KEYPOINT_ON = True
-    cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = [16] * 8
-    cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE = 0
-    return cfg
+    return load_config(
+        "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+        [
+            *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""),
+            *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+            *("MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_HEADS.NUM_CLASSES", 2),
+            *("MODEL.ROI_BOX_HEAD.NUM_FC", 1, "MODEL.ROI_BOX_HEAD.FC_DIM", 16),
+            *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 14),
+            *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", [16] * 8),
+            *("MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE", 0),
+        ],
+    )
 
 
 @pytest.fixture(scope="session")

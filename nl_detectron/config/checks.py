@@ -94,7 +94,7 @@ def _block_rules(key: str) -> list[Rule]:
 
 
 _STAGES = f"one each for {', '.join(STAGES)}"
-_BUILT = [  # what this package's builders read
+_OURS = [
     *_block_rules(BACKBONE_KEY),
     Rule(
         f"{BACKBONE_KEY}.AFTER_BLOCKS",
@@ -113,8 +113,6 @@ _BUILT = [  # what this package's builders read
     *_block_rules(HEAD_KEY),
     Rule(f"{HEAD_KEY}.EVERY_CONVS", "0 (off) or more", _whole(0)),
     Rule("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "a list of widths from 1 on", _each(_whole(1))),
-]
-_OTHERS = [
     _at_least("SOLVER.ACCUMULATE_STEPS", 1),
     _at_least("INPUT.CLIP.FRAMES", 1),
     _at_least("INPUT.CLIP.STRIDE", 1),
@@ -191,21 +189,14 @@ _WITHOUT_KEYPOINTS = ("ProposalNetwork", "RetinaNet", "SemanticSegmentor", "Vide
 def check_config(cfg: CfgNode) -> None:
     """Check the values of this package's keys.
 
-    `load_config`, `modeling.build_model` and ``nl_detectron.utils.env`` call this. Builders check
-    their own keys.
+    `load_config`, this package's builders and ``nl_detectron.utils.env`` call this.
 
     Raises:
         ConfigError: a value is invalid, or the chosen backbone or head does not build the blocks
             of the config. `builds_nonlocal_blocks` marks custom builders that do. The message
             names the key, the allowed values and the value.
     """
-    check_blocks(cfg)
-    _check(cfg, _OTHERS)
-
-
-def check_blocks(cfg: CfgNode) -> None:
-    """Raise ConfigError for invalid values of NON_LOCAL, or blocks that no part builds."""
-    _check(cfg, _BUILT)
+    _check(cfg, _OURS)
     if any(cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS):
         _check_builds(
             f"{BACKBONE_KEY}.AFTER_BLOCKS", BACKBONE_REGISTRY, "BACKBONE", cfg.MODEL.BACKBONE.NAME
@@ -217,8 +208,9 @@ def check_blocks(cfg: CfgNode) -> None:
     if not every:
         return
     if not cfg.MODEL.KEYPOINT_ON or cfg.MODEL.META_ARCHITECTURE in _WITHOUT_KEYPOINTS:
-        expected = "0 without a keypoint head (MODEL.KEYPOINT_ON, MODEL.META_ARCHITECTURE)"
-        raise _error(key, expected, every)
+        raise _error(
+            key, "0 without a keypoint head (MODEL.KEYPOINT_ON, MODEL.META_ARCHITECTURE)", every
+        )
     _check_builds(key, ROI_KEYPOINT_HEAD_REGISTRY, "ROI_KEYPOINT_HEAD", head.NAME)
 
 
@@ -235,7 +227,16 @@ def check_detectron2_keys(cfg: CfgNode) -> None:
                 f"{key} is {short_repr(name)}, which is not registered.{nearest(str(name), known)}"
             )
     _check(cfg, _DETECTRON2)
-    _check_steps(cfg)
+    last = cfg.SOLVER.MAX_ITER
+    # Detectron2 ignores later steps, with a warning.
+    steps = [0, *(step for step in cfg.SOLVER.STEPS if step <= last), last]
+    ascending = all(earlier < later for earlier, later in pairwise(steps))
+    if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and not ascending:
+        raise _error(
+            "SOLVER.STEPS",
+            f"ascending and below SOLVER.MAX_ITER, which is {last}",
+            cfg.SOLVER.STEPS,
+        )
 
 
 def check_clips(cfg: CfgNode) -> None:
@@ -244,22 +245,18 @@ def check_clips(cfg: CfgNode) -> None:
     sizes, crop = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP.SIZE
     is_range = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range"
     if is_range and (len(sizes) != 2 or sizes[0] > sizes[1]):
-        expected = "the smallest and the largest size with MIN_SIZE_TRAIN_SAMPLING 'range'"
-        raise _error("INPUT.MIN_SIZE_TRAIN", expected, sizes)
+        raise _error(
+            "INPUT.MIN_SIZE_TRAIN",
+            "the smallest and the largest size with MIN_SIZE_TRAIN_SAMPLING 'range'",
+            sizes,
+        )
     fits = _each(lambda side: side == int(side) and 1 <= side <= min(sizes), 2)
     if cfg.INPUT.CROP.ENABLED and not fits(crop):
-        expected = f"height and width, at most the smallest INPUT.MIN_SIZE_TRAIN, {min(sizes)}"
-        raise _error("INPUT.CROP.SIZE", expected, crop)
-
-
-def _check_steps(cfg: CfgNode) -> None:
-    last = cfg.SOLVER.MAX_ITER
-    # Detectron2 ignores later steps, with a warning.
-    steps = [0, *(step for step in cfg.SOLVER.STEPS if step <= last), last]
-    ascending = all(earlier < later for earlier, later in pairwise(steps))
-    if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and not ascending:
-        expected = f"ascending and below SOLVER.MAX_ITER, which is {last}"
-        raise _error("SOLVER.STEPS", expected, cfg.SOLVER.STEPS)
+        raise _error(
+            "INPUT.CROP.SIZE",
+            f"height and width, at most the smallest INPUT.MIN_SIZE_TRAIN, {min(sizes)}",
+            crop,
+        )
 
 
 def _check(cfg: CfgNode, rules: Iterable[Rule]) -> None:

@@ -25,10 +25,8 @@ _OUR_KEYS: dict[str, Any] = {
 }
 # Further keys of a run; Detectron2's configs/common/train.py has those of `train`.
 _LAZY_TO_TEST = ("dataloader.test", "dataloader.evaluator", "train.output_dir")
-_LAZY_TO_TRAIN = (
-    *("lr_multiplier", "optimizer.params", "dataloader.train", "train.max_iter"),
-    *("train.amp.enabled", "train.checkpointer.period", "train.eval_period", "train.log_period"),
-)
+_LAZY_TO_TRAIN = ("lr_multiplier", "optimizer.params", "dataloader.train", "train.amp.enabled")
+# Whole numbers that a training needs, and the smallest of each.
 _LAZY_SMALLEST = {
     "train.max_iter": 1,
     "train.accumulate_steps": 1,
@@ -63,19 +61,15 @@ def load_lazy_config(config_file: str | os.PathLike[str], opts: Sequence[str] = 
     _check_parts(cfg, path)
     for key, default in _OUR_KEYS.items():
         cfg.train.setdefault(key, default)
+    if not torch.cuda.is_available():
+        cfg.train.device = "cpu"
     for option in opts or ():
-        key, equals, _ = option.lstrip("+~").partition("=")
-        if not equals:
-            raise ConfigError(f"on the command line: expected key=value, got '{option}'")
-        _check_lazy_key(cfg, key)
+        _check_lazy_key(cfg, option.lstrip("+~").partition("=")[0])
         try:
             LazyConfig.apply_overrides(cfg, [option])
         except Exception as error:  # Hydra's parser, if it is installed, has its own classes
             raise ConfigError(f"on the command line: '{option}': {one_line(error)}") from error
     _check_parts(cfg, path)
-    chosen = any(option.startswith("train.device=") for option in opts or ())
-    if not chosen and not torch.cuda.is_available():
-        cfg.train.device = "cpu"
     check_device("train.device", cfg.train.get("device"), "train.device=cpu")
     return cfg
 
@@ -105,31 +99,25 @@ def _run_lazy_config(path: Path) -> DictConfig:
 
 def _check_lazy_key(cfg: DictConfig, key: str) -> None:
     """Refuse a new key, except for an argument of a lazy call, whose signature checks it."""
-    node, parts = cfg, key.split(".")
-    for position, part in enumerate(parts):
-        if not isinstance(node, DictConfig):
-            return  # an index into a list, or a plain value: OmegaConf checks those
-        if part not in node:
-            if "_target_" in node:
-                return
-            known = [".".join([*parts[:position], str(k)]) for k in node]
-            wrong = ".".join(parts[: position + 1])
-            raise ConfigError(f"on the command line: unknown key '{wrong}'.{nearest(wrong, known)}")
-        node = node[part]
+    section, _, name = key.rpartition(".")
+    if section:
+        _check_lazy_key(cfg, section)
+    node = OmegaConf.select(cfg, section) if section else cfg
+    # OmegaConf checks an index into a list, or a key of a plain value.
+    if isinstance(node, DictConfig) and name not in node and "_target_" not in node:
+        known = [f"{section}.{other}".lstrip(".") for other in map(str, node)]
+        raise ConfigError(f"on the command line: unknown key '{key}'.{nearest(key, known)}")
 
 
 def check_lazy_run(cfg: DictConfig, path: str, *, eval_only: bool) -> None:
     """Raise ConfigError if a part that the run needs is missing or cannot be resolved."""
-    needed = _LAZY_TO_TEST + (() if eval_only else _LAZY_TO_TRAIN)
-    try:
-        found = {key: OmegaConf.select(cfg, key) for key in needed}
-        numbers = {key: OmegaConf.select(cfg, key) for key in _LAZY_SMALLEST}
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {one_line(error)}") from error
-    for key in needed:
-        if found[key] is None:
+    for key in (*_LAZY_TO_TEST, *(() if eval_only else (*_LAZY_TO_TRAIN, *_LAZY_SMALLEST))):
+        try:
+            value = OmegaConf.select(cfg, key)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{path}: {one_line(error)}") from error
+        if value is None:
             raise ConfigError(f"{path}: '{key}' is missing; the run needs it")
-    for key, value in numbers.items():
-        if not eval_only and (type(value) is not int or value < _LAZY_SMALLEST[key]):
-            expected = f"{_LAZY_SMALLEST[key]} or more"
-            raise ConfigError(f"{path}: {key} must be {expected}, got {short_repr(value)}")
+        smallest = _LAZY_SMALLEST.get(key)
+        if smallest is not None and (type(value) is not int or value < smallest):
+            raise ConfigError(f"{path}: {key} must be {smallest} or more, got {short_repr(value)}")

@@ -3,15 +3,14 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError, safe_load
 
 from ..utils.errors import ConfigError, nearest, one_line, short_repr
 from .checks import check_config, check_detectron2_keys
@@ -21,9 +20,6 @@ from .defaults import add_nonlocal_config
 Config: TypeAlias = CfgNode | DictConfig
 
 _PACKAGE_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-_CONFIG_SUFFIXES = (".yaml", ".py")
-_DEVICE_NOT_SET = "not set"
-_UNKNOWN = ("Non-existent config key: ", "Non-existent key: ")  # beginnings of yacs' messages
 # Keys of a LazyConfig, and their defaults. An evaluation needs few of them; `check_lazy_run`
 # requires those of a training.
 _LAZY_KEYS: dict[str, tuple[str, Any]] = {
@@ -59,13 +55,13 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
     """
     cfg = get_cfg()
     add_nonlocal_config(cfg)
-    cfg.MODEL.DEVICE = _DEVICE_NOT_SET
+    cfg.MODEL.DEVICE = ""  # not set
     path = find_config_file(config_file)
     with _errors(str(path), cfg):
         _merge_file(cfg, path)
     with _errors("on the command line", cfg):
         cfg.merge_from_list(list(opts or ()))
-    if cfg.MODEL.DEVICE == _DEVICE_NOT_SET:
+    if cfg.MODEL.DEVICE == "":
         cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.DEVICE cpu")
     check_config(cfg)
@@ -76,13 +72,10 @@ def load_config(config_file: str | os.PathLike[str], opts: Sequence[str] = ()) -
 def _merge_file(cfg: CfgNode, path: Path) -> None:
     """Merge a YAML file, after its ``_BASE_``: one or several files, or packaged configs."""
     with open(path, encoding="utf-8") as file:
-        content = yaml.safe_load(file)
+        content = safe_load(file)
     bases = content.pop("_BASE_", [])
     for base in [bases] if isinstance(bases, str) else bases:
         _merge_file(cfg, find_config_file(base, path.parent))
-    version = content.get("VERSION", cfg.VERSION)
-    if version != cfg.VERSION:
-        raise ValueError(f"VERSION must be {cfg.VERSION}, got {version!r}")
     cfg.merge_from_other_cfg(CfgNode(content))
 
 
@@ -130,14 +123,9 @@ def find_config_file(config_file: str | os.PathLike[str], folder: Path = Path())
     for file in (path, _PACKAGE_CONFIGS / config_file):
         if file.is_file():
             return file
-    if path.is_dir():
-        raise ConfigError(f"expected a .yaml or a LazyConfig .py file, got folder '{config_file}'")
-    ours = {p.name: p.relative_to(_PACKAGE_CONFIGS) for p in _PACKAGE_CONFIGS.rglob("*")}
-    names = ours | {p.name: p for p in path.parent.glob("*")}
-    known = [name for name in names if name.endswith(_CONFIG_SUFFIXES)]
-    match = get_close_matches(path.name, known, n=1)
-    hint = f" Did you mean '{names[match[0]]}'?" if match else ""
-    raise ConfigError(f"no config file {config_file}.{hint}")
+    ours = [p.relative_to(_PACKAGE_CONFIGS) for p in _PACKAGE_CONFIGS.rglob("*.*")]
+    known = [str(file) for file in (*path.parent.glob("*.*"), *ours)]
+    raise ConfigError(f"no config file {config_file}.{nearest(str(config_file), known)}")
 
 
 def check_device(key: str, device: str, cpu_option: str) -> None:
@@ -155,23 +143,15 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
     """Turn errors of loading and merging into a ConfigError that names `source`."""
     try:
         yield
-    except RecursionError:
-        raise ConfigError(
-            f"{source}: expected a config without cycles, got _BASE_ files that form one, or "
-            "too deep nesting"
-        ) from None
-    except (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError) as error:
+    except (KeyError, ValueError, AssertionError, OSError, RecursionError, YAMLError) as error:
         # A KeyError's own text has its message in quotes.
-        message = str(error.args[0] if isinstance(error, KeyError) else error)
-        for start in _UNKNOWN:
-            if message.startswith(start):
-                key = message.removeprefix(start)
-                known, name = list(_keys(cfg)), key.rpartition(".")[2]
-                # The same name in another section comes first.
-                known = [k for k in known if k.endswith(f".{name}")] or known
-                message = f"unknown key {short_repr(key)}.{nearest(key, known)}"
-        message = one_line(message)
-        if len(message) > 300:  # its end names the key
+        message = one_line(error.args[0] if isinstance(error, KeyError) else error)
+        if message.startswith("Non-existent"):  # yacs: "Non-existent config key: KEY"
+            key, known = message.rpartition("key:")[2].strip(), list(_keys(cfg))
+            # The same name in another section comes first.
+            same_name = [k for k in known if k.endswith(f".{key.rpartition('.')[2]}")]
+            message = f"unknown key {short_repr(key)}.{nearest(key, same_name or known)}"
+        if len(message) > 300:  # a value in place of a section; the end names the key
             message = f"{message[:150]}...{message[-150:]}"
         raise ConfigError(f"{source}: {message}") from error
     except (TypeError, AttributeError) as error:

@@ -9,14 +9,14 @@ from detectron2.modeling.backbone.fpn import (
     build_retinanet_resnet_fpn_backbone,
 )
 
-from ...config import BACKBONE_KEY, NonLocalOptions, builds_nonlocal_blocks, check_blocks
+from ...config import BACKBONE_KEY, NonLocalOptions, builds_nonlocal_blocks, check_config
 from ...utils.errors import ConfigError
 from ..insertion import add_backbone_blocks
 
 
 def add_from_config(cfg: CfgNode, backbone: Backbone) -> Backbone:
     """Put the blocks of MODEL.RESNETS.NON_LOCAL into `backbone`; ConfigError if they do not fit."""
-    check_blocks(cfg)
+    check_config(cfg)
     node = cfg.MODEL.RESNETS.NON_LOCAL
     try:
         return add_backbone_blocks(

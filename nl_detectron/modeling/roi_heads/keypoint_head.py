@@ -7,7 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_KEYPOINT_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 
-from ...config import NonLocalOptions, builds_nonlocal_blocks, check_blocks
+from ...config import NonLocalOptions, builds_nonlocal_blocks, check_config
 from ..insertion import build_block, insert_after
 
 
@@ -46,7 +46,7 @@ class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        check_blocks(cfg)
+        check_config(cfg)
         node = cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL
         return {
             **super().from_config(cfg, input_shape),
