@@ -8,6 +8,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tiny_run
 
@@ -47,7 +48,6 @@ for step in json.load(sys.stdin):
 class Block:
     """A fenced block of a page; `file` is the name that the page gives it, if any."""
 
-    page: Path
     language: str
     text: str
     file: str | None
@@ -55,10 +55,7 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     found = _BLOCK.finditer(page.read_text(encoding="utf-8"))
-    return [
-        Block(page, match["language"], textwrap.dedent(match["text"]), match["file"])
-        for match in found
-    ]
+    return [Block(m["language"], textwrap.dedent(m["text"]), m["file"]) for m in found]
 
 
 def commands(page: Path) -> list[str]:
@@ -73,6 +70,14 @@ def commands(page: Path) -> list[str]:
 
 def words(command: str) -> list[str]:
     return shlex.split(command, comments=True)
+
+
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a tree of mappings by their keys, joined by dots."""
+    if not isinstance(node, dict):
+        return {prefix[1:]: node}
+    found = [leaves(value, f"{prefix}.{name}") for name, value in node.items()]
+    return {key: value for part in found for key, value in part.items()}
 
 
 def page_file(name: str) -> str:

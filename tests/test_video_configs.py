@@ -4,12 +4,10 @@ import re
 
 import pytest
 from detectron2.config import CfgNode
-from test_configs import CONFIGS
+from test_configs import RESIDUAL_BLOCKS, config_of
 
-from nl_detectron import model_zoo
-from nl_detectron.config import check_config, check_detectron2_keys
+from nl_detectron.model_zoo import ENTRIES, Entry
 
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 PLACES = {
     (50, "5"): [[], [1, 3], [1, 3, 5], []],
     (101, "5"): [[], [1, 3], [6, 13, 20], []],
@@ -20,46 +18,26 @@ PLACES = {
 }
 FORMS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 STAGES = ("res2", "res3", "res4", "res5")
-NAMES = {
-    f"Kinetics/{name}.yaml"
-    for name in (
-        *(f"{n}_R_{d}_{nl}32x2" for n in ("c2d", "i3d") for d in (50, 101) for nl in ("", "NL5_")),
-        *(f"{n}_R_50_{nl}8x8" for n in ("c2d", "i3d") for nl in ("", "NL5_")),
-        *(f"i3d_R_50_{nl}{clip}" for clip in ("32x4", "128x1") for nl in ("", "NL5_")),
-        *(f"{n}_R_101_{nl}128x1" for n in ("c2d", "i3d") for nl in ("", "NL5_")),
-        "c2d_R_50_128x1",
-        *(f"c2d_R_50_NL1_{kind}_32x2" for kind in (*FORMS, *STAGES)),
-        *(f"c2d_R_{d}_NL{n}_32x2" for d in (50, 101) for n in (1, 10)),
-        *(f"c2d_R_{d}_NL5_{axes}_32x2" for d in (50, 101) for axes in ("space", "time")),
-        "i3d_3x3x3_R_101_32x2",
-    )
-} | {f"Charades/i3d_R_101_{nl}128x1.yaml" for nl in ("", "NL5_")}
-
-
-def config(name: str) -> CfgNode:
-    return model_zoo.get_config(name)
-
-
-def test_every_promised_config_is_there() -> None:
-    found = {
-        path.relative_to(CONFIGS).as_posix()
-        for folder in ("Kinetics", "Charades")
-        for path in (CONFIGS / folder).glob("*")
-    }
-    assert found == NAMES
+VIDEOS = [entry for entry in ENTRIES if entry.task == "video"]
+WORDS = {  # of a variant, in the entry's blocks
+    "gaussian": "Gaussian",
+    "dot_product": "dot product",
+    "concatenation": "concatenation",
+    "space": "space only",
+    "time": "time only",
+}
+NETWORKS = {"c2d": "C2D", "i3d": "I3D", "i3d_3x3x3": "I3D 3x3x3"}
 
 
 def places(cfg: CfgNode) -> list[list[int]]:
     after = cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS
-    counts = BLOCKS[cfg.MODEL.RESNETS.DEPTH]
+    counts = RESIDUAL_BLOCKS[cfg.MODEL.RESNETS.DEPTH]
     return [[i % count for i in stage] for stage, count in zip(after, counts, strict=True)]
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_config_matches_its_name(name) -> None:
-    cfg = config(name)
-    check_config(cfg)
-    check_detectron2_keys(cfg)
+@pytest.mark.parametrize("entry", VIDEOS, ids=lambda entry: entry.config)
+def test_config_and_entry_match_its_name(entry: Entry) -> None:
+    name, cfg = entry.config, config_of(entry.config)
     model, clip, options = cfg.MODEL, cfg.INPUT.CLIP, cfg.MODEL.RESNETS.NON_LOCAL
     found = re.fullmatch(
         r"(\w+)/(c2d|i3d|i3d_3x3x3)_R_(\d+)_(?:NL(\d+)_)?(?:([a-z_]+\d?)_)?(\d+)x(\d)\.yaml", name
@@ -71,10 +49,9 @@ def test_config_matches_its_name(name) -> None:
     assert (int(frames), int(stride)) == (clip.FRAMES, clip.STRIDE)
     expected = PLACES[int(depth), count] if count else [[], [], [], []]
     if variant in STAGES:
-        last = BLOCKS[int(depth)][STAGES.index(variant)] - 2
+        last = RESIDUAL_BLOCKS[int(depth)][STAGES.index(variant)] - 2
         expected = [[last] if stage == variant else [] for stage in STAGES]
     assert places(cfg) == expected
-    assert variant in (None, *FORMS, *STAGES, "space", "time")
     assert (variant if variant in FORMS else "embedded_gaussian") == options.PAIRWISE
     assert (variant if variant in ("space", "time") else "spacetime") == options.AXES
 
@@ -101,6 +78,10 @@ def test_config_matches_its_name(name) -> None:
     assert pytest.approx(0.01 / 64) == solver.BASE_LR / batch
     assert (solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_NORM, solver.MOMENTUM) == (1e-4, 0, 0.9)
     kinetics = data == "Kinetics"
+    assert entry.model == f"{NETWORKS[kind]} R{depth}, {frames}x{stride}"
+    assert [metric.name for metric in entry.metrics] == ["video" if kinetics else "actions"]
+    words = [word for word in WORDS.values() if entry.blocks.endswith(f", {word}")]
+    assert words == ([WORDS[variant]] if variant in WORDS else [])
     assert ("kinetics400_train" if kinetics else "charades_train",) == cfg.DATASETS.TRAIN
     assert ("kinetics400_val" if kinetics else "charades_val",) == cfg.DATASETS.TEST
     head = model.VIDEO_CLASSIFIER

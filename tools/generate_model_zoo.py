@@ -12,8 +12,8 @@ from tqdm import tqdm
 from nl_detectron import model_zoo
 from nl_detectron.analysis.cost import analyze, build_on_meta
 from nl_detectron.commands.analyze import count_clip
-from nl_detectron.model_zoo import ENTRIES, tables
-from nl_detectron.model_zoo.model_zoo import TABLE
+from nl_detectron.model_zoo import tables
+from nl_detectron.model_zoo.model_zoo import TABLE, read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +24,7 @@ def main() -> None:
     )
     parser.add_argument("--count", action="store_true", help="count every model (minutes)")
     if parser.parse_args().count:
-        write(TABLE, tables.with_values(count()))
+        write(TABLE, tables.as_csv(count()))
         print("now run it without --count")
         return
     write(ROOT / "model_zoo" / "README.md", tables.readme())
@@ -36,19 +36,19 @@ def write(path: Path, text: str) -> None:
     print(f"wrote {path}")
 
 
-def count() -> dict[str, dict[str, object]]:
-    """Return columns of the zoo's table by config."""
-    values: dict[str, dict[str, object]] = {}
-    for entry in tqdm(ENTRIES, unit="config"):
-        cfg = model_zoo.get_config(entry.config)
+def count() -> list[dict[str, str]]:
+    """Return the rows of the zoo's table with counts of this code's models."""
+    rows = read_rows()
+    for row in tqdm(rows, unit="config"):
+        cfg = model_zoo.get_config(row["config"])
         model = build_on_meta(cfg)
-        result = count_clip(cfg, model) if entry.task == "video" else analyze(model)
-        values[entry.config] = {
+        result = count_clip(cfg, model) if row["task"] == "video" else analyze(model)
+        row |= {
             "input": f"{result.frames}x{result.height}x{result.width}",
-            "parameters": result.total.parameters,
-            "multiply_adds": result.total.multiply_adds,
+            "parameters": str(result.total.parameters),
+            "multiply_adds": str(result.total.multiply_adds),
         }
-    return values
+    return rows
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..checkpoint import Checkpointer
-from ..config import add_nonlocal_config
+from ..config import add_nonlocal_config, load_any_config, setting
 from ..utils.errors import UserError, nearest
 
 TABLE = Path(__file__).with_suffix(".csv")
@@ -80,9 +79,9 @@ class Entry:
         detectron2: figures of Detectron2's own model with the same recipe, without blocks.
         official: figures of the authors' own code with the same recipe.
         measured: figures of this code; empty for a config that nobody has run.
-        parameters: learned and frozen weights; None if they are not counted.
+        parameters: learned and frozen weights.
         multiply_adds: multiply-adds of one forward pass on the table's ``input``, frames x height
-            x width; None if they are not counted.
+            x width.
         checkpoint: address of a trained model; empty where there is none.
         sha256: SHA-256 of that file, in hexadecimal.
     """
@@ -100,8 +99,8 @@ class Entry:
     detectron2: Mapping[str, Figures]
     official: Mapping[str, Figures]
     measured: Mapping[str, Figures]
-    parameters: int | None
-    multiply_adds: int | None
+    parameters: int
+    multiply_adds: int
     checkpoint: str
     sha256: str
 
@@ -123,15 +122,24 @@ def make_entry(row: Mapping[str, str]) -> Entry:
                 found[metric.name] = tuple(float(value) if value else None for value in values)
         return found
 
-    words = ("config", "section", "name", "model", "task", "schedule", "blocks", "baseline")
-    sources = ("paper", "detectron2", "official", "measured")
-    fields: dict[str, Any] = {column: row[column] for column in (*words, "checkpoint", "sha256")}
-    fields |= {source: figures(source) for source in sources}
     return Entry(
-        **fields,
+        config=row["config"],
+        section=row["section"],
+        name=row["name"],
+        model=row["model"],
+        task=row["task"],
+        schedule=row["schedule"],
+        blocks=row["blocks"],
+        baseline=row["baseline"],
+        paper=figures("paper"),
+        detectron2=figures("detectron2"),
+        official=figures("official"),
+        measured=figures("measured"),
+        checkpoint=row["checkpoint"],
+        sha256=row["sha256"],
         metrics=tuple(METRICS[name] for name in row["metrics"].split()),
-        parameters=int(row["parameters"]) if row["parameters"] else None,
-        multiply_adds=int(row["multiply_adds"]) if row["multiply_adds"] else None,
+        parameters=int(row["parameters"]),
+        multiply_adds=int(row["multiply_adds"]),
     )
 
 
@@ -156,8 +164,10 @@ def get_config_file(config_path: str) -> str:
     """
     path = Path(str(files("nl_detectron").joinpath("configs", config_path)))
     if not path.is_file():
-        guess = nearest(config_path, [entry.config for entry in ENTRIES])
-        raise ModelZooError(f"{config_path} not available in Model Zoo!{guess}")
+        raise ModelZooError(
+            f"{config_path} not available in Model Zoo!"
+            f"{nearest(config_path, [entry.config for entry in ENTRIES])}"
+        )
     return str(path)
 
 
@@ -171,12 +181,13 @@ def get_checkpoint_url(config_path: str) -> str:
         ModelZooError: a RuntimeError, if there is no trained model; it gives the command that
             trains one.
     """
+    get_config_file(config_path)
     entry = find_entry(config_path)
     if entry is None or not entry.checkpoint:
-        hint = ""
-        if entry is not None:
-            hint = f" To train it: nl-detectron train --config-file {config_path} --num-gpus 8"
-        raise ModelZooError(f"Pretrained model for {config_path} is not available!{hint}")
+        raise ModelZooError(
+            f"Pretrained model for {config_path} is not available! To train it: nl-detectron "
+            f"train --config-file {config_path} --num-gpus 8"
+        )
     return entry.checkpoint
 
 
@@ -216,19 +227,14 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
     Raises:
         ModelZooError: also if the downloaded file is not the one in the table.
     """
-    cfg = get_config(config_path)
-    trained_weights = _download(config_path) if trained else None
-    if device is None and not torch.cuda.is_available():
-        device = "cpu"
-    if isinstance(cfg, CfgNode):
-        if device is not None:
-            cfg.MODEL.DEVICE = device
-        model = build_model(cfg)
-        weights = cfg.MODEL.WEIGHTS
-    else:
-        model = instantiate(cfg.model).to(device or cfg.train.device)
-        weights = cfg.train.init_checkpoint
-    Checkpointer(model).load(trained_weights or weights)
+    cfg = load_any_config(get_config_file(config_path), device=device)
+    weights = _download(config_path) if trained else setting(cfg, "MODEL.WEIGHTS")
+    model = (
+        build_model(cfg)
+        if isinstance(cfg, CfgNode)
+        else instantiate(cfg.model).to(cfg.train.device)
+    )
+    Checkpointer(model).load(weights)
     return model
 
 

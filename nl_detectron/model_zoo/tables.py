@@ -11,7 +11,6 @@ from tabulate import tabulate
 from .model_zoo import ENTRIES, METRICS, Entry, Figures, read_rows
 
 NOT_RUN = "not run"
-NOT_COUNTED = "not counted"
 NO_CHECKPOINT = "none yet"
 
 SOURCES = {
@@ -169,8 +168,7 @@ def readme() -> str:
     trained = [entry.config for entry in ENTRIES if entry.checkpoint or entry.measured]
     parts = [_HEAD.format(trained=", ".join(trained) or "none so far")]
     for section, (note, _) in _SECTIONS.items():
-        prose = textwrap.fill(note, 100)
-        parts.append(f"## {section}\n\n{prose}\n\n{_markdown(rows_of(section))}")
+        parts += [f"## {section}\n", textwrap.fill(note, 100), "", _markdown(rows_of(section))]
     return "\n".join([*parts, _TAIL])
 
 
@@ -183,11 +181,6 @@ def results_csv() -> str:
                 row[f"measured_{metric}_{column}"] = row[f"measured_{metric}_{column}"] or NOT_RUN
         row["checkpoint"] = row["checkpoint"] or NO_CHECKPOINT
     return as_csv(rows)
-
-
-def with_values(values: Mapping[str, Mapping[str, object]]) -> str:
-    """Return the text of ``model_zoo.csv`` with other values, given by config and column."""
-    return as_csv([{**row, **values.get(row["config"], {})} for row in read_rows()])
 
 
 def as_csv(rows: Sequence[Mapping[str, object]]) -> str:
@@ -225,8 +218,8 @@ def _markdown(entries: Sequence[Entry]) -> str:
                         figures, missing=missing
                     )
     for row, entry in zip(rows, entries, strict=True):
-        row["Parameters, M"] = _scaled(entry.parameters, 1e6)
-        row["Multiply-adds, G"] = _scaled(entry.multiply_adds, 1e9)
+        row["Parameters, M"] = f"{entry.parameters / 1e6:.1f}"
+        row["Multiply-adds, G"] = f"{entry.multiply_adds / 1e9:.1f}"
         if any(other.checkpoint for other in entries):
             row["Checkpoint"] = f"[model]({entry.checkpoint})" if entry.checkpoint else "–"
     return as_markdown(rows)
@@ -238,7 +231,3 @@ def _links(entry: Entry) -> str:
     if files("nl_detectron").joinpath("configs", twin).is_file():
         link += f" ([py](../configs/{twin}))"
     return link
-
-
-def _scaled(count: int | None, unit: float) -> str:
-    return NOT_COUNTED if count is None else f"{count / unit:.1f}"
