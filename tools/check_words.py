@@ -47,23 +47,20 @@ def check_page(text: str) -> Iterator[tuple[int, str]]:
 
 
 def check_code(text: str) -> Iterator[tuple[int, str]]:
-    """Yield line numbers and problems of Python's docstrings, other strings and comments."""
+    """Yield line numbers and problems of Python code, its docstrings and comments."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             first = (ast.get_docstring(node) or "").partition("\n")[0]
             if CLAUSE.search(first):
                 yield node.body[0].lineno, f"'{first}'"
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from check_text(node.value, node.lineno)
-    for number, line in enumerate(text.splitlines(), 1):
-        yield from check_text(line.partition("# ")[2], number)
+    yield from check_text(text)
 
 
-def check_text(text: str, first: int = 1) -> Iterator[tuple[int, str]]:
-    """Yield line numbers and words to avoid in a text that begins in line `first`."""
+def check_text(text: str) -> Iterator[tuple[int, str]]:
+    """Yield line numbers and words to avoid."""
     flat = text.replace("\n", " ")  # a phrase may continue on the next line
     for match in (*WORDS.finditer(flat), *OPENING.finditer(flat)):
-        yield first + text.count("\n", 0, match.start(1)), f"'{match[1]}'"
+        yield 1 + text.count("\n", 0, match.start(1)), f"'{match[1]}'"
 
 
 def main() -> int:

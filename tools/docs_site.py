@@ -8,9 +8,7 @@ the same page or file on the site.
 import json
 import posixpath
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -29,6 +27,7 @@ SERVED = (
     *("configs/**/*.*", "model_zoo/*.csv", "nl_detectron/config/defaults.py"),
     *("constraints.txt", "CITATION.cff", "LICENSE"),
 )
+IMAGE = "![Output of the cell above](data:image/jpeg;base64,{})"
 _LINK = re.compile(r"\[(?P<text>[^][]*)\]\((?P<target>[\w./-]+)(?P<anchor>#[\w.-]+)?\)")
 
 
@@ -78,15 +77,11 @@ def notebook_as_markdown(text: str, file: str) -> str:
         if cell["cell_type"] == "markdown":
             parts.append(source)
         else:
-            parts += [f"```python\n{source}\n```", *outputs_as_markdown(cell["outputs"])]
+            texts = ["".join(o["text"]) for o in cell["outputs"] if o.get("name") == "stdout"]
+            images = ["".join(o["data"]["image/jpeg"]) for o in cell["outputs"] if "data" in o]
+            parts.append(f"```python\n{source}\n```")
+            if texts:
+                parts.append(f"```text\n{''.join(texts)}```")
+            parts += [IMAGE.format("".join(image.split())) for image in images]
     note = f"This page is the notebook [{file}]({file}). Jupyter runs it with `.venv`'s Python."
     return "\n\n".join([parts[0], note, *parts[1:]])
-
-
-def outputs_as_markdown(outputs: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the printed text of a cell, then its images."""
-    if printed := "".join("".join(o["text"]) for o in outputs if o.get("name") == "stdout"):
-        yield f"```text\n{printed}```"
-    for image in (output["data"]["image/jpeg"] for output in outputs if "data" in output):
-        encoded = "".join("".join(image).split())
-        yield f"![Output of the cell above](data:image/jpeg;base64,{encoded})"
