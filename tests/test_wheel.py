@@ -1,6 +1,5 @@
 """The wheel: its content, and its use in a bare environment."""
 
-import json
 import subprocess
 import sys
 import venv
@@ -12,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tiny_run
 from documentation import ROOT, commands, page_file, run_steps, words
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -24,23 +24,18 @@ SMALL = """
 """
 
 
-def build_wheel(source: Path, folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", folder, source]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", folder, ROOT]
+    subprocess.run(command, check=True)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
-
-
 def names_in(folder: str) -> set[str]:
-    paths = (path for path in (ROOT / folder).rglob("*") if path.is_file())
-    names = {path.relative_to(ROOT / folder).as_posix() for path in paths}
+    names = {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.*")}
     return {name for name in names if "__pycache__" not in name}
 
 
@@ -48,28 +43,9 @@ def test_wheel_contains_only_package_and_configs(wheel):
     """Neither tests nor tools, nor the research code in experiments/."""
     expected = {f"nl_detectron/{name}" for name in names_in("nl_detectron")}
     expected |= {f"nl_detectron/configs/{name}" for name in names_in("configs")}
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        types = {info.external_attr >> 28 for info in archive.infolist()}
-        metadata_file = next(n for n in names if n.endswith(".dist-info/METADATA"))
-        fields = archive.read(metadata_file).decode()
-    assert 0o12 not in types  # symbolic links
-    dist_info = metadata_file.removesuffix("METADATA")
-    assert {n for n in names if not n.startswith(dist_info)} == expected
-    assert f"{dist_info}licenses/LICENSE" in names
-    assert "License-Expression: Apache-2.0" in fields
-    assert "Requires-Dist: torch>=" in fields  # a range, no pin
-
-
-def test_a_wheel_made_from_the_sdist_is_the_same(wheel, tmp_path):
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist"]
-    subprocess.run(
-        [*command, "--directory", tmp_path], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    (sdist,) = tmp_path.glob("*.tar.gz")
-    again = build_wheel(sdist, tmp_path / "again")
-    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
-        assert sorted(one.namelist()) == sorted(other.namelist())
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name for name in names if ".dist-info/" not in name} == expected
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
 def closure(*requirements: str) -> set[str]:
@@ -119,14 +95,15 @@ def write_cells(root: Path) -> None:
         for stem in stems:
             image = random.integers(0, 256, (48, 64, 3), np.uint8)
             cv2.imwrite(str(root / f"JPEGImages/{stem}.jpg"), image)
-            boxes = "".join(
+            objects = "".join(
                 f"<object><name>{name}</name><bndbox><xmin>{x}</xmin><ymin>5</ymin>"
                 f"<xmax>{x + 20}</xmax><ymax>30</ymax></bndbox></object>"
                 for name, x in (("RBC", 3), ("WBC", 25), ("Platelets", 40))
             )
-            size = "<size><width>64</width><height>48</height></size>"
-            xml = f"<annotation>{size}{boxes}</annotation>"
-            (root / f"Annotations/{stem}.xml").write_text(xml)
+            (root / f"Annotations/{stem}.xml").write_text(
+                "<annotation><size><width>64</width><height>48</height></size>"
+                f"{objects}</annotation>"
+            )
 
 
 def test_wheel_trains_and_exports_in_bare_environment(bare):
@@ -145,25 +122,18 @@ def test_wheel_trains_and_exports_in_bare_environment(bare):
     assert [step[1] for step in steps[1:]] == wanted
     done = run_steps(folder, steps, python=programs / "python", PYTHONPATH="")
     assert "--confidence-threshold" in done.stdout  # as the demo of this model finds nothing
-    last = json.loads((folder / "output/cells/metrics.json").read_text().splitlines()[-1])
-    assert {"bbox/AP-RBC", "bbox/AP-WBC", "bbox/AP-Platelets"} <= set(last)
-    drawn = {path.name for path in (folder / "drawn").iterdir()}
-    assert drawn == {f"test_{number}.jpg" for number in range(4)}
-    assert (folder / "attention/index.html").is_file()
-    exported = {path.name for path in (folder / "exported").iterdir()}
-    assert exported == {"backbone.ts", "detector.ts", "classes.json"}
+    metrics = tiny_run.metrics(folder / "output/cells")
+    assert {"bbox/AP-RBC", "bbox/AP-WBC", "bbox/AP-Platelets"} <= metrics[-1].keys()
+    assert len(list(folder.glob("drawn/test_?.jpg"))) == 4
+    for name in ("attention/index.html", "exported/detector.ts", "exported/classes.json"):
+        assert (folder / name).is_file()
 
 
 def test_both_ways_to_start_the_command(bare):
     """Run both in an environment without the packages of the tests."""
     programs, folder = bare
 
-    def run(*line: str) -> subprocess.CompletedProcess[str]:
-        command = [programs / line[0], *line[1:]]
-        return subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True)
-
-    assert run("python", "-c", "import pytest").returncode == 1
+    assert subprocess.run([programs / "python", "-c", "import pytest"], env={}).returncode == 1
     for start in (["nl-detectron"], ["python", "-m", "nl_detectron"]):
-        done = run(*start, "--help")
-        assert done.returncode == 0
-        assert "export" in done.stdout
+        command = [programs / start[0], *start[1:], "--help"]
+        assert b"export" in subprocess.check_output(command, cwd=folder, env={})
