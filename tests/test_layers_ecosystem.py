@@ -1,32 +1,31 @@
-"""The block with compilers, exporters, activation checkpointing and second derivatives."""
+"""The block compiled, traced and exported."""
 
 import copy
 import io
+from collections.abc import Callable
 
-import numpy as np
 import onnxruntime
 import pytest
 import torch
 import versions
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from nl_detectron.layers import PAIRWISE_FORMS, NonLocalBlock
 
-DYNAMIC = torch.export.Dim.DYNAMIC
+FREE = (dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC),)  # height and width
 OTHER_SIZES = [(7, 5), (6, 8), (3, 11), (12, 12)]
 
 
-def make(form: str, norm: str = "BN", subsample: int = 2) -> NonLocalBlock:
+def make(form: str) -> NonLocalBlock:
     torch.manual_seed(1)
-    block = NonLocalBlock(16, pairwise=form, norm=norm, subsample=subsample)
+    block = NonLocalBlock(16, pairwise=form)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.3)
     return block
 
 
-def image(height: int, width: int, batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, 16, height, width)
+def image(height: int, width: int) -> torch.Tensor:
+    return torch.randn(2, 16, height, width)
 
 
 def assert_same(got, expected):
@@ -51,63 +50,28 @@ def test_compile_in_one_graph(form):
         torch.testing.assert_close(got.grad, want.grad, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_trace_serves_other_sizes(form):
-    block = make(form).eval()
+def trace(block: NonLocalBlock, x: torch.Tensor) -> Callable:
+    return torch.jit.trace(block, x)
+
+
+def export(block: NonLocalBlock, x: torch.Tensor) -> Callable:
+    return torch.export.export(block, (x,), dynamic_shapes=FREE).module()
+
+
+def onnx(block: NonLocalBlock, x: torch.Tensor) -> Callable:
     buffer = io.BytesIO()
-    with torch.no_grad():
-        torch.jit.save(torch.jit.trace(block, image(9, 10)), buffer)
-        buffer.seek(0)
-        traced = torch.jit.load(buffer)
-        for size in OTHER_SIZES:
-            x = image(*size, batch=3)
-            assert_same(traced(x), block(x))
-
-
-@versions.free_sizes
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_export_with_dynamic_height_and_width(form):
-    block = make(form).eval()
-    exported = torch.export.export(
-        block, (image(9, 10),), dynamic_shapes=({2: DYNAMIC, 3: DYNAMIC},)
-    ).module()
-    for size in OTHER_SIZES:
-        x = image(*size)
-        assert_same(exported(x), block(x))
-
-
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_onnx_at_other_sizes(form):
-    block = make(form).eval()
-    buffer = io.BytesIO()
-    torch.onnx.export(
-        block, (image(9, 10),), dynamic_shapes=({2: DYNAMIC, 3: DYNAMIC},), verbose=False
-    ).save(buffer)
+    torch.onnx.export(block, (x,), dynamic_shapes=FREE, verbose=False).save(buffer)
     session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
+    return lambda x: torch.from_numpy(session.run(None, {entry.name: x.numpy()})[0])
+
+
+@pytest.mark.parametrize("record", [trace, pytest.param(export, marks=versions.free_sizes), onnx])
+@pytest.mark.parametrize("form", PAIRWISE_FORMS)
+@torch.no_grad()
+def test_recorded_block_serves_other_sizes(form, record):
+    block = make(form).eval()
+    recorded = record(block, image(9, 10))
     for size in OTHER_SIZES:
         x = image(*size)
-        (z,) = session.run(None, {entry.name: x.numpy()})
-        np.testing.assert_allclose(z, block(x).detach().numpy(), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("use_reentrant", [True, False])
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_gradient_checkpointing(form, use_reentrant):
-    block = make(form, norm="LN")
-    twin = copy.deepcopy(block)
-    x = image(7, 5).requires_grad_()
-    twin_x = x.detach().clone().requires_grad_()
-    checkpoint(block, x, use_reentrant=use_reentrant).square().sum().backward()
-    twin(twin_x).square().sum().backward()
-    assert torch.equal(x.grad, twin_x.grad)
-    for got, want in zip(block.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(got.grad, want.grad)
-
-
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_double_backward_of_small_inputs(form):
-    """A gradient penalty, against the same in float64 by finite differences."""
-    block = make(form, norm="").double()
-    x = torch.randn(1, 16, 3, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(block, (x,))
+        assert_same(recorded(x), block(x))

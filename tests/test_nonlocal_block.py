@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call, grad, jvp, vmap
+from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parametrizations, prune
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -63,7 +63,7 @@ def formula(
     `pairwise_weights` is held against an independent formula in test_nonlocal_ops.py.
     """
     x_hat = x if context is None else context
-    if block.subsample > 1:
+    if block.subsample > 1 and block.axes != "time":
         dims = x.dim() - 2
         pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[dims]
         window = (1, block.subsample, block.subsample) if dims == 3 else block.subsample
@@ -85,24 +85,32 @@ def formula(
     return x + y.reshape(x.shape)
 
 
-def assert_is_the_formula(block, x, grad=None, *, tolerance=1e-5, gradient_tolerance=1e-4):
+def assert_is_the_formula(
+    block,
+    x,
+    grad=None,
+    *,
+    context=None,
+    expected=formula,
+    tolerance=1e-5,
+    gradient_tolerance=1e-4,
+):
+    """Compare values and all gradients with those of `expected` in float64."""
     exact = copy.deepcopy(block).double()
-    x = x.detach().requires_grad_()
-    exact_x = x.detach().double().requires_grad_()
-    z, expected = block(x), formula(exact, exact_x)
+    inputs = [value.detach().requires_grad_() for value in (x, context) if value is not None]
+    exact_inputs = [value.detach().double().requires_grad_() for value in inputs]
+    z, exact_z = block(*inputs), expected(exact, *exact_inputs)
     assert z.shape == x.shape
     assert z.dtype == x.dtype
-    assert (z - expected).norm() <= tolerance * expected.norm()
+    assert (z - exact_z).norm() <= tolerance * exact_z.norm()
     grad = torch.randn_like(z) if grad is None else grad
-    leaves = {"x": x, **dict(block.named_parameters())}
-    exact_leaves = {"x": exact_x, **dict(exact.named_parameters())}
-    grads = torch.autograd.grad(z, list(leaves.values()), grad)
-    exact_grads = torch.autograd.grad(expected, list(exact_leaves.values()), grad.double())
+    grads = torch.autograd.grad(z, [*inputs, *block.parameters()], grad)
+    exact_leaves = [*exact_inputs, *exact.parameters()]
+    exact_grads = torch.autograd.grad(exact_z, exact_leaves, grad.double())
     # Some gradients are zero but for rounding (a bias before a norm): those against the largest.
-    least = max(e.norm() for e in exact_grads) * (1e-2 if x.dtype == torch.float32 else 1e-1)
-    for name, got, want in zip(leaves, grads, exact_grads, strict=True):
-        error = (got.double() - want).norm()
-        assert error <= gradient_tolerance * max(want.norm(), least), name
+    least = max(e.norm() for e in exact_grads) * (1e-2 if tolerance <= 1e-5 else 1e-1)
+    for got, want in zip(grads, exact_grads, strict=True):
+        assert (got.double() - want).norm() <= gradient_tolerance * max(want.norm(), least)
 
 
 ORDERS = [(form, order) for form in PAIRWISE_FORMS for order in ("positions", "keys")]
@@ -113,12 +121,11 @@ def take(monkeypatch, order):
     monkeypatch.setattr(nonlocal_block, "cheapest_order", lambda orders: order)
 
 
-@pytest.fixture(params=["small", "large"])
+@pytest.fixture(params=[10**9, 0], ids=["small", "large"])
 def path(request, monkeypatch):
     """The ways of small inputs, and of large ones in several chunks, at any size."""
-    small = request.param == "small"
-    monkeypatch.setattr(nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", 10**9 if small else 0)
-    monkeypatch.setattr(pair_sum, "EXPLICIT_MAX_PER_POSITION", 10**9 if small else 0)
+    monkeypatch.setattr(nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", request.param)
+    monkeypatch.setattr(pair_sum, "EXPLICIT_MAX_PER_POSITION", request.param)
     monkeypatch.setattr(pair_sum, "CHUNK_CHANNELS", 3)
 
 
@@ -130,6 +137,28 @@ OPTIONS = [
 ]
 # Odd sizes, with partial windows, single positions and fewer positions than a window has.
 SIZES = [*SPATIAL.values(), (9, 1), (2, 31)]
+
+CLIP = (2, 32, 6, 5, 3)
+ALL = slice(None)
+PARTS = {  # the inputs that a block in 3-D takes one by one, for each of its `axes` and `frames`
+    "space": ({"axes": "space"}, [(slice(t, t + 1), ALL, ALL) for t in range(6)]),
+    "time": (
+        {"axes": "time"},
+        [(ALL, slice(h, h + 1), slice(w, w + 1)) for h in range(5) for w in range(3)],
+    ),
+    "groups": ({"frames": 2}, [(slice(t, t + 2), ALL, ALL) for t in range(0, 6, 2)]),
+    "groups in time": (
+        {"axes": "time", "frames": 3},
+        [
+            (slice(t, t + 3), slice(h, h + 1), slice(w, w + 1))
+            for t in (0, 3)
+            for h in range(5)
+            for w in range(3)
+        ],
+    ),
+    "groups of everything": ({"frames": 6}, [(ALL, ALL, ALL)]),
+}
+IN_PARTS = [{"dims": 3, **options} for options, _ in PARTS.values()]
 
 
 def test_signature() -> None:
@@ -171,54 +200,30 @@ def test_layouts_match_formula_and_are_preserved(form, dims, norm, layout, grad_
         assert block(LAYOUTS[layout](x)).stride() == LAYOUTS[layout](x).stride()
 
 
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)], ids=str
 )
 @pytest.mark.parametrize(("form", "order"), ORDERS)
-def test_half_precision(form, order, dtype, tolerance, path, monkeypatch):
+def test_half_precision(form, order, dtype, tolerance, autocast, path, monkeypatch):
     take(monkeypatch, order)
-    block = make(pairwise=form, norm="").to(dtype)
-    x = torch.randn(2, 32, 5, 7).to(dtype)
-    assert_is_the_formula(block, x, tolerance=tolerance, gradient_tolerance=2 * tolerance)
+    block = make(pairwise=form, norm="LN" if autocast else "")
+    x = torch.randn(2, 32, 5, 7).to(memory_format=torch.channels_last)
+    if not autocast:
+        block, x = block.to(dtype), x.to(dtype)
+    with torch.autocast("cpu", dtype, enabled=autocast):
+        # A norm's gradients are small differences of large terms.
+        limit = (20 if autocast else 2) * tolerance
+        assert_is_the_formula(block, x, tolerance=tolerance, gradient_tolerance=limit)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)], ids=str
-)
-@pytest.mark.parametrize(("form", "order"), ORDERS)
-def test_autocast(form, order, dtype, tolerance, path, monkeypatch):
-    take(monkeypatch, order)
-    block = make(pairwise=form, norm="GN")
-    x = torch.randn(2, 32, 5, 7, requires_grad=True)
-    with torch.autocast("cpu", dtype):
-        z = block(x)
-    z.sum().backward()
-    expected = formula(copy.deepcopy(block).double(), x.double())
-    assert z.dtype == x.dtype
-    assert (z - expected).norm() <= tolerance * expected.norm()
-    assert all(p.grad.isfinite().all() for p in block.parameters())
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_gaussian_under_autocast_with_a_real_res4(dtype):
-    """1024 channels in the tens: the products exceed float16 by far."""
-    block = make(1024, pairwise="gaussian", norm="", subsample=1)
-    for parameter in block.parameters():
-        nn.init.normal_(parameter, std=0.01)
-    x = torch.rand(1, 1024, 5, 7) * 60
-    with torch.autocast("cpu", dtype):
-        z = block(x)
-    expected = formula(copy.deepcopy(block).double(), x.double())
-    assert (z - expected).norm() <= 1e-2 * expected.norm()
-
-
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("options", [{}, *IN_PARTS], ids=str)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("form", "order"), ORDERS)
-def test_is_the_identity_at_start(form, order, norm, dims, monkeypatch):
+def test_is_the_identity_at_start(form, order, norm, options, monkeypatch):
     take(monkeypatch, order)
-    block = NonLocalBlock(32, pairwise=form, norm=norm, dims=dims)
-    x = torch.randn(2, 32, *SPATIAL[dims])
+    block = NonLocalBlock(32, pairwise=form, norm=norm, **options)
+    x = torch.randn(CLIP[: 2 + block.dims])
     for training in (True, False):
         block.train(training)
         if "Sync" in norm:
@@ -239,24 +244,23 @@ def test_zero_initialized_weights_get_gradients(norm):
     assert all(p.grad.any() for p in zeros)
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    ("norm", "subsample", "training"),
-    [("BN", 1, True), ("BN", 2, False), ("GN", 2, True), ("", 1, True)],
+    "options", [{"subsample": 1}, {"norm": "GN"}, {"norm": ""}, *IN_PARTS], ids=str
 )
 @pytest.mark.parametrize(("form", "order"), ORDERS)
-def test_empty_batch(form, order, norm, subsample, training, path, monkeypatch):
+def test_empty_batch(form, order, options, training, path, monkeypatch):
     take(monkeypatch, order)
-    block = make(pairwise=form, norm=norm, subsample=subsample).train(training)
-    before = {name: buffer.clone() for name, buffer in block.named_buffers()}
-    x = torch.zeros(0, 32, 6, 5, requires_grad=True)
+    block = make(pairwise=form, **options).train(training)
+    before = copy.deepcopy(block.state_dict())
+    x = torch.zeros(0, *CLIP[1 : 2 + block.dims], requires_grad=True)
     z = block(x)
     assert z.shape == x.shape
+    assert block.attention_map(x).shape[:2] == (0, x.shape[2:].numel())
     z.sum().backward()
     assert x.grad.shape == x.shape
     assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
-    for name, buffer in block.named_buffers():
-        if name.startswith("norm.running"):
-            assert torch.equal(buffer, before[name])
+    assert all(v.equal(before[k]) for k, v in block.state_dict().items() if "running" in k)
 
 
 @pytest.mark.parametrize(
@@ -269,70 +273,36 @@ def test_eval_norms_match_formula(form, norm, dims):
     block = make(64, pairwise=form, norm=norm, dims=dims).eval()
     before = copy.deepcopy(block.state_dict())
     assert_is_the_formula(block, torch.randn(2, 64, *SPATIAL[dims]))
-    for name, value in block.state_dict().items():
-        assert torch.equal(value, before[name])
-
-
-CLIP = (2, 32, 6, 5, 3)
-ALL = slice(None)
-PARTS = {  # the inputs that a block in 3-D takes one by one, for each of its `axes` and `frames`
-    "space": ({"axes": "space"}, [(slice(t, t + 1), ALL, ALL) for t in range(6)]),
-    "time": (
-        {"axes": "time"},
-        [(ALL, slice(h, h + 1), slice(w, w + 1)) for h in range(5) for w in range(3)],
-    ),
-    "groups": ({"frames": 2}, [(slice(t, t + 2), ALL, ALL) for t in range(0, 6, 2)]),
-    "groups in time": (
-        {"axes": "time", "frames": 3},
-        [
-            (slice(t, t + 3), slice(h, h + 1), slice(w, w + 1))
-            for t in (0, 3)
-            for h in range(5)
-            for w in range(3)
-        ],
-    ),
-    "groups of everything": ({"frames": 6}, [(ALL, ALL, ALL)]),
-}
-
-
-@pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize(("form", "order"), ORDERS)
-def test_axes_and_frames_match_formula_per_part(form, order, name, path, monkeypatch):
-    """In float64, values and gradients; with a norm's statistics at rest, which are no part's."""
-    take(monkeypatch, order)
-    options, parts = PARTS[name]
-    block = make(pairwise=form, dims=3, norm="BN", **options).eval()
-    x, grad = torch.randn(CLIP, requires_grad=True), torch.randn(CLIP)
-    exact, exact_x = copy.deepcopy(block).double(), x.detach().double().requires_grad_()
-    exact.subsample = 1 if "time" in name else exact.subsample
-    expected = torch.empty(CLIP, dtype=torch.float64)
-    for part in parts:
-        expected[(..., *part)] = formula(exact, exact_x[(..., *part)])
-    z = block(x)
-    assert (z - expected).norm() <= 1e-5 * expected.norm()
-    leaves, exact_leaves = [x, *block.parameters()], [exact_x, *exact.parameters()]
-    grads = torch.autograd.grad(z, leaves, grad)
-    exact_grads = torch.autograd.grad(expected, exact_leaves, grad.double())
-    least = 1e-2 * max(e.norm() for e in exact_grads)
-    for got, want in zip(grads, exact_grads, strict=True):
-        assert (got - want).norm() <= 1e-4 * max(want.norm(), least)
+    assert all(value.equal(before[name]) for name, value in block.state_dict().items())
 
 
 @pytest.mark.parametrize("norm", ["BN", "GN"])
 @pytest.mark.parametrize("name", PARTS)
-def test_norm_scope_with_axes_and_frames(name, norm):
+@pytest.mark.parametrize(("form", "order"), ORDERS)
+def test_axes_and_frames_match_formula_per_part(form, order, name, norm, path, monkeypatch):
+    """With BN at rest, whose statistics are no part's; GN normalizes each part by itself."""
+    take(monkeypatch, order)
     options, parts = PARTS[name]
-    block = make(dims=3, norm=norm, **options)
-    bare, twin = copy.deepcopy(block), nn.BatchNorm3d(32) if norm == "BN" else block.norm
+
+    def per_part(block, x):
+        z = torch.empty_like(x)
+        for part in parts:
+            z[(..., *part)] = formula(block, x[(..., *part)])
+        return z
+
+    # GN has 32 groups: with 32 channels it would normalize over the few positions of one channel.
+    block = make(64, pairwise=form, dims=3, norm=norm, **options).eval()
+    assert_is_the_formula(block, torch.randn(2, 64, *CLIP[2:]), expected=per_part)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_batch_statistics_are_those_of_all_parts(name):
+    block = make(dims=3, **PARTS[name][0])
+    bare, twin = copy.deepcopy(block), nn.BatchNorm3d(32)
+    twin.load_state_dict(block.norm.state_dict())
     del bare.norm
     x = torch.randn(CLIP)
-    y, expected = bare(x) - x, torch.empty(CLIP)
-    if norm == "BN":
-        twin.load_state_dict(block.norm.state_dict())
-        parts = [(ALL,)]
-    for part in parts:
-        expected[(..., *part)] = x[(..., *part)] + twin(y[(..., *part)])
-    torch.testing.assert_close(block(x), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(block(x), x + twin(bare(x) - x), rtol=1e-3, atol=1e-4)
     for name, buffer in twin.named_buffers():
         torch.testing.assert_close(block.norm.get_buffer(name), buffer, rtol=1e-4, atol=1e-4)
 
@@ -348,13 +318,10 @@ def test_attention_map_of_axes_and_frames(form, name):
     x = torch.randn(CLIP)
     weights = block.attention_map(x)
     rows = torch.arange(x[0, 0].numel()).view(CLIP[2:])
-    seen = []
     for part in parts:
         places = rows[part].flatten()
         expected = part_block.attention_map(x[(..., *part)])
         torch.testing.assert_close(weights[:, places], expected, rtol=1e-4, atol=1e-5)
-        seen.append(places)
-    assert torch.cat(seen).sort().values.equal(rows.flatten())
 
 
 class _Largest(TorchDispatchMode):
@@ -382,16 +349,6 @@ def test_long_clips_make_no_map(form, subsample, monkeypatch):
         block(x).sum().backward()
     assert largest.elements >= x.numel()
     assert largest.elements < x[0, 0].numel() * keys / 8
-
-
-@pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_axes_and_frames_empty_batch_and_identity(form, name):
-    block = NonLocalBlock(32, pairwise=form, dims=3, **PARTS[name][0])
-    x = torch.randn(CLIP)
-    assert torch.equal(block(x), x)
-    assert block(x[:0]).shape == x[:0].shape
-    assert block.attention_map(x[:0]).shape[:2] == (0, x[0, 0].numel())
 
 
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
@@ -440,23 +397,14 @@ def test_context_and_attention_map_match_formula(
     take(monkeypatch, order)
     block = make(pairwise=form, dims=dims, subsample=subsample, norm="").double()
     x, context = (
-        torch.randn(2, 32, *sides, dtype=torch.float64, requires_grad=True) if sides else None
+        torch.randn(2, 32, *sides, dtype=torch.float64) if sides else None
         for sides in (SPATIAL[dims], size)
     )
-    z, expected = block(x, context=context), formula(block, x, context)
-    torch.testing.assert_close(z, expected)
-    leaves = [x, *([] if context is None else [context]), *block.parameters()]
-    weight = torch.randn_like(z)
-    for got, want in zip(
-        torch.autograd.grad(z, leaves, weight),
-        torch.autograd.grad(expected, leaves, weight),
-        strict=True,
-    ):
-        torch.testing.assert_close(got, want)
+    assert_is_the_formula(block, x, context=context, tolerance=1e-9, gradient_tolerance=1e-8)
     weights, x_hat = block.attention_map(x, context=context), block._pool(x, context)
     assert weights.shape == (2, x[0, 0].numel(), x_hat[0, 0].numel())
     y = (weights @ channels_at(block.g(x_hat))).transpose(1, 2).view(2, -1, *x.shape[2:])
-    torch.testing.assert_close(x + block.out(y), z)
+    torch.testing.assert_close(x + block.out(y), block(x, context))
 
 
 @pytest.mark.parametrize(
@@ -479,18 +427,6 @@ def test_invalid_inputs_are_refused(options, shape, context):
     for method in (block, block.attention_map):
         with pytest.raises(ValueError):  # noqa: PT011
             method(torch.randn(shape), context=None if context is None else torch.randn(context))
-
-
-@pytest.mark.parametrize("norm", ["", "FrozenBN", "BN"])
-@pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_channels_last_trains_under_autocast(form, norm):
-    block = make(pairwise=form, norm=norm).eval()
-    x = torch.randn(2, 32, 6, 5, dtype=torch.bfloat16)
-    x = x.to(memory_format=torch.channels_last).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        z = block(x)
-    z.sum().backward()
-    assert x.grad.isfinite().all()
 
 
 class Adapter(nn.Module):
@@ -591,13 +527,11 @@ def test_identity_at_start_in_float16_of_large_inputs(form, norm):
     assert torch.equal(block(x), x)
 
 
-@pytest.mark.parametrize("path", ["small", "prefix sums"])
-@pytest.mark.parametrize("subsample", [1, 2])
+@pytest.mark.parametrize("limit", [256, 0])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
-def test_function_transforms(form, subsample, path, monkeypatch):
-    if path == "prefix sums":
-        monkeypatch.setattr(pair_sum, "EXPLICIT_MAX_PER_POSITION", 0)
-    block = make(8, pairwise=form, subsample=subsample, norm="").double()
+def test_gradients_of_each_image_by_function_transforms(form, limit, monkeypatch):
+    monkeypatch.setattr(pair_sum, "EXPLICIT_MAX_PER_POSITION", limit)
+    block = make(8, pairwise=form, norm="").double()
     x = torch.randn(3, 8, 5, 4, dtype=torch.float64)
     weights = dict(block.named_parameters())
 
@@ -605,14 +539,6 @@ def test_function_transforms(form, subsample, path, monkeypatch):
         return functional_call(block, weights, (image.unsqueeze(0),)).square().sum()
 
     expected = [torch.autograd.grad(loss(weights, image), list(weights.values())) for image in x]
-    torch.testing.assert_close(vmap(lambda image: block(image.unsqueeze(0))[0])(x), block(x))
     got = vmap(grad(loss), in_dims=(None, 0))(weights, x)
-    for index, name in enumerate(weights):
-        torch.testing.assert_close(got[name], torch.stack([e[index] for e in expected]))
-    image = x[0].clone().requires_grad_()
-    (want,) = torch.autograd.grad(loss(weights, image), image)
-    torch.testing.assert_close(grad(loss, argnums=1)(weights, x[0]), want)
-    if path == "small":
-        tangent = torch.randn_like(x[0])
-        _, slope = jvp(lambda image: loss(weights, image), (x[0],), (tangent,))
-        torch.testing.assert_close(slope, (want * tangent).sum())
+    for name, *wanted in zip(weights, *expected, strict=True):
+        torch.testing.assert_close(got[name], torch.stack(wanted))

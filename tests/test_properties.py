@@ -26,14 +26,6 @@ def paths(node: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[
             yield (*prefix, key)
 
 
-def refusal(file: Path) -> str:
-    try:
-        load_config(file)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
 CFG = get_cfg()
 nl_detectron.add_nonlocal_config(CFG)
 OUR_PATHS = sorted(set(paths(CFG)) - set(paths(get_cfg())))
@@ -59,4 +51,7 @@ def test_fuzz_values_in_a_config_file(tmp_path: Path, path: tuple[str, ...], val
         value = {key: value}
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(value), encoding="utf-8", errors="replace")
-    assert "\n" not in refusal(file)
+    try:
+        load_config(file)
+    except UserError as error:
+        assert "\n" not in str(error)  # noqa: PT017  (most values are valid)
