@@ -65,16 +65,16 @@ def assert_agree(checks, inputs):
 
 
 @pytest.mark.parametrize("file_format", export.SUFFIXES)
-def test_the_keypoint_head_takes_any_number_of_regions(cfg, tmp_path, file_format):
+@pytest.mark.parametrize(
+    ("part", "inputs"),
+    [
+        ("keypoint_head", [f"{regions} x 16 x 14 x 14" for regions in (0, 1, 20)]),
+        ("backbone", ["2 x 3 x 128 x 160", "1 x 3 x 96 x 224", "1 x 3 x 192 x 96"]),
+    ],
+)
+def test_a_part_takes_inputs_of_any_size(cfg, tmp_path, part, inputs, file_format):
     cfg.MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.PAIRWISE = "concatenation"
-    checks = run_export(cfg, tmp_path / "head", "keypoint_head", file_format)
-    assert_agree(checks, [f"{regions} x 16 x 14 x 14" for regions in (0, 1, 20)])
-
-
-@pytest.mark.parametrize("file_format", export.SUFFIXES)
-def test_the_backbone_takes_any_size(cfg, tmp_path, file_format):
-    checks = run_export(cfg, tmp_path / "backbone", "backbone", file_format)
-    assert_agree(checks, ["2 x 3 x 128 x 160", "1 x 3 x 96 x 224", "1 x 3 x 192 x 96"])
+    assert_agree(run_export(cfg, tmp_path / part, part, file_format), inputs)
 
 
 @pytest.mark.parametrize("file_format", export.SUFFIXES)
@@ -101,13 +101,10 @@ def test_the_detector_may_find_nothing(cfg, tmp_path):
 
 
 def test_wrong_export_fails_check(cfg, tmp_path, monkeypatch):
-    """A file that keeps the example's number of regions must not pass."""
-    layers = type(build(cfg).roi_heads.keypoint_head).layers
-
-    def layers_of_two(head, x):
-        return layers(head, x) + float(x.mean())  # a trace holds this number fixed
-
-    monkeypatch.setattr(type(build(cfg).roi_heads.keypoint_head), "layers", layers_of_two)
+    """A file that keeps a number of its example must not pass."""
+    head = type(build(cfg).roi_heads.keypoint_head)
+    layers = head.layers
+    monkeypatch.setattr(head, "layers", lambda self, x: layers(self, x) + float(x.mean()))
     checks = run_export(cfg, tmp_path / "head", "keypoint_head", "torchscript")
     assert not all(check.passed for check in checks)
 

@@ -4,8 +4,6 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.keypoint_head import build_keypoint_head
-from detectron2.structures import Boxes, Instances, Keypoints
-from detectron2.utils.events import EventStorage
 
 SHAPE = ShapeSpec(channels=16, height=14, width=14)
 
@@ -40,22 +38,3 @@ def test_logits_are_bit_identical_before_training(fpn_cfg):
     assert all("nonlocal" in key for key in missing)
     regions = torch.randn(3, 16, 14, 14)
     assert torch.equal(ours.layers(regions), stock.layers(regions))
-
-
-def test_zero_regions_forward_and_backward(fpn_cfg):
-    head = head_of(fpn_cfg, 2).train()
-    instances = Instances((64, 64), proposal_boxes=Boxes(torch.zeros(0, 4)))
-    instances.gt_keypoints = Keypoints(torch.zeros(0, 17, 3))
-    with EventStorage():
-        loss = head(torch.zeros(0, 16, 14, 14), [instances])["loss_keypoint"]
-    loss.backward()
-    assert loss.item() == 0
-    # Under DDP a parameter without a gradient would hang the other processes.
-    assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
-
-
-def test_zero_regions_in_inference(fpn_cfg):
-    head = head_of(fpn_cfg, 2).eval()
-    instances = Instances((64, 64), pred_boxes=Boxes(torch.zeros(0, 4)))
-    (result,) = head(torch.zeros(0, 16, 14, 14), [instances])
-    assert result.pred_keypoints.shape == (0, 17, 3)

@@ -65,35 +65,30 @@ def test_loss_matches_formula(multi_label) -> None:
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 @pytest.mark.parametrize("multi_label", [False, True])
-@pytest.mark.parametrize("size", [(32, 32), (40, 56), (24, 48)])
-def test_scores_average_windows_and_pool_views(size, multi_label, pooling) -> None:
-    model = classifier(f"{HEAD}.MULTI_LABEL", multi_label, "TEST.VIEW_POOLING", pooling).eval()
+@pytest.mark.parametrize(
+    ("size", "crop"), [((32, 32), True), ((40, 56), True), ((24, 48), True), ((40, 56), False)]
+)
+def test_scores_average_windows_and_pool_views(size, crop, multi_label, pooling) -> None:
+    """Without a crop, the whole map is one window."""
+    opts = f"{HEAD}.MULTI_LABEL", multi_label, "TEST.VIEW_POOLING", pooling
+    model = classifier(*opts, "INPUT.CROP.ENABLED", crop).eval()
     clips = small_clip(views=3, frames=16, size=size)
     with torch.no_grad():
         (result,) = model([video(clips)])
         map_ = features(model, clips).mean(2)
         height, width = map_.shape[2:]
         assert (height, width) == (size[0] // 8, size[1] // 8)
+        rows, columns = (min(height, 4), min(width, 4)) if crop else (height, width)
         windows = [
-            linear(model, map_[:, :, top : top + 4, left : left + 4].mean((2, 3)))
-            for top in range(max(height - 3, 1))
-            for left in range(max(width - 3, 1))
+            linear(model, map_[:, :, top : top + rows, left : left + columns].mean((2, 3)))
+            for top in range(height - rows + 1)
+            for left in range(width - columns + 1)
         ]
     probabilities = [w.sigmoid() if multi_label else w.softmax(1) for w in windows]
     expected = torch.stack(probabilities).mean(0)
     torch.testing.assert_close(result["view_scores"].double(), expected, rtol=1e-4, atol=1e-5)
     pooled = expected.mean(0) if pooling == "mean" else expected.max(0).values
     torch.testing.assert_close(result["scores"].double(), pooled, rtol=1e-4, atol=1e-5)
-
-
-def test_without_a_crop_the_whole_map_is_pooled() -> None:
-    model = classifier("INPUT.CROP.ENABLED", False).eval()
-    clips = small_clip(size=(40, 64))
-    with torch.no_grad():
-        expected = linear(model, features(model, clips).mean((2, 3, 4))).softmax(1)
-        torch.testing.assert_close(
-            model.probabilities(clips).double(), expected, rtol=1e-4, atol=1e-5
-        )
 
 
 @pytest.mark.parametrize("views_at_once", [1, 4, 30])
@@ -128,30 +123,24 @@ def test_dropout_acts_in_training_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "clips",
+    ("named", "training", "videos"),
     [
-        torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8),  # too few frames
-        torch.zeros(1, 3, 8, 4, 32, dtype=torch.uint8),  # too few rows
+        (r"v\.mp4", True, [video(small_clip(frames=3), 1)]),
+        (r"v\.mp4", False, [video(small_clip(frames=3), 1)]),
+        (r"v\.mp4", True, [video(small_clip(size=(4, 32)), 1)]),
+        (r"v\.mp4", True, [video(small_clip(), 1, 2)]),
+        (r"v\.mp4", True, [video(small_clip())]),
+        (
+            r"8, 32, 32.*12, 32, 32",
+            True,
+            [video(small_clip(), 1), video(small_clip(frames=12), 1)],
+        ),
     ],
-    ids=lambda clips: f"{tuple(clips.shape)} {clips.dtype}",
+    ids=["few frames", "few frames in a test", "few rows", "two labels", "no label", "two sizes"],
 )
-def test_invalid_clip_error_contains_file_name(clips) -> None:
-    for training in (True, False):
-        with pytest.raises(UserError, match=r"v\.mp4"):
-            classifier().train(training)([video(clips, 1)])
-
-
-@pytest.mark.parametrize("labels", [[1, 2], []])
-def test_invalid_labels_error_contains_file_name(labels) -> None:
-    model = classifier().train()
-    with pytest.raises(UserError, match=r"v\.mp4"):
-        model([video(small_clip(), *labels)])
-
-
-def test_clips_of_two_sizes_in_a_batch_are_refused() -> None:
-    batch = [video(small_clip(), 1), video(small_clip(frames=12), 1)]
-    with pytest.raises(UserError, match=r"8, 32, 32.*12, 32, 32"):
-        classifier().train()(batch)
+def test_invalid_video_is_named(named, training, videos) -> None:
+    with pytest.raises(UserError, match=named):
+        classifier().train(training)(videos)
 
 
 def test_an_image_backbone_is_refused() -> None:
