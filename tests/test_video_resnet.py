@@ -61,7 +61,6 @@ def test_shapes_after_every_stage(frames, stem_time_stride, steps, pooling, temp
             for name, c, t, side in zip(shapes, channels, time, sides, strict=True)
         }
         assert shapes == expected
-        assert net.output_size((frames, size, size)) == {k: v[2:] for k, v in expected.items()}
         assert net.output_shape() == {
             name: ShapeSpec(channels=c, stride=stride)
             for name, c, stride in zip(shapes, channels, (4, 4, 8, 16, 32), strict=True)
@@ -69,7 +68,7 @@ def test_shapes_after_every_stage(frames, stem_time_stride, steps, pooling, temp
         assert net.time_strides == {name: frames // t for name, t in zip(shapes, time, strict=True)}
 
 
-@pytest.mark.parametrize("size", [(9, 65, 50), (17, 71, 97), (33, 36, 36)])
+@pytest.mark.parametrize("size", [(8, 224, 224), (9, 65, 50), (17, 71, 97), (33, 36, 36)])
 @pytest.mark.parametrize("pooling", ["official", "paper"])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_output_size_of_odd_clips(size, pooling, dilation) -> None:

@@ -277,8 +277,11 @@ class VideoResNet(ResNet):
         if "res3" in self.stage_names:
             self.pool2 = _max_pool(pooling, time_stride=2, stride=1)
         at_stem = stem_time_stride**2
-        self.time_strides = {"stem": at_stem, "res2": at_stem}
-        self.time_strides |= dict.fromkeys(STAGES[1:], 2 * at_stem)
+        self.time_strides = {
+            "stem": at_stem,
+            "res2": at_stem,
+            **dict.fromkeys(STAGES[1:], 2 * at_stem),
+        }
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = self.stem(x)
@@ -341,11 +344,6 @@ def build_nonlocal_video_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
     add_from_config(cfg, resnet)
-    _check_group_frames(cfg, resnet)
-    return resnet
-
-
-def _check_group_frames(cfg: CfgNode, resnet: VideoResNet) -> None:
     frames = cfg.INPUT.CLIP.FRAMES
     steps = {name: size[0] for name, size in resnet.output_size((frames, 1, 1)).items()}
     for name, group in zip(STAGES, cfg.MODEL.RESNETS.NON_LOCAL.GROUP_FRAMES, strict=True):
@@ -354,3 +352,4 @@ def _check_group_frames(cfg: CfgNode, resnet: VideoResNet) -> None:
                 f"{BACKBONE_KEY}.GROUP_FRAMES has {group} for {name}; allowed: 0, or a divisor of "
                 f"its {steps[name]} time steps at INPUT.CLIP.FRAMES {frames}"
             )
+    return resnet
