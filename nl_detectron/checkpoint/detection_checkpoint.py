@@ -20,8 +20,6 @@ from .writing import AtomicPathManager
 METADATA = "dataset_metadata"
 """Key of a checkpoint for names and category ids of the classes, see `data.catalog`."""
 
-HEURISTICS = "matching_heuristics=True"  # Detectron2's own option
-
 
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer for models with non-local blocks.
@@ -90,8 +88,6 @@ class Checkpointer(DetectionCheckpointer):
         self._trusted = TRUSTED in options
         self._path = file
         rest = "&".join(option for option in options if option != TRUSTED)
-        if rest and rest != HEURISTICS:
-            raise UserError(f"'{path}': expected ?{TRUSTED} or ?{HEURISTICS}, got '{rest}'")
         try:
             return super().load(f"{file}?{rest}" if rest else file, *args, **kwargs)
         except UserError:

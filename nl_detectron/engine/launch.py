@@ -236,10 +236,7 @@ def _forward_sigterm(number: int, frame: FrameType | None) -> None:
 
 def _first_host(nodelist: str) -> str:
     """Return the first host of a SLURM list: ``gpu[03-06,09],other`` -> ``gpu03``."""
-    match = re.match(r"([^,\[]+)(?:\[([^\],-]+)[^\]]*\]([^,\[]*))?", nodelist)
-    if match is None:
-        raise ValueError(f"SLURM_STEP_NODELIST={nodelist!r}")
-    return "".join(part or "" for part in match.groups())
+    return re.sub(r"([^,\[]+)(?:\[([^\],-]+)[^\]]*\]([^,\[]*))?.*", r"\1\2\3", nodelist)
 
 
 def _tasks_per_node(spec: str) -> int:

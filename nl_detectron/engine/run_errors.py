@@ -20,8 +20,6 @@ _UNUSABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EEXIST),
 }
-# Detectron2 logs errors of its training loop here, with a traceback.
-_TRAIN_LOOP = "detectron2.engine.train_loop"
 
 
 def as_user_error(error: BaseException | None, output_dir: str) -> UserError | None:
@@ -69,8 +67,10 @@ def translate_errors(output_dir: str) -> Iterator[None]:
             record.exc_info, record.msg, record.args = None, f"Training failed: {known}", ()
         return True
 
-    train_loop, raise_in_logging = logging.getLogger(_TRAIN_LOOP), logging.raiseExceptions
+    # Detectron2 logs errors of its training loop there, with a traceback.
+    train_loop = logging.getLogger("detectron2.engine.train_loop")
     train_loop.addFilter(shorten)
+    raise_in_logging = logging.raiseExceptions
     logging.raiseExceptions = False  # on a full disk every log line would print a traceback
     try:
         yield
