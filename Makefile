@@ -21,6 +21,12 @@ help:  ## this list
 
 setup: .venv/setup.stamp  ## make .venv with everything in it, if that has not been done
 
+# An editable installation knows its folder, so a moved checkout is set up again, and one whose
+# Python is gone.
+ifneq ($(CURDIR),$(shell test -x $(venv)/python && cat .venv/setup.stamp 2>/dev/null))
+.PHONY: .venv/setup.stamp
+endif
+
 .venv/setup.stamp: pyproject.toml constraints.txt tools/provision_detectron2.py tools/setup_env.py
 	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

@@ -43,6 +43,10 @@ def test_each_command_has_a_help_under_its_name(run, command) -> None:
     ("line", "nearest"),
     [
         (("analyse",), "'analyze'?"),
+        (
+            ("analyze", "--config-file", "mask_rcnn_R_50_FPN_NL_1x.yaml"),
+            "n/mask_rcnn_R_50_FPN_NL_1x.yaml'",
+        ),
         (("zoo", "Kinetics/i3d_R_50_NL5_8x9.yaml"), f"'{I3D}'"),
         (("analyze", "--config-file", "Kinetics/i3d_R_50_NL5_8x9.yaml"), f"'{I3D}'"),
     ],

@@ -62,6 +62,19 @@ def blocks_by_place(entry: Entry) -> dict[str, int]:
     return {place: int(count) for count, place in found}
 
 
+def test_every_promised_config_is_there() -> None:
+    mask, keypoints = "COCO-InstanceSegmentation/mask_rcnn_", "COCO-Keypoints/keypoint_rcnn_"
+    promised = {f"{mask}X_152_32x8d_FPN_{kind}1.44x.yaml" for kind in ("", "NL_")}
+    for kind in ("", "NL_"):
+        promised |= {f"{mask}R_{d}_FPN_{kind}{n}x.yaml" for d in (50, 101) for n in (1, 3)}
+        promised |= {f"COCO-Detection/faster_rcnn_R_{d}_FPN_{kind}1x.yaml" for d in (50, 101)}
+        promised.add(f"COCO-Detection/retinanet_R_50_FPN_{kind}1x.yaml")
+    for kind in ("", "NL_head_", "NL_head_backbone_"):
+        promised |= {f"{keypoints}R_{d}_FPN_{kind}1x.yaml" for d in (50, 101)}
+    promised |= {name.replace("_1x", "_s1x") for name in promised if "head_backbone" in name}
+    assert promised <= {*LEAVES}
+
+
 @pytest.mark.parametrize("config", LEAVES)
 def test_config_is_valid_and_matches_zoo_blocks(config: str) -> None:
     cfg = config_of(config)

@@ -96,6 +96,7 @@ def write_wheel(source: Path, target: Path) -> None:
 
 def verify() -> None:
     """Run the quickstart's R-CNN, with all three heads, on the CPU."""
+    sys.path.insert(0, str(ROOT))
     try:
         import torch
 

@@ -73,9 +73,14 @@ def main() -> None:
     install_packages(uv)
     print("[3/3] Detectron2: an existing one, or the copy in the PyPI wheel LabGym", flush=True)
     run(PYTHON, ROOT / "tools" / "provision_detectron2.py")
-    (VENV / "setup.stamp").touch()
+    (VENV / "setup.stamp").write_text(str(ROOT), encoding="utf-8")
     print("setup: done")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; run 'make setup' again to continue")

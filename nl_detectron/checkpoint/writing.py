@@ -1,5 +1,6 @@
 """Atomic writing of local files: they are complete or absent, even if the process is killed."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+        _sync_folder(path.parent)
     except RuntimeError as error:
         # torch's zip writer fails on the rest of an earlier failed write.
         if isinstance(error.__context__, OSError):
@@ -49,3 +51,15 @@ def atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the folder's entries to the disk; before that, a loss of power may undo a rename."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the file system does not support it
+            raise
+    finally:
+        os.close(descriptor)

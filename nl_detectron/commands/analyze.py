@@ -19,7 +19,7 @@ from ..analysis.cost import (
 )
 from ..config import load_any_config
 from ..modeling import VideoClassifier
-from ..utils.arguments import add_traceback, positive
+from ..utils.arguments import add_traceback, at_least
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,21 +41,21 @@ examples:
     new.add_argument(
         "--input-size",
         nargs=2,
-        type=positive,
+        type=at_least(1),
         metavar=("HEIGHT", "WIDTH"),
         help="of the image or clip in pixels (default: "
         f"{analysis.HEIGHT} {analysis.WIDTH}; for a video config INPUT.CROP.SIZE)",
     )
     new.add_argument(
         "--proposals",
-        type=positive,
+        type=at_least(1),
         metavar="N",
         default=analysis.PROPOSALS,
         help="regions for the box head (default: %(default)s)",
     )
     new.add_argument(
         "--detections",
-        type=positive,
+        type=at_least(1),
         metavar="N",
         default=analysis.DETECTIONS,
         help="regions for the mask and keypoint heads (default: %(default)s)",

@@ -30,7 +30,7 @@ from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, list_images, report_bad
 from ..engine.predictor import Predictor, complete_config, load_model
 from ..model_zoo.tables import as_csv
-from ..utils.arguments import add_confidence_threshold, add_opts, positive, script_parser
+from ..utils.arguments import add_confidence_threshold, add_opts, at_least, script_parser
 from ..utils.errors import DataError, UserError
 from ..utils.file_io import make_folder, output_files, write_json, write_text
 from ..visualization import (
@@ -107,7 +107,7 @@ examples:
     add_confidence_threshold(parser)
     parser.add_argument(
         "--max-detections",
-        type=int,
+        type=at_least(0),
         default=5,
         metavar="N",
         help="images: use at most N detections of each image (default: %(default)s; with "
@@ -115,7 +115,7 @@ examples:
     )
     parser.add_argument(
         "--arrows",
-        type=int,
+        type=at_least(0),
         default=8,
         metavar="N",
         help="draw arrows to at most N of the strongest positions above an even share, which is "
@@ -124,7 +124,7 @@ examples:
     measuring = parser.add_argument_group("statistics")
     measuring.add_argument("--statistics", action="store_true", help="measure instead of drawing")
     measuring.add_argument(
-        "--samples", type=positive, metavar="N", help="take the first N inputs (default: all)"
+        "--samples", type=at_least(1), metavar="N", help="take the first N inputs (default: all)"
     )
     measuring.add_argument(
         "--regions",

@@ -20,7 +20,7 @@ from ..config import is_video
 from ..data.detection_utils import read_image
 from ..data.inputs import WHAT, ImageId, list_images, number_images, report_bad
 from ..engine.predictor import Predictor, complete_config, to_coco_results
-from ..utils.arguments import add_confidence_threshold, add_opts, positive, script_parser
+from ..utils.arguments import add_confidence_threshold, add_opts, at_least, script_parser
 from ..utils.errors import UserError
 from ..utils.file_io import check_overwriting, output_files, write_json
 from ..visualization import draw_instances
@@ -73,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     add_confidence_threshold(parser)
     parser.add_argument(
         "--batch-size",
-        type=positive,
+        type=at_least(1),
         default=1,
         metavar="N",
         help="images, or views of a video, per forward pass (default: %(default)s)",

@@ -21,7 +21,7 @@ from ..data import check_datasets
 from ..engine import Trainer
 from ..model_zoo import METRICS, Entry, Figures, find_entry, get_config_file
 from ..model_zoo.tables import SOURCES, as_csv, as_markdown, rows_of, sections_of
-from ..utils.arguments import add_opts, add_traceback, positive
+from ..utils.arguments import add_opts, add_traceback, at_least
 from ..utils.errors import UserError, nearest
 from ..utils.file_io import write_json, write_text
 
@@ -113,7 +113,7 @@ def argument_parser() -> argparse.ArgumentParser:
         help="short names (R50-NL, C2D-R50-NL5, I3D-R50-128x1) or configs; default: the paper's",
     )
     parser.add_argument(
-        "--num-gpus", type=positive, default=1, help="GPUs, or processes (default: %(default)s)"
+        "--num-gpus", type=at_least(1), default=1, help="GPUs, or processes (default: %(default)s)"
     )
     parser.add_argument(
         "--accumulate", action="store_true", help="keep the recipe's batch on fewer than 8 GPUs"

@@ -45,13 +45,14 @@ def list_videos(given: str | None, output: str | None) -> tuple[list[Path], list
     Raises:
         UserError: there are none, or a file cannot be written.
     """
-    path = Path(given or CAMERA)
-    if path.is_dir():
+    if given is None:
+        videos = [CAMERA]
+    elif os.path.isdir(given):
         # Without videos, it is a folder of a video's frames.
-        inside = sorted(path.iterdir())
-        videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES] or [path]
+        inside = sorted(Path(given).iterdir())
+        videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES] or [Path(given)]
     else:
-        videos = list(list_images([given])) if given else [CAMERA]
+        videos = list(list_images([given]))
     return videos, output_files(videos, output, ".mp4", endings=CODECS)
 
 

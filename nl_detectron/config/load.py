@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -123,9 +124,11 @@ def find_config_file(config_file: str | os.PathLike[str], folder: Path = Path())
     for file in (path, _PACKAGE_CONFIGS / config_file):
         if file.is_file():
             return file
-    ours = [p.relative_to(_PACKAGE_CONFIGS) for p in _PACKAGE_CONFIGS.rglob("*.*")]
-    known = [str(file) for file in (*path.parent.glob("*.*"), *ours)]
-    raise ConfigError(f"no config file {config_file}.{nearest(str(config_file), known)}")
+    names = {p.name: p.relative_to(_PACKAGE_CONFIGS) for p in _PACKAGE_CONFIGS.rglob("*.*")}
+    names |= {p.name: p for p in path.parent.glob("*.*")}
+    match = get_close_matches(path.name, names, n=1)
+    hint = f" Did you mean '{names[match[0]]}'?" if match else ""
+    raise ConfigError(f"no config file {config_file}.{hint}")
 
 
 def check_device(key: str, device: str, cpu_option: str) -> None:
@@ -143,7 +146,9 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
     """Turn errors of loading and merging into a ConfigError that names `source`."""
     try:
         yield
-    except (KeyError, ValueError, AssertionError, OSError, RecursionError, YAMLError) as error:
+    except RecursionError:
+        raise ConfigError(f"{source}: its _BASE_ files must not form a cycle") from None
+    except (KeyError, ValueError, AssertionError, OSError, YAMLError) as error:
         # A KeyError's own text has its message in quotes.
         message = one_line(error.args[0] if isinstance(error, KeyError) else error)
         if message.startswith("Non-existent"):  # yacs: "Non-existent config key: KEY"

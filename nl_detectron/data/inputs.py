@@ -28,7 +28,7 @@ def list_images(inputs: Iterable[str]) -> dict[Path, ImageId | None]:
         name, _, count = item.partition(":")
         if name in DatasetCatalog and not os.path.exists(item):
             if count and not count.isdecimal():
-                raise UserError(f"--input {item}: expected NAME:COUNT, got '{count}' as COUNT")
+                raise UserError(f"{item}: expected NAME:COUNT, got '{count}' as COUNT")
             check_datasets([name])
             records = DatasetCatalog.get(name)[: int(count) if count else None]
             found = {Path(record["file_name"]): record.get("image_id") for record in records}

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation.testing import flatten_results_dict
@@ -145,6 +146,8 @@ def run_config(
     output_dir = setting(cfg, "OUTPUT_DIR")
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="nl_detectron")
     default_setup(cfg, args)
+    if setting(cfg, "MODEL.DEVICE") == "cpu" and not torch.cuda.is_available():
+        logger.info("torch finds no GPU; running on the CPU")
     if comm.is_main_process():
         _remove_incomplete_line(os.path.join(output_dir, "metrics.json"))
     if not args.eval_only:

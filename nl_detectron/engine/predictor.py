@@ -10,6 +10,7 @@ street, beach = predict(["street.jpg", "beach.jpg"])
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby, islice
 from typing import Any, TypeAlias
 
@@ -166,12 +167,12 @@ def is_one(inputs: object, *, dims: int) -> bool:
     return isinstance(inputs, str | os.PathLike | Image)
 
 
-def precision(device: str, *, half: bool) -> torch.autocast:
+def precision(device: str, *, half: bool) -> AbstractContextManager[None]:
     """Return a context for inference: autocast to bfloat16, or float16 on GPUs without it."""
     kind = torch.device(device).type
     has_bfloat16 = kind != "cuda" or torch.cuda.is_bf16_supported()
     dtype = torch.bfloat16 if has_bfloat16 else torch.float16
-    return torch.autocast(kind, dtype=dtype, enabled=half)
+    return torch.autocast(kind, dtype=dtype) if half else nullcontext()
 
 
 def _in_full_precision(instances: Instances) -> Instances:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import time
 import weakref
@@ -74,8 +75,8 @@ class StepTrainer(SimpleTrainer):
         amp: autocast the forward pass: float16 with loss scaling on a GPU, bfloat16 on the CPU.
 
     Raises:
-        FloatingPointError: a loss of any process is not finite. The main process raises it, with
-            the weights of the previous iteration.
+        FloatingPointError: a loss of any process is not finite. All processes raise it, with the
+            weights of the previous iteration.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class StepTrainer(SimpleTrainer):
                 mean_losses[name] = mean_losses[name] + part if name in mean_losses else part
         average_batch_norms(self.model, is_update=True)
         self.after_backward()
+        self._check_losses(mean_losses)
         self._write_metrics(mean_losses, data_time)
         # The optimizer may clip, which needs unscaled gradients.
         self.grad_scaler.unscale_(self.optimizer)
@@ -138,6 +140,12 @@ class StepTrainer(SimpleTrainer):
         losses = {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
         return {name: loss.reshape(()) for name, loss in losses.items()}
 
+    def _check_losses(self, losses: dict[str, torch.Tensor]) -> None:
+        # Detectron2 checks them in the main process alone, for which the others would wait.
+        for values in comm.all_gather({name: loss.item() for name, loss in losses.items()}):
+            if not all(map(math.isfinite, values.values())):
+                raise FloatingPointError(f"losses at iteration {self.iter}: {values}")
+
 
 class Trainer(DefaultTrainer):
     """Train, checkpoint and evaluate by a YAML config or a LazyConfig.
@@ -145,6 +153,8 @@ class Trainer(DefaultTrainer):
     Hooks, files, schedule, checkpoints and the methods to override (``build_model``,
     ``build_train_loader``, ``build_evaluator``, ``build_hooks``, ...) are Detectron2's. The methods
     get the loaded config. Run a subclass with ``main(args, trainer=MyTrainer)``.
+
+    A subclass extends the list of ``super().build_hooks()``, which has `SaveOnSigterm`.
 
     An iteration takes ``SOLVER.ACCUMULATE_STEPS`` batches of ``SOLVER.IMS_PER_BATCH`` samples. The
     trainer adds `ResidualNormHook` and `ExactResume` to the hooks of ``build_hooks``.

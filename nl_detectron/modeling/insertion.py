@@ -61,8 +61,12 @@ def insert_after(chain: nn.Sequential, blocks: dict[str, NonLocalBlock], *, wher
         delattr(chain, name)
         chain.add_module(name, child)
         if name in blocks:
-            chain.add_module(f"nonlocal_after_{name}", blocks[name])
-            logger.info("Non-local block after %s.%s: %s", where, name, blocks[name].extra_repr())
+            block = blocks[name]
+            chain.add_module(f"nonlocal_after_{name}", block)
+            norm = type(block.norm).__name__ if hasattr(block, "norm") else "none"
+            logger.info(
+                "Non-local block after %s.%s: %s, norm=%s", where, name, block.extra_repr(), norm
+            )
 
 
 def add_backbone_blocks(

@@ -1,6 +1,7 @@
 """Command-line arguments that several scripts share."""
 
 import argparse
+from collections.abc import Callable
 
 
 def script_parser(description: str | None, epilog: str) -> argparse.ArgumentParser:
@@ -53,9 +54,13 @@ def add_confidence_threshold(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """Return the value of an argument that must be at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return the type of an argument that is an integer of at least `minimum`."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, got {value}")
+        return value
+
+    return integer

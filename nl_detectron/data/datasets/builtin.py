@@ -74,7 +74,7 @@ def register_generated(
 
 
 def register_all() -> None:
-    """Register the generated datasets, and Kinetics-400 and Charades; do nothing the second time.
+    """Register the generated datasets, and Kinetics-400 and Charades unless they are registered.
 
     Generated are ``nl_shapes_train`` and ``nl_shapes_val``, ``nl_clips_train`` and
     ``nl_clips_val``. The others are under ``DETECTRON2_DATASETS``.
@@ -89,19 +89,21 @@ def register_all() -> None:
     names, of_charades = kinetics / "classids.json", root / "Charades_v1_classes.txt"
     # The official files of Charades call the common validation part "test".
     for split, official in (("train", "train"), ("val", "test")):
-        register_videos(
-            f"kinetics400_{split}",
-            kinetics / f"{split}.txt",
-            kinetics,
-            classes=names if names.is_file() else 400,
-        )
-        register_videos(
-            f"charades_{split}",
-            root / f"Charades_v1_{official}.csv",
-            charades.video_folder(root),
-            classes=of_charades if of_charades.is_file() else 157,
-            multi_label=True,
-        )
+        if f"kinetics400_{split}" not in DatasetCatalog:
+            register_videos(
+                f"kinetics400_{split}",
+                kinetics / f"{split}.txt",
+                kinetics,
+                classes=names if names.is_file() else 400,
+            )
+        if f"charades_{split}" not in DatasetCatalog:
+            register_videos(
+                f"charades_{split}",
+                root / f"Charades_v1_{official}.csv",
+                charades.video_folder(root),
+                classes=of_charades if of_charades.is_file() else 157,
+                multi_label=True,
+            )
 
 
 def _register_clips(split: str) -> None:
