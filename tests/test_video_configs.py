@@ -18,6 +18,20 @@ PLACES = {
 }
 FORMS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 STAGES = ("res2", "res3", "res4", "res5")
+NAMES = {
+    f"Kinetics/{name}.yaml"
+    for name in (
+        *(f"{n}_R_{d}_{nl}32x2" for n in ("c2d", "i3d") for d in (50, 101) for nl in ("", "NL5_")),
+        *(f"{n}_R_50_{nl}8x8" for n in ("c2d", "i3d") for nl in ("", "NL5_")),
+        *(f"i3d_R_50_{nl}{clip}" for clip in ("32x4", "128x1") for nl in ("", "NL5_")),
+        *(f"{n}_R_101_{nl}128x1" for n in ("c2d", "i3d") for nl in ("", "NL5_")),
+        "c2d_R_50_128x1",
+        *(f"c2d_R_50_NL1_{kind}_32x2" for kind in (*FORMS, *STAGES)),
+        *(f"c2d_R_{d}_NL{n}_32x2" for d in (50, 101) for n in (1, 10)),
+        *(f"c2d_R_{d}_NL5_{axes}_32x2" for d in (50, 101) for axes in ("space", "time")),
+        "i3d_3x3x3_R_101_32x2",
+    )
+} | {f"Charades/i3d_R_101_{nl}128x1.yaml" for nl in ("", "NL5_")}
 VIDEOS = [entry for entry in ENTRIES if entry.task == "video"]
 WORDS = {  # of a variant, in the entry's blocks
     "gaussian": "Gaussian",
@@ -33,6 +47,10 @@ def places(cfg: CfgNode) -> list[list[int]]:
     after = cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS
     counts = RESIDUAL_BLOCKS[cfg.MODEL.RESNETS.DEPTH]
     return [[i % count for i in stage] for stage, count in zip(after, counts, strict=True)]
+
+
+def test_every_promised_config_is_there() -> None:
+    assert {entry.config for entry in VIDEOS} >= NAMES
 
 
 @pytest.mark.parametrize("entry", VIDEOS, ids=lambda entry: entry.config)
