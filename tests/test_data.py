@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 
 from nl_detectron.data import cache_root, make_clips, make_shapes
 from nl_detectron.data.datasets.synthetic import canvas, coco, landscape, things
-from nl_detectron.data.datasets.synthetic.generated import written_whole
+from nl_detectron.data.datasets.synthetic.generated import atomic_folder
 from nl_detectron.data.datasets.synthetic.people import KEYPOINT_NAMES, person
 from nl_detectron.data.datasets.synthetic.shapes import CLASSES
 from nl_detectron.data.validation import check_file
@@ -112,14 +112,14 @@ def test_polygons_keep_holes_and_drop_fragments():
 
 def test_concurrent_write_keeps_first_result(tmp_path):
     folder = tmp_path / "data"
-    with written_whole(folder, "data"), written_whole(folder, "data") as first:
+    with atomic_folder(folder, "data"), atomic_folder(folder, "data") as first:
         (first / "first").touch()
     assert os.listdir(tmp_path) == ["data"]
     assert os.listdir(folder) == ["first"]
 
 
 def test_nothing_is_left_of_an_interrupted_run(tmp_path):
-    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "data", "data"):
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "data", "data"):
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
     (tmp_path / "file").touch()

@@ -1,6 +1,7 @@
 """Windows that slide over a video of known or unknown length."""
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,8 @@ def sliding_windows(
 ) -> Iterator[Window]:
     """Yield windows that slide over a stream of frames and cover every frame.
 
-    Window k starts at frame ``k * step`` and lasts ``frames * stride`` frames. If the last one is
-    shorter, its frames are repeated, as for a short video in training.
+    Window k starts at frame ``k * step`` and lasts ``frames * stride`` frames. The last one ends
+    with the video. A shorter video is one window, and its frames are repeated, as in training.
 
     Args:
         stream: frames of a video. One window of them is in memory at a time.
@@ -46,24 +47,23 @@ def sliding_windows(
     step = max(1, length // 2) if step is None else step
     if not 1 <= step <= length:
         raise ValueError(f"step must be 1 to {length}, a window's length, got {step}")
-    kept: list[Frame] = []
-    first = covered = 0  # the first frame in `kept`; frames that windows have covered
-    for frame in stream:
+    kept: deque[Frame] = deque(maxlen=length)
+    count = covered = 0  # frames of the stream so far, and those up to the end of a window
+    for count, frame in enumerate(stream, 1):
         kept.append(frame)
-        if len(kept) == length:
-            yield _window(kept, first, frames, stride)
-            covered = first + length
-            first += step
-            del kept[:step]
-    if first + len(kept) > covered:
-        yield _window(kept, first, frames, stride)
+        if count >= length and (count - length) % step == 0:
+            yield _window(kept, count, frames, stride)
+            covered = count
+    if count > covered:
+        yield _window(kept, count, frames, stride)
 
 
-def _window(kept: list[Frame], first: int, frames: int, stride: int) -> Window:
+def _window(kept: Sequence[Frame], count: int, frames: int, stride: int) -> Window:
+    """Return the window of the last frames, `kept`, of the first `count` of a stream."""
     (chosen,) = sampling.even_clips(len(kept), clips=1, frames=frames, stride=stride)
     return Window(
-        first_frame=first,
-        last_frame=first + len(kept) - 1,
+        first_frame=count - len(kept),
+        last_frame=count - 1,
         start=float(kept[0].start),
         end=float(kept[-1].end),
         clip=np.stack([kept[i].pixels for i in chosen]),

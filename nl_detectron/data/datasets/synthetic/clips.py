@@ -34,8 +34,6 @@ NUM_FRAMES, FRAMES_PER_SECOND = 28, 14
 
 SPLITS = ("train", "val")
 
-Place = tuple[float, float]
-
 COLORS: tuple[Color, ...] = ((230, 48, 48), (250, 214, 44), (46, 186, 84), (66, 104, 240))
 """Colors of the signals."""
 

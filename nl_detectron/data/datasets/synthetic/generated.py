@@ -46,7 +46,7 @@ def make_dataset(
     digest = hashlib.sha256("\0".join(content).encode()).hexdigest()
     folder = root / f"{name}-{digest[:12]}"
     if not folder.is_dir():
-        with written_whole(folder, name) as unfinished:
+        with atomic_folder(folder, name) as unfinished:
             for split, count in splits.items():
                 (unfinished / split).mkdir()
                 items = tqdm(range(count), desc=f"{name}_{split}", disable=not progress)
@@ -55,7 +55,7 @@ def make_dataset(
 
 
 @contextmanager
-def written_whole(folder: Path, description: str) -> Iterator[Path]:
+def atomic_folder(folder: Path, description: str) -> Iterator[Path]:
     """Make a folder under a temporary name, and rename it to `folder` after the block.
 
     An error removes it. If two processes write at once, the first to finish wins, and the other
