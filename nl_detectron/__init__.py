@@ -1,6 +1,6 @@
 """Non-local Neural Networks (CVPR 2018) for Detectron2.
 
-Importing the package registers its backbones, keypoint head and embedded datasets.
+Importing the package registers its backbones, keypoint head, video classifier and datasets.
 """
 
 __version__ = "0.1.0"

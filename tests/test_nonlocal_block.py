@@ -80,7 +80,7 @@ def formula(
     )
     y = weights @ embed(block.g, x_hat)
     y = (y @ block.out.weight.flatten(1).T + block.out.bias).transpose(1, 2)
-    if hasattr(block, "norm"):
+    if block.norm is not None:
         y = block.norm(y.contiguous().unsqueeze(2))
     return x + y.reshape(x.shape)
 
@@ -300,7 +300,7 @@ def test_batch_statistics_are_those_of_all_parts(name):
     block = make(dims=3, **PARTS[name][0])
     bare, twin = copy.deepcopy(block), nn.BatchNorm3d(32)
     twin.load_state_dict(block.norm.state_dict())
-    del bare.norm
+    bare.norm = None
     x = torch.randn(CLIP)
     torch.testing.assert_close(block(x), x + twin(bare(x) - x), rtol=1e-3, atol=1e-4)
     for name, buffer in twin.named_buffers():
@@ -503,7 +503,7 @@ def test_replaced_norm_takes_effect(form, order, norm, monkeypatch):
     block, x = make(pairwise=form).eval(), torch.randn(2, 32, 5, 7)
     block.norm = nn.BatchNorm2d(32, **norm).eval()
     bare = copy.deepcopy(block)
-    del bare.norm
+    bare.norm = None
     torch.testing.assert_close(block(x), x + block.norm(bare(x) - x), rtol=1e-4, atol=1e-4)
 
 
@@ -542,3 +542,9 @@ def test_gradients_of_each_image_by_function_transforms(form, limit, monkeypatch
     got = vmap(grad(loss), in_dims=(None, 0))(weights, x)
     for name, *wanted in zip(weights, *expected, strict=True):
         torch.testing.assert_close(got[name], torch.stack(wanted))
+
+
+def test_a_form_of_ones_own_is_computed_in_the_papers_order() -> None:
+    block = NonLocalBlock(64, subsample=4)
+    block.pairwise = "mine"
+    assert [*block.orders((1, 64, 8, 8))] == ["positions"]

@@ -26,7 +26,8 @@ MODEL:
       ...                              # and PAIRWISE to INIT_STD as above
   VIDEO_RESNET:                        # of build_nonlocal_video_resnet_backbone, with RESNETS
     TEMPORAL: c2d                      # c2d, i3d_3x1x1, i3d_3x3x3
-    STEM_TIME_STRIDE: 2                # time stride of conv1 and pool1; 1 keeps all frames
+    STEM_TIME_STRIDE: 2                # time stride of conv1 and of pool1; pool2, before
+                                       # res3, has 2 in any case
     POOLING: official                  # official (224 pixels are 55 in res2) or paper (56)
   VIDEO_CLASSIFIER:
     NUM_CLASSES: 400                   # class count of the dataset

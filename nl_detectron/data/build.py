@@ -29,7 +29,7 @@ from .validation.images import header_error, image_error
 from .validation.kinds import KINDS, Problem, Severity, error_text
 from .validation.run import Run, Summary, problems_of_categories, problems_of_metadata
 
-Mapper = Callable[[dict], Any]
+Mapper = Callable[..., Any]
 
 _CHECK = "`nl-detectron check` finds all problems of a dataset"
 
@@ -110,7 +110,7 @@ def build_train_loader(cfg: Config, mapper: Mapper | None = None) -> Iterable[li
     Args:
         cfg: a YAML config with ``DATASETS.TRAIN``, or a LazyConfig with ``dataloader.train``.
         mapper: replaces Detectron2's ``DatasetMapper(cfg, True)``, the LazyConfig's mapper, or for
-            videos `TrainMapper`.
+            videos `TrainMapper`, which also gets a `numpy.random.Generator`.
 
     Raises:
         DataError: an annotation file is unusable or, during iteration, an image or video.

@@ -120,7 +120,7 @@ class _Run:
     cfg: Config | None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Functions of a LazyConfig file cannot be pickled.
+        # A new process also has to register the datasets, and a LazyConfig cannot be pickled.
         return {**self.__dict__, "cfg": None}
 
     def __call__(self) -> None:

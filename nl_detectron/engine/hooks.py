@@ -15,10 +15,10 @@ import torch.distributed as dist
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
-from fvcore.common.checkpoint import Checkpointer
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import Tensor, nn
 
+from ..checkpoint import Checkpointer
 from ..layers import NonLocalBlock
 from ..utils.errors import UserError
 from .data_order import DataOrder

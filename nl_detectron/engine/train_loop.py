@@ -41,7 +41,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..checkpoint import Checkpointer
 from ..config import Config, dataset_names, setting
-from ..data import build as data
+from ..data import build as loaders
 from ..data.catalog import classes_differ, metadata_of
 from ..evaluation import build_evaluator
 from ..evaluation.attention_evaluation import evaluate_attention
@@ -191,6 +191,7 @@ class Trainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = setting(cfg, "SOLVER.MAX_ITER")
         self._last_eval_results: dict[str, Any] = {}
+        # The first and the last hook stay so in a subclass that adds some.
         self.register_hooks(
             [
                 ResidualNormHook(model, period=setting(cfg, "train.log_period"))
@@ -305,11 +306,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: Config) -> Iterable[list[dict[str, Any]]]:
-        return data.build_train_loader(cfg)
+        return loaders.build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: Config, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
-        return data.build_test_loader(cfg, dataset_name)
+        return loaders.build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(
@@ -327,7 +328,7 @@ class Trainer(DefaultTrainer):
         """Return the results on the test data, by dataset if the config has several."""
         results: dict[str, Any] = {}
         for name, loader, evaluator in cls._evaluations(cfg, evaluators):
-            with data.annotation_errors(name.split(", "), is_loading=False):
+            with loaders.annotation_errors(name.split(", "), is_loading=False):
                 results[name] = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)

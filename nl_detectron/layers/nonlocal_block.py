@@ -110,8 +110,7 @@ class NonLocalBlock(CNNBlockBase):
         self.out = conv(inter_channels, in_channels, 1)
         if pairwise == "concatenation":
             self.w_f = nn.Parameter(torch.empty(2 * inter_channels))
-        if norm:
-            self.norm: Any = build_norm(norm, channels=in_channels)
+        self.norm: Any = build_norm(norm, channels=in_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -122,7 +121,7 @@ class NonLocalBlock(CNNBlockBase):
             elif not name.startswith("norm."):
                 nn.init.normal_(parameter, std=self.init_std)
         # A frozen norm's scale is a buffer: at zero it would keep the block the identity for good.
-        if hasattr(self, "norm") and isinstance(self.norm.weight, nn.Parameter):
+        if self.norm is not None and isinstance(self.norm.weight, nn.Parameter):
             nn.init.zeros_(self.norm.weight)
         else:
             nn.init.zeros_(self.out.weight)
@@ -157,7 +156,8 @@ class NonLocalBlock(CNNBlockBase):
         names = ["in_channels", "inter_channels", "pairwise", "subsample", "scale", "dims", "axes"]
         return ", ".join(f"{name}={getattr(self, name)}" for name in [*names, "frames", "init_std"])
 
-    # P positions of x are the queries, M positions of x̂ the keys; D is `inter_channels`.
+    # P positions of x are the queries, M positions of x̂ the keys; D is `inter_channels`. Frames,
+    # groups of frames or places that attend separately become N' independent inputs.
 
     def _pool(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Check the inputs and return x̂, the features that j runs over."""
@@ -186,7 +186,11 @@ class NonLocalBlock(CNNBlockBase):
         return (1 if self.dims == 3 else step, *[step] * (self.dims - 1))
 
     def _embed(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute theta (N', P, D) and phi (N', M, D); for concatenation, products with w_f."""
+        """Compute the factors of f: (N', P, K) of x and (N', M, K) of x̂.
+
+        They are x and x̂ themselves for gaussian (K = C), the products of theta and phi with w_f
+        for concatenation (K = 1), else theta and phi (K = D).
+        """
         if self.pairwise == "gaussian":
             return self._rows(x), self._rows(x_hat)
         if self.pairwise != "concatenation":
@@ -199,16 +203,12 @@ class NonLocalBlock(CNNBlockBase):
 
     def _project(self, y: Tensor) -> Tensor:
         """Compute ``norm(W_z y)`` of y (N, D, *spatial)."""
-        if (
-            is_full_precision(y)
-            and _is_plain_conv(self.out)
-            and _is_plain_norm(getattr(self, "norm", None))
-        ):
+        if is_full_precision(y) and _is_plain_conv(self.out) and _is_plain_norm(self.norm):
             return _conv(y, *self._folded_out()[:2])
         return self._normalize(_finite(self.out(y)))
 
     def _normalize(self, y: Tensor) -> Tensor:
-        if not hasattr(self, "norm"):
+        if self.norm is None:
             return y
         # A norm treats all positions alike; as (N', C, 1, P) the 2-D norms serve every `dims`.
         # Not (N', C, P, 1): with the strides that y can have, torch's batch norm then computes
@@ -218,13 +218,11 @@ class NonLocalBlock(CNNBlockBase):
     def _folded_out(self) -> tuple[Tensor, Tensor, bool]:
         """Return weight and bias of W_z, with a plain norm folded in; True if no norm is left."""
         weight, bias = self.out.weight.flatten(1), cast(Tensor, self.out.bias)
-        norm: Any = getattr(self, "norm", None)
+        norm = self.norm
         if not _is_plain_norm(norm):
             return weight, bias, norm is None
         factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
         return weight * factor.unsqueeze(1), (bias - norm.running_mean) * factor + norm.bias, True
-
-    # Frames, groups of frames or places that attend separately become N' independent inputs.
 
     @property
     def _group(self) -> int:
@@ -267,27 +265,28 @@ class NonLocalBlock(CNNBlockBase):
         )
 
     def _forward_at_keys(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        weight, bias, is_final = self._folded_out()
-        g, rows = self._rows(_conv(self.g(x_hat), weight)), self._rows(x)
+        """Compute z with W_z, and W_theta if the form has one, applied to the M keys."""
+        weight, bias, norm_is_folded = self._folded_out()
+        out_g = self._rows(_conv(self.g(x_hat), weight))
         if self.pairwise == "concatenation":
-            y = nonlocal_operation(*self._embed(x, x_hat), g, pairwise=self.pairwise)
+            y = nonlocal_operation(*self._embed(x, x_hat), out_g, pairwise=self.pairwise)
             z = y.mT + bias.view(-1, 1)
         else:
             softmax = self.pairwise in SOFTMAX_FORMS
             width = self.in_channels if self.pairwise == "gaussian" else self.inter_channels
-            factor = (width**-0.5 if self.scale else 1.0) if softmax else 1 / g.shape[1]
+            factor = (width**-0.5 if self.scale else 1.0) if softmax else 1 / out_g.shape[1]
             keys, key_bias = x_hat * factor, None
             if self.pairwise != "gaussian":
                 theta: Any = self.theta
                 phi = self.phi(x_hat) * factor
                 keys = _conv(phi, theta.weight.flatten(1).t())
                 key_bias = self._rows(_conv(phi, theta.bias.unsqueeze(0)))
-            # Transposed: a row for each key.
-            weights = product_map(rows, self._rows(keys), softmax=softmax, bias=key_bias)
-            z = torch.baddbmm(bias.view(-1, 1), g.mT, weights)
+            # A row for each key.
+            weights = product_map(self._rows(x), self._rows(keys), softmax=softmax, bias=key_bias)
+            z = torch.baddbmm(bias.view(-1, 1), out_g.mT, weights)
         z = self._unfold(z, x)
         # In place: backward has saved neither z nor the sum.
-        return z.add_(x) if is_final else x + self._normalize(z)
+        return z.add_(x) if norm_is_folded else x + self._normalize(z)
 
     def orders(
         self, shape: Sequence[int], keys_shape: Sequence[int] | None = None
@@ -322,10 +321,9 @@ class NonLocalBlock(CNNBlockBase):
                 KEYS: (2 * m * c * d + (p + m) * c, pairs * c),
             }
         else:
-            orders = {
-                POSITIONS: (2 * (p + m) * c * d, 2 * p * m * d),
-                KEYS: (4 * m * c * d + m * d, 2 * p * m * c),
-            }
+            orders = {POSITIONS: (2 * (p + m) * c * d, 2 * p * m * d)}
+            if self.pairwise in ("embedded_gaussian", "dot_product"):  # not in a form of your own
+                orders[KEYS] = 4 * m * c * d + m * d, 2 * p * m * c
         if self.pairwise == "dot_product":
             orders[SUMS] = 2 * (p + m) * c * d, (p + m) * d * d
         # w_f is multiplied into the weights of theta and phi once, for any batch size.

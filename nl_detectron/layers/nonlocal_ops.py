@@ -57,7 +57,10 @@ def pairwise_weights(
 
 
 def explicit_nonlocal(theta: Tensor, phi: Tensor, g: Tensor, **form) -> Tensor:
-    """Compute equation 1 with the map in memory; `form` is that of `pairwise_weights`."""
+    """Compute equation 1 with the map in memory, the reference for all other methods.
+
+    `form` is that of `pairwise_weights`.
+    """
     weights = pairwise_weights(theta, phi, **form)
     with torch.autocast(theta.device.type, enabled=False):
         return (weights @ at_least_float32(g)).to(g.dtype)
@@ -129,7 +132,7 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
 
 
 def product_map(theta: Tensor, phi: Tensor, *, softmax: bool, bias: Tensor | None = None) -> Tensor:
-    """Compute ``theta_i . phi_j + bias_j``, or its softmax over j, transposed: (N, M, P).
+    """Return (N, M, P): at [j, i] is ``theta_i . phi_j + bias_j``, or its softmax over j.
 
     `bias` is (N, M, 1).
     """

@@ -63,7 +63,7 @@ def insert_after(chain: nn.Sequential, blocks: dict[str, NonLocalBlock], *, wher
         if name in blocks:
             block = blocks[name]
             chain.add_module(f"nonlocal_after_{name}", block)
-            norm = type(block.norm).__name__ if hasattr(block, "norm") else "none"
+            norm = "none" if block.norm is None else type(block.norm).__name__
             logger.info(
                 "Non-local block after %s.%s: %s, norm=%s", where, name, block.extra_repr(), norm
             )

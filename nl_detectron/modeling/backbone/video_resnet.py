@@ -76,8 +76,8 @@ class VideoStem(VideoBlock):
 
     Args:
         time_kernel: planes of conv1's 7x7 kernel: 1 for C2D, 5 for I3D.
-        time_stride: time stride of conv1 and of pool1: 2 in the paper's networks; 1 keeps all
-            frames, as the official code does for 8 and for 32x4 frames.
+        time_stride: time stride of conv1 and of pool1: 2 in the paper's networks, 1 in the
+            official code's for 8 and for 32x4 frames.
         pooling: see `VideoResNet`.
     """
 
