@@ -14,6 +14,7 @@ from nl_detectron.analysis.cost import analyze, build_on_meta
 from nl_detectron.commands.analyze import count_clip
 from nl_detectron.model_zoo import tables
 from nl_detectron.model_zoo.model_zoo import TABLE, read_rows
+from nl_detectron.modeling import VideoClassifier
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,7 +43,7 @@ def count() -> list[dict[str, str]]:
     for row in tqdm(rows, unit="config"):
         cfg = model_zoo.get_config(row["config"])
         model = build_on_meta(cfg)
-        result = count_clip(cfg, model) if row["task"] == "video" else analyze(model)
+        result = count_clip(cfg, model) if isinstance(model, VideoClassifier) else analyze(model)
         row |= {
             "input": f"{result.frames}x{result.height}x{result.width}",
             "parameters": str(result.total.parameters),

@@ -50,7 +50,7 @@ def find_detectron2() -> str | None:
     """Return the file of this environment's detectron2, or None without one."""
     importlib.invalidate_caches()
     spec = importlib.util.find_spec("detectron2")
-    return spec and spec.origin  # a mere folder of that name has no origin
+    return spec.origin if spec else None  # a mere folder of that name has no origin
 
 
 def pip(*arguments: str | Path) -> None:

@@ -58,7 +58,9 @@ def install_packages(uv: str | None) -> None:
         # RECORD is written last. Without it the installation is incomplete, and pip would trust it.
         if not (dist_info / "RECORD").exists():
             shutil.rmtree(dist_info)
-    install = [uv, "pip", "install", "--python", PYTHON] if uv else [PYTHON, "-m", "pip", "install"]
+    install: list[str | Path] = (
+        [uv, "pip", "install", "--python", PYTHON] if uv else [PYTHON, "-m", "pip", "install"]
+    )
     run(*install, "--editable", f".[{EXTRAS}]")
     if not works("import cv2"):  # the system lacks libGL or libX11, which OpenCV's window needs
         run(*install, "--no-deps", "--force-reinstall", "opencv-python-headless")

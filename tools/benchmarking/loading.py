@@ -48,7 +48,6 @@ def write_videos(folder: Path, count: int, seconds: int) -> list[dict[str, Any]]
                 image = image + random.integers(0, 24, image.shape, dtype=np.uint8)
                 start, end = Fraction(i, 25), Fraction(i + 1, 25)
                 writer.write(Frame(pixels=image, start=start, end=end))
-            writer.finish()
         videos.append(
             {"file_name": str(path), "video_id": path.name, "labels": [0], "info": probe(path)}
         )

@@ -5,7 +5,7 @@ import gc
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def seconds(run: Callable[[], object], device: str, *, shortest: float = 0.0) ->
     return (now(device) - start) / runs
 
 
-def alternate(steps: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, list[float]]:
+def alternate(steps: Mapping[Any, Callable[[], float]], rounds: int) -> dict[Any, list[float]]:
     """Return the results of `steps`, run in turn for `rounds`, after one round to warm up."""
     found: dict[Any, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):

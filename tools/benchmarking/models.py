@@ -29,8 +29,8 @@ class Twins:
     name: str
     with_blocks: str
     without: str
-    part: Callable[[nn.Module], nn.Module]
-    inputs: Callable[[str], Any]
+    part: Callable[[Any], nn.Module]
+    inputs: Callable[..., Any]
 
     def build(self, blocks: bool, device: str) -> nn.Module:
         """Build the part; the twins have the same weights, and blocks start as the identity."""
