@@ -195,8 +195,8 @@ def no_a(key: str) -> Spoil:
     return drop("annotations", 0, key)
 
 
-def rle(counts: Any, number: int = 4, size: Any = (HEIGHT, WIDTH)) -> Spoil:
-    return a("segmentation", {"size": list(size), "counts": counts}, number)
+def rle(counts: Any, number: int = 4) -> Spoil:
+    return a("segmentation", {"size": [HEIGHT, WIDTH], "counts": counts}, number)
 
 
 def half(content: Any) -> Any:

@@ -43,7 +43,7 @@ def test_a_problem_is_reported_and_nothing_else(files: Files, how: str) -> None:
     report = check_file(files.annotations, files.images)
     assert set(report.problems) == set(kinds.split())
     _, where, detail = report.problems[kinds.split()[0]][0]
-    assert re.fullmatch(".+ .+", f"{where} {detail}")
+    assert re.fullmatch(".+\n.+", f"{where}\n{detail}")
 
 
 def test_problems_are_counted_with_examples(check_tool: Tool, files: Files) -> None:
@@ -53,14 +53,12 @@ def test_problems_are_counted_with_examples(check_tool: Tool, files: Files) -> N
     dirty.image("a.jpg", dirty.half)(files)
     status, [report] = check_tool(files.annotations, files.images, "--examples", 2)
     found = [(p["kind"], p["severity"], p["count"], len(p["examples"])) for p in report["problems"]]
-    assert (status, found) == (
-        1,
-        [
-            ("empty-box", "error", 5, 2),
-            ("unreadable-image", "error", 1, 1),
-            ("annotation-id-zero", "warning", 1, 1),
-        ],
-    )
+    assert status == 1
+    assert found == [
+        ("empty-box", "error", 5, 2),
+        ("unreadable-image", "error", 1, 1),
+        ("annotation-id-zero", "warning", 1, 1),
+    ]
     text = check_file(files.annotations, files.images).as_text()
     assert all(part in text for part in ("empty-box", "a.jpg", KINDS["unreadable-image"].fix))
 
@@ -195,10 +193,11 @@ def test_the_script_checks_a_config(check_tool: Tool, tmp_path: Path) -> None:
     name = register("checked", written(tmp_path / "data"))
     config = tmp_path / "run.yaml"
     config.write_text(f"DATASETS: {{TRAIN: [{name}], TEST: [{name}]}}\nMODEL: {{MASK_ON: True}}\n")
-    for classes, kinds in ((2, []), (80, ["too-few-categories"])):
+    for classes, expected, kinds in ((2, 0, []), (80, 1, ["too-few-categories"])):
         opts = ("--opts", "MODEL.ROI_HEADS.NUM_CLASSES", classes)
         status, [_, whole] = check_tool("--config-file", config, *opts)
-        assert (status, [p["kind"] for p in whole["problems"]]) == (len(kinds), kinds)
+        assert status == expected
+        assert [p["kind"] for p in whole["problems"]] == kinds
 
 
 @pytest.mark.parametrize(

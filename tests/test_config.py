@@ -162,7 +162,7 @@ ASK_HEAD = [f"{HEAD}.EVERY_CONVS", 2]
 )
 def test_blocks_that_nothing_builds_are_refused(fpn_cfg, opts, key):
     fpn_cfg.merge_from_list(opts)
-    assert key in refused(nl_detectron.check_config, fpn_cfg)
+    assert key in refused(Trainer.build_model, fpn_cfg)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_trial_on_clips_gives_the_same_rows_again(short, tmp_path):
     assert set(scores) == {"s", "t", "st"}
 
 
-def test_trials_of_detectors_have_a_page(short, tmp_path, monkeypatch):
+def test_trials_of_detectors_have_a_page(short, tmp_path):
     folder, page = tmp_path / "results", tmp_path / "results.md"
     rows(PLANS["boxes"].start(BOXES), tmp_path)
     for trial in (BOXES, KEYPOINTS):
@@ -173,12 +173,12 @@ def test_trials_of_detectors_have_a_page(short, tmp_path, monkeypatch):
 def test_trials_that_others_start_from_run_first(tmp_path):
     among, wider = replace(BOXES, task="among"), replace(BOXES, arm="wider")
     colors = PLANS["boxes"].start(BOXES)
-    stages = [[colors], [BOXES], [among, wider]]
-    for trained in (PLANS["boxes"].start(wider), BOXES):
+    start = PLANS["boxes"].start(wider)
+    wanted = [among, wider]
+    for trained, stages in ((start, [[colors], [BOXES], wanted]), (BOXES, [wanted])):
         trained.weights(tmp_path).parent.mkdir(parents=True)
         trained.weights(tmp_path).touch()
-        assert run._stages([among, wider], tmp_path) == stages
-        stages = [[among, wider]]
+        assert run._stages(wanted, tmp_path) == stages
 
 
 def test_finished_trials_are_skipped_and_failures_reported(tmp_path, monkeypatch):

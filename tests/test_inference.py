@@ -29,7 +29,7 @@ def predictor(tiny_detector: Path) -> Predictor:
     return Predictor(tiny_detector / "tiny.yaml", weights=tiny_detector / "weights.pth")
 
 
-def assert_same(a: Instances, b: Instances, tolerance: float = 1e-4) -> None:
+def assert_same(a: Instances, b: Instances) -> None:
     assert a.image_size == b.image_size
     assert len(a) == len(b)
     assert len(a) > 0
@@ -39,7 +39,7 @@ def assert_same(a: Instances, b: Instances, tolerance: float = 1e-4) -> None:
         (a.scores, b.scores),
         (a.pred_keypoints, b.pred_keypoints),
     ]:
-        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
     assert (a.pred_masks == b.pred_masks).float().mean() > 0.999
 
 

@@ -12,14 +12,12 @@ import torch
 from detectron2 import model_zoo as theirs
 from torch import nn
 
-import nl_detectron
 from nl_detectron import model_zoo
 from nl_detectron.model_zoo import ENTRIES, tables
 from nl_detectron.model_zoo import model_zoo as module
 from nl_detectron.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = Path(nl_detectron.__file__).parent
 CONFIGS = ROOT / "configs"
 MASK = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_NL_1x.yaml"
 BOX = "COCO-Detection/faster_rcnn_R_50_FPN_NL_1x.yaml"
@@ -74,9 +72,10 @@ def test_paper_results_differ_by_stated_gain(config: str, metric: str, gain: flo
 
 
 def test_unknown_config_suggests_nearest() -> None:
-    with pytest.raises(RuntimeError, match=r"COCO-Detection/faster_rcnn_R_50_FPN_1x\.yaml") as info:
-        model_zoo.get_config_file("COCO-Detection/faster_rcn_R_50_FPN_1x.yaml")
-    assert isinstance(info.value, UserError)
+    for ask in (model_zoo.get_config_file, model_zoo.get_checkpoint_url):
+        with pytest.raises(RuntimeError, match=r"Detection/faster_rcnn_R_50_FPN_1x\.yaml") as info:
+            ask("COCO-Detection/faster_rcn_R_50_FPN_1x.yaml")
+        assert isinstance(info.value, UserError)
 
 
 @pytest.mark.parametrize("config", [MASK, MASK.replace(".yaml", ".py")])

@@ -80,7 +80,8 @@ def test_installs_detectron2_alone_under_its_own_name(bare, is_interrupted):
     )
     licenses = bare.site_packages / "detectron2-0.6.dist-info" / "licenses"
     assert "Apache License" in (licenses / "LICENSE").read_text()
-    assert (licenses / "NOTICE").read_text() == tool.NOTICE
+    notice = (licenses / "NOTICE").read_text()
+    assert all(part in notice for part in (tool.SOURCE, "Change:"))
     assert bare.run("-m", "pip", "freeze").stdout.strip() == "detectron2==0.6"
     # The requirements are real: this environment lacks them, and pip says so.
     assert "fvcore" in bare.run("-m", "pip", "check").stdout

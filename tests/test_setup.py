@@ -17,8 +17,10 @@ from test_wheel import closure
 ROOT = Path(__file__).resolve().parents[1]
 
 INPUTS = (
-    *("pyproject.toml", "constraints.txt"),
-    *("tools/provision_detectron2.py", "tools/setup_env.py"),
+    "pyproject.toml",
+    "constraints.txt",
+    "tools/provision_detectron2.py",
+    "tools/setup_env.py",
 )
 # Stands for .venv's Python, and for uv: notes its arguments, and fails on demand.
 STUB = """\
@@ -141,10 +143,11 @@ def test_wrong_python_gives_one_line_error(tree):
         assert_one_line_error(tree.make("setup", f"PYTHON={python}")[0], str(python))
 
 
-def test_detectron2_of_a_checkout_is_imported_with_its_configs(tree):
-    for name in ("detectron2/model_zoo/__init__.py", "configs/one.yaml"):
+def test_detectron2_of_a_checkout_is_copied_with_its_configs(tree):
+    for name in ("detectron2/model_zoo/__init__.py", "linked/one.yaml"):
         (tree.root / "a checkout" / name).parent.mkdir(parents=True)
         (tree.root / "a checkout" / name).touch()
+    (tree.root / "a checkout/configs").symlink_to("linked")
     (tree.bin / "python").write_text('#!/bin/sh\necho "$PYTHONPATH" "$@"\n')
     options = ["test", "--assume-old=.venv/setup.stamp", "DETECTRON2=a checkout", "TESTS=one.py"]
     copy = tree.root / "output/detectron2"

@@ -47,10 +47,10 @@ def network(pairwise: str = "embedded_gaussian", **nonlocal_keys: Any) -> tuple[
     return cfg, randomize(build(cfg).eval())
 
 
-def clip_with_dot(frame: int, x: float, y: float, *, radius: int = 11) -> Clip:
+def clip_with_dot(frame: int, x: float, y: float) -> Clip:
     """A black clip with a white dot in one frame, of which the network sees the same."""
     frames = np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
-    cv2.circle(frames[frame], (int(x), int(y)), radius, (255, 255, 255), -1)
+    cv2.circle(frames[frame], (int(x), int(y)), 11, (255, 255, 255), -1)
     seen = np.stack(
         [cv2.resize(f, (SEEN_WIDTH, SEEN_HEIGHT), interpolation=cv2.INTER_AREA) for f in frames]
     )
@@ -208,7 +208,9 @@ def test_strip() -> None:
     _, model = network("dot_product", AFTER_BLOCKS=[[0], [0], [], []])
     clip = clip_with_dot(3, 60, 45)
     look = compute_clip_attention(model, clip)
-    figure = draw_strip(look, look.attend(look.evidence))
+    attentions = look.attend(look.evidence)
+    assert attentions[0].signed
+    figure = draw_strip(look, attentions)
     shown = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
     assert len(shown) == 8 + 4  # time steps of res2 and res3
     assert shown[:3] == ["frame 2", "frame 5", "frame 8"]

@@ -15,7 +15,6 @@ from nl_detectron.utils.errors import ConfigError, UserError
 HEAD = "MODEL.VIDEO_CLASSIFIER"
 SMALL = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.OUT_FEATURES", ["res3"])
 SMALL += ("INPUT.CROP.SIZE", [32, 32], f"{HEAD}.DROPOUT", 0.0)
-BLOCKS = ("MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", [[], [0, 1], [], []])
 
 
 def classifier(*opts: Any) -> VideoClassifier:

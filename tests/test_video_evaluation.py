@@ -12,24 +12,22 @@ from nl_detectron.evaluation.video_evaluation import VideoEvaluator
 from nl_detectron.utils.errors import UserError
 
 VIEWS = 3
-RANDOM = np.random.default_rng()
+RANDOM = np.random.default_rng(0)
 
 
-def make(
-    folder: Path, labels: Sequence[Sequence[int]], *, classes: int = 7, **options
-) -> VideoEvaluator:
+def make(folder: Path, labels: Sequence[Sequence[int]], **options) -> VideoEvaluator:
     defaults = {"multi_label": False, "protocol": "3 clips x 1 crop of 8"}
     return VideoEvaluator(
         [{"video_id": f"v{i}", "labels": of_video} for i, of_video in enumerate(labels)],
         name="some_videos",
-        num_classes=classes,
+        num_classes=7,
         output_dir=folder,
         **defaults | options,
     )
 
 
-def outputs(count: int, classes: int = 7) -> list[dict[str, torch.Tensor]]:
-    views = torch.rand(count, VIEWS, classes).mul(20).round().div(20)
+def outputs(count: int) -> list[dict[str, torch.Tensor]]:
+    views = torch.rand(count, VIEWS, 7).mul(20).round().div(20)
     return [{"scores": v.mean(0), "view_scores": v} for v in views]
 
 

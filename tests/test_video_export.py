@@ -151,7 +151,7 @@ def test_the_script_checks_clips_of_videos(command, tmp_path, capsys) -> None:
     assert command() == 0
     written = {file.name for file in (tmp_path / "out").iterdir()}
     assert written == {"classifier.ts", "classes.json"}
-    assert "1 x 3 x 9 x 40 x 40" in capsys.readouterr().out  # of an embedded video
+    assert "1 x 3 x 9 x 40 x 40" in capsys.readouterr().out
     write_good(tmp_path)
     assert command("--input", tmp_path / "a.mp4") == 0
     info = probe(tmp_path / "a.mp4")

@@ -63,8 +63,8 @@ def take(loader: Any, batches: int) -> list[list[tuple[str, bytes]]]:
     ]
 
 
-def build(cfg: CfgNode, *, seed: int = 3, workers: int = 0) -> Any:
-    np.random.seed(seed)  # noqa: NPY002 (what Detectron2 draws the sampler's seed from)
+def build(cfg: CfgNode, *, workers: int = 0) -> Any:
+    np.random.seed(3)  # noqa: NPY002 (what Detectron2 draws the sampler's seed from)
     cfg.DATALOADER.NUM_WORKERS = workers
     return loading.build_train_loader(cfg)
 

@@ -30,7 +30,7 @@ MODEL:
     RES2_OUT_CHANNELS: 16
     STEM_OUT_CHANNELS: 8
     WIDTH_PER_GROUP: 4
-    NORM: {norm}
+    NORM: LN
     OUT_FEATURES: [res2, res3, res4, res5]
   FPN: {{IN_FEATURES: [res2, res3, res4, res5], OUT_CHANNELS: 8}}
   PIXEL_STD: [60.0, 60.0, 60.0]
@@ -142,10 +142,10 @@ def write_small(make: Callable[[Path], Path], cache: Path) -> Path:
         return make(cache)
 
 
-def write_run(folder: Path, *, heads: bool = False, norm: str = "LN") -> None:
+def write_run(folder: Path, *, heads: bool = False) -> None:
     """Write dataset, ``tiny.yaml`` and ``run.py`` into `folder`."""
     write_dataset(folder)
-    config = CONFIG.format(heads=heads, norm=norm, output=folder / "output")
+    config = CONFIG.format(heads=heads, output=folder / "output")
     (folder / "tiny.yaml").write_text(config)
     script = SCRIPT.format(json=str(folder / "tiny.json"), images=str(folder / "images"))
     (folder / "run.py").write_text(script)
