@@ -211,10 +211,12 @@ def test_samples_of_different_sizes_are_not_compared() -> None:
 
 
 def test_detections_are_regions_by_mask_or_box() -> None:
-    found = Instances((6, 8))
-    found.pred_boxes = Boxes(torch.tensor([[1.0, 1, 5, 4], [2, 2, 3, 3]]))
-    found.pred_classes = torch.tensor([1, 7])
-    found.pred_masks = torch.rand(2, 6, 8, generator=torch.Generator().manual_seed(0)) > 0.5
+    found = Instances(
+        (6, 8),
+        pred_boxes=Boxes(torch.tensor([[1.0, 1, 5, 4], [2, 2, 3, 3]])),
+        pred_classes=torch.tensor([1, 7]),
+        pred_masks=torch.rand(2, 6, 8, generator=torch.Generator().manual_seed(0)) > 0.5,
+    )
     found.pred_masks[1] = False  # as if cut off: its box stands for it
     seen = ImageAttention(
         image=np.zeros((6, 8, 3), np.uint8), instances=found, class_names=["x", "y"], blocks=[]

@@ -7,11 +7,9 @@ from pathlib import Path
 import dirty
 import pytest
 import tiny_run
-from detectron2.config import get_cfg
 from dirty import CASES, Files, register, written
 from omegaconf import OmegaConf
 
-import nl_detectron
 from nl_detectron.commands import check as command
 from nl_detectron.config import load_config, load_lazy_config
 from nl_detectron.data.validation import check_file, check_run
@@ -161,17 +159,15 @@ def test_datasets_that_do_not_fit_each_other(tmp_path: Path) -> None:
 
 
 def test_expected_annotations_follow_config_heads() -> None:
-    cfg = get_cfg()
-    nl_detectron.add_nonlocal_config(cfg)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("one", "both"), ("both", "other")
-    cfg.INPUT.MASK_FORMAT = "bitmask"
+    opts = ["DATASETS.TRAIN", ("one", "both"), "DATASETS.TEST", ("both", "other")]
+    cfg = load_config("quickstart.yaml", [*opts, "INPUT.MASK_FORMAT", "bitmask"])
     run = Run.from_config(cfg)
     assert [run.expected(name).role for name in ("one", "both", "other")] == ["train", None, "test"]
-    assert (run.masks, run.mask_format) == (False, "bitmask")
-    assert (run.keypoints, run.num_keypoints) == (False, None)
-    cfg.MODEL.KEYPOINT_ON = cfg.MODEL.MASK_ON = True
+    assert (run.masks, run.mask_format) == (True, "bitmask")
+    assert (run.keypoints, run.num_keypoints) == (True, 17)
+    cfg.MODEL.KEYPOINT_ON = cfg.MODEL.MASK_ON = False
     run = Run.from_config(cfg)
-    assert (run.masks, run.keypoints, run.num_keypoints) == (True, True, 17)
+    assert (run.masks, run.keypoints, run.num_keypoints) == (False, False, None)
 
 
 def test_lazy_and_yaml_configs_give_same_run() -> None:

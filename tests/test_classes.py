@@ -107,23 +107,22 @@ def test_export_keeps_class_names(
 ) -> None:
     config, weights = (trained / "copied" / name for name in ("config.yaml", "model_final.pth"))
     assert Predictor(config, weights=weights).metadata.thing_classes == NAMES
-    for file_format in ("safetensors", "torchscript"):
-        line = ["export_model.py", "--config-file", config, "--format", file_format]
-        line += ["--output", tmp_path, *(["--part", "backbone"] * (file_format != "safetensors"))]
-        line += ["--opts", "MODEL.WEIGHTS", weights]
-        monkeypatch.setattr("sys.argv", list(map(str, line)))
+
+    def export(weights: Path, *words: str) -> None:
+        line = ["export_model.py", "--config-file", config, "--output", tmp_path, *words]
+        monkeypatch.setattr("sys.argv", [*map(str, line), "--opts", "MODEL.WEIGHTS", str(weights)])
         assert export_command.main() == 0
+
+    export(weights, "--format", "safetensors")
+    export(weights, "--format", "torchscript", "--part", "backbone")
     exported = Predictor(config, weights=tmp_path / "model.safetensors")
     named = Predictor(config, weights=weights, classes=tmp_path / "classes.json")
     for predictor in (exported, named):
         assert predictor.metadata.thing_classes == NAMES
         ids = predictor.metadata.thing_dataset_id_to_contiguous_id
         assert ids == {10: 0, 20: 1}
-    again = ["export_model.py", *line[1:4], "safetensors", "--output", tmp_path, "--opts"]
-    again += ["MODEL.WEIGHTS", tmp_path / "model.safetensors"]
-    monkeypatch.setattr("sys.argv", list(map(str, again)))
     with pytest.raises(UserError, match=r"model\.safetensors"):
-        export_command.main()
+        export(tmp_path / "model.safetensors", "--format", "safetensors")
 
 
 def test_without_names_there_is_a_warning(

@@ -36,12 +36,13 @@ def test_items_are_determined_by_seed_split_and_index(tmp_path, make, suffix):
         make(tmp_path, num_train=count, num_val=1, seed=seed, progress=False)
         for count, seed in ((1, 0), (2, 0), (1, 1))
     )
-    items = [
-        (folder / split / f"000001{suffix}").read_bytes()
-        for folder, split in ((more, "train"), (other, "train"), (few, "val"))
-    ]
-    assert len(set(items)) == len({few, more, other}) == 3
-    assert items[0] == (few / "train" / f"000001{suffix}").read_bytes()
+
+    def item(folder, split):
+        return (folder / split / f"000001{suffix}").read_bytes()
+
+    assert len({few, more, other}) == 3
+    assert item(few, "train") == item(more, "train")
+    assert len({item(few, "train"), item(other, "train"), item(few, "val")}) == 3
 
 
 def test_files_are_coco(folder, train):

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from painted import write_video
 
-import nl_detectron
-from nl_detectron.config import check_clips
+from nl_detectron.config import check_clips, load_config
 from nl_detectron.data import register_videos
 from nl_detectron.data.video import build as loading
 from nl_detectron.utils.errors import ConfigError
@@ -34,8 +33,6 @@ def video_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cfg(video_list: Path) -> CfgNode:
     register_videos("small", video_list, video_list.parent, classes=3)
-    cfg = get_cfg()
-    nl_detectron.add_nonlocal_config(cfg)
     opts = (
         *("MODEL.VIDEO_CLASSIFIER.NUM_CLASSES", 3, "DATASETS.TRAIN", ("small",)),
         *("INPUT.CLIP.FRAMES", 4, "INPUT.CLIP.STRIDE", 2, "TEST.CLIPS", 2, "TEST.CROPS", 3),
@@ -43,8 +40,7 @@ def cfg(video_list: Path) -> CfgNode:
         *("INPUT.MIN_SIZE_TEST", 32, "INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute"),
         *("INPUT.CROP.SIZE", [28, 28], "SOLVER.IMS_PER_BATCH", 4),
     )
-    cfg.merge_from_list(opts)
-    return cfg
+    return load_config("quickstart_video.yaml", opts)
 
 
 def in_process(rank: int, of: int, monkeypatch: pytest.MonkeyPatch) -> None:
