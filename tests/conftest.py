@@ -16,6 +16,7 @@ from detectron2.modeling import build_model
 
 from nl_detectron.commands import check
 from nl_detectron.config import load_config
+from nl_detectron.layers import nonlocal_ops, pair_sum
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,6 +30,14 @@ def own_catalogs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the datasets that a test registers."""
     for catalog in (DatasetCatalog, MetadataCatalog):
         monkeypatch.setattr(catalog, "data", catalog.data.copy())
+
+
+@pytest.fixture(params=[10**9, 0], ids=["small", "large"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways of small inputs, and of large ones in several chunks, at any size."""
+    monkeypatch.setattr(nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", request.param)
+    monkeypatch.setattr(pair_sum, "EXPLICIT_MAX_PER_POSITION", request.param)
+    monkeypatch.setattr(pair_sum, "CHUNK_CHANNELS", 3)
 
 
 @pytest.fixture

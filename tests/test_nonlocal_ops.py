@@ -7,17 +7,7 @@ from nl_detectron.layers import (
     PAIRWISE_FORMS,
     explicit_nonlocal,
     nonlocal_operation,
-    nonlocal_ops,
-    pair_sum,
 )
-
-
-@pytest.fixture(params=[10**9, 0], ids=["small", "large"])
-def path(request, monkeypatch):
-    """The ways of small inputs, and of large ones in several chunks, at any size."""
-    monkeypatch.setattr(nonlocal_ops, "EXPLICIT_MAX_ELEMENTS", request.param)
-    monkeypatch.setattr(pair_sum, "EXPLICIT_MAX_PER_POSITION", request.param)
-    monkeypatch.setattr(pair_sum, "CHUNK_CHANNELS", 3)
 
 
 def formula(theta, phi, g, w_f, *, pairwise, scale):

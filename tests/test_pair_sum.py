@@ -6,15 +6,9 @@ from dirty import fuzz_with
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nl_detectron.layers import pair_sum
 from nl_detectron.layers.pair_sum import relu_pair_sum
 
-
-@pytest.fixture(params=[0, 10**9], ids=["prefix sums", "map"], autouse=True)
-def way(request, monkeypatch):
-    """Both ways, whatever the size; few channels at once, so that there are several chunks."""
-    monkeypatch.setattr(pair_sum, "EXPLICIT_MAX_PER_POSITION", request.param)
-    monkeypatch.setattr(pair_sum, "CHUNK_CHANNELS", 3)
+pytestmark = pytest.mark.usefixtures("path")
 
 
 def pair_by_pair(a, b, g):
