@@ -17,6 +17,7 @@ from painted import (
     delay,
     paint,
     read_number,
+    remux,
     set_edits,
     set_matrix,
     write_video,
@@ -95,6 +96,14 @@ def with_gaps(path: Path, frames: str) -> None:
     copy_packets(whole, path, lambda i, packet: in_decoding_order(packet, i // 3 * FRAME))
 
 
+def with_vops_not_coded(path: Path) -> None:
+    """Put packets that give no picture in the places of frames."""
+    whole = write_video(path.with_name("whole.mp4"), "mpeg4", 40, options={"g": "10"})
+    # A VOP's start code, P, the same second, a marker, five bits of time, a marker, not coded.
+    vop = bytes([0, 0, 1, 0xB6, 0b01010000, 0b01001111])
+    remux(whole, path, lambda number, content: vop if number % 7 == 6 else content)
+
+
 def cut_bytes(path: Path) -> None:
     write_video(path, "mpeg2video", 60, options={"bf": "2", "g": "15"})
     path.write_bytes(path.read_bytes()[188 * 20 + 5 :])
@@ -123,6 +132,7 @@ ODD: dict[str, Callable[[Path], object]] = {
     "open_gops.avi": lambda path: write_video(path, "libx264", 40, options=OPEN),
     "gaps.avi": lambda path: with_gaps(path, "0"),
     "gaps_and_b_frames.avi": lambda path: with_gaps(path, "2"),
+    "not_coded.mp4": with_vops_not_coded,
     "trimmed.mp4": lambda path: trimmed(path, "libx264", SHORT, 5),
     "trimmed.mov": lambda path: trimmed(path, "mpeg4", {"g": "10", "bf": "2"}, 13),
     "edit_of_part.mp4": lambda path: edited(path, (25, 4)),
