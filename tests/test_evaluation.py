@@ -90,12 +90,14 @@ def perfect_outputs(api: COCO):
         keypoints = torch.tensor([a["keypoints"] for a in annotations], dtype=torch.float32)
         keypoints = keypoints.reshape(-1, 17, 3)
         keypoints[..., :2] += 0.5  # models speak of points, the files of pixels
-        instances = Instances((image["height"], image["width"]))
-        instances.pred_boxes = Boxes(torch.tensor(boxes))
-        instances.scores = torch.ones(len(annotations))
-        instances.pred_classes = torch.tensor([a["category_id"] - 1 for a in annotations])
-        instances.pred_masks = torch.tensor(np.array([api.annToMask(a) for a in annotations]))
-        instances.pred_keypoints = keypoints
+        instances = Instances(
+            (image["height"], image["width"]),
+            pred_boxes=Boxes(torch.tensor(boxes)),
+            scores=torch.ones(len(annotations)),
+            pred_classes=torch.tensor([a["category_id"] - 1 for a in annotations]),
+            pred_masks=torch.tensor(np.array([api.annToMask(a) for a in annotations])),
+            pred_keypoints=keypoints,
+        )
         yield {"image_id": image_id}, {"instances": instances}
 
 
@@ -206,11 +208,13 @@ def test_ap_counts_more_than_100_detections(dataset: str, tmp_path: Path) -> Non
 
     change(tmp_path, crowd)
     heads = ["MODEL.MASK_ON", False, "MODEL.KEYPOINT_ON", False]
-    instances = Instances((tiny_run.SIZE, tiny_run.SIZE))
     corners = torch.tensor(boxes, dtype=torch.float32)
-    instances.pred_boxes = Boxes(BoxMode.convert(corners, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS))
-    instances.pred_classes = torch.arange(1, 301) % 2
-    instances.scores = torch.linspace(1, 0.5, 300)
+    instances = Instances(
+        (tiny_run.SIZE, tiny_run.SIZE),
+        pred_boxes=Boxes(BoxMode.convert(corners, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)),
+        pred_classes=torch.arange(1, 301) % 2,
+        scores=torch.linspace(1, 0.5, 300),
+    )
     lazy = lazy_config(
         model={"roi_heads": {"box_predictor": {"test_topk_per_image": 300}}},
         dataloader={"evaluator": LazyCall(COCOEvaluator)(dataset_name=dataset)},
@@ -332,17 +336,18 @@ class Normed(nn.Module):
 def precise_statistics(batches: list[torch.Tensor]) -> list[torch.Tensor]:
     model = Normed().double()
     PreciseBN(0, model, batches, len(batches)).update_stats()
-    return list(model.buffers())[:2]  # mean and variance
+    return [model.norm.running_mean, model.norm.running_var]
 
 
 def trained_statistics(batches: list[torch.Tensor]) -> list[torch.Tensor]:
-    model = create_ddp_model(Normed().double(), device_ids=None, broadcast_buffers=False)
+    model = Normed().double()
+    together = create_ddp_model(model, device_ids=None, broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = StepTrainer(model=model, data_loader=batches, optimizer=optimizer)
+    trainer = StepTrainer(model=together, data_loader=batches, optimizer=optimizer)
     with EventStorage():
         for trainer.iter in range(len(batches)):
             trainer.run_step()
-    return list(model.buffers())[:2]
+    return [model.norm.running_mean, model.norm.running_var]
 
 
 @forked.in_fresh_process

@@ -24,21 +24,22 @@ from nl_detectron.utils.errors import UserError
 @pytest.fixture
 def cfg(fpn_cfg):
     """A detector with blocks in backbone and keypoint head."""
-    fpn_cfg.MODEL.BACKBONE.NAME = "build_nonlocal_resnet_fpn_backbone"
-    fpn_cfg.MODEL.RESNETS.NORM = (
-        "GN"  # with frozen statistics random weights explode, and errors with them
-    )
-    fpn_cfg.MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS = [[], [], [-2], []]
-    head = fpn_cfg.MODEL.ROI_KEYPOINT_HEAD
-    head.NAME = "NonLocalKRCNNConvDeconvUpsampleHead"
-    head.CONV_DIMS = [16]
-    head.NON_LOCAL.EVERY_CONVS = 1
-    fpn_cfg.MODEL.MASK_ON = True
-    mask_head = fpn_cfg.MODEL.ROI_MASK_HEAD
-    mask_head.NAME, mask_head.NUM_CONV = "MaskRCNNConvUpsampleHead", 1
-    mask_head.NORM, mask_head.CONV_DIM = "GN", 32
-    fpn_cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
-    fpn_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    fpn_cfg.merge_from_list([
+        "MODEL.BACKBONE.NAME", "build_nonlocal_resnet_fpn_backbone",
+        # With frozen statistics random weights explode, and errors with them.
+        "MODEL.RESNETS.NORM", "GN",
+        "MODEL.RESNETS.NON_LOCAL.AFTER_BLOCKS", [[], [], [-2], []],
+        "MODEL.ROI_KEYPOINT_HEAD.NAME", "NonLocalKRCNNConvDeconvUpsampleHead",
+        "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", [16],
+        "MODEL.ROI_KEYPOINT_HEAD.NON_LOCAL.EVERY_CONVS", 1,
+        "MODEL.MASK_ON", True,
+        "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV", 1,
+        "MODEL.ROI_MASK_HEAD.NORM", "GN",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM", 32,
+        "MODEL.RPN.POST_NMS_TOPK_TEST", 20,
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0,
+    ])  # fmt: skip
     return fpn_cfg
 
 

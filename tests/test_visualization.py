@@ -131,10 +131,12 @@ def see_brightness(predictor: Predictor) -> None:
 def detect(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]]) -> None:
     """Make the model detect `boxes`, given in the image's coordinates."""
     scale = torch.tensor([SEEN_WIDTH / WIDTH, SEEN_HEIGHT / HEIGHT] * 2)
-    found = Instances((SEEN_HEIGHT, SEEN_WIDTH))
-    found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4) * scale)
-    found.scores = torch.linspace(0.9, 0.5, len(boxes))
-    found.pred_classes = torch.zeros(len(boxes), dtype=torch.int64)
+    found = Instances(
+        (SEEN_HEIGHT, SEEN_WIDTH),
+        pred_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4) * scale),
+        scores=torch.linspace(0.9, 0.5, len(boxes)),
+        pred_classes=torch.zeros(len(boxes), dtype=torch.int64),
+    )
     # A copy each time, for the detector scales what it finds in place.
     heads = predictor.model.roi_heads
     monkeypatch.setattr(heads, "_forward_box", lambda *_: [copy.deepcopy(found)])
