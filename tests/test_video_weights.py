@@ -13,10 +13,9 @@ import torch.nn.functional as F
 import torchvision
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_resnet_backbone
-from torch import Tensor, nn
+from test_checkpoint import load
+from torch import Tensor
 from video_networks import build, clip, randomize, video_cfg
-
-from nl_detectron.checkpoint import Checkpointer
 
 EPS = 1.0000001e-5
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -160,10 +159,6 @@ def cfg_for(*, depth: int, i3d: bool, nonlocal_: bool, affine: bool, group: int 
     cfg.MODEL.VIDEO_RESNET.STEM_TIME_STRIDE = kwargs.get("time_stride", 2)
     cfg.INPUT.CLIP.FRAMES = kwargs.get("frames", 16)
     return cfg
-
-
-def load(model: nn.Module, path: Path) -> None:
-    Checkpointer(model).load(str(path))
 
 
 @pytest.fixture(autouse=True)

@@ -3,36 +3,22 @@
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-import nl_detectron
+from nl_detectron import model_zoo
 
 
 def video_cfg(*opts: Any) -> CfgNode:
     """A narrow C2D ResNet-50 with batch norms and 5 classes, for clips of 64 pixels."""
-    cfg = get_cfg()
-    nl_detectron.add_nonlocal_config(cfg)
-    cfg.MODEL.META_ARCHITECTURE = "VideoClassifier"
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.PIXEL_MEAN = [114.75] * 3
-    cfg.MODEL.PIXEL_STD = [57.375] * 3
-    cfg.MODEL.BACKBONE.NAME = "build_nonlocal_video_resnet_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.NORM = "BN"
-    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
-    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
-    cfg.MODEL.VIDEO_CLASSIFIER.NUM_CLASSES = 5
-    cfg.INPUT.CROP.ENABLED = True
-    cfg.INPUT.CROP.TYPE = "absolute"
-    cfg.INPUT.CROP.SIZE = [64, 64]
-    cfg.INPUT.CLIP.FRAMES = 8
-    cfg.merge_from_list(list(opts))
+    cfg = model_zoo.get_config("Kinetics/c2d_R_50_32x2.yaml")
+    cfg.merge_from_list([
+        *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.STEM_OUT_CHANNELS", 8),
+        *("MODEL.RESNETS.RES2_OUT_CHANNELS", 16, "MODEL.RESNETS.WIDTH_PER_GROUP", 4),
+        *("MODEL.VIDEO_CLASSIFIER.NUM_CLASSES", 5, "INPUT.CROP.SIZE", [64, 64]),
+        *("INPUT.CLIP.FRAMES", 8, *opts),
+    ])  # fmt: skip
     return cfg
 
 
