@@ -75,6 +75,12 @@ def test_every_promised_config_is_there() -> None:
     assert promised <= {*LEAVES}
 
 
+def test_the_quickstart_evaluates_boxes_masks_and_keypoints() -> None:
+    cfg = config_of("quickstart.yaml")
+    assert (cfg.MODEL.MASK_ON, cfg.MODEL.KEYPOINT_ON) == (True, True)
+    assert cfg.DATASETS.TEST == ("nl_shapes_val",)
+
+
 @pytest.mark.parametrize("config", LEAVES)
 def test_config_is_valid_and_matches_zoo_blocks(config: str) -> None:
     cfg = config_of(config)

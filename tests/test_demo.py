@@ -39,7 +39,7 @@ def run(tiny_detector: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
 
 
 def test_bad_files_are_reported_and_others_drawn(
-    run: Callable[..., None], tiny_detector: Path, tmp_path: Path
+    run: Callable[..., None], tiny_detector: Path, tmp_path: Path, capsys
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -52,6 +52,7 @@ def test_bad_files_are_reported_and_others_drawn(
     with pytest.raises(UserError) as error:
         run("--input", images, tmp_path / "note*.txt", "--output", tmp_path / "drawn", *arguments)
     assert all(name in str(error.value) for name in ("000000000004.png", "notes.txt"))
+    assert "100%|" in capsys.readouterr().err
     drawn = sorted((tmp_path / "drawn").iterdir())
     assert [path.name for path in drawn] == [f"{n:012}.png" for n in (1, 2, 3)]
     found = json.loads((tmp_path / "found.json").read_text())

@@ -269,6 +269,16 @@ def test_reliability_page_lists_existing_tests():
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
+def test_links_of_the_readme_lead_to_files():
+    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_ci_runs_the_command_of_the_readme():
+    commands = re.findall(r"^make \w+", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    assert {"make test", "make lint"} <= {*commands}
+
+
 def test_version_is_consistent():
     heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())

@@ -1,6 +1,7 @@
 """`make setup`: its steps, its stamp and its errors."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -151,19 +152,22 @@ def test_detectron2_of_a_checkout_is_copied_with_its_configs(tree):
     (tree.bin / "python").write_text('#!/bin/sh\necho "$PYTHONPATH" "$@"\n')
     options = ["test", "--assume-old=.venv/setup.stamp", "DETECTRON2=a checkout", "TESTS=one.py"]
     copy = tree.root / "output/detectron2"
-    assert tree.make(*options)[0].stdout.splitlines()[-1].startswith(f"{copy}:")
+    assert re.fullmatch(f"{copy}:.*pytest one.py", tree.make(*options)[0].stdout.splitlines()[-1])
     assert (copy / "detectron2/model_zoo/configs/one.yaml").exists()
 
 
 @pytest.mark.parametrize(
     ("target", "parts"),
     [
+        ("setup", []),
         ("test", ["-m pytest tests"]),
         ("lint", ["ruff check", "mypy", "lint-imports"]),
         ("docs", ["mkdocs build --strict"]),
         ("bench", ["tools/benchmark.py"]),
-        ("quickstart", ["OUTPUT_DIR output/quickstart", "--output output/quickstart/demo"]),
-        ("quickstart-video", [f"output/quickstart-video/{x}" for x in ("demo", "without-block")]),
+        ("quickstart", ["OUTPUT_DIR output/quickstart", "numbers: output/quickstart/metrics.json"]),
+        ("quickstart", ["--output output/quickstart/demo", "images: output/quickstart/demo"]),
+        ("quickstart-video", ["output/quickstart-video/demo", "output/quickstart-video/attention"]),
+        ("quickstart-video", ["OUTPUT_DIR $run", "output/quickstart-video/without-block"]),
     ],
 )
 def test_targets_install_first_and_write_to_their_folders(tree, target, parts):

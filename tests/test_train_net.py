@@ -157,6 +157,7 @@ def test_user_error_is_one_line() -> None:
         (["quickstart.yaml", "DATASETS.TRAIN", "('nl_shapes_tran',)"], "'nl_shapes_train'"),
         (["quickstart.yaml", "--num-gpus", "0"], "--num-gpus"),
         (["quickstart.yaml", "--num-machines", "2", "--dist-url", "auto"], "--dist-url"),
+        (["quickstart.yaml", "--num-machines", "2", "--machine-rank", "2"], "--machine-rank"),
     ],
 )
 def test_user_errors_are_raised_before_training(
