@@ -152,8 +152,7 @@ def test_drawn_video_keeps_frames_size_and_times(
     found = json.loads((tmp_path / "found.json").read_text())
     before, after = probe(source), probe(target)
     assert after.num_frames == before.num_frames == found["frames"] == count
-    assert (after.height, after.width) == (before.height + before.height % 2,
-                                           before.width + before.width % 2)  # fmt: skip
+    assert (after.height, after.width) == (4 * before.height, 4 * before.width)
     times = before.seconds(range(count))
     np.testing.assert_allclose(after.seconds(range(count)), times, atol=2e-3)
     firsts = [w["first_frame"] for w in found["windows"]]

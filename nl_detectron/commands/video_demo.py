@@ -31,6 +31,7 @@ from ..engine.video_predictor import VideoPrediction, VideoPredictor, best_class
 from ..utils.errors import UserError
 from ..utils.file_io import output_files
 from ..visualization import draw_instances
+from ..visualization.detections import enlarge
 from ..visualization.video_scores import COUNT, ScoreOverlay
 from . import demo
 
@@ -208,15 +209,16 @@ def classify(
         title = f"{path.name}: drawing"
         with DrawnVideo(path, target=target, show=show, title=title) as drawn:
             for number, frame in zip(range(count), drawn, strict=False):
+                pixels = enlarge(frame.pixels)
                 overlay = overlay or ScoreOverlay(
-                    frame.pixels.shape[:2],
+                    pixels.shape[:2],
                     predictor.classes,
                     best_classes(scores, COUNT),
                     times=middles / count,
                     scores=table,
                 )
                 nearest = int(np.abs(middles - number - 0.5).argmin())
-                drawn.add(frame, overlay.draw(frame.pixels, table[nearest], (number + 0.5) / count))
+                drawn.add(frame, overlay.draw(pixels, table[nearest], (number + 0.5) / count))
     prediction = VideoPrediction(scores=scores, classes=predictor.classes, windows=windows)
     results.append(as_dict(path, prediction, float(source.rate)))
     best = ", ".join(f"{100 * score:.0f} % {name}" for name, score in prediction.top(3))

@@ -24,14 +24,20 @@ def draw_instances(
 
     With `video`, an object keeps its color from frame to frame.
     """
-    short, long = sorted(image.shape[:2])
-    factor = max(1, min(round(SHORT_SIDE / short), LONG_SIDE // long))
-    size = (image.shape[1] * factor, image.shape[0] * factor)
-    large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
-    shown = shown_instances(instances, metadata, factor)
+    large = enlarge(image)
+    shown = shown_instances(instances, metadata, large.shape[0] // image.shape[0])
     if video is not None:
         return video.draw_instance_predictions(large, shown).get_image()
     return Visualizer(large, metadata).draw_instance_predictions(shown).get_image()
+
+
+def enlarge(image: np.ndarray) -> np.ndarray:
+    """Return a small image (H, W, 3), uint8, enlarged by a whole number; a large one as it is."""
+    short, long = sorted(image.shape[:2])
+    factor = min(round(SHORT_SIDE / short), LONG_SIDE // long)
+    if factor <= 1:
+        return image
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
 def shown_instances(instances: Instances, metadata: Metadata, factor: int) -> Instances:

@@ -23,7 +23,7 @@ class ScoreOverlay:
     """Overlay of a frame: bars of the best classes at the top left, a strip of scores below.
 
     The strip has scores from 0 at the lower edge to 1 at the upper edge, in the colors of the
-    bars; a vertical line marks the frame. A frame too small for `COUNT` readable bars has fewer.
+    bars; a vertical line marks the frame.
 
     Args:
         size: height and width of the frames.
@@ -48,7 +48,6 @@ class ScoreOverlay:
         self.strip_height = max(8, height // 7)
         room = (height - self.strip_height) // (COUNT + 1)  # the last part stays free
         self.row_height = max(_LEAST_ROW, min(room, height // 16 + 8, width // 16))
-        self.rows = min(COUNT, max(1, COUNT * room // self.row_height))
         self.bars_width = min(width, max(16 * self.row_height, width // 3))
         self.width = width
         self._font = ImageFont.truetype(str(_FONT), round(0.72 * self.row_height))
@@ -77,7 +76,7 @@ class ScoreOverlay:
         return drawn
 
     def _draw_bars(self, scores: np.ndarray) -> np.ndarray:
-        best = np.argsort(-scores, kind="stable")[: self.rows].tolist()
+        best = np.argsort(-scores, kind="stable")[:COUNT].tolist()
         image = Image.new("RGB", (self.bars_width, self.row_height * len(best)))
         draw = ImageDraw.Draw(image)
         for row, c in enumerate(best):
