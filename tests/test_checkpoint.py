@@ -127,6 +127,15 @@ def test_caffe2_names(fpn_cfg, tmp_path, caplog, depth, norms, protocol) -> None
     assert not messages(caplog, logging.ERROR)
 
 
+def test_converted_torchvision_names(fpn_cfg, tmp_path) -> None:
+    state = resnet_state(build(fpn_cfg, blocks=False))
+    weights = {name: value.numpy() for name, value in state.items()}
+    file = {"model": weights, "__author__": "torchvision", "matching_heuristics": True}
+    (tmp_path / "r.pkl").write_bytes(pickle.dumps(file))
+    load(model := build(fpn_cfg), tmp_path / "r.pkl")
+    assert_loaded(model, {BACKBONE + name: value for name, value in state.items()})
+
+
 def write(state: STATE, path: Path) -> Path:
     if path.suffix == ".safetensors":
         save_file(state, path)
