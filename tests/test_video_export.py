@@ -91,7 +91,6 @@ def assert_agrees(path: Path, model: VideoClassifier) -> None:
     ("pairwise", "file_format"),
     [
         *((pairwise, "torchscript") for pairwise in PAIRWISE_FORMS),
-        pytest.param("embedded_gaussian", "onnx", marks=versions.free_sizes),
         pytest.param("concatenation", "onnx", marks=versions.free_sizes),
     ],
 )
