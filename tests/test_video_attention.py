@@ -25,7 +25,7 @@ from nl_detectron.analysis.grid import Axis, Grid
 from nl_detectron.analysis.statistics import given_regions
 from nl_detectron.utils.errors import UserError
 from nl_detectron.visualization import draw_strip
-from nl_detectron.visualization.drawing import heat_map, palette
+from nl_detectron.visualization.drawing import format_weight, heat_map, palette
 
 BLOCK = "backbone.res3.nonlocal_after_0"
 WIDTH, HEIGHT = 120, 90  # of the video
@@ -150,6 +150,8 @@ def test_signed_weights_have_a_symmetric_scale() -> None:
     assert numbers.ravel().tolist() == pytest.approx([0, 127, 127, 191], abs=1)  # of -2 to 2
     nothing = attention_of([[0.0, 0.0], [0.0, 0.0]], signed=True)
     assert set(heat_map(nothing, height=9, width=9).ravel()) <= {127, 128}
+    assert format_weight(planted, -2.0) == "-2"
+    assert format_weight(attention_of([[0.25, 0.25], [0.25, 0.25]]), 0.25) == "25%"
     colors = palette(signed=True)
     assert colors[127:129, 3].max() < 0.1  # zero is transparent
     assert colors[0, 3] == colors[255, 3]
