@@ -65,14 +65,13 @@ class ScoreOverlay:
         """Return `frame`, RGB uint8 (H, W, 3), with the bars of `scores` (C,) and the strip.
 
         Args:
-            position: position of the frame in the strip, 0 to 1.
+            position: position of the frame in the strip, at least 0 and below 1.
         """
         drawn = frame.copy()
         bars = self._draw_bars(scores)
         _blend(drawn[: bars.shape[0], : bars.shape[1]], bars)
         _blend(drawn[-self.strip_height :], self._strip[-len(drawn) :])
-        column = min(self.width - 1, int(position * self.width))
-        drawn[-self.strip_height :, column] = _CURSOR
+        drawn[-self.strip_height :, int(position * self.width)] = _CURSOR
         return drawn
 
     def _draw_bars(self, scores: np.ndarray) -> np.ndarray:
