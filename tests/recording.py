@@ -38,6 +38,7 @@ class Recorder(HookBase):
             "lr": optimizer.param_groups[0]["lr"],
             "momentum": sum(buffer.double().abs().sum().item() for buffer in momentum),
             "images": self.images.copy(),
+            "threads": torch.get_num_threads(),
         }
         self.images.clear()
         # One system call: a kill leaves the whole line or nothing.

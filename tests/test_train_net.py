@@ -69,8 +69,10 @@ def test_two_processes_match_single_process_losses(tmp_path: Path) -> None:
     for name, *flags in (("one",), ("two", "--num-gpus", 2, "--dist-url", "auto")):
         # Later, rounding can move a proposal over the threshold of IoU.
         opts = ("SOLVER.MAX_ITER", 10, "OUTPUT_DIR", tmp_path / name)
-        done = tiny_run.run(script, "--config-file", tmp_path / "tiny.yaml", *flags, *opts)
+        line = ("--config-file", tmp_path / "tiny.yaml", *flags, *opts)
+        done = tiny_run.run(script, *line, environment={"OMP_NUM_THREADS": "2"})
         assert done.returncode == 0, done.stdout + done.stderr
+    assert [record(tmp_path / name)[0]["threads"] for name in ("one", "two")] == [2, 1]
     one, two = ([line["loss"] for line in record(tmp_path / name)] for name in ("one", "two"))
     assert len(one) == 10
     assert one[-1] < 0.8 * one[0]
