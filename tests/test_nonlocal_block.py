@@ -522,7 +522,7 @@ def test_identity_at_start_in_float16_of_large_inputs(form, norm):
     assert torch.equal(block(x), x)
 
 
-@pytest.mark.parametrize("limit", [256, 0])
+@pytest.mark.parametrize("limit", [pair_sum.EXPLICIT_MAX_PER_POSITION, 0])
 @pytest.mark.parametrize("form", PAIRWISE_FORMS)
 def test_gradients_of_each_image_by_function_transforms(form, limit, monkeypatch):
     monkeypatch.setattr(pair_sum, "EXPLICIT_MAX_PER_POSITION", limit)

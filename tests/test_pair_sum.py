@@ -50,7 +50,7 @@ def test_large_opposite_offsets_keep_the_digits():
 
 
 def test_half_precision_sums_in_float32():
-    """2000 summands of 30 make 60000 steps' worth more than half precision holds."""
+    """4000 summands of 30 make 120000, more than half precision holds."""
     a, b = torch.full((1, 3), 1e-4), torch.full((1, 4000), 1e-4)
     g = torch.full((1, 4000, 2), 30.0, dtype=torch.float16, requires_grad=True)
     a.requires_grad_()

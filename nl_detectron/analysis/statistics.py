@@ -189,8 +189,9 @@ class AttentionStatistics:
     def add(self, blocks: Sequence[BlockInput], regions: Sequence[Region] = ()) -> None:
         """Add the blocks' inputs in one run of the model."""
         for seen in blocks:
-            new = BlockStatistics(seen.name, seen.block.pairwise)
-            self.blocks.setdefault(seen.name, new).add(seen, regions)
+            if seen.name not in self.blocks:
+                self.blocks[seen.name] = BlockStatistics(seen.name, seen.block.pairwise)
+            self.blocks[seen.name].add(seen, regions)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return `BlockStatistics.row` of each block."""

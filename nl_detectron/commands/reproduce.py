@@ -116,7 +116,9 @@ def argument_parser() -> argparse.ArgumentParser:
         "--num-gpus", type=at_least(1), default=1, help="GPUs, or processes (default: %(default)s)"
     )
     parser.add_argument(
-        "--accumulate", action="store_true", help="keep the recipe's batch on fewer than 8 GPUs"
+        "--accumulate",
+        action="store_true",
+        help="with --table: keep the recipe's batch on fewer than 8 GPUs",
     )
     parser.add_argument(
         "--output",

@@ -1,4 +1,4 @@
-"""Videos of any length, drawn frame by frame in constant memory.
+"""The demo on videos of any length, drawn frame by frame.
 
 A file is read twice for scores, first to compute and then to draw them, so that each frame shows
 the window around it and the complete strip. For detections, every frame is read once.
@@ -64,7 +64,7 @@ class DrawnVideo(ExitStack):
         video: file, folder of frames, or `CAMERA`.
         target: file to write; None for none.
         show: takes a drawn frame and returns whether to continue; None for no window.
-        scale: function from height and width of the frames to those of the drawn ones.
+        scale: function from height and width of a file's frames to those of the yielded ones.
         title: title of the progress bar.
 
     Attributes:
@@ -129,18 +129,20 @@ def run_on_videos(cfg: CfgNode, args: argparse.Namespace, show: Show | None) -> 
         UserError: at least one of the videos had a problem; all others are done.
     """
     videos, targets = list_videos(args.video_input, args.output)
-    run: Callable[..., str]
+    run: Callable[..., tuple[str, str]]
     if is_video(cfg):
         names, at_once = args.class_names, args.batch_size
         run = partial(classify, VideoPredictor(cfg, views_at_once=at_once, classes=names))
     else:
         run = partial(detect, demo.build_predictor(cfg, args))
     bad = []
+    # The JSON of a single classified video is an object; detections are a list, as in COCO.
     is_list = not is_video(cfg) or len(videos) > 1
     with demo.json_file(args.json, is_list=is_list) as results:
         for video, target in zip_longest(videos, targets):
             try:
-                problem = run(video, target, args, show, results)
+                summary, problem = run(video, target, args, show, results)
+                print(f"{video}: {summary}" + (f", drawn in {target}" if target else ""))
             except (VideoError, UserError) as error:
                 problem = str(error)
             if problem:
@@ -156,14 +158,16 @@ def detect(
     args: argparse.Namespace,
     show: Show | None,
     results: list[dict[str, Any]],
-) -> str:
-    """Detect in each frame of a video and draw it; add to `results` if they are written.
+) -> tuple[str, str]:
+    """Detect in each frame of a video, and draw the frames for `target` and `show`.
+
+    With ``--json``, the detections are added to `results`.
 
     Returns:
-        The reason if the video ends early, or "".
+        A summary, and the reason if the video ends early, or "".
 
     Raises:
-        VideoError: the first frame is unreadable.
+        VideoError: the video cannot be opened, or has no readable frame.
         UserError: `target` cannot be written.
     """
     count, visualizer = 0, VideoVisualizer(predictor.metadata)
@@ -178,11 +182,10 @@ def detect(
                 if target or show:
                     drawn = draw_instances(pixels, instances, predictor.metadata, visualizer)
                     video.add(frame, drawn)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # the end of a camera's video
             if path != CAMERA:
                 raise
-    print(f"{path}: {count} frames" + (f", drawn in {target}" if target else ""))
-    return video.problem
+    return f"{count} frames", video.problem
 
 
 def classify(
@@ -192,16 +195,17 @@ def classify(
     args: argparse.Namespace,
     show: Show | None,
     results: list[dict[str, Any]],
-) -> str:
-    """Classify all windows of a video and draw the scores on its frames; add to `results`.
+) -> tuple[str, str]:
+    """Score all windows of a video, add them to `results`, and draw them as `detect` does.
 
-    Returns, raises:
-        As `detect`.
+    Returns and errors are also those of `detect`.
     """
     with DrawnVideo(path, scale=predictor.scaled_size, title=f"{path.name}: scores") as source:
         windows = list(predictor.slide(source, step=args.window_step))
     table = np.stack([window.scores for window in windows])
     scores = predictor.pool(table)
+    prediction = VideoPrediction(scores=scores, classes=predictor.classes, windows=windows)
+    results.append(as_dict(path, prediction, float(source.rate)))
     if target or show:
         count = windows[-1].last_frame + 1
         middles = np.array([(w.first_frame + w.last_frame + 1) / 2 for w in windows])
@@ -217,13 +221,11 @@ def classify(
                     times=middles / count,
                     scores=table,
                 )
-                nearest = int(np.abs(middles - number - 0.5).argmin())
-                drawn.add(frame, overlay.draw(pixels, table[nearest], (number + 0.5) / count))
-    prediction = VideoPrediction(scores=scores, classes=predictor.classes, windows=windows)
-    results.append(as_dict(path, prediction, float(source.rate)))
+                middle = number + 0.5
+                nearest = int(np.abs(middles - middle).argmin())
+                drawn.add(frame, overlay.draw(pixels, table[nearest], middle / count))
     best = ", ".join(f"{100 * score:.0f} % {name}" for name, score in prediction.top(3))
-    print(f"{path}: {best}" + (f", drawn in {target}" if target else ""))
-    return source.problem
+    return best, source.problem
 
 
 def as_dict(

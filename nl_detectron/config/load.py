@@ -147,7 +147,9 @@ def _errors(source: str, cfg: CfgNode) -> Iterator[None]:
     try:
         yield
     except RecursionError:
-        raise ConfigError(f"{source}: its _BASE_ files must not form a cycle") from None
+        raise ConfigError(
+            f"{source}: its _BASE_ files form a cycle, or it is nested too deeply"
+        ) from None
     except (KeyError, ValueError, AssertionError, OSError, YAMLError) as error:
         # A KeyError's own text has its message in quotes.
         message = one_line(error.args[0] if isinstance(error, KeyError) else error)

@@ -43,7 +43,7 @@ def as_user_error(error: BaseException | None, output_dir: str) -> UserError | N
         )
     if isinstance(error, RuntimeError) and re.search("Connection (closed|reset) by peer", text):
         return UserError(PROCESS_GONE)
-    if isinstance(error, FloatingPointError):  # Detectron2's, of the losses or of proposals
+    if isinstance(error, FloatingPointError):  # of losses, or Detectron2's of proposals
         return UserError(
             f"the model's outputs are not finite ({text}); try a lower SOLVER.BASE_LR, a longer "
             "SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True or SOLVER.AMP.ENABLED False, "

@@ -2,7 +2,7 @@
 
 Both run in the loader's processes. Decoding alone opens the same files at the same key frames,
 decodes to the same last frame, and converts the same frames to RGB at the same size; the loader's
-mapper also crops, mirrors, and hands clips from worker processes to the main one.
+mapper also crops and mirrors, and its clips go from worker processes to the main one.
 """
 
 import statistics
